@@ -1,0 +1,195 @@
+//! Bytes at rest and in log entries: the one file that names bincode.
+//!
+//! ```text
+//!   0      4      5      6      8         12        16
+//!   | QRT1 | fmt  | lvl  | kind | length  | crc32c  | payload (bincode, fixed-size integers) ...
+//!            u8     u8     u16    u32 LE    u32 LE    of everything before it and the payload
+//! ```
+//!
+//! The envelope is written by hand, so that what follows can be replaced one day without guessing. A kind or a feature
+//! level that this build does not know is an error of its own and stops the replica: an entry that others apply is
+//! never skipped. Shapes evolve by appending enum variants and raising [`FEATURE_LEVEL`]; `tests/wire.rs` holds golden
+//! bytes for every variant, in both directions.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+const MAGIC: [u8; 4] = *b"QRT1";
+const FORMAT: u8 = 1;
+const HEADER: usize = 16;
+
+/// What this build understands. Raised when a variant is appended; a higher level in an envelope is refused.
+pub const FEATURE_LEVEL: u8 = 1;
+
+/// The largest payload, in bytes: a snapshot of a full cluster stays far below it.
+pub const LIMIT: usize = 32 << 20;
+
+/// What an envelope holds. The numbers are on disks: they are never given to anything else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Kind {
+    /// A [`Command`](crate::Command) in a log entry.
+    Command = 1,
+    /// A [`Cluster`](crate::Cluster) in a snapshot.
+    Cluster = 2,
+    /// A log entry with its position, in the durable log.
+    Entry = 3,
+    /// A Raft vote, in the durable log.
+    Vote = 4,
+    /// A position in the log.
+    Position = 5,
+    /// What a snapshot covers.
+    SnapshotMeta = 6,
+    /// Who a data folder belongs to.
+    Folder = 7,
+}
+
+impl Kind {
+    const fn from_number(number: u16) -> Option<Self> {
+        Some(match number {
+            1 => Self::Command,
+            2 => Self::Cluster,
+            3 => Self::Entry,
+            4 => Self::Vote,
+            5 => Self::Position,
+            6 => Self::SnapshotMeta,
+            7 => Self::Folder,
+            _ => return None,
+        })
+    }
+}
+
+/// A type with a kind of its own, so that no bytes are read as something else.
+pub trait Record: Serialize + DeserializeOwned {
+    /// What its envelope says.
+    const KIND: Kind;
+}
+
+/// Bytes that are not what they should be. Nothing was read from them; nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CodecError {
+    /// Fewer or more bytes than the header says.
+    #[error("{got} bytes where {want} were announced: the record is cut short or has something behind it")]
+    Length {
+        /// How many there are.
+        got: usize,
+        /// How many there should be.
+        want: usize,
+    },
+    /// Not one of our records at all.
+    #[error("the record does not begin with the mark of quorate")]
+    Magic,
+    /// The checksum differs: the bytes have changed since they were written.
+    #[error("the record is damaged: its checksum is {stored:08x}, its bytes give {computed:08x}")]
+    Checksum {
+        /// What the header says.
+        stored: u32,
+        /// What the bytes give.
+        computed: u32,
+    },
+    /// Written by a newer quorate in a format or at a feature level that this one does not know.
+    #[error("the record has format {format}, feature level {level}; this build knows up to {FORMAT} and {FEATURE_LEVEL}; upgrade this node")]
+    Newer {
+        /// The format byte.
+        format: u8,
+        /// The feature level.
+        level: u8,
+    },
+    /// A kind that this build does not know. It is never skipped.
+    #[error("the record is of kind {0}, unknown to this build; upgrade this node")]
+    UnknownKind(u16),
+    /// A known kind in the wrong place.
+    #[error("the record is a {got:?}, where a {want:?} belongs")]
+    WrongKind {
+        /// What it is.
+        got: Kind,
+        /// What was asked for.
+        want: Kind,
+    },
+    /// A sound envelope around a payload that does not decode.
+    #[error("the record does not decode: {0}")]
+    Payload(String),
+    /// More than [`LIMIT`] bytes.
+    #[error("the record is {0} bytes, more than the {LIMIT} allowed")]
+    TooLarge(usize),
+}
+
+const fn config() -> bincode::config::Configuration<bincode::config::LittleEndian, bincode::config::Fixint, bincode::config::Limit<LIMIT>>
+{
+    bincode::config::legacy().with_limit::<LIMIT>()
+}
+
+fn checksum(header: &[u8], payload: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(header), payload)
+}
+
+/// Writes `record` in its envelope.
+///
+/// # Errors
+/// [`CodecError::TooLarge`] above [`LIMIT`]; [`CodecError::Payload`] if the type cannot be written.
+pub fn encode<T: Record>(record: &T) -> Result<Vec<u8>, CodecError> {
+    let mut bytes = vec![0; HEADER];
+    bincode::serde::encode_into_std_write(record, &mut bytes, config()).map_err(|e| CodecError::Payload(e.to_string()))?;
+    let length = bytes.len() - HEADER;
+    let announced = u32::try_from(length).ok().filter(|_| length <= LIMIT).ok_or(CodecError::TooLarge(length))?;
+    bytes[..4].copy_from_slice(&MAGIC);
+    bytes[4] = FORMAT;
+    bytes[5] = FEATURE_LEVEL;
+    bytes[6..8].copy_from_slice(&(T::KIND as u16).to_le_bytes());
+    bytes[8..12].copy_from_slice(&announced.to_le_bytes());
+    let crc = checksum(&bytes[..12], &bytes[HEADER..]);
+    bytes[12..16].copy_from_slice(&crc.to_le_bytes());
+    Ok(bytes)
+}
+
+/// Checks an envelope without looking inside: whole, ours, undamaged. The kind may be one that this build does not know;
+/// who carries records on behalf of others passes it on, who applies it stops.
+///
+/// # Errors
+/// Any [`CodecError`] but [`CodecError::UnknownKind`], [`CodecError::Newer`] and [`CodecError::Payload`].
+pub fn inspect(bytes: &[u8]) -> Result<(), CodecError> {
+    let Some((header, payload)) = bytes.split_at_checked(HEADER) else {
+        return Err(CodecError::Length { got: bytes.len(), want: HEADER });
+    };
+    if header[..4] != MAGIC {
+        return Err(CodecError::Magic);
+    }
+    let announced = u32::from_le_bytes([header[8], header[9], header[10], header[11]]) as usize;
+    if announced > LIMIT {
+        return Err(CodecError::TooLarge(announced));
+    }
+    if announced != payload.len() {
+        return Err(CodecError::Length { got: payload.len(), want: announced });
+    }
+    let stored = u32::from_le_bytes([header[12], header[13], header[14], header[15]]);
+    let computed = checksum(&header[..12], payload);
+    if stored != computed {
+        return Err(CodecError::Checksum { stored, computed });
+    }
+    Ok(())
+}
+
+/// Reads a record back; every byte must have been used.
+///
+/// # Errors
+/// Each way in which bytes can be wrong is a [`CodecError`] of its own. No input makes it panic, or allocate more than
+/// a small multiple of its own length.
+pub fn decode<T: Record>(bytes: &[u8]) -> Result<T, CodecError> {
+    inspect(bytes)?;
+    let (format, level) = (bytes[4], bytes[5]);
+    if format != FORMAT || level > FEATURE_LEVEL {
+        return Err(CodecError::Newer { format, level });
+    }
+    let number = u16::from_le_bytes([bytes[6], bytes[7]]);
+    let kind = Kind::from_number(number).ok_or(CodecError::UnknownKind(number))?;
+    if kind != T::KIND {
+        return Err(CodecError::WrongKind { got: kind, want: T::KIND });
+    }
+    let payload = &bytes[HEADER..];
+    let (record, used) = bincode::serde::decode_from_slice(payload, config()).map_err(|e| CodecError::Payload(e.to_string()))?;
+    if used != payload.len() {
+        return Err(CodecError::Payload(format!("{used} of {} bytes used", payload.len())));
+    }
+    Ok(record)
+}

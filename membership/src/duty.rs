@@ -1,0 +1,105 @@
+//! `duties`: what the leader still owes, read off the state.
+//!
+//! ```text
+//!   state ──duties──▶ [Fence f9, Condemn n2#1, CatchUp n4, Promote n4, Activate n4#1, …] ──reconcile loop──▶ commands
+//! ```
+//!
+//! A duty is never a message, so there is nothing to lose: a leader that dies in the middle of a join or a fencing
+//! leaves the state, and the next leader reads the same duties off it. Every duty is idempotent.
+
+use std::fmt;
+
+use crate::cluster::{Cluster, Phase};
+use crate::id::{FenceId, Identity, NodeId};
+
+/// Something that the leader has to bring about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Duty {
+    /// Carry out an open fence order.
+    Fence(FenceId),
+    /// Order the fencing of a life whose node has come back as another.
+    Condemn {
+        /// The former life.
+        former: Identity,
+        /// The life that waits for its end.
+        waiting: Identity,
+    },
+    /// Finish a change of voters that somebody began.
+    FinishChange,
+    /// Send the log to a node that does not receive it yet.
+    CatchUp(NodeId),
+    /// Give a node its vote once it has caught up.
+    Promote(NodeId),
+    /// Take a node's vote.
+    Demote(NodeId),
+    /// Stop sending the log to a node that was removed.
+    Expel(NodeId),
+    /// Let a life that has caught up work.
+    Activate(Identity),
+}
+
+impl fmt::Display for Duty {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fence(order) => write!(f, "fence {order}"),
+            Self::Condemn { former, waiting } => write!(f, "condemn {former}, for which {waiting} waits"),
+            Self::FinishChange => f.write_str("finish the change of voters"),
+            Self::CatchUp(node) => write!(f, "catch up {node}"),
+            Self::Promote(node) => write!(f, "promote {node}"),
+            Self::Demote(node) => write!(f, "demote {node}"),
+            Self::Expel(node) => write!(f, "expel {node}"),
+            Self::Activate(who) => write!(f, "activate {who}"),
+        }
+    }
+}
+
+/// What the leader owes in this state: fencing first, then the configuration, then letting lives work. While a change
+/// of voters is unfinished nothing else of the configuration is owed.
+pub fn duties(state: &Cluster) -> Vec<Duty> {
+    let mut owed: Vec<Duty> = state.fences.open().map(|order| Duty::Fence(order.id)).collect();
+    owed.extend(condemned(state));
+    if state.configuration.is_joint() {
+        owed.push(Duty::FinishChange);
+    } else {
+        owed.extend(configuration(state));
+    }
+    owed.extend(activations(state));
+    owed
+}
+
+fn condemned(state: &Cluster) -> impl Iterator<Item = Duty> + '_ {
+    state.lives().filter(|(_, life)| life.phase == Phase::Active).filter_map(|(former, _)| {
+        let waiting = state.newest(former.node).filter(|newest| *newest != former)?;
+        Some(Duty::Condemn { former, waiting })
+    })
+}
+
+fn configuration(state: &Cluster) -> Vec<Duty> {
+    let standing = state.standing();
+    let of_member = state.members.iter().filter_map(|(node, member)| {
+        let (votes, stands) = (state.configuration.is_voter(*node), standing.contains(node));
+        match (member.role.votes(), votes) {
+            (_, false) if !state.configuration.contains(*node) => stands.then_some(Duty::CatchUp(*node)),
+            (true, false) => stands.then_some(Duty::Promote(*node)),
+            (false, true) => Some(Duty::Demote(*node)),
+            (true, true) | (false, false) => None,
+        }
+    });
+    let strangers = state.configuration.nodes().into_iter().filter(|node| !state.members.contains_key(node));
+    // Before the first join the founder votes without being a member yet; only a number that was retired is expelled.
+    let expelled = strangers.filter(|node| state.retired.contains(node)).map(Duty::Expel);
+    of_member.chain(expelled).collect()
+}
+
+fn activations(state: &Cluster) -> impl Iterator<Item = Duty> + '_ {
+    state.members.iter().filter_map(|(node, member)| {
+        let (incarnation, life) = member.newest()?;
+        let alone = member.lives.iter().all(|(other, life)| *other == incarnation || life.phase.is_over());
+        let configured = match member.role.votes() {
+            true => state.configuration.is_lasting_voter(*node),
+            false => state.configuration.contains(*node),
+        };
+        let due = life.phase == Phase::Joining && alone && configured;
+        due.then_some(Duty::Activate(Identity::new(*node, incarnation)))
+    })
+}

@@ -1,0 +1,120 @@
+//! `evolve`: what an event does to the state. Total: every event can be applied to every state, so that events alone
+//! rebuild it, and snapshot + events = state for any watcher that joins late (I17).
+
+use std::collections::BTreeMap;
+
+use crate::cluster::{Cluster, Life, Member, Phase};
+use crate::command::Command;
+use crate::decide::decide;
+use crate::event::Event;
+use crate::fencing::{FenceOrder, Progress};
+use crate::id::{Identity, NodeId, Revision};
+use crate::rejection::Rejection;
+
+/// Applies one committed event, which stands in the log at `revision`.
+pub fn evolve(state: &mut Cluster, revision: Revision, event: &Event) {
+    state.revision = state.revision.max(revision);
+    let changes_view = match event {
+        Event::Founded { cluster } => {
+            state.id = Some(*cluster);
+            true
+        }
+        Event::Joined { who, role, addresses, disk, boot, nonce } => {
+            let fresh = || Member { role: *role, addresses: vec![], disk: *disk, lives: BTreeMap::new() };
+            let member = state.members.entry(who.node).or_insert_with(fresh);
+            member.addresses.clone_from(addresses);
+            member.disk = *disk;
+            let life = Life { phase: Phase::Joining, boot: *boot, nonce: *nonce, since: revision };
+            member.lives.insert(who.incarnation, life);
+            forget_ended(state, who.node);
+            true
+        }
+        Event::Activated { who } => enter(state, *who, Phase::Active),
+        Event::FenceOrdered { order, target, cause } => {
+            state.fences.insert(FenceOrder {
+                id: *order,
+                target: *target,
+                cause: cause.clone(),
+                ordered: revision,
+                attempts: 0,
+                progress: Progress::Ordered,
+            });
+            enter(state, *target, Phase::Fencing)
+        }
+        Event::FenceStarted { order, target: _, by, attempt } => {
+            if let Some(open) = state.fences.get_mut(*order) {
+                open.attempts = *attempt;
+                open.progress = Progress::Executing { by: *by };
+            }
+            false
+        }
+        Event::FenceFailed { order, target: _, attempt: _, reason } => {
+            if let Some(open) = state.fences.get_mut(*order) {
+                open.progress = Progress::Failed { reason: reason.clone() };
+            }
+            false
+        }
+        Event::Fenced { order, who, proof, token } => {
+            state.fences.close(*order, *token, proof.clone());
+            enter(state, *who, Phase::Fenced)
+        }
+        Event::Left { who, token: _ } => enter(state, *who, Phase::Left),
+        Event::Superseded { who } => {
+            if let Some(member) = state.members.get_mut(&who.node) {
+                member.lives.remove(&who.incarnation);
+            }
+            true
+        }
+        Event::RoleChanged { node, role } => {
+            if let Some(member) = state.members.get_mut(node) {
+                member.role = *role;
+            }
+            true
+        }
+        Event::Readdressed { node, addresses } => {
+            if let Some(member) = state.members.get_mut(node) {
+                member.addresses.clone_from(addresses);
+            }
+            true
+        }
+        Event::Removed { node } => {
+            state.members.remove(node);
+            state.retired.insert(*node);
+            true
+        }
+        Event::Configured { configuration } => {
+            state.configuration = configuration.clone();
+            true
+        }
+    };
+    if changes_view {
+        state.epoch = state.epoch.next();
+    }
+}
+
+/// Decides and evolves in one step: what a replica does with a committed entry.
+///
+/// # Errors
+/// The [`Rejection`] of [`decide`]; the state is as it was.
+pub fn apply(state: &mut Cluster, revision: Revision, command: &Command) -> Result<Vec<Event>, Rejection> {
+    let events = decide(state, revision, command)?;
+    for event in &events {
+        evolve(state, revision, event);
+    }
+    Ok(events)
+}
+
+fn enter(state: &mut Cluster, who: Identity, phase: Phase) -> bool {
+    let life = state.members.get_mut(&who.node).and_then(|member| member.lives.get_mut(&who.incarnation));
+    let Some(life) = life else { return false };
+    life.phase = phase;
+    forget_ended(state, who.node);
+    true
+}
+
+/// Keeps of a node's lives those that have not ended, and the newest.
+fn forget_ended(state: &mut Cluster, node: NodeId) {
+    let Some(member) = state.members.get_mut(&node) else { return };
+    let newest = member.newest().map(|(incarnation, _)| incarnation);
+    member.lives.retain(|incarnation, life| Some(*incarnation) == newest || !life.phase.is_over());
+}

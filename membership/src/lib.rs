@@ -1,0 +1,56 @@
+//! The pure core of quorate: what is true of a cluster, and what follows from a command.
+//!
+//! ```text
+//!                   ┌──────────────────── no clock, no socket, no task, no randomness ────────────────┐
+//!   Command ──────▶ │ decide(&state, revision, &command) ─▶ Ok(Vec<Event>) │ Err(Rejection)           │
+//!   (from the log)  │ evolve(&mut state, revision, &event)                                             │ ──▶ Event
+//!                   │ duties(&state) ─▶ what the leader still owes                                     │
+//!                   └──────────────────────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! Three verbs: [`decide()`] answers a command without touching the state, [`evolve()`] applies an event, [`duties`]
+//! reads off the state what the leader has yet to bring about. Every replica runs them on the same log and so holds the
+//! same [`Cluster`]. The model checker, the property tests and the scripts under `tests/` drive these very types.
+//!
+//! Where to read on: [`cluster`] for the phases of a life, [`fencing`] for orders and proofs, [`quorum`] for majorities.
+//!
+//! ```
+//! use quorate_membership::*;
+//!
+//! let mut state = Cluster::new();
+//! let founded = apply(&mut state, Revision::new(1), &Command::Found { cluster: ClusterId::new(7) })?;
+//! assert_eq!(founded[0].to_string(), "founded 00000000000000000000000000000007");
+//!
+//! // A rejection says what to do, and changes nothing.
+//! let error = apply(&mut state, Revision::new(2), &Command::Remove { node: NodeId::new(3) }).unwrap_err();
+//! assert_eq!(error.to_string(), "n3 is not a member of this cluster; add it first");
+//! # Ok::<(), Rejection>(())
+//! ```
+
+pub mod cluster;
+pub mod codec;
+mod command;
+mod decide;
+pub mod detector;
+mod duty;
+mod event;
+mod evolve;
+pub mod fencing;
+mod id;
+pub mod quorum;
+mod rejection;
+mod text;
+
+pub use cluster::{Cluster, Disk, Life, Member, Phase, Role};
+pub use command::Command;
+pub use decide::decide;
+pub use duty::{Duty, duties};
+pub use event::Event;
+pub use evolve::{apply, evolve};
+pub use fencing::{Cause, Confirmation, FenceOrder, FenceProof, FenceRecord, Fences, Progress};
+pub use id::{
+    BootId, ClusterId, DiskId, Epoch, FenceId, Identity, Incarnation, NodeId, Nonce, ParseIdError, Revision,
+};
+pub use quorum::{Configuration, majority};
+pub use rejection::Rejection;
+pub use text::{Address, Evidence, Reason, TextError};

@@ -1,0 +1,131 @@
+//! Why a command was refused. A rejection changes nothing: `decide` never held the state but by shared reference.
+
+use serde::{Deserialize, Serialize};
+
+use crate::cluster::{Disk, Phase};
+use crate::id::{ClusterId, DiskId, FenceId, Identity, NodeId};
+use crate::text::TextError;
+
+/// A refusal, with what to do instead. None of them changed anything.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Rejection {
+    /// The cluster has a name already.
+    #[error("the cluster is founded already, as {0}; join it instead")]
+    AlreadyFounded(ClusterId),
+    /// Nothing can happen before the cluster has a name.
+    #[error("the cluster is not founded yet; bootstrap it on one node first")]
+    NotFounded,
+    /// No such member.
+    #[error("{0} is not a member of this cluster; add it first")]
+    UnknownNode(NodeId),
+    /// The number belonged to a node that was removed.
+    #[error("{0} was removed from this cluster and its number is not given again; add the node under a new number")]
+    RetiredNode(NodeId),
+    /// The node is known with another disk: it was wiped, or the number was given twice.
+    #[error("{node} is known with disk {known}, not {got}: a wiped disk is a new node; remove {node} and add this one under a new number")]
+    OtherDisk {
+        /// The node.
+        node: NodeId,
+        /// The disk that the cluster knows.
+        known: DiskId,
+        /// The disk that asked.
+        got: DiskId,
+    },
+    /// The disk was opened no more often than when the node last joined: it is an older state of it, or a copy.
+    #[error("the disk of {node} was opened {} times, but had been opened {} times when {node} last joined: this is a copy or an old state of it; use the original, or wipe this one and add it under a new number", got.opened, known.opened)]
+    ClonedDisk {
+        /// The node.
+        node: NodeId,
+        /// What the cluster knows.
+        known: Disk,
+        /// What asked.
+        got: Disk,
+    },
+    /// So many nodes cannot be kept.
+    #[error("the cluster has had {limit} nodes, the most it can keep")]
+    TooManyNodes {
+        /// The bound.
+        limit: u64,
+    },
+    /// A node must be reachable somewhere, and at not too many places.
+    #[error("{got} addresses given, between 1 and {limit} needed")]
+    Addresses {
+        /// How many were given.
+        got: u64,
+        /// The bound.
+        limit: u64,
+    },
+    /// A text is blank or too long.
+    #[error("{0}")]
+    Text(TextError),
+    /// No such life, or one that ended so long ago that it was forgotten.
+    #[error("no life {0} is known; it never was, or it is over and a newer one has ended since")]
+    UnknownLife(Identity),
+    /// The life is not in the phase that this needs.
+    #[error("{who} is {phase}")]
+    Phase {
+        /// The life.
+        who: Identity,
+        /// Where it stands.
+        phase: Phase,
+    },
+    /// A newer life of the same node exists.
+    #[error("{who} was replaced by {newest}")]
+    Replaced {
+        /// The life.
+        who: Identity,
+        /// The newest of the same node.
+        newest: Identity,
+    },
+    /// A former life of the node has not been proved to have ended.
+    #[error("{who} may not work before {former} is proved to have ended: fence it, or confirm by an operator that it is off")]
+    FormerLife {
+        /// The life that waits.
+        who: Identity,
+        /// The life that has to end.
+        former: Identity,
+    },
+    /// The node does not receive the log yet, or has not been given its vote.
+    #[error("{0} has not been taken into the configuration that its role needs")]
+    NotConfigured(NodeId),
+    /// What would be left could not decide anything.
+    #[error("without {without} only {standing} of {voters} voters would stand, fewer than a majority; bring another voter back first")]
+    Majority {
+        /// The node that would be missing.
+        without: NodeId,
+        /// How many voters would stand.
+        standing: u64,
+        /// How many voters there are.
+        voters: u64,
+    },
+    /// No such open order: it never was, or it is confirmed.
+    #[error("no fence order {0} is open")]
+    UnknownOrder(FenceId),
+    /// The order is against another life.
+    #[error("fence order {order} is against {target}, not {got}")]
+    OtherTarget {
+        /// The order.
+        order: FenceId,
+        /// Whom it is against.
+        target: Identity,
+        /// Who was named.
+        got: Identity,
+    },
+    /// The attempt is not the one that this needs: somebody else has gone on.
+    #[error("fence order {order} is at attempt {at}, {got} does not fit")]
+    Attempt {
+        /// The order.
+        order: FenceId,
+        /// How many attempts were begun.
+        at: u32,
+        /// What was named.
+        got: u32,
+    },
+    /// The member still has a life that may act.
+    #[error("{0} has not ended: let it leave, or fence it, before its node is removed")]
+    StillLives(Identity),
+    /// The cluster needs at least one node that votes and can be given work.
+    #[error("{0} is the last voter; promote another first")]
+    LastVoter(NodeId),
+}

@@ -1,0 +1,111 @@
+//! Words from outside (reasons, evidence, addresses), checked once and bounded, so that the log cannot be filled by one.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// A text longer than its bound, or empty where it must say something. Nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+pub enum TextError {
+    /// Nothing but white space: a proof or a reason has to say something.
+    #[error("{what} is empty; say what was seen or why")]
+    Empty {
+        /// Which text.
+        what: String,
+    },
+    /// Longer than its bound, in bytes.
+    #[error("{what} is {length} bytes, more than the {limit} allowed; shorten it")]
+    TooLong {
+        /// Which text.
+        what: String,
+        /// Its length in bytes.
+        length: u64,
+        /// The bound in bytes.
+        limit: u64,
+    },
+}
+
+macro_rules! text {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $limit:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub struct $name(String);
+
+        impl $name {
+            /// The longest allowed, in bytes.
+            pub const LIMIT: usize = $limit;
+
+            /// Takes a text that says something and keeps within [`Self::LIMIT`].
+            ///
+            /// # Errors
+            /// [`TextError`] when it is blank or too long; nothing is changed.
+            pub fn new(text: impl Into<String>) -> Result<Self, TextError> {
+                let made = Self(text.into());
+                made.check().map(|()| made)
+            }
+
+            /// The text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+
+            /// Checks again what came in from a wire or a disk, where the type alone says nothing.
+            pub(crate) fn check(&self) -> Result<(), TextError> {
+                if self.0.trim().is_empty() {
+                    return Err(TextError::Empty { what: $what.into() });
+                }
+                if self.0.len() > Self::LIMIT {
+                    let (length, limit) = (self.0.len() as u64, Self::LIMIT as u64);
+                    return Err(TextError::TooLong { what: $what.into(), length, limit });
+                }
+                Ok(())
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+text!(
+    /// Where a node can be reached, as its transport understands it (`10.0.0.3:7400`). A name is resolved again on every
+    /// connect. At most 255 bytes, the longest name that DNS allows.
+    Address, "an address", 255
+);
+text!(
+    /// Why something was done, by whom it was asked, or how it failed: for people. At most 1 024 bytes.
+    Reason, "a reason", 1024
+);
+text!(
+    /// What a fencer saw that shows the target can do no more harm ("power status read back: off"). At most 4 096 bytes.
+    Evidence, "the evidence of a fence", 4096
+);
+
+impl Reason {
+    /// Makes a reason of any text: cut at the bound, and "unspecified" where it says nothing. For errors of others,
+    /// which must be recorded however they are worded.
+    pub fn clipped(text: &str) -> Self {
+        let mut end = text.len().min(Self::LIMIT);
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        Self::new(&text[..end]).unwrap_or_else(|_| Self("unspecified".into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_says_something_and_keeps_its_bound() {
+        assert!(matches!(Evidence::new("  "), Err(TextError::Empty { .. })));
+        assert!(matches!(Address::new("a".repeat(256)), Err(TextError::TooLong { length: 256, limit: 255, .. })));
+        assert!(Reason::new("é".repeat(512)).is_ok());
+        assert_eq!(Reason::clipped(&"é".repeat(600)).as_str().len(), 1024);
+        assert_eq!(Reason::clipped("").as_str(), "unspecified");
+    }
+}
