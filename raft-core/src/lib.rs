@@ -1,1 +1,45 @@
-//! quorate-raft-core
+//! The engine room of quorate.
+//!
+//! ```text
+//!             ┌──────────────────────────── Node ─────────────────────────────┐
+//!   propose ─▶│  openraft ──▶ log_store (redb, one writer, one fsync a group) │
+//!             │     │ committed                                               │
+//!             │     ▼                                                         │
+//!             │  machine ──▶ membership::apply ──▶ feed (ordered, resumable)  │──▶ events, view
+//!             │                     │ duties                                  │
+//!             │  monitor ──▶ reconcile ──▶ fencer (yours)                     │
+//!             └──────│────────────────────────────────────────────────────────┘
+//!                    └── Transport / Service (any network)
+//! ```
+//!
+//! openraft decides the order of entries; [`quorate_membership`] decides what they mean. Nothing in this crate acts on
+//! openraft's idea of who leads: an isolated leader believes in itself for ever. It only triggers work whose every
+//! effect is a committed entry.
+
+pub mod config;
+pub mod error;
+pub mod feed;
+pub mod fencer;
+mod folder;
+mod gate;
+pub mod log_store;
+mod machine;
+mod monitor;
+mod network;
+pub mod node;
+mod reconcile;
+pub mod rpc;
+mod service;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+pub mod transport;
+mod types;
+mod view;
+
+pub use config::Config;
+pub use error::{Fatal, HandOverError, ProposeError, ReadError, Refusal, StartError, TransportError};
+pub use feed::FeedItem;
+pub use fencer::{FenceRequest, Fencer};
+pub use node::{Node, NodeSettings, Outcome};
+pub use transport::{Lane, Peer, Service, Transport};
+pub use view::{Local, Sighting, View};

@@ -1,0 +1,132 @@
+//! The settings of a node, each with what it trades, its unit and its bounds. Checked once, at start.
+
+use std::time::Duration;
+
+use quorate_membership::detector::Patience;
+
+use crate::error::StartError;
+
+/// How much the rates of two clocks may differ, in percent. Used where a wait must be long enough on any clock.
+const DRIFT_PERCENT: u32 = 1;
+
+/// How a node behaves in time. The same on every node of a cluster, or calls between them are refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// How often the leader speaks. Shorter detects sooner and costs more; below the worst fsync of a follower it makes
+    /// healthy nodes look silent. 10 ms to 10 s, default 80 ms.
+    pub heartbeat: Duration,
+    /// The shortest silence after which a follower stands for election. At least 3 heartbeats, default 400 ms.
+    pub election_min: Duration,
+    /// The longest. It is also the leader lease, hence the same everywhere. More than `election_min`, default 800 ms.
+    pub election_max: Duration,
+    /// Silence after which the detector is worried. At least 3 heartbeats, default 600 ms.
+    pub yellow: Duration,
+    /// Silence after which the leader asks for a fence order. More than `yellow` and `election_max`, default 1.5 s.
+    pub red: Duration,
+    /// How long one call of the fencer may take. 100 ms to 1 h, default 30 s. Past it the attempt has failed.
+    pub fence_deadline: Duration,
+    /// How long to wait after a failed fence attempt, doubled each time up to 16-fold. 10 ms to 1 h, default 500 ms.
+    pub fence_backoff: Duration,
+    /// How long a command may look for a leader and wait for its end. 100 ms to 1 h, default 10 s.
+    pub propose_timeout: Duration,
+    /// After how many entries the log is folded into a snapshot. 16 to 1 000 000, default 4 096.
+    pub snapshot_every: u64,
+    /// How many of the folded entries are kept for followers that are a little behind. At most `snapshot_every`,
+    /// default 512.
+    pub keep_entries: u64,
+    /// How many events are kept for readers that resume. 16 to 1 000 000, default 8 192.
+    pub event_history: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let ms = Duration::from_millis;
+        Self {
+            heartbeat: ms(80),
+            election_min: ms(400),
+            election_max: ms(800),
+            yellow: ms(600),
+            red: ms(1500),
+            fence_deadline: Duration::from_secs(30),
+            fence_backoff: ms(500),
+            propose_timeout: Duration::from_secs(10),
+            snapshot_every: 4096,
+            keep_entries: 512,
+            event_history: 8192,
+        }
+    }
+}
+
+impl Config {
+    /// Checks every setting against its bounds and against the others.
+    ///
+    /// # Errors
+    /// [`StartError::Config`] names the first that cannot work, its value and what it must be.
+    pub fn check(&self) -> Result<(), StartError> {
+        let (ms, s) = (Duration::from_millis, Duration::from_secs);
+        let within = |what, value: Duration, low: Duration, high: Duration| match value {
+            v if v < low || v > high => Err(StartError::Config {
+                what,
+                value: format!("{v:?}"),
+                why: format!("it must lie between {low:?} and {high:?}"),
+            }),
+            _ => Ok(()),
+        };
+        within("heartbeat", self.heartbeat, ms(10), s(10))?;
+        within("election_min", self.election_min, self.heartbeat * 3, s(60))?;
+        within("election_max", self.election_max, self.election_min + ms(1), s(120))?;
+        within("yellow", self.yellow, self.heartbeat * 3, s(600))?;
+        within("red", self.red, self.yellow.max(self.election_max) + ms(1), s(3600))?;
+        within("fence_deadline", self.fence_deadline, ms(100), s(3600))?;
+        within("fence_backoff", self.fence_backoff, ms(10), s(3600))?;
+        within("propose_timeout", self.propose_timeout, ms(100), s(3600))?;
+        let counted = |what, value: u64, low: u64, high: u64| match value {
+            v if v < low || v > high => Err(StartError::Config {
+                what,
+                value: v.to_string(),
+                why: format!("it must lie between {low} and {high}"),
+            }),
+            _ => Ok(()),
+        };
+        counted("snapshot_every", self.snapshot_every, 16, 1_000_000)?;
+        counted("keep_entries", self.keep_entries, 0, self.snapshot_every)?;
+        counted("event_history", self.event_history as u64, 16, 1_000_000)
+    }
+
+    /// A number that differs when the timing that nodes must share differs (FNV-1a of heartbeat and election bounds).
+    pub fn timing_hash(&self) -> u64 {
+        let parts = [self.heartbeat, self.election_min, self.election_max].map(|d| d.as_nanos() as u64);
+        let bytes = parts.iter().flat_map(|part| part.to_le_bytes());
+        bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    }
+
+    /// How long a restarted voter gives no vote: the longest that a promise from before its restart can still be relied
+    /// on by a leader, on the slower of two clocks.
+    pub fn embargo(&self) -> Duration {
+        self.election_max * (100 + DRIFT_PERCENT) / (100 - DRIFT_PERCENT)
+    }
+
+    pub(crate) fn patience(&self) -> Patience {
+        Patience { yellow: self.yellow, red: self.red, own_pause: self.red / 2 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_setting_that_cannot_work_is_named_with_its_bounds() {
+        assert!(Config::default().check().is_ok());
+        let bad = Config { election_min: Duration::from_millis(100), ..Config::default() };
+        let error = bad.check().unwrap_err().to_string();
+        assert_eq!(error, "election_min is 100ms: it must lie between 240ms and 60s");
+    }
+
+    #[test]
+    fn timing_that_differs_hashes_differently_and_the_embargo_outlasts_the_lease() {
+        let (a, b) = (Config::default(), Config { heartbeat: Duration::from_millis(81), ..Config::default() });
+        assert_ne!(a.timing_hash(), b.timing_hash());
+        assert!(a.embargo() > a.election_max * 102 / 100);
+    }
+}

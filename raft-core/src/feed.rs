@@ -1,0 +1,201 @@
+//! The ordered event feed: every committed event, in the log's order, from a revision on.
+//!
+//! ```text
+//!   apply ──▶ history (bounded) ──▶ reader A at r1040 … r1042 ▶ waits for more
+//!                            └────▶ reader B at r12: too far behind ▶ Gap{snapshot at r1042} ▶ goes on from there
+//! ```
+//!
+//! Nothing is dropped silently: a reader that has fallen out of the history is told so by a [`FeedItem::Gap`] with a
+//! whole picture to go on from. After a restart the history begins empty, so who resumes from before it gets a gap too.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures_util::stream::BoxStream;
+use quorate_membership::{Cluster, Event, Revision};
+use tokio::sync::watch;
+
+/// What a reader of the feed sees.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FeedItem {
+    /// A committed event.
+    Event {
+        /// The entry that it came from. Several events of one entry share it.
+        revision: Revision,
+        /// What happened.
+        event: Event,
+    },
+    /// Events after the reader's revision are no longer, or not, in this node's history.
+    Gap {
+        /// The state to go on from, as of [`Cluster::revision`]. The events after it follow.
+        state: Arc<Cluster>,
+    },
+}
+
+impl fmt::Display for FeedItem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Event { revision, event } => write!(f, "{revision} {event}"),
+            Self::Gap { state } => write!(f, "gap, go on from {}", state.revision()),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct History {
+    /// Everything after this revision is in `events`.
+    complete_after: Revision,
+    events: VecDeque<(Revision, Event)>,
+    state: Arc<Cluster>,
+    limit: usize,
+}
+
+/// Where events are published and read. One a node.
+#[derive(Debug, Clone)]
+pub(crate) struct Feed {
+    history: Arc<Mutex<History>>,
+    grew: Arc<watch::Sender<u64>>,
+}
+
+impl Feed {
+    pub(crate) fn new(limit: usize) -> Self {
+        let state = Arc::new(Cluster::new());
+        let history = History { complete_after: Revision::default(), events: VecDeque::new(), state, limit };
+        Self { history: Arc::new(Mutex::new(history)), grew: Arc::new(watch::Sender::new(0)) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, History> {
+        // A panic elsewhere cannot leave the history half changed: each change below is one that cannot panic midway.
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Appends the events of one entry; `state` is what they led to.
+    pub(crate) fn publish(&self, revision: Revision, events: Vec<Event>, state: Arc<Cluster>) {
+        let mut history = self.lock();
+        history.state = state;
+        history.events.extend(events.into_iter().map(|event| (revision, event)));
+        // Events of one entry leave together, so that "after a revision" never cuts an entry in two.
+        while history.events.len() > history.limit {
+            let Some((oldest, _)) = history.events.front().cloned() else { break };
+            if oldest == revision {
+                break;
+            }
+            while history.events.front().is_some_and(|(at, _)| *at == oldest) {
+                history.events.pop_front();
+            }
+            history.complete_after = oldest;
+        }
+        drop(history);
+        self.grew.send_modify(|n| *n += 1);
+    }
+
+    /// Starts anew from a state that came whole (a snapshot).
+    pub(crate) fn reset(&self, state: Arc<Cluster>) {
+        let mut history = self.lock();
+        history.events.clear();
+        history.complete_after = state.revision();
+        history.state = state;
+        drop(history);
+        self.grew.send_modify(|n| *n += 1);
+    }
+
+    /// The state after everything published.
+    pub(crate) fn state(&self) -> Arc<Cluster> {
+        self.lock().state.clone()
+    }
+
+    fn read(&self, after: Revision) -> (Vec<FeedItem>, Revision) {
+        let history = self.lock();
+        if after < history.complete_after {
+            let state = history.state.clone();
+            let at = state.revision();
+            return (vec![FeedItem::Gap { state }], at.max(history.complete_after));
+        }
+        let from = history.events.partition_point(|(at, _)| *at <= after);
+        let item = |(revision, event): &(Revision, Event)| FeedItem::Event { revision: *revision, event: event.clone() };
+        let items = history.events.range(from..).map(item).collect();
+        let last = history.events.back().map_or(after, |(at, _)| (*at).max(after));
+        (items, last)
+    }
+
+    /// Every event after `revision`, then each as it is committed. Ends when the node has stopped.
+    pub(crate) fn since(&self, revision: Revision) -> BoxStream<'static, FeedItem> {
+        struct Reader {
+            feed: Feed,
+            grew: watch::Receiver<u64>,
+            at: Revision,
+            ready: VecDeque<FeedItem>,
+            open: bool,
+        }
+        let reader =
+            Reader { grew: self.grew.subscribe(), feed: self.clone(), at: revision, ready: VecDeque::new(), open: true };
+        Box::pin(futures_util::stream::unfold(reader, |mut reader| async move {
+            loop {
+                if let Some(item) = reader.ready.pop_front() {
+                    return Some((item, reader));
+                }
+                if !reader.open {
+                    return None;
+                }
+                let closed = *reader.grew.borrow_and_update() == CLOSED;
+                let (items, at) = reader.feed.read(reader.at);
+                reader.at = at;
+                reader.ready.extend(items);
+                reader.open = !closed;
+                if reader.ready.is_empty() && reader.open && reader.grew.changed().await.is_err() {
+                    reader.open = false;
+                }
+            }
+        }))
+    }
+
+    /// Ends every reader once it has read what is there.
+    pub(crate) fn close(&self) {
+        self.grew.send_replace(CLOSED);
+    }
+}
+
+const CLOSED: u64 = u64::MAX;
+
+#[cfg(test)]
+mod tests {
+    use futures_util::StreamExt;
+    use quorate_membership::{ClusterId, Command, apply};
+
+    use super::*;
+
+    fn publish(feed: &Feed, state: &mut Cluster, revision: u64, command: &Command) {
+        let events = apply(state, Revision::new(revision), command).unwrap();
+        feed.publish(Revision::new(revision), events, Arc::new(state.clone()));
+    }
+
+    fn learners(count: u64) -> Command {
+        let learners = (1..=count).map(quorate_membership::NodeId::new);
+        Command::Configure { configuration: quorate_membership::Configuration::uniform([], learners) }
+    }
+
+    #[tokio::test]
+    async fn a_reader_resumes_after_a_revision_and_a_slow_one_is_told_of_the_gap() {
+        let (feed, mut state) = (Feed::new(4), Cluster::new());
+        publish(&feed, &mut state, 1, &Command::Found { cluster: ClusterId::new(1) });
+        let mut slow = feed.since(Revision::default());
+        for revision in 2..=9 {
+            publish(&feed, &mut state, revision, &learners(revision));
+        }
+        let mut resumed = feed.since(Revision::new(7));
+        for expected in [8, 9] {
+            let Some(FeedItem::Event { revision, .. }) = resumed.next().await else { panic!("an event") };
+            assert_eq!(revision.get(), expected);
+        }
+        let Some(FeedItem::Gap { state: picture }) = slow.next().await else { panic!("a gap") };
+        assert_eq!(*picture, state);
+        publish(&feed, &mut state, 10, &learners(10));
+        for reader in [&mut slow, &mut resumed] {
+            let Some(FeedItem::Event { revision, .. }) = reader.next().await else { panic!("an event") };
+            assert_eq!(revision.get(), 10);
+        }
+        feed.close();
+        assert!(slow.next().await.is_none());
+    }
+}

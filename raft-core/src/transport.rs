@@ -1,0 +1,206 @@
+//! What raft-core asks of a network, and what it offers to one.
+//!
+//! ```text
+//!   Node ──calls──▶ Transport (client side)  ~~~ network ~~~  server ──calls──▶ Service (implemented by Node)
+//! ```
+//!
+//! Three kinds of call must not wait for each other: heartbeats, log entries, snapshots ([`Lane`]). A transport keeps a
+//! connection for each, made lazily and kept, puts the given deadline on every call, and tells "never arrived"
+//! ([`TransportError::Unreachable`]) from "may have arrived" ([`TransportError::Broken`]).
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+use quorate_membership::{Address, Identity, NodeId, Revision};
+
+use crate::error::{Refusal, TransportError};
+use crate::feed::FeedItem;
+use crate::rpc::{
+    Append, Appended, Caller, InstallSnapshot, Payload, Proposed, StreamAppended, Transfer, Transferred, VoteAnswer,
+    VoteRequest,
+};
+use crate::view::View;
+
+/// Which connection a call belongs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Lane {
+    /// Heartbeats, votes, reads: small, and late ones cost an election.
+    Control,
+    /// Log entries.
+    Log,
+    /// Snapshots: large.
+    Snapshot,
+}
+
+/// A node and where it can be reached, most preferred address first. Never empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// The node.
+    pub node: NodeId,
+    /// Where it can be reached.
+    pub addresses: Vec<Address>,
+}
+
+/// The client side of a network between nodes.
+///
+/// Every method may be called at any time and from any task; `new_client` of the engine runs in its core loop, so
+/// nothing here may block. Dropping a returned future gives the call up; it may still arrive.
+pub trait Transport: Send + Sync + 'static {
+    /// Sends one heartbeat or one batch and waits at most `deadline` for the answer.
+    fn append(
+        &self,
+        peer: &Peer,
+        caller: Caller,
+        request: Append,
+        deadline: Duration,
+    ) -> BoxFuture<'static, Result<Appended, TransportError>>;
+
+    /// Opens a stream of batches. Answers come in the order of the requests; when none comes for `idle` although a
+    /// request waits for one, the stream ends with [`TransportError::Timeout`].
+    fn append_stream(
+        &self,
+        peer: &Peer,
+        caller: Caller,
+        requests: BoxStream<'static, Append>,
+        idle: Duration,
+    ) -> BoxFuture<'static, Result<BoxStream<'static, Result<StreamAppended, TransportError>>, TransportError>>;
+
+    /// Asks for a vote.
+    fn vote(
+        &self,
+        peer: &Peer,
+        caller: Caller,
+        request: VoteRequest,
+        deadline: Duration,
+    ) -> BoxFuture<'static, Result<VoteAnswer, TransportError>>;
+
+    /// Asks whether a vote would be given.
+    fn pre_vote(
+        &self,
+        peer: &Peer,
+        caller: Caller,
+        request: VoteRequest,
+        deadline: Duration,
+    ) -> BoxFuture<'static, Result<VoteAnswer, TransportError>>;
+
+    /// Sends a whole snapshot. Answers with the vote that the receiver holds. `deadline` covers the transfer.
+    fn snapshot(
+        &self,
+        peer: &Peer,
+        caller: Caller,
+        request: InstallSnapshot,
+        deadline: Duration,
+    ) -> BoxFuture<'static, Result<crate::rpc::Ballot, TransportError>>;
+
+    /// Asks a node to take leadership over.
+    fn transfer(
+        &self,
+        peer: &Peer,
+        caller: Caller,
+        request: Transfer,
+        deadline: Duration,
+    ) -> BoxFuture<'static, Result<Transferred, TransportError>>;
+
+    /// Hands a command to the node that leads.
+    fn propose(
+        &self,
+        peer: &Peer,
+        caller: Caller,
+        command: Payload,
+        deadline: Duration,
+    ) -> BoxFuture<'static, Result<Proposed, TransportError>>;
+
+    /// Asks the leader for a read index: a revision up to which a node must have applied to read linearizably.
+    fn read_index(
+        &self,
+        peer: &Peer,
+        caller: Caller,
+        deadline: Duration,
+    ) -> BoxFuture<'static, Result<Revision, TransportError>>;
+
+    /// Asks any member, found by an address alone, to let a process in. The one call without a [`Caller`]: who has
+    /// never joined does not know the cluster's name yet.
+    fn join(
+        &self,
+        address: &Address,
+        request: JoinRequest,
+        deadline: Duration,
+    ) -> BoxFuture<'static, Result<JoinAnswer, TransportError>>;
+}
+
+/// A process that asks to be let in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JoinRequest {
+    /// The cluster that it belongs to, if it knows.
+    pub cluster: Option<quorate_membership::ClusterId>,
+    /// A `Join` in its envelope.
+    pub command: Payload,
+    /// Its timing, as in [`Caller::timing`].
+    pub timing: u64,
+}
+
+/// What it is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JoinAnswer {
+    /// The cluster that it belongs to now.
+    pub cluster: quorate_membership::ClusterId,
+    /// Its name.
+    pub who: Identity,
+    /// Where its join stands.
+    pub revision: Revision,
+}
+
+/// What a server offers to the network on behalf of a node. Each call checks the caller first; a [`Refusal`] says what
+/// is wrong and what to do.
+pub trait Service: Send + Sync + 'static {
+    /// Answers [`Transport::append`].
+    fn append(&self, caller: Caller, request: Append) -> BoxFuture<'static, Result<Appended, Refusal>>;
+
+    /// Answers [`Transport::append_stream`]. Ends after the first answer that is not `Flushed`.
+    fn append_stream(
+        &self,
+        caller: Caller,
+        requests: BoxStream<'static, Append>,
+    ) -> BoxStream<'static, Result<StreamAppended, Refusal>>;
+
+    /// Answers [`Transport::vote`].
+    fn vote(&self, caller: Caller, request: VoteRequest) -> BoxFuture<'static, Result<VoteAnswer, Refusal>>;
+
+    /// Answers [`Transport::pre_vote`].
+    fn pre_vote(&self, caller: Caller, request: VoteRequest) -> BoxFuture<'static, Result<VoteAnswer, Refusal>>;
+
+    /// Answers [`Transport::snapshot`].
+    fn snapshot(
+        &self,
+        caller: Caller,
+        request: InstallSnapshot,
+    ) -> BoxFuture<'static, Result<crate::rpc::Ballot, Refusal>>;
+
+    /// Answers [`Transport::transfer`].
+    fn transfer(&self, caller: Caller, request: Transfer) -> BoxFuture<'static, Result<Transferred, Refusal>>;
+
+    /// Answers [`Transport::propose`]. Not forwarded further.
+    fn propose(&self, caller: Caller, command: Payload) -> BoxFuture<'static, Result<Proposed, Refusal>>;
+
+    /// Answers [`Transport::read_index`].
+    fn read_index(&self, caller: Caller) -> BoxFuture<'static, Result<Revision, Refusal>>;
+
+    /// Answers [`Transport::join`]; forwarded to the leader from any node.
+    fn join(&self, request: JoinRequest) -> BoxFuture<'static, Result<JoinAnswer, Refusal>>;
+
+    /// The latest picture, for whoever asks from outside.
+    fn view(&self) -> View;
+
+    /// Proposes a command on behalf of somebody outside; forwarded to the leader from any node.
+    fn command(
+        &self,
+        command: quorate_membership::Command,
+    ) -> BoxFuture<'static, Result<crate::node::Outcome, crate::error::ProposeError>>;
+
+    /// Hands leadership over, to `to` or to the node with the longest log.
+    fn hand_over(&self, to: Option<NodeId>) -> BoxFuture<'static, Result<NodeId, crate::error::HandOverError>>;
+
+    /// Every event after `revision`, and then as they happen.
+    fn events_since(&self, revision: Revision) -> BoxStream<'static, FeedItem>;
+}
