@@ -49,6 +49,9 @@ pub enum Refusal {
         /// What called.
         got: Disk,
     },
+    /// Two processes call under this number with equal disks: copies of one folder, both running.
+    #[error("two processes call as {0} from copies of one disk; stop one of them, wipe its folder, and add it under a new number")]
+    TwoProcesses(NodeId),
     /// The caller runs with other timing, which would break the leader lease that both rely on.
     #[error("the caller's timing profile differs from this node's; give every node of a cluster the same one")]
     OtherTiming,

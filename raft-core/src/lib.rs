@@ -16,13 +16,14 @@
 //! openraft's idea of who leads: an isolated leader believes in itself for ever. It only triggers work whose every
 //! effect is a committed entry.
 
+mod clock;
 pub mod config;
 pub mod error;
 pub mod feed;
 pub mod fencer;
 mod folder;
 mod gate;
-pub mod log_store;
+mod log_store;
 mod machine;
 mod monitor;
 mod network;

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-use quorate_membership::{ClusterId, Configuration, Disk, NodeId, Rejection, Revision};
+use quorate_membership::{ClusterId, Configuration, Disk, NodeId, Nonce, Rejection, Revision};
 use serde::{Deserialize, Serialize};
 
 /// A place in the log: which leader's entry, and where. Printed `t3.i42`.
@@ -258,6 +258,8 @@ pub struct Caller {
     pub to: NodeId,
     /// The caller's disk.
     pub disk: Disk,
+    /// Drawn by the caller's process at its start: two processes with copies of one disk differ in it.
+    pub session: Nonce,
     /// A hash of the timing that both must share, see [`Config::timing_hash`](crate::Config::timing_hash).
     pub timing: u64,
 }

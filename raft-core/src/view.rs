@@ -47,3 +47,19 @@ pub struct Sighting {
     /// For how long it has been silent.
     pub silence: Duration,
 }
+
+impl Local {
+    /// What a node sees that has not looked yet.
+    pub(crate) fn unknown(node: NodeId) -> Self {
+        Self {
+            node,
+            identity: None,
+            quorate: false,
+            leader: None,
+            term: 0,
+            applied: Revision::default(),
+            sightings: BTreeMap::new(),
+            stopped: None,
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Looks around at a steady pace: who was heard, is there a quorum, has the store failed; and publishes the picture.
+//!
+//! ```text
+//!   contacts ─▶ detector ─▶ sightings ┐
+//!   last_quorum_acked, own timer ─────┼─▶ View ──▶ watch, reconcile
+//!   store, machine ─▶ stopped? ───────┘
+//! ```
+//!
+//! Never waits for anything but its own pace, so a gap between two looks means that this node itself stood still.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use openraft::async_runtime::WatchReceiver;
+use openraft::{Instant as _, ServerState};
+use quorate_membership::detector::Detector;
+use quorate_membership::{NodeId, Phase};
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::clock;
+use crate::error::Fatal;
+use crate::machine::revision;
+use crate::node::Inner;
+use crate::view::{Local, Sighting, View};
+
+/// Runs until `stop` or until the node has failed.
+pub(crate) async fn run(inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
+    let mut pace = interval(inner.config.heartbeat / 2);
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut progress = inner.machine.progress();
+    let mut monitor = Monitor { detector: Detector::new(inner.config.patience()), leading: None, embargoed: true };
+    loop {
+        tokio::select! {
+            _ = pace.tick() => monitor.tick(&inner),
+            changed = progress.changed() => if changed.is_err() { return },
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+        inner.view.send_replace(monitor.look(&inner));
+        if let Some(fatal) = inner.stopped().filter(|f| !matches!(f, Fatal::Shutdown)) {
+            tracing::error!(node = %inner.node, %fatal, "this node has stopped");
+            inner.shut_down(fatal).await;
+            return;
+        }
+    }
+}
+
+struct Monitor {
+    detector: Detector,
+    /// The term that this node leads in, if it does.
+    leading: Option<u64>,
+    embargoed: bool,
+}
+
+impl Monitor {
+    fn tick(&mut self, inner: &Inner) {
+        let now = clock::now();
+        if self.embargoed && inner.embargo_ends.is_none_or(|ends| now >= ends) {
+            self.embargoed = false;
+            inner.raft.runtime_config().elect(true);
+        }
+        let (state, term) = {
+            let metrics = inner.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            (metrics.state, metrics.current_term)
+        };
+        let leading = (state == ServerState::Leader).then_some(term);
+        if leading != self.leading {
+            // Only a leader hears everybody: most silences begin now. Who was heard lately, as followers hear their
+            // leader, keeps the true time of its last word, so that a dead leader is not given a second wait.
+            let (cluster, heard) = (inner.feed.state(), inner.wire.contacts.all());
+            self.detector = Detector::new(inner.config.patience());
+            for node in cluster.members().keys().filter(|node| **node != inner.node) {
+                let lately = heard.get(node).filter(|at| now.since(**at) < inner.config.election_max * 2);
+                self.detector.watch(*node, lately.copied().unwrap_or(now));
+            }
+            self.leading = leading;
+        }
+        for (node, at) in inner.wire.contacts.all() {
+            self.detector.handle_contact(node, at);
+        }
+        if let Some(pause) = self.detector.poll(now) {
+            tracing::warn!(node = %inner.node, ?pause, "this node stood still; nobody is blamed for that silence");
+        }
+    }
+
+    fn look(&self, inner: &Inner) -> View {
+        let (now, cluster) = (clock::now(), inner.feed.state());
+        let metrics = inner.raft.metrics().borrow_watched().clone();
+        let leader = metrics.current_leader.map(NodeId::new);
+        let quorate = match metrics.state {
+            // A send time, hence on the safe side. The engine's own state does not change when time passes.
+            ServerState::Leader => {
+                metrics.last_quorum_acked.is_some_and(|acked| acked.elapsed() < inner.config.election_max)
+            }
+            _ => leader.is_some_and(|leader| {
+                let heard = inner.wire.contacts.all().get(&leader).copied();
+                leader != inner.node && heard.is_some_and(|at| now.since(at) < inner.config.election_max)
+            }),
+        };
+        let sightings: BTreeMap<NodeId, Sighting> = match self.leading {
+            None => BTreeMap::new(),
+            Some(_) => (cluster.members().iter())
+                .filter(|(node, _)| **node != inner.node)
+                .filter(|(_, member)| member.newest().is_some_and(|(_, life)| life.phase == Phase::Active))
+                .filter_map(|(node, _)| {
+                    let silence = self.detector.silence(*node, now)?;
+                    Some((*node, Sighting { signal: self.detector.signal(*node, now), silence }))
+                })
+                .collect(),
+        };
+        let local = Local {
+            node: inner.node,
+            identity: inner.identity(),
+            quorate,
+            leader,
+            term: metrics.current_term,
+            applied: metrics.last_applied.map(|id| revision(id.index)).unwrap_or_default(),
+            sightings,
+            stopped: inner.stopped(),
+        };
+        View { cluster, local }
+    }
+}

@@ -1,0 +1,309 @@
+//! The reconcile loop: turns what is owed into what is done, on whoever leads.
+//!
+//! ```text
+//!   state ──duties──▶ ┐
+//!   sightings (red) ─▶ ├─▶ one task for each piece of work, at most one at a time ──▶ commands, changes of voters, Fencer
+//!   own role (witness)▶┘        │ failed: wait, then try again if it is still owed
+//! ```
+//!
+//! Nothing is remembered between rounds but what runs and what has to wait: another leader that reads the same state
+//! owes the same. Believing to lead only starts work; each effect is a committed entry, or a change of voters that
+//! names the one it follows on, so a leader that is none any more achieves nothing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::ChangeMembers;
+use openraft::async_runtime::WatchReceiver;
+use openraft::raft::Precondition;
+use quorate_membership::detector::{Moment, Signal};
+use quorate_membership::{
+    Cause, Cluster, Command, Confirmation, Duty, FenceId, FenceOrder, Identity, NodeId, Phase, Progress, Reason, Role,
+    duties,
+};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use crate::clock;
+use crate::fencer::FenceRequest;
+use crate::machine::revision;
+use crate::node::Inner;
+use crate::view::View;
+
+/// How many entries a learner may lag behind when it gets its vote.
+const CLOSE_ENOUGH: u64 = 64;
+
+/// A piece of work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Work {
+    /// Something owed.
+    Duty(Duty),
+    /// A node has gone silent: ask for an order against its life.
+    Suspect(Identity),
+    /// This node should not lead: hand over.
+    HandOver,
+}
+
+type Done = anyhow::Result<()>;
+
+struct Steward {
+    inner: Arc<Inner>,
+    running: BTreeMap<Work, JoinHandle<Done>>,
+    waits: BTreeMap<Work, (Moment, u32)>,
+}
+
+/// Runs until `stop`.
+pub(crate) async fn run(inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
+    let mut pace = interval(inner.config.heartbeat);
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut progress = inner.machine.progress();
+    let mut steward = Steward { inner, running: BTreeMap::new(), waits: BTreeMap::new() };
+    loop {
+        tokio::select! {
+            _ = pace.tick() => {}
+            changed = progress.changed() => if changed.is_err() { break },
+            _ = stop.wait_for(|stop| *stop) => break,
+        }
+        steward.round().await;
+    }
+    for task in steward.running.values() {
+        task.abort();
+    }
+}
+
+impl Steward {
+    async fn round(&mut self) {
+        self.collect().await;
+        let view = self.inner.view.borrow().clone();
+        if view.local.stopped.is_some() || !view.local.quorate || !self.inner.leading() {
+            return;
+        }
+        // The freshest state, not the view's: a duty that was just done is not begun again.
+        let state = self.inner.feed.state();
+        let owed = owed(&self.inner, &view, &state);
+        self.waits.retain(|work, _| owed.contains(work));
+        for work in owed {
+            let due = self.waits.get(&work).is_none_or(|(at, _)| clock::now() >= *at);
+            if due && !self.running.contains_key(&work) && !self.conflicts(work) {
+                tracing::debug!(node = %self.inner.node, ?work, "begun");
+                let task = tokio::spawn(carry_out(self.inner.clone(), work, state.clone()));
+                self.running.insert(work, task);
+            }
+        }
+    }
+
+    /// Raft changes its voters one step at a time, so only one such piece of work runs.
+    fn conflicts(&self, work: Work) -> bool {
+        changes_voters(work) && self.running.keys().any(|running| changes_voters(*running))
+    }
+
+    async fn collect(&mut self) {
+        let done: Vec<Work> = self.running.iter().filter(|(_, t)| t.is_finished()).map(|(w, _)| *w).collect();
+        for work in done {
+            let Some(task) = self.running.remove(&work) else { continue };
+            let error = match task.await {
+                Ok(Ok(())) => {
+                    self.waits.remove(&work);
+                    continue;
+                }
+                Ok(Err(error)) => error,
+                Err(panic) => panic.into(),
+            };
+            let (_, failures) = self.waits.get(&work).copied().unwrap_or_default();
+            let wait = self.inner.config.fence_backoff * (1 << failures.min(4));
+            tracing::warn!(node = %self.inner.node, ?work, error = %format!("{error:#}"), ?wait, "failed; will be tried again");
+            self.waits.insert(work, (Moment::new(clock::now().since_origin() + wait), failures + 1));
+        }
+    }
+}
+
+fn changes_voters(work: Work) -> bool {
+    matches!(
+        work,
+        Work::Duty(Duty::FinishChange | Duty::CatchUp(_) | Duty::Promote(_) | Duty::Demote(_) | Duty::Expel(_))
+    )
+}
+
+/// Everything that this leader should be doing.
+fn owed(inner: &Inner, view: &View, state: &Cluster) -> Vec<Work> {
+    let me = inner.node;
+    let all = duties(state);
+    // Own former life last: who ends it should not be who may be hit by that.
+    let others = all.iter().any(|duty| matches!(duty, Duty::Condemn { former, .. } if former.node != me));
+    let mut owed = vec![];
+    for duty in all {
+        match duty {
+            Duty::Fence(order) => match state.fences().get(order) {
+                Some(open) if open.target.node == me => owed.push(Work::HandOver),
+                Some(_) if inner.fencer.is_none() => {} // an operator's word is awaited
+                Some(_) => owed.push(Work::Duty(duty)),
+                None => {}
+            },
+            Duty::Condemn { former, .. } if former.node == me && others => {}
+            Duty::Promote(node) | Duty::Activate(Identity { node, .. }) if !caught_up(inner, state, node) => {}
+            Duty::Condemn { .. }
+            | Duty::FinishChange
+            | Duty::CatchUp(_)
+            | Duty::Promote(_)
+            | Duty::Demote(_)
+            | Duty::Expel(_)
+            | Duty::Activate(_) => owed.push(Work::Duty(duty)),
+        }
+    }
+    let red = view.local.sightings.iter().filter(|(_, sighting)| sighting.signal == Signal::Red);
+    let active = |node: NodeId| state.newest(node).filter(|who| state.life(*who).is_some_and(|l| l.phase == Phase::Active));
+    owed.extend(red.filter_map(|(node, _)| active(*node)).map(Work::Suspect));
+    let witness = state.member(me).is_some_and(|member| member.role == Role::Witness);
+    let standing = state.standing();
+    let mut heirs = state.members().iter().filter(|(node, m)| m.role == Role::Voter && standing.contains(node));
+    if witness && heirs.any(|(node, _)| state.configuration().is_lasting_voter(*node)) {
+        owed.push(Work::HandOver);
+    }
+    owed
+}
+
+/// Whether `node` has the log up to its own join, and nearly all of it.
+fn caught_up(inner: &Inner, state: &Cluster, node: NodeId) -> bool {
+    if node == inner.node {
+        return true;
+    }
+    let joined = state.newest(node).and_then(|who| state.life(who)).map(|life| life.since);
+    let metrics = inner.raft.metrics().borrow_watched().clone();
+    let matched = metrics.replication.and_then(|all| all.get(&node.get()).cloned().flatten());
+    let Some(matched) = matched.map(|id| id.index) else { return false };
+    let close = metrics.last_log_index.is_none_or(|last| last <= matched.saturating_add(CLOSE_ENOUGH));
+    close && joined.is_none_or(|joined| revision(matched) >= joined)
+}
+
+async fn carry_out(inner: Arc<Inner>, work: Work, state: Arc<Cluster>) -> Done {
+    match work {
+        Work::Suspect(target) => {
+            let sighting = inner.view.borrow().local.sightings.get(&target.node).copied();
+            let Some(sighting) = sighting.filter(|s| s.signal == Signal::Red) else { return Ok(()) };
+            let for_ms = u64::try_from(sighting.silence.as_millis()).unwrap_or(u64::MAX);
+            tracing::warn!(%target, for_ms, "silent; asking for a fence order");
+            propose(&inner, Command::OrderFence { target, cause: Cause::Silent { for_ms } }).await
+        }
+        Work::HandOver => {
+            let heir = inner.hand_over(None).await?;
+            tracing::info!(from = %inner.node, to = %heir, "leadership handed over");
+            Ok(())
+        }
+        Work::Duty(Duty::Fence(order)) => match state.fences().get(order) {
+            Some(open) => fence(&inner, open, &state).await,
+            None => Ok(()),
+        },
+        Work::Duty(Duty::Condemn { former, waiting }) => {
+            propose(&inner, Command::OrderFence { target: former, cause: Cause::Returned { as_life: waiting } }).await
+        }
+        Work::Duty(Duty::Activate(who)) => propose(&inner, Command::Activate { who }).await,
+        Work::Duty(Duty::FinishChange) => change(&inner, ChangeMembers::AddVoterIds(Default::default()), true).await,
+        Work::Duty(Duty::CatchUp(node)) => {
+            change(&inner, ChangeMembers::AddNodes([(node.get(), ())].into()), true).await
+        }
+        Work::Duty(Duty::Promote(node)) => change(&inner, ChangeMembers::AddVoterIds([node.get()].into()), true).await,
+        Work::Duty(Duty::Demote(node)) => change(&inner, ChangeMembers::RemoveVoters([node.get()].into()), true).await,
+        Work::Duty(Duty::Expel(node)) => {
+            let ids = || [node.get()].into();
+            match state.configuration().is_voter(node) {
+                true => change(&inner, ChangeMembers::RemoveVoters(ids()), false).await,
+                false => change(&inner, ChangeMembers::RemoveNodes(ids()), true).await,
+            }
+        }
+    }
+}
+
+async fn propose(inner: &Inner, command: Command) -> Done {
+    inner.propose(command, inner.config.propose_timeout).await?;
+    Ok(())
+}
+
+/// One change of the voters, only if nobody changed them since: two steps when votes move, and whoever leads next
+/// finishes them if this one cannot.
+async fn change(inner: &Inner, members: ChangeMembers<u64, ()>, retain: bool) -> Done {
+    let last_membership_log_id = *inner.raft.metrics().borrow_watched().membership_config.log_id();
+    let unchanged = Precondition::LastMembershipLogId { last_membership_log_id };
+    let limit = inner.config.propose_timeout;
+    let changing = inner.raft.change_membership_if(members, retain, [unchanged]);
+    timeout(limit, changing).await.map_err(|_| anyhow::anyhow!("the change was not committed within {limit:?}"))??;
+    Ok(())
+}
+
+/// One attempt at an order: committed before the fencer is called, and its end committed whatever it is.
+async fn fence(inner: &Inner, open: &FenceOrder, state: &Cluster) -> Done {
+    let Some(fencer) = inner.fencer.clone() else { return Ok(()) };
+    if let Progress::Failed { .. } = open.progress {
+        let wait = inner.config.fence_backoff * (1 << open.attempts.saturating_sub(1).min(4));
+        tokio::time::sleep(wait).await;
+    }
+    let (order, target, attempt) = (open.id, open.target, open.attempts.saturating_add(1));
+    propose(inner, Command::StartFence { order, by: inner.node, attempt }).await?;
+    let request = request(inner, open, state, attempt);
+    let deadline = request.deadline;
+    tracing::info!(%order, %target, attempt, "fencing");
+    let verdict = timeout(deadline, guarded(fencer.fence(request))).await;
+    match verdict {
+        Ok(Ok(evidence)) => {
+            let confirmation = Confirmation::Device { by: inner.node, attempt, evidence };
+            confirm(inner, order, Command::ConfirmFence { order, target, confirmation }).await
+        }
+        Ok(Err(error)) => fail(inner, order, attempt, &format!("{error:#}")).await,
+        Err(_) => fail(inner, order, attempt, &format!("no answer within {deadline:?}")).await,
+    }
+}
+
+/// A fencer that panics has failed; it does not take this node with it.
+async fn guarded<T: Send + 'static>(call: impl Future<Output = anyhow::Result<T>> + Send + 'static) -> anyhow::Result<T> {
+    let task = AbortOnDrop(tokio::spawn(call));
+    let mut task = std::pin::pin!(task);
+    std::future::poll_fn(|cx| std::pin::Pin::new(&mut task.0).poll(cx)).await.map_err(anyhow::Error::from)?
+}
+
+struct AbortOnDrop<T>(JoinHandle<T>);
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn request(inner: &Inner, open: &FenceOrder, state: &Cluster, attempt: u32) -> FenceRequest {
+    let target = open.target;
+    let newest = state.newest(target.node).filter(|newest| *newest != target);
+    FenceRequest {
+        order: open.id,
+        target,
+        boot: state.life(target).map(|life| life.boot).unwrap_or_default(),
+        addresses: state.member(target.node).map(|member| member.addresses.clone()).unwrap_or_default(),
+        returned: newest.and_then(|who| Some((who, state.life(who)?.boot))),
+        cause: open.cause.clone(),
+        by: inner.node,
+        attempt,
+        deadline: inner.config.fence_deadline,
+    }
+}
+
+/// A proof must not be lost for want of a leader: it is said until it is heard, or the order is closed without it.
+async fn confirm(inner: &Inner, order: FenceId, command: Command) -> Done {
+    loop {
+        match inner.propose(command.clone(), inner.config.propose_timeout).await {
+            Ok(_) => return Ok(()),
+            Err(crate::error::ProposeError::Rejected(rejection)) => {
+                tracing::info!(%order, %rejection, "the proof was not needed any more");
+                return Ok(());
+            }
+            Err(error @ crate::error::ProposeError::Stopped(_)) => return Err(error.into()),
+            Err(error) => {
+                tracing::warn!(%order, %error, "the proof is not committed yet; saying it again");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn fail(inner: &Inner, order: FenceId, attempt: u32, why: &str) -> Done {
+    tracing::warn!(%order, attempt, why, "the attempt failed");
+    propose(inner, Command::FailFence { order, attempt, reason: Reason::clipped(why) }).await
+}

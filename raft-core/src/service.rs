@@ -1,0 +1,221 @@
+//! What a node answers to the network: every call between nodes passes the gate first.
+
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+use openraft::Snapshot;
+use quorate_membership::codec::{decode, inspect};
+use quorate_membership::{Cluster, Command, NodeId, Revision};
+use tokio::time::Instant;
+
+use crate::clock;
+use crate::error::{HandOverError, ProposeError, Refusal};
+use crate::feed::FeedItem;
+use crate::gate::Here;
+use crate::node::{Inner, Outcome};
+use crate::rpc::{
+    Append, Appended, Ballot, Caller, InstallSnapshot, Payload, Proposed, StreamAppended, Transfer, Transferred,
+    VoteAnswer, VoteRequest,
+};
+use crate::transport::{JoinAnswer, JoinRequest, Service};
+use crate::types::{
+    OrTransfer, OrVoteRequest, OrVoteResponse, append_to, appended_from, log_id_from, log_id_to, snapshot_meta_to,
+    stream_from, transferred_from, vote_from, vote_to,
+};
+use crate::view::View;
+
+/// The node as the network sees it.
+pub(crate) struct Door(pub(crate) Arc<Inner>);
+
+fn engine(error: impl std::fmt::Display) -> Refusal {
+    Refusal::Stopped(error.to_string())
+}
+
+impl Door {
+    fn admit(&self, caller: &Caller) -> Result<(), Refusal> {
+        if let Some(fatal) = self.0.stopped() {
+            return Err(Refusal::Stopped(fatal.to_string()));
+        }
+        let here = Here { node: self.0.node, cluster: self.0.wire.cluster(), timing: self.0.wire.timing };
+        self.0.gate.check(here, &self.0.feed.state(), caller)?;
+        self.0.wire.contacts.note(caller.from);
+        Ok(())
+    }
+
+    /// P22: no vote, no pre-vote and no candidacy so soon after a start.
+    fn free_to_vote(&self) -> Result<(), Refusal> {
+        let Some(ends) = self.0.embargo_ends else { return Ok(()) };
+        let remaining = ends.since(clock::now());
+        if remaining.is_zero() { Ok(()) } else { Err(Refusal::Embargo { remaining }) }
+    }
+
+    fn admit_vote(&self, caller: &Caller) -> Result<(), Refusal> {
+        self.admit(caller)?;
+        self.free_to_vote()
+    }
+}
+
+fn vote_request(request: VoteRequest) -> OrVoteRequest {
+    let mut made = OrVoteRequest::new(vote_to(request.ballot), request.last.map(log_id_to));
+    made.leadership_transfer = request.transfer;
+    made
+}
+
+fn vote_answer(answer: &OrVoteResponse) -> VoteAnswer {
+    let last = answer.last_log_id.as_ref().map(log_id_from);
+    VoteAnswer { ballot: vote_from(&answer.vote), granted: answer.vote_granted, last }
+}
+
+impl Service for Door {
+    fn append(&self, caller: Caller, request: Append) -> BoxFuture<'static, Result<Appended, Refusal>> {
+        let (admitted, raft) = (self.admit(&caller), self.0.raft.clone());
+        Box::pin(async move {
+            admitted?;
+            let request = append_to(request).map_err(|e| Refusal::Malformed(e.to_string()))?;
+            let answer = raft.append_entries(request).await.map_err(engine)?;
+            Ok(appended_from(&answer))
+        })
+    }
+
+    fn append_stream(
+        &self,
+        caller: Caller,
+        requests: BoxStream<'static, Append>,
+    ) -> BoxStream<'static, Result<StreamAppended, Refusal>> {
+        if let Err(refusal) = self.admit(&caller) {
+            return futures_util::stream::iter([Err(refusal)]).boxed();
+        }
+        let (wire, from) = (self.0.wire.clone(), caller.from);
+        let requests = requests.map(append_to).take_while(move |request| {
+            wire.contacts.note(from);
+            let sound = request.is_ok();
+            if let Err(error) = request {
+                tracing::warn!(%from, %error, "ending a stream that does not make sense");
+            }
+            std::future::ready(sound)
+        });
+        let requests = requests.filter_map(|request| std::future::ready(request.ok()));
+        let answers = self.0.raft.stream_append(requests);
+        answers.map(|answer| answer.map(|a| stream_from(&a)).map_err(engine)).boxed()
+    }
+
+    fn vote(&self, caller: Caller, request: VoteRequest) -> BoxFuture<'static, Result<VoteAnswer, Refusal>> {
+        let (admitted, raft) = (self.admit_vote(&caller), self.0.raft.clone());
+        Box::pin(async move {
+            admitted?;
+            raft.vote(vote_request(request)).await.map(|a| vote_answer(&a)).map_err(engine)
+        })
+    }
+
+    fn pre_vote(&self, caller: Caller, request: VoteRequest) -> BoxFuture<'static, Result<VoteAnswer, Refusal>> {
+        let (admitted, raft) = (self.admit_vote(&caller), self.0.raft.clone());
+        Box::pin(async move {
+            admitted?;
+            raft.pre_vote(vote_request(request)).await.map(|a| vote_answer(&a)).map_err(engine)
+        })
+    }
+
+    fn snapshot(&self, caller: Caller, request: InstallSnapshot) -> BoxFuture<'static, Result<Ballot, Refusal>> {
+        let (admitted, raft) = (self.admit(&caller), self.0.raft.clone());
+        Box::pin(async move {
+            admitted?;
+            // Read before the engine sees it: an unreadable snapshot is the sender's trouble and must not stop this node.
+            decode::<Cluster>(&request.data).map_err(|e| Refusal::Malformed(e.to_string()))?;
+            let meta = snapshot_meta_to(&request.meta).map_err(|e| Refusal::Malformed(e.to_string()))?;
+            let snapshot = Snapshot { meta, snapshot: request.data };
+            let answer = raft.install_full_snapshot(vote_to(request.ballot), snapshot).await.map_err(engine)?;
+            Ok(vote_from(&answer.vote))
+        })
+    }
+
+    fn transfer(&self, caller: Caller, request: Transfer) -> BoxFuture<'static, Result<Transferred, Refusal>> {
+        let (admitted, raft) = (self.admit_vote(&caller), self.0.raft.clone());
+        Box::pin(async move {
+            admitted?;
+            let request = OrTransfer::new(vote_to(request.from), request.to.get(), request.last.map(log_id_to));
+            raft.handle_transfer_leader(request).await.map(transferred_from).map_err(engine)
+        })
+    }
+
+    fn propose(&self, caller: Caller, command: Payload) -> BoxFuture<'static, Result<Proposed, Refusal>> {
+        let (admitted, inner) = (self.admit(&caller), self.0.clone());
+        Box::pin(async move {
+            admitted?;
+            proposable(&command)?;
+            let give_up = Instant::now() + inner.config.propose_timeout;
+            match inner.propose_here(command, give_up).await {
+                Ok(proposed) => Ok(proposed),
+                Err(error) => Err(Refusal::Stopped(error.to_string())),
+            }
+        })
+    }
+
+    fn read_index(&self, caller: Caller) -> BoxFuture<'static, Result<Revision, Refusal>> {
+        let (admitted, inner) = (self.admit(&caller), self.0.clone());
+        Box::pin(async move {
+            admitted?;
+            let found = inner.read_index_here(inner.config.election_max).await;
+            found.ok_or_else(|| Refusal::Unavailable("this node does not lead a quorum".into()))
+        })
+    }
+
+    fn join(&self, request: JoinRequest) -> BoxFuture<'static, Result<JoinAnswer, Refusal>> {
+        let inner = self.0.clone();
+        Box::pin(async move {
+            let ours = inner.wire.cluster().ok_or(Refusal::NotReady)?;
+            if let Some(theirs) = request.cluster.filter(|theirs| *theirs != ours) {
+                return Err(Refusal::OtherCluster { ours, theirs });
+            }
+            if request.timing != inner.wire.timing {
+                return Err(Refusal::OtherTiming);
+            }
+            inspect(request.command.as_bytes()).map_err(|e| Refusal::Malformed(e.to_string()))?;
+            let command: Command =
+                decode(request.command.as_bytes()).map_err(|e| Refusal::Malformed(e.to_string()))?;
+            let Command::Join { node, nonce, .. } = command else {
+                return Err(Refusal::Malformed("only a join may be asked for without being a member".into()));
+            };
+            let outcome = inner.propose(command, inner.config.propose_timeout).await.map_err(|error| match error {
+                ProposeError::Rejected(rejection) => Refusal::Rejected(rejection),
+                other => Refusal::Unavailable(other.to_string()),
+            })?;
+            let known = inner.feed.state().life_of(node, nonce);
+            let who = known.ok_or_else(|| Refusal::Unavailable(format!("a newer process of {node} has joined")))?;
+            Ok(JoinAnswer { cluster: ours, who, revision: outcome.revision })
+        })
+    }
+
+    fn view(&self) -> View {
+        self.0.latest()
+    }
+
+    fn command(&self, command: Command) -> BoxFuture<'static, Result<Outcome, ProposeError>> {
+        let inner = self.0.clone();
+        Box::pin(async move { inner.propose(command, inner.config.propose_timeout).await })
+    }
+
+    fn hand_over(&self, to: Option<NodeId>) -> BoxFuture<'static, Result<NodeId, HandOverError>> {
+        let inner = self.0.clone();
+        Box::pin(async move { inner.hand_over(to).await })
+    }
+
+    fn events_since(&self, revision: Revision) -> BoxStream<'static, FeedItem> {
+        self.0.feed.since(revision)
+    }
+}
+
+/// A command that a leader may put into the log: one that it can read itself, and not one that only Raft may say.
+fn proposable(payload: &Payload) -> Result<(), Refusal> {
+    let command: Command = decode(payload.as_bytes()).map_err(|e| Refusal::Malformed(e.to_string()))?;
+    match command {
+        Command::Configure { .. } => Err(only_raft()),
+        _ => Ok(()),
+    }
+}
+
+/// Who votes is said by Raft's own entries; a command that claims it is not proposed.
+pub(crate) fn only_raft() -> Refusal {
+    Refusal::Malformed("who votes follows from the log of Raft alone; change the role of a node instead".into())
+}

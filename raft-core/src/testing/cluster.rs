@@ -1,0 +1,279 @@
+//! A cluster in one process, and the small words to put it through something.
+//!
+//! ```no_run
+//! # async fn scenario() -> anyhow::Result<()> {
+//! use quorate_raft_core::testing::TestCluster;
+//!
+//! let mut t = TestCluster::start(3).await?;
+//! t.node(3)?.stop().await;
+//! t.until("n3#1 is fenced", |state| state.life("n3#1".parse().unwrap()).unwrap().phase.is_over()).await?;
+//! t.node(3)?.start().await?;
+//! t.until_active("n3#2").await
+//! # }
+//! ```
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use quorate_membership::{Cluster, Identity, NodeId, Phase, Role};
+use tokio::time::{Instant, sleep};
+
+use super::{Switchboard, TestFencer};
+use crate::config::Config;
+use crate::fencer::Fencer;
+use crate::node::{Node, NodeSettings};
+
+/// How long a test waits for what must come. Long: a busy machine must not fail a test.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Timing for tests: quick, and slow enough for a busy machine with a slow disk.
+pub fn fast() -> Config {
+    let ms = Duration::from_millis;
+    Config {
+        heartbeat: ms(50),
+        election_min: ms(300),
+        election_max: ms(600),
+        yellow: ms(400),
+        red: ms(1200),
+        fence_deadline: ms(500),
+        fence_backoff: ms(50),
+        propose_timeout: Duration::from_secs(5),
+        ..Config::default()
+    }
+}
+
+/// Several nodes on one [`Switchboard`], each with a durable log in a temporary folder.
+pub struct TestCluster {
+    /// The network between them.
+    pub switchboard: Switchboard,
+    /// The fencing device that all of them use.
+    pub fencer: TestFencer,
+    config: Config,
+    folder: tempfile::TempDir,
+    nodes: BTreeMap<NodeId, TestNode>,
+}
+
+/// One place in a [`TestCluster`], whether or not its node runs.
+pub struct TestNode {
+    number: NodeId,
+    data: PathBuf,
+    config: Config,
+    switchboard: Switchboard,
+    fencer: Option<Arc<dyn Fencer>>,
+    running: Option<Node>,
+}
+
+impl TestCluster {
+    /// A cluster of `n` voters, `n1` to `n<n>`, all of them active.
+    ///
+    /// # Errors
+    /// When it does not form.
+    pub async fn start(n: u64) -> anyhow::Result<Self> {
+        Self::start_with(n, fast()).await
+    }
+
+    /// As [`Self::start`], with other settings.
+    ///
+    /// # Errors
+    /// When it does not form.
+    pub async fn start_with(n: u64, config: Config) -> anyhow::Result<Self> {
+        let mut made = Self {
+            switchboard: Switchboard::new(),
+            fencer: TestFencer::default(),
+            config,
+            folder: tempfile::tempdir()?,
+            nodes: BTreeMap::new(),
+        };
+        for number in 1..=n {
+            made.add(number, Role::Voter).await?;
+        }
+        for number in 1..=n {
+            made.until_active(&format!("n{number}#1")).await?;
+        }
+        Ok(made)
+    }
+
+    /// Adds a node: the first founds the cluster, others join through those that run.
+    ///
+    /// # Errors
+    /// When it is not let in.
+    pub async fn add(&mut self, number: u64, role: Role) -> anyhow::Result<()> {
+        let id = NodeId::new(number);
+        let seeds: Vec<_> = self.running().map(|node| Switchboard::address(node.number)).collect::<Result<_, _>>()?;
+        let mut place = TestNode {
+            number: id,
+            data: self.folder.path().join(id.to_string()),
+            config: self.config.clone(),
+            switchboard: self.switchboard.clone(),
+            fencer: Some(Arc::new(self.fencer.clone())),
+            running: None,
+        };
+        let node = place.open().await?;
+        match seeds.is_empty() {
+            true => node.bootstrap(role, PATIENCE).await?,
+            false => node.join(&seeds, role, PATIENCE).await?,
+        };
+        place.running = Some(node);
+        self.nodes.insert(id, place);
+        Ok(())
+    }
+
+    /// The place of that number.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn node(&mut self, number: u64) -> anyhow::Result<&mut TestNode> {
+        self.nodes.get_mut(&NodeId::new(number)).with_context(|| format!("no n{number} in this test"))
+    }
+
+    fn running(&self) -> impl Iterator<Item = &TestNode> {
+        self.nodes.values().filter(|place| place.running.is_some())
+    }
+
+    /// Cuts `number` off from all others.
+    pub fn isolate(&self, number: u64) {
+        self.switchboard.isolate(NodeId::new(number));
+    }
+
+    /// Cuts the link between two, both ways.
+    pub fn cut(&self, a: u64, b: u64) {
+        self.switchboard.cut(NodeId::new(a), NodeId::new(b));
+    }
+
+    /// Mends every link.
+    pub fn heal(&self) {
+        self.switchboard.heal();
+    }
+
+    /// Waits until a running node that is quorate says that it leads.
+    ///
+    /// # Errors
+    /// When none does for a minute.
+    pub async fn leader(&self) -> anyhow::Result<NodeId> {
+        let give_up = Instant::now() + PATIENCE;
+        while Instant::now() < give_up {
+            let views = self.running().filter_map(|place| Some((place.number, place.running.as_ref()?.view().local)));
+            for (number, local) in views {
+                if local.quorate && local.leader == Some(number) {
+                    return Ok(number);
+                }
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        bail!("nobody leads after {PATIENCE:?}")
+    }
+
+    /// Waits until the state of every running node that is quorate, and of at least one, satisfies `what`.
+    ///
+    /// # Errors
+    /// When it does not within a minute, with the states as they are then.
+    pub async fn until(&self, claim: &str, what: impl Fn(&Cluster) -> bool) -> anyhow::Result<()> {
+        let give_up = Instant::now() + PATIENCE;
+        loop {
+            let views: Vec<_> = self.running().filter_map(|place| Some(place.running.as_ref()?.view())).collect();
+            let (mut seen, mut all) = (0, true);
+            for view in views.iter().filter(|view| view.local.quorate) {
+                seen += 1;
+                all &= what(&view.cluster);
+            }
+            if seen > 0 && all {
+                return Ok(());
+            }
+            ensure!(Instant::now() < give_up, "not within {PATIENCE:?}: {claim}\n{views:#?}");
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Waits until the life of that name may work.
+    ///
+    /// # Errors
+    /// When the name does not parse, or not within a minute.
+    pub async fn until_active(&self, who: &str) -> anyhow::Result<()> {
+        self.until_phase(who, Phase::Active).await
+    }
+
+    /// Waits until the life of that name is in `phase`.
+    ///
+    /// # Errors
+    /// As [`Self::until_active`].
+    pub async fn until_phase(&self, who: &str, phase: Phase) -> anyhow::Result<()> {
+        let who: Identity = who.parse()?;
+        let claim = format!("{who} is {phase}");
+        self.until(&claim, |state| state.life(who).is_some_and(|life| life.phase == phase)).await
+    }
+}
+
+impl TestNode {
+    async fn open(&self) -> anyhow::Result<Node> {
+        let node = Node::start(NodeSettings {
+            node: self.number,
+            data: self.data.clone(),
+            addresses: vec![Switchboard::address(self.number)?],
+            config: self.config.clone(),
+            transport: self.switchboard.transport(self.number),
+            fencer: self.fencer.clone(),
+        })
+        .await?;
+        self.switchboard.connect(self.number, node.service());
+        Ok(node)
+    }
+
+    /// The node that runs here.
+    ///
+    /// # Errors
+    /// When none does.
+    pub fn handle(&self) -> anyhow::Result<&Node> {
+        self.running.as_ref().with_context(|| format!("{} does not run", self.number))
+    }
+
+    /// Its data folder.
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// Runs without a fencing device from the next start on.
+    pub fn without_fencer(&mut self) {
+        self.fencer = None;
+    }
+
+    /// Stops the engine without a word to the others.
+    pub async fn stop(&mut self) {
+        self.switchboard.disconnect(self.number);
+        if let Some(node) = self.running.take() {
+            node.shutdown().await;
+        }
+    }
+
+    /// Starts again from the data folder, without waiting until a majority takes it in.
+    ///
+    /// # Errors
+    /// When the folder cannot be opened.
+    pub async fn open_again(&mut self) -> anyhow::Result<()> {
+        self.running = Some(self.open().await?);
+        Ok(())
+    }
+
+    /// Starts again as a new life of the same node.
+    ///
+    /// # Errors
+    /// When it is refused or finds no leader.
+    pub async fn start(&mut self) -> anyhow::Result<Identity> {
+        self.open_again().await?;
+        Ok(self.handle()?.resume(PATIENCE).await?)
+    }
+
+    /// Leaves cleanly.
+    ///
+    /// # Errors
+    /// When the others cannot be told.
+    pub async fn leave(&mut self) -> anyhow::Result<()> {
+        if let Some(node) = self.running.take() {
+            node.leave().await?;
+        }
+        self.switchboard.disconnect(self.number);
+        Ok(())
+    }
+}

@@ -1,0 +1,299 @@
+//! A disk in memory that fails in the ways disks fail: power cut, full, broken sync, or one that lies about syncing.
+//!
+//! ```text
+//!   write, set_len ──▶ current ──sync──▶ durable
+//!                         │                 │
+//!                         └── un-synced, ───┴──▶ image after a power cut = durable + some of the un-synced
+//!                             in pieces of 512 bytes       (none, all, or a choice made by a seed)
+//! ```
+//!
+//! Give a clone to redb ([`redb::StorageBackend`]) and keep one to set its faults, to count, and to take the image that
+//! a power cut would leave; [`Disk::with_content`] makes a sound disk of an image again.
+
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use redb::StorageBackend;
+
+/// What a disk writes whole or not at all.
+const PIECE: usize = 512;
+
+/// Which un-synced pieces are on the platter after a power cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Survive {
+    /// None: only what was synced.
+    Nothing,
+    /// All, as if the cut had come a moment later.
+    Everything,
+    /// Each piece of each write by the toss of a coin, the same for the same seed.
+    Seeded(u64),
+}
+
+/// How often the disk was asked for what.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Calls that would change the disk: writes, changes of length, syncs; those refused included.
+    pub operations: u64,
+    /// Writes, those refused included.
+    pub writes: u64,
+    /// Syncs, those refused included.
+    pub syncs: u64,
+}
+
+#[derive(Debug, Clone)]
+enum Change {
+    Write(usize, Vec<u8>),
+    Length(usize),
+}
+
+#[derive(Debug, Default)]
+struct Platter {
+    durable: Vec<u8>,
+    current: Vec<u8>,
+    unsynced: Vec<Change>,
+    counts: Counts,
+    cut_at: Option<u64>,
+    room: Option<u64>,
+    failing_sync: Option<u64>,
+    lies: bool,
+    /// How many syncs may still pass while they are held.
+    held: Option<u64>,
+    waiting: u64,
+}
+
+/// A disk in memory with faults to order. Clones are the same disk.
+#[derive(Debug, Clone, Default)]
+pub struct Disk {
+    platter: Arc<Mutex<Platter>>,
+    moved: Arc<Condvar>,
+}
+
+impl Disk {
+    /// An empty, sound disk.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A sound disk with this content, all of it durable.
+    pub fn with_content(content: Vec<u8>) -> Self {
+        let disk = Self::new();
+        {
+            let mut platter = disk.lock();
+            platter.current.clone_from(&content);
+            platter.durable = content;
+        }
+        disk
+    }
+
+    /// Cuts the power at the `n`th operation from now on (the first is 1): it and everything after it fails, and nothing
+    /// more gets onto the platter.
+    pub fn cut_power_at(&self, n: u64) {
+        let mut platter = self.lock();
+        platter.cut_at = Some(platter.counts.operations + n);
+    }
+
+    /// Lets `bytes` more be written, then answers every write with `ENOSPC`. Growing the file counts as writing.
+    pub fn fill_up_after(&self, bytes: u64) {
+        self.lock().room = Some(bytes);
+    }
+
+    /// Answers the `n`th sync from now on (the first is 1) with `EIO`, drops what it should have made durable, as Linux
+    /// may, and lets the later ones succeed: whoever tries again is told that all is well, and loses data.
+    pub fn fail_sync(&self, n: u64) {
+        let mut platter = self.lock();
+        platter.failing_sync = Some(platter.counts.syncs + n);
+    }
+
+    /// From now on a sync answers that all is well and does nothing. A test that finds no loss on such a disk would find
+    /// none anywhere.
+    pub fn lie_about_syncs(&self) {
+        self.lock().lies = true;
+    }
+
+    /// Makes every sync wait until it is let through.
+    pub fn hold_syncs(&self) -> HeldSyncs {
+        self.lock().held = Some(0);
+        HeldSyncs { disk: self.clone() }
+    }
+
+    /// What it was asked for so far.
+    pub fn counts(&self) -> Counts {
+        self.lock().counts
+    }
+
+    /// The content after a power cut at this moment.
+    pub fn image(&self, survive: Survive) -> Vec<u8> {
+        let platter = self.lock();
+        let mut image = platter.durable.clone();
+        let mut coin = Coin::new(survive);
+        for change in &platter.unsynced {
+            match change {
+                Change::Length(length) => {
+                    if coin.toss() {
+                        image.resize(*length, 0);
+                    }
+                }
+                Change::Write(offset, bytes) => {
+                    for (n, piece) in bytes.chunks(PIECE).enumerate() {
+                        if coin.toss() {
+                            put(&mut image, offset + n * PIECE, piece);
+                        }
+                    }
+                }
+            }
+        }
+        image
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Platter> {
+        self.platter.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Syncs that wait. Dropping it lets them, and all later ones, through.
+#[derive(Debug)]
+pub struct HeldSyncs {
+    disk: Disk,
+}
+
+impl HeldSyncs {
+    /// Lets one sync through: the one that waits, or else the next.
+    pub fn release_one(&self) {
+        if let Some(passes) = &mut self.disk.lock().held {
+            *passes += 1;
+        }
+        self.disk.moved.notify_all();
+    }
+
+    /// Blocks until a sync waits.
+    pub fn wait_for_one(&self) {
+        let waiting = |platter: &mut Platter| platter.waiting == 0;
+        drop(self.disk.moved.wait_while(self.disk.lock(), waiting).unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+impl Drop for HeldSyncs {
+    fn drop(&mut self) {
+        self.disk.lock().held = None;
+        self.disk.moved.notify_all();
+    }
+}
+
+impl StorageBackend for Disk {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.lock().current.len() as u64)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let platter = self.lock();
+        let from = usize::try_from(offset).map_err(io::Error::other)?;
+        let there = from.checked_add(out.len()).and_then(|to| platter.current.get(from..to));
+        out.copy_from_slice(there.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        let mut platter = self.lock();
+        platter.begin()?;
+        let length = usize::try_from(length).map_err(io::Error::other)?;
+        let growth = length.saturating_sub(platter.current.len());
+        platter.take_room(growth)?;
+        platter.current.resize(length, 0);
+        platter.unsynced.push(Change::Length(length));
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let mut platter = self.lock();
+        platter.counts.syncs += 1;
+        let this = platter.counts.syncs;
+        platter.begin()?;
+        if platter.held.is_some() {
+            platter.waiting += 1;
+            self.moved.notify_all();
+            let held = |platter: &mut Platter| platter.held == Some(0);
+            platter = self.moved.wait_while(platter, held).unwrap_or_else(PoisonError::into_inner);
+            platter.waiting -= 1;
+            platter.held = platter.held.map(|passes| passes.saturating_sub(1));
+        }
+        if platter.failing_sync == Some(this) {
+            platter.unsynced.clear();
+            return Err(io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error()));
+        }
+        if !platter.lies {
+            for change in std::mem::take(&mut platter.unsynced) {
+                platter.harden(change);
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let mut platter = self.lock();
+        platter.counts.writes += 1;
+        platter.begin()?;
+        platter.take_room(data.len())?;
+        let offset = usize::try_from(offset).map_err(io::Error::other)?;
+        put(&mut platter.current, offset, data);
+        platter.unsynced.push(Change::Write(offset, data.to_vec()));
+        Ok(())
+    }
+}
+
+impl Platter {
+    fn begin(&mut self) -> io::Result<()> {
+        self.counts.operations += 1;
+        match self.cut_at {
+            Some(cut) if self.counts.operations >= cut => Err(io::Error::other("the power was cut")),
+            _ => Ok(()),
+        }
+    }
+
+    fn take_room(&mut self, bytes: usize) -> io::Result<()> {
+        let Some(room) = &mut self.room else { return Ok(()) };
+        *room = room
+            .checked_sub(bytes as u64)
+            .ok_or_else(|| io::Error::from_raw_os_error(rustix::io::Errno::NOSPC.raw_os_error()))?;
+        Ok(())
+    }
+
+    fn harden(&mut self, change: Change) {
+        match change {
+            Change::Write(offset, bytes) => put(&mut self.durable, offset, &bytes),
+            Change::Length(length) => self.durable.resize(length, 0),
+        }
+    }
+}
+
+fn put(content: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
+    let end = offset + bytes.len();
+    if content.len() < end {
+        content.resize(end, 0);
+    }
+    content[offset..end].copy_from_slice(bytes);
+}
+
+/// Decides which pieces survive (splitmix64).
+struct Coin {
+    always: Option<bool>,
+    state: u64,
+}
+
+impl Coin {
+    fn new(survive: Survive) -> Self {
+        match survive {
+            Survive::Nothing => Self { always: Some(false), state: 0 },
+            Survive::Everything => Self { always: Some(true), state: 0 },
+            Survive::Seeded(seed) => Self { always: None, state: seed },
+        }
+    }
+
+    fn toss(&mut self) -> bool {
+        self.always.unwrap_or_else(|| {
+            self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mixed = (self.state ^ (self.state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            (mixed ^ (mixed >> 31)) & 1 == 1
+        })
+    }
+}

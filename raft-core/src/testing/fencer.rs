@@ -1,0 +1,69 @@
+//! A fencing device for tests: does as it is told, and remembers what it was asked.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::future::BoxFuture;
+use quorate_membership::Evidence;
+
+use crate::fencer::{FenceRequest, Fencer};
+
+/// How the device answers a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Conduct {
+    /// Isolates the target and says so.
+    Succeed,
+    /// Says that it failed.
+    Fail,
+    /// Never answers.
+    Hang,
+    /// Panics.
+    Panic,
+}
+
+#[derive(Debug, Default)]
+struct Device {
+    next: VecDeque<Conduct>,
+    always: Option<Conduct>,
+    asked: Vec<FenceRequest>,
+}
+
+/// The device. Clones share it, so that one is asked by every node of a [`TestCluster`](super::TestCluster).
+#[derive(Debug, Clone, Default)]
+pub struct TestFencer(Arc<Mutex<Device>>);
+
+impl TestFencer {
+    /// How the next requests are answered, in order; after them it succeeds.
+    pub fn then(&self, conduct: impl IntoIterator<Item = Conduct>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).next.extend(conduct);
+    }
+
+    /// How every request is answered once those of [`Self::then`] are used up.
+    pub fn always(&self, conduct: Conduct) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).always = Some(conduct);
+    }
+
+    /// What it was asked so far, in order.
+    pub fn asked(&self) -> Vec<FenceRequest> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).asked.clone()
+    }
+}
+
+impl Fencer for TestFencer {
+    fn fence(&self, request: FenceRequest) -> BoxFuture<'static, anyhow::Result<Evidence>> {
+        let mut device = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let conduct = device.next.pop_front().or(device.always).unwrap_or(Conduct::Succeed);
+        let seen = format!("the test device reports {} off", request.target);
+        device.asked.push(request);
+        drop(device);
+        Box::pin(async move {
+            match conduct {
+                Conduct::Succeed => Ok(Evidence::new(seen)?),
+                Conduct::Fail => anyhow::bail!("the test device was told to fail"),
+                Conduct::Hang => std::future::pending().await,
+                #[expect(clippy::panic, reason = "the point of this conduct")]
+                Conduct::Panic => panic!("the test device was told to panic"),
+            }
+        })
+    }
+}

@@ -1,0 +1,18 @@
+//! Clusters in one process, for quorate's tests and for yours (feature `testing`).
+//!
+//! ```text
+//!   TestCluster ── node(3).stop() ─ start() ─ isolate(3) ─ heal() ─ until("…", |state| …)
+//!        │ real engine, real durable log in a temporary folder
+//!        └── Switchboard: a network in memory whose links can be cut, one way or both
+//! ```
+//!
+//! What runs is the shipped code; only the wire and the fencing device are stand-ins.
+
+mod cluster;
+pub mod disk;
+mod fencer;
+mod switchboard;
+
+pub use cluster::{TestCluster, TestNode, fast};
+pub use fencer::{Conduct, TestFencer};
+pub use switchboard::Switchboard;

@@ -1,0 +1,255 @@
+//! A network in memory: calls are function calls, links can be cut.
+//!
+//! ```text
+//!   n1 ──────▶ n2      cut_one_way(1, 2): what n1 says is lost
+//!   n1 ◀────── n2      the other way still works: n2's calls arrive, the answers do not
+//! ```
+//!
+//! A cut link loses silently, as a dropped packet does: the caller waits its deadline out. A node that is down is
+//! refused at once, as a closed port does.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+use quorate_membership::{Address, NodeId, Revision};
+use tokio::time::{sleep, timeout};
+
+use crate::error::{Refusal, TransportError};
+use crate::rpc::{
+    Append, Appended, Ballot, Caller, InstallSnapshot, Payload, Proposed, StreamAppended, Transfer, Transferred,
+    VoteAnswer, VoteRequest,
+};
+use crate::transport::{JoinAnswer, JoinRequest, Peer, Service, Transport};
+
+#[derive(Default)]
+struct Board {
+    services: BTreeMap<NodeId, Arc<dyn Service>>,
+    cut: BTreeSet<(NodeId, NodeId)>,
+}
+
+/// The network. Clones share it.
+#[derive(Clone, Default)]
+pub struct Switchboard(Arc<Mutex<Board>>);
+
+impl Switchboard {
+    /// A network without nodes.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Board> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The address of a node here.
+    ///
+    /// # Errors
+    /// Never in practice: the address is short and says something.
+    pub fn address(node: NodeId) -> Result<Address, quorate_membership::TextError> {
+        Address::new(format!("memory:{node}"))
+    }
+
+    /// The way out for `node`.
+    pub fn transport(&self, node: NodeId) -> Arc<dyn Transport> {
+        Arc::new(Line { board: self.clone(), from: node })
+    }
+
+    /// Puts a node on the network, in place of the one of that number before.
+    pub fn connect(&self, node: NodeId, service: Arc<dyn Service>) {
+        self.lock().services.insert(node, service);
+    }
+
+    /// Takes a node off: calls to it are refused at once.
+    pub fn disconnect(&self, node: NodeId) {
+        self.lock().services.remove(&node);
+    }
+
+    /// Loses everything that `from` says to `to`.
+    pub fn cut_one_way(&self, from: NodeId, to: NodeId) {
+        self.lock().cut.insert((from, to));
+    }
+
+    /// Loses everything between the two.
+    pub fn cut(&self, a: NodeId, b: NodeId) {
+        self.lock().cut.extend([(a, b), (b, a)]);
+    }
+
+    /// Cuts every link of `node` to the nodes that are connected now.
+    pub fn isolate(&self, node: NodeId) {
+        let mut board = self.lock();
+        let others: Vec<NodeId> = board.services.keys().copied().filter(|other| *other != node).collect();
+        board.cut.extend(others.iter().flat_map(|other| [(node, *other), (*other, node)]));
+    }
+
+    /// Mends every link.
+    pub fn heal(&self) {
+        self.lock().cut.clear();
+    }
+
+    fn is_cut(&self, from: NodeId, to: NodeId) -> bool {
+        self.lock().cut.contains(&(from, to))
+    }
+}
+
+struct Line {
+    board: Switchboard,
+    from: NodeId,
+}
+
+impl Line {
+    /// One call: lost on the way, answered, or answered with the answer lost.
+    fn call<T: Send + 'static>(
+        &self,
+        to: NodeId,
+        deadline: Duration,
+        call: impl FnOnce(Arc<dyn Service>) -> BoxFuture<'static, Result<T, Refusal>> + Send + 'static,
+    ) -> BoxFuture<'static, Result<T, TransportError>> {
+        let (board, from) = (self.board.clone(), self.from);
+        Box::pin(async move {
+            let lost = TransportError::Timeout(deadline);
+            if board.is_cut(from, to) {
+                sleep(deadline).await;
+                return Err(lost);
+            }
+            let service = board.lock().services.get(&to).cloned();
+            let service = service.ok_or_else(|| TransportError::Unreachable(format!("{to} is down")))?;
+            let answer = timeout(deadline, call(service)).await.map_err(|_| lost.clone())?;
+            if board.is_cut(to, from) {
+                sleep(deadline).await;
+                return Err(lost);
+            }
+            Ok(answer?)
+        })
+    }
+}
+
+impl Transport for Line {
+    fn append(
+        &self,
+        peer: &Peer,
+        caller: Caller,
+        request: Append,
+        deadline: Duration,
+    ) -> BoxFuture<'static, Result<Appended, TransportError>> {
+        self.call(peer.node, deadline, move |service| service.append(caller, request))
+    }
+
+    fn append_stream(
+        &self,
+        peer: &Peer,
+        caller: Caller,
+        requests: BoxStream<'static, Append>,
+        idle: Duration,
+    ) -> BoxFuture<'static, Result<BoxStream<'static, Result<StreamAppended, TransportError>>, TransportError>> {
+        let (board, from, to) = (self.board.clone(), self.from, peer.node);
+        Box::pin(async move {
+            if board.is_cut(from, to) {
+                sleep(idle).await;
+                return Err(TransportError::Timeout(idle));
+            }
+            let service = board.lock().services.get(&to).cloned();
+            let service = service.ok_or_else(|| TransportError::Unreachable(format!("{to} is down")))?;
+            let gate = board.clone();
+            let arriving = requests.take_while(move |_| std::future::ready(!gate.is_cut(from, to)));
+            let answers = service.append_stream(caller, arriving.boxed());
+            let state = (answers, board, false);
+            let answers = futures_util::stream::unfold(state, move |(mut answers, board, ended)| async move {
+                if ended {
+                    return None;
+                }
+                loop {
+                    let next = timeout(Duration::from_millis(20), answers.next()).await;
+                    if board.is_cut(from, to) || board.is_cut(to, from) {
+                        return Some((Err(TransportError::Timeout(idle)), (answers, board, true)));
+                    }
+                    match next {
+                        Ok(answer) => return Some((answer?.map_err(TransportError::from), (answers, board, false))),
+                        Err(_) if !board.lock().services.contains_key(&to) => {
+                            let gone = TransportError::Broken(format!("{to} went down"));
+                            return Some((Err(gone), (answers, board, true)));
+                        }
+                        Err(_) => {}
+                    }
+                }
+            });
+            Ok(answers.boxed())
+        })
+    }
+
+    fn vote(
+        &self,
+        peer: &Peer,
+        caller: Caller,
+        request: VoteRequest,
+        deadline: Duration,
+    ) -> BoxFuture<'static, Result<VoteAnswer, TransportError>> {
+        self.call(peer.node, deadline, move |service| service.vote(caller, request))
+    }
+
+    fn pre_vote(
+        &self,
+        peer: &Peer,
+        caller: Caller,
+        request: VoteRequest,
+        deadline: Duration,
+    ) -> BoxFuture<'static, Result<VoteAnswer, TransportError>> {
+        self.call(peer.node, deadline, move |service| service.pre_vote(caller, request))
+    }
+
+    fn snapshot(
+        &self,
+        peer: &Peer,
+        caller: Caller,
+        request: InstallSnapshot,
+        deadline: Duration,
+    ) -> BoxFuture<'static, Result<Ballot, TransportError>> {
+        self.call(peer.node, deadline, move |service| service.snapshot(caller, request))
+    }
+
+    fn transfer(
+        &self,
+        peer: &Peer,
+        caller: Caller,
+        request: Transfer,
+        deadline: Duration,
+    ) -> BoxFuture<'static, Result<Transferred, TransportError>> {
+        self.call(peer.node, deadline, move |service| service.transfer(caller, request))
+    }
+
+    fn propose(
+        &self,
+        peer: &Peer,
+        caller: Caller,
+        command: Payload,
+        deadline: Duration,
+    ) -> BoxFuture<'static, Result<Proposed, TransportError>> {
+        self.call(peer.node, deadline, move |service| service.propose(caller, command))
+    }
+
+    fn read_index(
+        &self,
+        peer: &Peer,
+        caller: Caller,
+        deadline: Duration,
+    ) -> BoxFuture<'static, Result<Revision, TransportError>> {
+        self.call(peer.node, deadline, move |service| service.read_index(caller))
+    }
+
+    fn join(
+        &self,
+        address: &Address,
+        request: JoinRequest,
+        deadline: Duration,
+    ) -> BoxFuture<'static, Result<JoinAnswer, TransportError>> {
+        let node = address.as_str().strip_prefix("memory:").and_then(|node| node.parse().ok());
+        let Some(node) = node else {
+            let why = format!("{address} is not an address of this network (memory:n3)");
+            return Box::pin(std::future::ready(Err(TransportError::Unreachable(why))));
+        };
+        self.call(node, deadline, move |service| service.join(request))
+    }
+}

@@ -1,0 +1,121 @@
+//! Who is in the cluster: joins, roles, removals, and leaders that change in the middle of them.
+
+use anyhow::{Context, Result};
+use futures_util::StreamExt;
+use quorate_membership::{Address, Command, Event, NodeId, Rejection, Revision, Role};
+use quorate_raft_core::testing::{Switchboard, TestCluster};
+use quorate_raft_core::{FeedItem, ProposeError};
+
+const fn n(number: u64) -> NodeId {
+    NodeId::new(number)
+}
+
+async fn role(t: &mut TestCluster, through: u64, node: u64, role: Role) -> Result<()> {
+    t.node(through)?.handle()?.propose(Command::SetRole { node: n(node), role }).await?;
+    Ok(())
+}
+
+/// Reads a node's feed from the beginning until `last` has come.
+async fn history(t: &mut TestCluster, node: u64, last: &Event) -> Result<Vec<String>> {
+    let mut feed = t.node(node)?.handle()?.events_since(Revision::default());
+    let mut lines = vec![];
+    while let Some(item) = feed.next().await {
+        lines.push(item.to_string());
+        if matches!(&item, FeedItem::Event { event, .. } if event == last) {
+            return Ok(lines);
+        }
+    }
+    anyhow::bail!("the feed ended before {last}")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_nodes_form_and_tell_the_same_story_in_the_same_order() -> Result<()> {
+    let mut t = TestCluster::start(3).await?;
+    t.until("all three vote", |s| s.configuration().to_string() == "{n1 n2 n3}").await?;
+    let leader = t.leader().await?.get();
+    let before = t.node(leader)?.handle()?.view().cluster.revision();
+    t.node(leader % 3 + 1)?.handle()?.propose(Command::SetAddresses {
+        node: n(1),
+        addresses: vec![Switchboard::address(n(1))?, Address::new("elsewhere:1")?],
+    })
+    .await?;
+    let last = Event::Readdressed { node: n(1), addresses: vec![Switchboard::address(n(1))?, Address::new("elsewhere:1")?] };
+    let stories = [history(&mut t, 1, &last).await?, history(&mut t, 2, &last).await?, history(&mut t, 3, &last).await?];
+    assert_eq!(stories[0], stories[1]);
+    assert_eq!(stories[0], stories[2]);
+    assert!(stories[0].len() >= 10, "{stories:#?}");
+    // Whoever resumes after a revision sees exactly what came after it.
+    let mut resumed = t.node(2)?.handle()?.events_since(before);
+    let Some(FeedItem::Event { event, .. }) = resumed.next().await else { anyhow::bail!("no event") };
+    assert_eq!(event, last);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_learner_is_promoted_demoted_and_removed() -> Result<()> {
+    let mut t = TestCluster::start(3).await?;
+    t.add(4, Role::Learner).await?;
+    t.until_active("n4#1").await?;
+    t.until("n4 only learns", |s| s.configuration().is_learner(n(4))).await?;
+    role(&mut t, 2, 4, Role::Voter).await?;
+    t.until("n4 votes", |s| s.configuration().is_voter(n(4)) && !s.configuration().is_joint()).await?;
+    role(&mut t, 4, 4, Role::Learner).await?;
+    t.until("n4 votes no more", |s| s.configuration().is_learner(n(4))).await?;
+    let refused = t.node(1)?.handle()?.propose(Command::Remove { node: n(4) }).await;
+    assert!(matches!(refused, Err(ProposeError::Rejected(Rejection::StillLives(_)))), "{refused:?}");
+    t.node(4)?.leave().await?;
+    t.node(1)?.handle()?.propose(Command::Remove { node: n(4) }).await?;
+    t.until("n4 is out", |s| !s.configuration().contains(n(4)) && s.retired().contains(&n(4))).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_join_is_finished_by_the_next_leader_when_the_first_dies_in_the_middle() -> Result<()> {
+    let mut t = TestCluster::start(3).await?;
+    for number in [4, 5] {
+        t.add(number, Role::Voter).await?; // returns as soon as it is known: the rest is owed by the leader
+        let leader = t.leader().await?.get();
+        t.node(leader)?.stop().await;
+        t.until_active(&format!("n{number}#1")).await?;
+        t.until("the new one votes", |s| s.configuration().is_lasting_voter(n(number))).await?;
+        let back = t.node(leader)?.start().await?;
+        t.until_active(&back.to_string()).await?;
+    }
+    t.until("five vote", |s| s.configuration().to_string() == "{n1 n2 n3 n4 n5}").await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_witness_hands_leadership_to_a_voter() -> Result<()> {
+    let mut t = TestCluster::start(3).await?;
+    let leader = t.leader().await?;
+    role(&mut t, leader.get(), leader.get(), Role::Witness).await?;
+    let mut view = t.node(leader.get())?.handle()?.watch();
+    let moved = view.wait_for(|view| view.local.leader.is_some_and(|l| l != leader));
+    tokio::time::timeout(std::time::Duration::from_secs(60), moved).await.context("the witness still leads")??;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_barrier_sees_what_was_committed_elsewhere_and_says_stale_without_a_quorum() -> Result<()> {
+    let mut t = TestCluster::start(3).await?;
+    let outcome = t.node(1)?.handle()?.propose(Command::SetRole { node: n(3), role: Role::Witness }).await?;
+    for number in 1..=3 {
+        let node = t.node(number)?.handle()?;
+        let read = node.read_barrier(std::time::Duration::from_secs(20)).await?;
+        assert!(read >= outcome.revision);
+        assert_eq!(node.view().cluster.member(n(3)).map(|m| m.role), Some(Role::Witness));
+    }
+    t.isolate(2);
+    let stale = t.node(2)?.handle()?.read_barrier(std::time::Duration::from_secs(2)).await;
+    assert!(matches!(stale, Err(quorate_raft_core::ReadError::MaybeStale { .. })), "{stale:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_raft_itself_says_who_votes() -> Result<()> {
+    let mut t = TestCluster::start(1).await?;
+    let configuration = quorate_membership::Configuration::uniform([n(9)], []);
+    let door = t.node(1)?.handle()?.service();
+    let error = door.command(Command::Configure { configuration }).await;
+    assert!(error.is_err(), "{error:?}");
+    t.until("n1 alone votes", |s| s.configuration().to_string() == "{n1}").await
+}
