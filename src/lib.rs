@@ -1,1 +1,66 @@
-//! quorate
+//! Who is in the cluster, who may act, and who has certainly stopped.
+//!
+//! quorate is what a program builds on that must run something *exactly once* on a handful of machines: a hypervisor
+//! manager, a database failover daemon, a scheduler. It wraps Raft for membership and quorum, has lost nodes fenced by
+//! a callback of yours, and tells every node, in the same order, whose work may be taken over and by which proof.
+//!
+//! ```text
+//!   your program ──▶ Cluster ──▶ openraft, durable log, fencing ──▶ the same on the other nodes
+//!        ▲              │
+//!        └── events: Activated(n2#1) … Fenced{n3#1, proof, token} … Left{n1#4, token}
+//! ```
+//!
+//! A cluster of one, in memory, from founding to leaving:
+//!
+//! ```
+//! # #[cfg(feature = "testing")]
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use quorate::{Cluster, Event, NodeId, testing::Switchboard};
+//!
+//! let folder = tempfile::tempdir()?;
+//! let cluster = Cluster::builder(NodeId::new(1))
+//!     .data(folder.path())
+//!     .in_memory(&Switchboard::new())     // in production: .listen_plaintext("10.0.0.1:7400".parse()?)
+//!     .without_fencing()                  // in production: .fencing(your type, or a closure)
+//!     .bootstrap()
+//!     .await?;
+//! assert_eq!(cluster.identity().to_string(), "n1#1");
+//!
+//! // Every event since the beginning, in the order of the log, the same on every node.
+//! let mut events = cluster.events_since(quorate::Revision::default());
+//! loop {
+//!     match events.next().await? {
+//!         Event::Activated { who } if who == cluster.identity() => break, // from here on it may be given work
+//!         other => println!("{other}"),
+//!     }
+//! }
+//! cluster.leave().await.map_err(|(_, error)| error)?;
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "testing"))]
+//! # fn main() {}
+//! ```
+//!
+//! Where to read on: [`Builder`](builder::Builder) for starting a node, [`Cluster`] for everything that it can be
+//! asked, [`Fencer`] for ending the life of another, [`manual`] for what is promised and what is not.
+
+pub mod builder;
+mod cluster;
+mod dangerous;
+pub mod error;
+pub mod manual;
+
+pub use cluster::{Cluster, Events, Watch};
+pub use dangerous::Dangerous;
+pub use error::{ActiveError, EventsError, Fatal, HandOverError, ProposeError, ReadError, StartError};
+pub use quorate_membership::{
+    Address, BootId, Cause, Cluster as State, ClusterId, Configuration, Confirmation, Disk, DiskId, Duty, Epoch, Event,
+    Evidence, FenceId, FenceOrder, FenceProof, FenceRecord, Fences, Identity, Incarnation, Life, Member, NodeId, Nonce,
+    ParseIdError, Phase, Progress, Reason, Rejection, Revision, Role, TextError, detector::Signal, duties, majority,
+};
+pub use quorate_raft_core::{Config, FenceRequest, Fencer, Local, Outcome, Sighting, View};
+
+/// Clusters in one process and a network in memory, for tests of programs that embed quorate.
+#[cfg(feature = "testing")]
+pub use quorate_raft_core::testing;

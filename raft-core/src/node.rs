@@ -32,7 +32,7 @@ use crate::log_store::{LogStore, OpenError};
 use crate::machine::{Machine, revision};
 use crate::network::{Contacts, Links, Wire};
 use crate::rpc::{Payload, Proposed};
-use crate::transport::{Service, Transport};
+use crate::transport::{JoinRequest, Service, Transport};
 use crate::types::Raft;
 use crate::view::{Local, View};
 use crate::{monitor, reconcile, service};
@@ -209,11 +209,8 @@ impl Node {
         let mut last = "no address was given".to_string();
         while !seeds.is_empty() && Instant::now() < give_up {
             for seed in seeds {
-                let request = crate::transport::JoinRequest {
-                    cluster: inner.wire.cluster(),
-                    command: command.clone(),
-                    timing: inner.wire.timing,
-                };
+                let (cluster, timing) = (inner.wire.cluster(), inner.wire.timing);
+                let request = JoinRequest { cluster, command: command.clone(), timing };
                 let deadline = inner.config.propose_timeout;
                 match inner.wire.transport.join(seed, request, deadline).await {
                     Ok(answer) => {
@@ -251,15 +248,20 @@ impl Node {
 
     async fn announce(&self, role: quorate_membership::Role, patience: Duration) -> Result<Identity, StartError> {
         let give_up = Instant::now() + patience;
-        let arrival = self.inner.arrival(role);
+        let inner = &self.inner;
+        let arrival = inner.arrival(role);
         loop {
             let left = give_up.saturating_duration_since(Instant::now());
-            match self.inner.propose(arrival.clone(), left).await {
+            // While nobody is heard, the others may not know where this node is now: they are asked at the addresses
+            // that it knows of them. A join may be repeated, it carries its nonce.
+            let said = match inner.leader() {
+                None if inner.ask_members(&arrival, left).await? => break,
+                None | Some(_) => inner.propose(arrival.clone(), left.min(inner.config.election_max * 2)).await,
+            };
+            match said {
                 Ok(_) => break,
-                // A join may be repeated: it carries its nonce.
-                Err(ProposeError::OutcomeUnknown { reason }) if Instant::now() < give_up => {
-                    tracing::debug!(%reason, "repeating the join");
-                }
+                Err(ProposeError::OutcomeUnknown { .. } | ProposeError::NoLeader { .. }) if Instant::now() < give_up => {}
+                Err(ProposeError::NoLeader { .. }) => return Err(ProposeError::NoLeader { waited: patience }.into()),
                 Err(error) => return Err(error.into()),
             }
         }
@@ -388,6 +390,23 @@ impl Inner {
         }
         let found = self.feed.state().life_of(self.node, self.session)?;
         Some(*self.identity.get_or_init(|| found))
+    }
+
+    /// Asks each known member, once, to take the join of this node to the leader. Whether one did.
+    async fn ask_members(&self, arrival: &Command, patience: Duration) -> Result<bool, ProposeError> {
+        let command = Payload::new(encode(arrival)?);
+        let state = self.feed.state();
+        let others = state.members().iter().filter(|(node, _)| **node != self.node);
+        for address in others.flat_map(|(_, member)| &member.addresses) {
+            let (cluster, timing) = (self.wire.cluster(), self.wire.timing);
+            let request = JoinRequest { cluster, command: command.clone(), timing };
+            match self.wire.transport.join(address, request, patience.min(self.config.election_max * 2)).await {
+                Ok(_) => return Ok(true),
+                Err(TransportError::Refused(Refusal::Rejected(rejection))) => return Err(rejection.into()),
+                Err(error) => tracing::debug!(%address, %error, "no help there"),
+            }
+        }
+        Ok(false)
     }
 
     fn arrival(&self, role: quorate_membership::Role) -> Command {

@@ -83,11 +83,8 @@ impl Memory {
 
     pub(crate) fn send(&self, op: Op) -> io::Result<()> {
         self.usable()?;
-        let sent = self.queue.as_ref().map(|queue| queue.send(op));
-        match sent {
-            Some(Ok(())) => Ok(()),
-            _ => Err(io::Error::other("the thread that writes the log has ended")),
-        }
+        let sent = self.queue.as_ref().is_some_and(|queue| queue.send(op).is_ok());
+        sent.then_some(()).ok_or_else(|| io::Error::other("the thread that writes the log has ended"))
     }
 
     /// The last entry, or the place up to which everything was purged.

@@ -177,10 +177,11 @@ impl Writer {
     }
 
     fn close(mut self) {
-        if self.committed.is_some() && self.still_working().is_ok() {
-            if let Err(failure) = self.commit(&[]) {
-                self.shared.fail(failure);
-            }
+        if self.committed.is_some()
+            && self.still_working().is_ok()
+            && let Err(failure) = self.commit(&[])
+        {
+            self.shared.fail(failure);
         }
         // After a failure redb touches the file no more, but for giving up its lock.
         match catch_unwind(AssertUnwindSafe(|| self.database.close())) {

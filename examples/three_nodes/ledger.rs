@@ -1,0 +1,95 @@
+//! The resource that the worker writes to: a file that checks tokens.
+//!
+//! ```text
+//!   r7 n1#1 5123456789        token, owner, CLOCK_MONOTONIC in ns
+//!   r7 n1#1 5128471234
+//!   r19 n2#1 6611223344       a larger token: from here on r7 is refused
+//! ```
+//!
+//! Each line is written under a lock on the file, after a look at the last one: a smaller token is refused, and the
+//! attempt is noted beside the ledger, where the audit counts it as what it is, an owner that should have stopped.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use quorate::{Identity, Revision};
+
+use crate::process::monotonic_ns;
+
+/// One line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Line {
+    pub(crate) token: Revision,
+    pub(crate) owner: Identity,
+    pub(crate) at: u64,
+}
+
+fn parse(line: &str) -> Result<Line> {
+    let bad = || format!("`{line}` is not a line of the ledger");
+    let mut words = line.split(' ');
+    let mut word = || words.next().with_context(bad);
+    let (token, owner, at) = (word()?.parse()?, word()?.parse()?, word()?.parse()?);
+    Ok(Line { token, owner, at })
+}
+
+/// The whole ledger, in the order in which it was written.
+pub(crate) fn read(path: &Path) -> Result<Vec<Line>> {
+    let text = match std::fs::read_to_string(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
+        read => read.with_context(|| format!("reading {}", path.display()))?,
+    };
+    // A writer that was killed may have left half a line at the very end: it never counted.
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    whole.lines().filter(|line| !line.is_empty()).map(parse).collect()
+}
+
+/// Where refused attempts are noted.
+pub(crate) fn refusals(path: &Path) -> PathBuf {
+    path.with_extension("refused")
+}
+
+/// One owner's access.
+pub(crate) struct Writer {
+    file: File,
+    path: PathBuf,
+    token: Revision,
+    owner: Identity,
+}
+
+impl Writer {
+    pub(crate) fn open(path: &Path, token: Revision, owner: Identity) -> Result<Self> {
+        let file = OpenOptions::new().create(true).read(true).append(true).open(path)?;
+        Ok(Self { file, path: path.into(), token, owner })
+    }
+
+    /// Writes one line, or fails because a larger token has been seen.
+    pub(crate) fn write(&mut self) -> Result<()> {
+        rustix::fs::flock(&self.file, rustix::fs::FlockOperation::LockExclusive)?;
+        let written = self.write_locked();
+        rustix::fs::flock(&self.file, rustix::fs::FlockOperation::Unlock)?;
+        written
+    }
+
+    fn write_locked(&mut self) -> Result<()> {
+        let length = self.file.seek(SeekFrom::End(0))?;
+        self.file.seek(SeekFrom::Start(length.saturating_sub(512)))?;
+        let mut tail = String::new();
+        self.file.read_to_string(&mut tail)?;
+        let torn = !tail.is_empty() && !tail.ends_with('\n');
+        let last = tail[..tail.rfind('\n').unwrap_or(0)].lines().last();
+        if let Some(largest) = last.filter(|_| length > 0).map(parse).transpose()?.map(|line| line.token)
+            && largest > self.token
+        {
+            let mut refused = OpenOptions::new().create(true).append(true).open(refusals(&self.path))?;
+            writeln!(refused, "{} {} {}", self.token, self.owner, monotonic_ns())?;
+            bail!("{} is superseded: the ledger has seen {largest}", self.token);
+        }
+        // Half a line of a killed writer is ended, not continued.
+        let start = if torn { "\n" } else { "" };
+        let line = format!("{start}{} {} {}\n", self.token, self.owner, monotonic_ns());
+        self.file.write_all(line.as_bytes())?;
+        Ok(())
+    }
+}

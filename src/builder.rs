@@ -1,0 +1,245 @@
+//! Three decisions in order: how we speak, how we fence, how we come in.
+//!
+//! ```text
+//!   Cluster::builder(n3) ─▶ .data(folder) ─▶ .listen_plaintext(addr) ─▶ .fencing(yours)      ─▶ .bootstrap()
+//!                                            (or in memory, for tests)   .without_fencing()      .join([...])
+//!                                                                                                .resume()
+//! ```
+//!
+//! Each decision is a type, so a program that forgot one does not compile, and the risky choice of each has a name that
+//! a reader sees.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_membership::{Address, Identity, NodeId, Role};
+use quorate_raft_core::{Config, Fencer, Node, NodeSettings, StartError, Transport};
+use quorate_transport_grpc::{GrpcTransport, Server};
+
+use crate::cluster::Cluster;
+
+/// How long a node tries to come in unless [`Ready::patience`] says otherwise.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A node that has a number; it needs a data folder.
+pub struct Builder {
+    node: NodeId,
+}
+
+/// Needs to be told how to speak.
+pub struct WantsWire {
+    node: NodeId,
+    data: PathBuf,
+}
+
+/// Needs to be told how to fence.
+pub struct WantsFencing {
+    node: NodeId,
+    data: PathBuf,
+    wire: Wire,
+}
+
+/// Has everything but its way in. What may be set here has a default.
+pub struct Ready {
+    node: NodeId,
+    data: PathBuf,
+    wire: Wire,
+    fencer: Option<Arc<dyn Fencer>>,
+    advertised: Vec<String>,
+    config: Config,
+    role: Role,
+    patience: Duration,
+}
+
+enum Wire {
+    Plaintext(SocketAddr),
+    #[cfg(feature = "testing")]
+    Memory(quorate_raft_core::testing::Switchboard),
+}
+
+/// What listens for a node.
+pub(crate) enum Listening {
+    Socket(Server),
+    #[cfg(feature = "testing")]
+    Memory(quorate_raft_core::testing::Switchboard, NodeId),
+}
+
+impl Listening {
+    pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Socket(server) => Some(server.local_addr()),
+            #[cfg(feature = "testing")]
+            Self::Memory(..) => None,
+        }
+    }
+
+    pub(crate) async fn shut_down(self) {
+        match self {
+            Self::Socket(server) => server.shutdown().await,
+            #[cfg(feature = "testing")]
+            Self::Memory(board, node) => board.disconnect(node),
+        }
+    }
+}
+
+impl Builder {
+    pub(crate) fn new(node: NodeId) -> Self {
+        Self { node }
+    }
+
+    /// Where the node keeps its log: a folder of its own on a disk whose fsync is real. Made if it is not there.
+    pub fn data(self, folder: impl Into<PathBuf>) -> WantsWire {
+        WantsWire { node: self.node, data: folder.into() }
+    }
+}
+
+impl WantsWire {
+    /// Listens on `address`, without encryption and without knowing who calls: only for a network on which everybody
+    /// is trusted with the cluster. Port 0 takes a free one. TLS comes with an issue of its own.
+    pub fn listen_plaintext(self, address: SocketAddr) -> WantsFencing {
+        WantsFencing { node: self.node, data: self.data, wire: Wire::Plaintext(address) }
+    }
+
+    /// Speaks over a network in memory: for tests within one process.
+    #[cfg(feature = "testing")]
+    pub fn in_memory(self, switchboard: &quorate_raft_core::testing::Switchboard) -> WantsFencing {
+        WantsFencing { node: self.node, data: self.data, wire: Wire::Memory(switchboard.clone()) }
+    }
+}
+
+impl WantsFencing {
+    /// Fences with `fencer`, a type of your own or a closure; see [`Fencer`] for what it must promise.
+    pub fn fencing(self, fencer: impl Fencer) -> Ready {
+        self.ready(Some(Arc::new(fencer)))
+    }
+
+    /// Fences with nothing: the work of a lost node waits until an operator vouches for its end, or until a node with
+    /// a fencer leads.
+    pub fn without_fencing(self) -> Ready {
+        self.ready(None)
+    }
+
+    fn ready(self, fencer: Option<Arc<dyn Fencer>>) -> Ready {
+        let Self { node, data, wire } = self;
+        let (advertised, config) = (vec![], Config::default());
+        Ready { node, data, wire, fencer, advertised, config, role: Role::Voter, patience: PATIENCE }
+    }
+}
+
+impl Ready {
+    /// Where the others reach this node, most preferred first, at most 8. Default: the address it listens on, which is
+    /// of no use when that is a wildcard.
+    pub fn advertise(mut self, addresses: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.advertised = addresses.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// How the node behaves in time. The same on every node of a cluster.
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// What the node is to be for when it first comes in. Default: voter. Later, [`Cluster::set_role`] changes it.
+    pub fn role(mut self, role: Role) -> Self {
+        self.role = role;
+        self
+    }
+
+    /// How long the node tries to come in before it gives up. Default: 2 minutes.
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// Founds a new cluster of this one node. The data folder must not belong to one.
+    ///
+    /// # Errors
+    /// [`StartError`]. After a crash in the middle it may be repeated and goes on where it was.
+    pub async fn bootstrap(self) -> Result<Cluster, StartError> {
+        let (role, patience) = (self.role, self.patience);
+        let (node, listening) = self.open().await?;
+        let entered = node.bootstrap(role, patience).await;
+        finish(node, listening, entered).await
+    }
+
+    /// Adds this node to the cluster of which the nodes at `seeds` (`10.0.0.1:7400`) are members. One that answers is
+    /// enough. The data folder must not belong to a cluster.
+    ///
+    /// # Errors
+    /// [`StartError::Join`] with what the last of them said.
+    pub async fn join(self, seeds: impl IntoIterator<Item = impl Into<String>>) -> Result<Cluster, StartError> {
+        let seeds = addresses("a seed", seeds.into_iter().map(Into::into))?;
+        let (role, patience) = (self.role, self.patience);
+        let (node, listening) = self.open().await?;
+        let entered = node.join(&seeds, role, patience).await;
+        finish(node, listening, entered).await
+    }
+
+    /// Takes membership up again after a stop, as a new life. The data folder must belong to a cluster.
+    ///
+    /// # Errors
+    /// [`StartError::Vacant`] when it does not; [`StartError::Propose`] when no majority came up in time.
+    pub async fn resume(self) -> Result<Cluster, StartError> {
+        let patience = self.patience;
+        let (node, listening) = self.open().await?;
+        let entered = node.resume(patience).await;
+        finish(node, listening, entered).await
+    }
+
+    async fn open(self) -> Result<(Node, Listening), StartError> {
+        let Self { node, data, wire, fencer, advertised, config, .. } = self;
+        match wire {
+            Wire::Plaintext(address) => {
+                let failed = |source| StartError::Listen { address: address.to_string(), source };
+                let listener = std::net::TcpListener::bind(address).map_err(failed)?;
+                let bound = listener.local_addr().map_err(failed)?;
+                let own = if advertised.is_empty() { vec![bound.to_string()] } else { advertised };
+                if own.iter().any(|a| a.parse::<SocketAddr>().is_ok_and(|a| a.ip().is_unspecified())) {
+                    let why = "others cannot reach a wildcard; say with `advertise` where they reach this node".into();
+                    return Err(StartError::Config { what: "the advertised address", value: own.join(", "), why });
+                }
+                let addresses = addresses("an advertised address", own)?;
+                let transport: Arc<dyn Transport> = Arc::new(GrpcTransport::new());
+                let node = Node::start(NodeSettings { node, data, addresses, config, transport, fencer }).await?;
+                let server = Server::start(listener, node.service()).map_err(failed)?;
+                Ok((node, Listening::Socket(server)))
+            }
+            #[cfg(feature = "testing")]
+            Wire::Memory(board) => {
+                let own = quorate_raft_core::testing::Switchboard::address(node);
+                let addresses = vec![own.map_err(|e| invalid("the address", &node.to_string(), &e))?];
+                let transport = board.transport(node);
+                let started = Node::start(NodeSettings { node, data, addresses, config, transport, fencer }).await?;
+                board.connect(node, started.service());
+                Ok((started, Listening::Memory(board, node)))
+            }
+        }
+    }
+}
+
+fn invalid(what: &'static str, value: &str, why: &dyn std::fmt::Display) -> StartError {
+    StartError::Config { what, value: value.into(), why: why.to_string() }
+}
+
+fn addresses(what: &'static str, given: impl IntoIterator<Item = String>) -> Result<Vec<Address>, StartError> {
+    given.into_iter().map(|text| Address::new(text.clone()).map_err(|e| invalid(what, &text, &e))).collect()
+}
+
+/// Hands the running node out, or stops it again if it did not come in.
+async fn finish(
+    node: Node,
+    listening: Listening,
+    entered: Result<Identity, StartError>,
+) -> Result<Cluster, StartError> {
+    match entered {
+        Ok(identity) => Ok(Cluster { node, identity, listening }),
+        Err(error) => {
+            node.shutdown().await;
+            listening.shut_down().await;
+            Err(error)
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! The handle of a running node: look, listen, ask.
+//!
+//! ```text
+//!   view(), watch()              level: the latest picture
+//!   events(), events_since(r9)   edge:  every committed event in order, an explicit gap when too far behind
+//!   set_role(), remove(), …      ask:   a command to the log; answers when it is applied here
+//! ```
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use quorate_membership::{Address, Cause, Command, Event, Identity, NodeId, Phase, Reason, Revision, Role};
+use quorate_raft_core::{FeedItem, Node, Outcome, View};
+use tokio::sync::watch;
+
+use crate::builder::{Builder, Listening};
+use crate::dangerous::Dangerous;
+use crate::error::{ActiveError, EventsError, Fatal, HandOverError, ProposeError, ReadError};
+
+/// A node that belongs to a cluster. Dropping it stops the node without a word to the others, who will have its life
+/// fenced; [`Cluster::leave`] ends the life cleanly.
+pub struct Cluster {
+    pub(crate) node: Node,
+    pub(crate) identity: Identity,
+    pub(crate) listening: Listening,
+}
+
+impl Cluster {
+    /// Begins to describe a node; see [`Builder`].
+    pub fn builder(node: NodeId) -> Builder {
+        Builder::new(node)
+    }
+
+    /// This life of this node.
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// Where the node listens, if it does on a socket: the port is the real one where 0 was asked for.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.listening.local_addr()
+    }
+
+    /// The latest picture: committed facts and this node's own observations. May be stale; see [`Self::read_barrier`].
+    pub fn view(&self) -> View {
+        self.node.view()
+    }
+
+    /// The latest picture, again and again.
+    pub fn watch(&self) -> Watch {
+        Watch { views: self.node.watch() }
+    }
+
+    /// Every event from now on. To lose none between a look and the events, use
+    /// `events_since(view.cluster.revision())`.
+    pub fn events(&self) -> Events {
+        self.events_since(self.view().cluster.revision())
+    }
+
+    /// Every event after `revision`, then each as it is committed.
+    pub fn events_since(&self, revision: Revision) -> Events {
+        Events { items: self.node.events_since(revision), revision }
+    }
+
+    /// Waits until this life may be given work: it has caught up, has its vote, and every former life of this node is
+    /// proved to have ended. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`ActiveError`] when that can no longer happen.
+    pub async fn active(&self) -> Result<(), ActiveError> {
+        let mut views = self.node.watch();
+        loop {
+            let view = views.borrow_and_update().clone();
+            if let Some(fatal) = view.local.stopped {
+                return Err(fatal.into());
+            }
+            match view.cluster.life(self.identity).map(|life| life.phase) {
+                Some(Phase::Active) => return Ok(()),
+                Some(Phase::Joining) => {}
+                Some(Phase::Fencing | Phase::Fenced | Phase::Left) => return Err(ActiveError::Over(self.identity)),
+                None if view.cluster.newest(self.identity.node).is_some_and(|newest| newest > self.identity) => {
+                    return Err(ActiveError::Over(self.identity));
+                }
+                None => {}
+            }
+            if views.changed().await.is_err() {
+                return Err(Fatal::Shutdown.into());
+            }
+        }
+    }
+
+    /// Waits until this node has applied everything committed before the call (Raft's ReadIndex); a [`Self::view`]
+    /// taken afterwards is linearizable.
+    ///
+    /// # Errors
+    /// [`ReadError::MaybeStale`] when no quorum answers within `patience`.
+    pub async fn read_barrier(&self, patience: Duration) -> Result<Revision, ReadError> {
+        self.node.read_barrier(patience).await
+    }
+
+    /// Changes what a node is for: promotes a learner, demotes a voter, makes a witness. The vote moves in the
+    /// background, once a learner has caught up.
+    ///
+    /// # Errors
+    /// [`ProposeError::Rejected`] when the rest would not hold a majority; nothing is changed then.
+    pub async fn set_role(&self, node: NodeId, role: Role) -> Result<Outcome, ProposeError> {
+        self.node.propose(Command::SetRole { node, role }).await
+    }
+
+    /// Gives a node a vote. The same as [`Self::set_role`] with [`Role::Voter`].
+    ///
+    /// # Errors
+    /// As [`Self::set_role`].
+    pub async fn promote(&self, node: NodeId) -> Result<Outcome, ProposeError> {
+        self.set_role(node, Role::Voter).await
+    }
+
+    /// Takes a node's vote. The same as [`Self::set_role`] with [`Role::Learner`].
+    ///
+    /// # Errors
+    /// As [`Self::set_role`].
+    pub async fn demote(&self, node: NodeId) -> Result<Outcome, ProposeError> {
+        self.set_role(node, Role::Learner).await
+    }
+
+    /// Takes a node out for good: its number is never given again. Its lives must have ended, by leaving or by a proof.
+    ///
+    /// # Errors
+    /// [`ProposeError::Rejected`] when it still lives, or when the rest could not decide without it.
+    pub async fn remove(&self, node: NodeId) -> Result<Outcome, ProposeError> {
+        self.node.propose(Command::Remove { node }).await
+    }
+
+    /// Changes where a node can be reached, most preferred first.
+    ///
+    /// # Errors
+    /// [`ProposeError::Rejected`] for none, too many, or blank addresses.
+    pub async fn set_addresses(&self, node: NodeId, addresses: Vec<Address>) -> Result<Outcome, ProposeError> {
+        self.node.propose(Command::SetAddresses { node, addresses }).await
+    }
+
+    /// Has a life fenced, for a reason of the caller's. Repeated for the same life it changes nothing.
+    ///
+    /// # Errors
+    /// [`ProposeError::Rejected`] when the rest would not hold a majority, or there is nothing to fence.
+    pub async fn fence(&self, target: Identity, reason: Reason) -> Result<Outcome, ProposeError> {
+        self.node.propose(Command::OrderFence { target, cause: Cause::Requested { reason } }).await
+    }
+
+    /// Hands leadership to `to`, or to the voter that has most of the log. Returns who leads now.
+    ///
+    /// # Errors
+    /// [`HandOverError::NotLeader`] on a node that does not lead, with the one to ask.
+    pub async fn hand_over(&self, to: Option<NodeId>) -> Result<NodeId, HandOverError> {
+        self.node.hand_over(to).await
+    }
+
+    /// What only an operator may say, because only a person can answer for it.
+    pub fn dangerous(&self) -> Dangerous<'_> {
+        Dangerous { node: &self.node }
+    }
+
+    /// Ends this life cleanly and stops the node. Call it only when nothing that this node was given still runs: the
+    /// others may take its work over at once. The node stays a member and comes back with `resume`.
+    ///
+    /// # Errors
+    /// [`ProposeError`] with the node, which goes on running, when the others could not be told.
+    pub async fn leave(self) -> Result<(), (Self, ProposeError)> {
+        if let Err(error) = self.node.leave().await {
+            return Err((self, error));
+        }
+        self.listening.shut_down().await;
+        Ok(())
+    }
+
+    /// Stops the node without ending its life: the others will have it fenced before they take its work over.
+    pub async fn shutdown(self) {
+        self.node.shutdown().await;
+        self.listening.shut_down().await;
+    }
+}
+
+/// The latest picture, again and again. Pictures in between may be skipped; events never are.
+pub struct Watch {
+    views: watch::Receiver<View>,
+}
+
+impl Watch {
+    /// The picture after the one seen last; `None` once the node is gone. Cancel-safe.
+    pub async fn changed(&mut self) -> Option<View> {
+        self.views.changed().await.ok()?;
+        Some(self.views.borrow_and_update().clone())
+    }
+
+    /// Waits until a picture satisfies `what`; `None` if the node is gone before one does. Cancel-safe.
+    pub async fn until(&mut self, what: impl FnMut(&View) -> bool) -> Option<View> {
+        self.views.wait_for(what).await.ok().map(|view| view.clone())
+    }
+}
+
+/// Committed events in the order of the log, the same on every node.
+pub struct Events {
+    items: BoxStream<'static, FeedItem>,
+    revision: Revision,
+}
+
+impl Events {
+    /// The next event. Cancel-safe: an event is never lost by dropping the future.
+    ///
+    /// # Errors
+    /// [`EventsError::Gap`] once where events were missed: reading on is possible. [`EventsError::Stopped`] at the end.
+    pub async fn next(&mut self) -> Result<Event, EventsError> {
+        match self.items.next().await {
+            Some(FeedItem::Event { revision, event }) => {
+                self.revision = revision;
+                Ok(event)
+            }
+            Some(FeedItem::Gap { state }) => {
+                self.revision = state.revision();
+                Err(EventsError::Gap { state })
+            }
+            None => Err(EventsError::Stopped),
+        }
+    }
+
+    /// The revision of the event that came last: where to resume after a restart of the reader. Events of one entry
+    /// share a revision, so resume only from one whose events were all dealt with.
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+}

@@ -1,0 +1,37 @@
+//! What only an operator may say. One search for `dangerous` shows an auditor every place that does.
+
+use quorate_membership::{Command, Confirmation, FenceId, Identity, Reason};
+use quorate_raft_core::{Node, Outcome, ProposeError};
+
+/// Confirmations that rest on a person's word instead of a device's. A wrong word makes two owners: the name and the
+/// reason are recorded in the log for good.
+pub struct Dangerous<'a> {
+    pub(crate) node: &'a Node,
+}
+
+impl Dangerous<'_> {
+    /// Confirms an open fence order: `name` has made sure that `target` can do no more harm, and `reason` says how.
+    ///
+    /// # Errors
+    /// [`ProposeError::Rejected`] when no order of that number is open, or it is against another life; nothing changed.
+    pub async fn confirm(
+        &self,
+        order: FenceId,
+        target: Identity,
+        name: Reason,
+        reason: Reason,
+    ) -> Result<Outcome, ProposeError> {
+        let confirmation = Confirmation::Operator { name, reason };
+        self.node.propose(Command::ConfirmFence { order, target, confirmation }).await
+    }
+
+    /// Vouches for the end of a life, whether or not an order is open: for a node that came back while nothing proves
+    /// that its former life has ended, and for a cluster without a fencing device.
+    ///
+    /// # Errors
+    /// [`ProposeError::Rejected`] when the life is over already, never worked, or is the newest of its node and the
+    /// rest would not hold a majority; nothing changed.
+    pub async fn vouch(&self, target: Identity, name: Reason, reason: Reason) -> Result<Outcome, ProposeError> {
+        self.node.propose(Command::Vouch { target, name, reason }).await
+    }
+}

@@ -1,0 +1,103 @@
+//! What a node may be asked from outside, from the network to the [`Service`].
+
+use std::sync::Arc;
+
+use futures_util::stream::{BoxStream, StreamExt};
+use quorate_membership::{Command, NodeId, Revision};
+use quorate_raft_core::Service;
+use tonic::{Request, Response, Status};
+
+use crate::convert::{self, FromWire};
+use crate::pb;
+use crate::pb::cluster_server::Cluster;
+use crate::server::{Stop, stopped};
+use crate::status::{command_failed, hand_over_failed, refused};
+
+pub(crate) struct ClusterDoor {
+    service: Arc<dyn Service>,
+    stop: Stop,
+}
+
+impl ClusterDoor {
+    pub(crate) fn new(service: Arc<dyn Service>, stop: Stop) -> Self {
+        Self { service, stop }
+    }
+
+    async fn command<Q>(&self, request: Request<Q>) -> Result<Response<pb::CommandResponse>, Status>
+    where
+        Command: FromWire<Q>,
+    {
+        let command = Command::from_wire(request.into_inner()).map_err(|malformed| refused(&malformed.into()))?;
+        let outcome = self.service.command(command).await.map_err(|error| command_failed(&error))?;
+        Ok(Response::new(pb::CommandResponse { revision: outcome.revision.get() }))
+    }
+}
+
+#[tonic::async_trait]
+impl Cluster for ClusterDoor {
+    type EventsStream = BoxStream<'static, Result<pb::EventsResponse, Status>>;
+
+    async fn status(&self, request: Request<pb::StatusRequest>) -> Result<Response<pb::StatusResponse>, Status> {
+        let pb::StatusRequest { history_limit } = request.into_inner();
+        Ok(Response::new(convert::status(&self.service.view(), history_limit)))
+    }
+
+    async fn members(&self, _: Request<pb::MembersRequest>) -> Result<Response<pb::MembersResponse>, Status> {
+        Ok(Response::new(convert::members(&self.service.view().cluster)))
+    }
+
+    async fn join(&self, request: Request<pb::JoinRequest>) -> Result<Response<pb::JoinResponse>, Status> {
+        let join = convert::join_command(request.into_inner()).map_err(|malformed| refused(&malformed.into()))?;
+        let answer = self.service.join(join).await.map_err(|refusal| refused(&refusal))?;
+        Ok(Response::new(answer.into()))
+    }
+
+    async fn leave(&self, request: Request<pb::LeaveRequest>) -> Result<Response<pb::CommandResponse>, Status> {
+        self.command(request).await
+    }
+
+    async fn set_role(&self, request: Request<pb::SetRoleRequest>) -> Result<Response<pb::CommandResponse>, Status> {
+        self.command(request).await
+    }
+
+    async fn set_addresses(
+        &self,
+        request: Request<pb::SetAddressesRequest>,
+    ) -> Result<Response<pb::CommandResponse>, Status> {
+        self.command(request).await
+    }
+
+    async fn remove(&self, request: Request<pb::RemoveRequest>) -> Result<Response<pb::CommandResponse>, Status> {
+        self.command(request).await
+    }
+
+    async fn order_fence(
+        &self,
+        request: Request<pb::OrderFenceRequest>,
+    ) -> Result<Response<pb::CommandResponse>, Status> {
+        self.command(request).await
+    }
+
+    async fn confirm_fence(
+        &self,
+        request: Request<pb::ConfirmFenceRequest>,
+    ) -> Result<Response<pb::CommandResponse>, Status> {
+        self.command(request).await
+    }
+
+    async fn vouch(&self, request: Request<pb::VouchRequest>) -> Result<Response<pb::CommandResponse>, Status> {
+        self.command(request).await
+    }
+
+    async fn hand_over(&self, request: Request<pb::HandOverRequest>) -> Result<Response<pb::HandOverResponse>, Status> {
+        let to = request.into_inner().to.map(NodeId::new);
+        let leader = self.service.hand_over(to).await.map_err(|error| hand_over_failed(&error))?;
+        Ok(Response::new(pb::HandOverResponse { leader: leader.get() }))
+    }
+
+    async fn events(&self, request: Request<pb::EventsRequest>) -> Result<Response<Self::EventsStream>, Status> {
+        let after = Revision::new(request.into_inner().after_revision);
+        let events = self.service.events_since(after).map(|item| Ok(convert::item(&item)));
+        Ok(Response::new(events.take_until(stopped(self.stop.clone())).boxed()))
+    }
+}

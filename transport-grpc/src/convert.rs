@@ -1,0 +1,102 @@
+//! Between the types of the engine and those of the wire: what leaves is complete, what arrives is checked.
+//!
+//! ```text
+//!   rpc::Append ──From──▶ pb::Append ~~~ bytes ~~~ pb::Append ──FromWire──▶ Ok(rpc::Append) │ Err(Malformed)
+//! ```
+//!
+//! Outwards a conversion is a [`From`] and cannot fail. Inwards it is a [`FromWire`]: a field that must be there and is
+//! not, an id of the wrong length, a damaged command are each [`Malformed`], with the name of the field. Nothing is
+//! guessed, and no input makes it panic.
+
+mod cluster;
+mod command;
+mod event;
+mod raft;
+mod refusal;
+#[cfg(test)]
+mod tests;
+
+use bytes::Bytes;
+use quorate_membership::{ClusterId, Disk, DiskId, Identity, Incarnation, NodeId};
+use quorate_raft_core::Refusal;
+
+use crate::pb;
+
+pub(crate) use self::cluster::{members, status};
+pub(crate) use self::command::{join_command, join_request};
+pub(crate) use self::event::item;
+pub(crate) use self::raft::{ballot, bytes, payload};
+pub(crate) use self::refusal::failure;
+
+/// The longest text for people that travels in an error, in bytes. It has to fit into the headers of an HTTP/2 answer.
+pub(crate) const TEXT_LIMIT: usize = 1024;
+
+/// A message that does not make sense: which field, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Malformed(pub(crate) String);
+
+impl From<Malformed> for Refusal {
+    fn from(malformed: Malformed) -> Self {
+        Self::Malformed(malformed.0)
+    }
+}
+
+/// What can be read from a message, if the message makes sense.
+pub(crate) trait FromWire<P>: Sized {
+    /// Reads it.
+    fn from_wire(message: P) -> Result<Self, Malformed>;
+}
+
+/// A field that must be there.
+pub(crate) fn need<T>(field: Option<T>, what: &str) -> Result<T, Malformed> {
+    field.ok_or_else(|| Malformed(format!("{what} is missing, or of a kind that this build does not know")))
+}
+
+/// The 16 bytes of a 128-bit id.
+pub(crate) fn id_to(bits: u128) -> Bytes {
+    Bytes::copy_from_slice(&bits.to_be_bytes())
+}
+
+/// A 128-bit id of exactly 16 bytes.
+pub(crate) fn id_from(bytes: &[u8], what: &str) -> Result<u128, Malformed> {
+    let wrong = |_| Malformed(format!("{what} has {} bytes where 16 are needed", bytes.len()));
+    bytes.try_into().map(u128::from_be_bytes).map_err(wrong)
+}
+
+/// A cluster id that may be absent.
+pub(crate) fn cluster_from(bytes: Option<Bytes>) -> Result<Option<ClusterId>, Malformed> {
+    bytes.map(|bytes| id_from(&bytes, "the cluster id").map(ClusterId::new)).transpose()
+}
+
+/// Cuts a text for people at [`TEXT_LIMIT`].
+pub(crate) fn clip(text: &str) -> String {
+    let mut end = text.len().min(TEXT_LIMIT);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].to_owned()
+}
+
+impl From<Identity> for pb::Identity {
+    fn from(Identity { node, incarnation }: Identity) -> Self {
+        Self { node: node.get(), incarnation: incarnation.get() }
+    }
+}
+
+impl From<pb::Identity> for Identity {
+    fn from(pb::Identity { node, incarnation }: pb::Identity) -> Self {
+        Self::new(NodeId::new(node), Incarnation::new(incarnation))
+    }
+}
+
+impl From<Disk> for pb::Disk {
+    fn from(Disk { id, opened }: Disk) -> Self {
+        Self { id: id_to(id.get()), opened }
+    }
+}
+
+impl FromWire<pb::Disk> for Disk {
+    fn from_wire(pb::Disk { id, opened }: pb::Disk) -> Result<Self, Malformed> {
+        Ok(Self { id: DiskId::new(id_from(&id, "the disk id")?), opened })
+    }
+}

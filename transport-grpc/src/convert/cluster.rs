@@ -1,0 +1,196 @@
+//! The picture of the cluster, outwards only: the state is rebuilt from commands, never from a message.
+
+use std::collections::BTreeSet;
+
+use quorate_membership::detector::Signal;
+use quorate_membership::{
+    Address, Cause, Cluster, Configuration, FenceOrder, FenceProof, FenceRecord, Life, Member, NodeId, Progress, Role,
+};
+use quorate_raft_core::{Local, View};
+
+use super::raft::numbers;
+use super::{FromWire, Malformed, clip, id_to};
+use crate::pb;
+
+/// The whole picture, with the newest `history_limit` ended orders (0: all).
+pub(crate) fn status(view: &View, history_limit: u32) -> pb::StatusResponse {
+    let mut committed = state(&view.cluster);
+    let limit = usize::try_from(history_limit).unwrap_or(usize::MAX);
+    if limit > 0 && committed.history.len() > limit {
+        committed.history.drain(..committed.history.len() - limit);
+    }
+    pb::StatusResponse { committed: Some(committed), local: Some(local(&view.local)) }
+}
+
+/// The members alone.
+pub(crate) fn members(cluster: &Cluster) -> pb::MembersResponse {
+    pb::MembersResponse {
+        cluster: cluster.id().map(|id| id_to(id.get())),
+        revision: cluster.revision().get(),
+        epoch: cluster.epoch().get(),
+        members: cluster.members().iter().map(member).collect(),
+        configuration: Some(cluster.configuration().into()),
+    }
+}
+
+/// The committed state.
+pub(crate) fn state(cluster: &Cluster) -> pb::ClusterState {
+    pb::ClusterState {
+        cluster: cluster.id().map(|id| id_to(id.get())),
+        revision: cluster.revision().get(),
+        epoch: cluster.epoch().get(),
+        members: cluster.members().iter().map(member).collect(),
+        retired: numbers(cluster.retired()),
+        configuration: Some(cluster.configuration().into()),
+        open_orders: cluster.fences().open().map(order).collect(),
+        history: cluster.fences().history().map(record).collect(),
+        failure_tolerance: cluster.failure_tolerance().map(|spare| spare as u64),
+    }
+}
+
+fn local(local: &Local) -> pb::LocalView {
+    let Local { node, identity, quorate, leader, term, applied, sightings, stopped } = local;
+    let sighting = |(node, sighting): (&NodeId, &quorate_raft_core::Sighting)| pb::Sighting {
+        node: node.get(),
+        signal: pb::Signal::from(sighting.signal).into(),
+        silence_ns: u64::try_from(sighting.silence.as_nanos()).unwrap_or(u64::MAX),
+    };
+    pb::LocalView {
+        node: node.get(),
+        identity: identity.map(Into::into),
+        quorate: *quorate,
+        leader: leader.map(NodeId::get),
+        term: *term,
+        applied: applied.get(),
+        sightings: sightings.iter().map(sighting).collect(),
+        stopped: stopped.as_ref().map(|fatal| clip(&fatal.to_string())),
+    }
+}
+
+fn member((node, member): (&NodeId, &Member)) -> pb::Member {
+    let Member { role, addresses, disk, lives } = member;
+    let life = |(incarnation, life): (&quorate_membership::Incarnation, &Life)| {
+        let Life { phase, boot, nonce, since } = life;
+        pb::Life {
+            incarnation: incarnation.get(),
+            phase: pb::Phase::from(*phase).into(),
+            boot: id_to(boot.get()),
+            nonce: id_to(nonce.get()),
+            since: since.get(),
+        }
+    };
+    pb::Member {
+        node: node.get(),
+        role: pb::Role::from(*role).into(),
+        addresses: texts(addresses),
+        disk: Some((*disk).into()),
+        lives: lives.iter().map(life).collect(),
+    }
+}
+
+/// Addresses as bare texts.
+pub(super) fn texts(addresses: &[Address]) -> Vec<String> {
+    addresses.iter().map(|address| address.as_str().to_owned()).collect()
+}
+
+fn order(order: &FenceOrder) -> pb::FenceOrder {
+    use pb::fence_order::Progress as Out;
+    let FenceOrder { id, target, cause, ordered, attempts, progress } = order;
+    let progress = match progress {
+        Progress::Ordered => Out::Waiting(pb::Done {}),
+        Progress::Executing { by } => Out::ExecutingBy(by.get()),
+        Progress::Failed { reason } => Out::Failed(reason.to_string()),
+    };
+    pb::FenceOrder {
+        order: id.get(),
+        target: Some((*target).into()),
+        cause: Some(cause.into()),
+        ordered: ordered.get(),
+        attempts: *attempts,
+        progress: Some(progress),
+    }
+}
+
+fn record(record: &FenceRecord) -> pb::FenceRecord {
+    let FenceRecord { id, target, cause, ordered, attempts, confirmed, proof } = record;
+    pb::FenceRecord {
+        order: id.get(),
+        target: Some((*target).into()),
+        cause: Some(cause.into()),
+        ordered: ordered.get(),
+        attempts: *attempts,
+        confirmed: confirmed.get(),
+        proof: Some(proof.into()),
+    }
+}
+
+impl From<&Cause> for pb::Cause {
+    fn from(cause: &Cause) -> Self {
+        use pb::cause::Cause as Out;
+        let cause = match cause {
+            Cause::Silent { for_ms } => Out::SilentMs(*for_ms),
+            Cause::Returned { as_life } => Out::ReturnedAs((*as_life).into()),
+            Cause::Requested { reason } => Out::Requested(reason.to_string()),
+        };
+        Self { cause: Some(cause) }
+    }
+}
+
+impl From<&FenceProof> for pb::FenceProof {
+    fn from(proof: &FenceProof) -> Self {
+        use pb::fence_proof::Proof as Out;
+        let proof = match proof {
+            FenceProof::Device { by, attempt, evidence } => {
+                Out::Device(pb::DeviceProof { by: by.get(), attempt: *attempt, evidence: evidence.to_string() })
+            }
+            FenceProof::CleanLeave => Out::CleanLeave(pb::Done {}),
+            FenceProof::Operator { name, reason } => {
+                Out::Operator(pb::OperatorWord { name: name.to_string(), reason: reason.to_string() })
+            }
+        };
+        Self { proof: Some(proof) }
+    }
+}
+
+impl From<&Configuration> for pb::Configuration {
+    fn from(configuration: &Configuration) -> Self {
+        let set = |nodes: &BTreeSet<NodeId>| pb::NodeSet { nodes: numbers(nodes) };
+        let (mut sets, everybody) = (configuration.sets(), configuration.nodes());
+        let (voters, outgoing) = (sets.next().map(set), sets.next().map(set));
+        let learners = everybody.iter().filter(|node| configuration.is_learner(**node));
+        Self { voters, outgoing, learners: Some(pb::NodeSet { nodes: numbers(learners) }) }
+    }
+}
+
+impl From<Role> for pb::Role {
+    fn from(role: Role) -> Self {
+        match role {
+            Role::Voter => Self::Voter,
+            Role::Learner => Self::Learner,
+            Role::Witness => Self::Witness,
+        }
+    }
+}
+
+impl FromWire<pb::Role> for Role {
+    fn from_wire(role: pb::Role) -> Result<Self, Malformed> {
+        Ok(match role {
+            pb::Role::Unspecified => {
+                return Err(Malformed("the role is missing; give voter, learner or witness".into()));
+            }
+            pb::Role::Voter => Self::Voter,
+            pb::Role::Learner => Self::Learner,
+            pb::Role::Witness => Self::Witness,
+        })
+    }
+}
+
+impl From<Signal> for pb::Signal {
+    fn from(signal: Signal) -> Self {
+        match signal {
+            Signal::Green => Self::Green,
+            Signal::Yellow => Self::Yellow,
+            Signal::Red => Self::Red,
+        }
+    }
+}

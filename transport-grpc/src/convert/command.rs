@@ -1,0 +1,129 @@
+//! Commands from outside, and the join of a process, which both sides speak.
+//!
+//! On the wire a join is spelt out, so that any language can write one; between the transport and the engine it is an
+//! envelope. Writing an envelope anew gives the same bytes, since its form is canonical.
+
+use quorate_membership::{
+    Address, BootId, Cause, ClusterId, Command, Confirmation, Disk, FenceId, Identity, NodeId, Nonce, Reason, Revision,
+    Role, codec,
+};
+use quorate_raft_core::rpc::Payload;
+use quorate_raft_core::transport::{JoinAnswer, JoinRequest};
+
+use super::cluster::texts;
+use super::{FromWire, Malformed, cluster_from, id_from, id_to, need};
+use crate::pb;
+
+fn role(number: i32) -> Result<Role, Malformed> {
+    Role::from_wire(pb::Role::try_from(number).unwrap_or_default())
+}
+
+fn addresses(texts: Vec<String>) -> Result<Vec<Address>, Malformed> {
+    texts.into_iter().map(|text| Address::new(text).map_err(|error| Malformed(error.to_string()))).collect()
+}
+
+fn reason(text: String, what: &str) -> Result<Reason, Malformed> {
+    Reason::new(text).map_err(|error| Malformed(format!("{what}: {error}")))
+}
+
+fn life(field: Option<pb::Identity>) -> Result<Identity, Malformed> {
+    need(field, "the life").map(Identity::from)
+}
+
+/// Who answers for something, and how they know.
+fn operator(word: Option<pb::OperatorWord>) -> Result<(Reason, Reason), Malformed> {
+    let pb::OperatorWord { name, reason: why } = need(word, "the operator's word")?;
+    Ok((reason(name, "the operator's name")?, reason(why, "the operator's reason")?))
+}
+
+/// Spells a join out for the wire. Anything but a join is refused.
+pub(crate) fn join_request(request: &JoinRequest) -> Result<pb::JoinRequest, Malformed> {
+    let command = codec::decode(request.command.as_bytes()).map_err(|error| Malformed(error.to_string()))?;
+    let Command::Join { node, role, addresses, disk, boot, nonce } = command else {
+        return Err(Malformed("only a join may be asked for without being a member".into()));
+    };
+    Ok(pb::JoinRequest {
+        cluster: request.cluster.map(|cluster| id_to(cluster.get())),
+        timing: request.timing,
+        node: node.get(),
+        role: pb::Role::from(role).into(),
+        addresses: texts(&addresses),
+        disk: Some(disk.into()),
+        boot: id_to(boot.get()),
+        nonce: id_to(nonce.get()),
+    })
+}
+
+/// Puts a join from the wire into its envelope.
+pub(crate) fn join_command(request: pb::JoinRequest) -> Result<JoinRequest, Malformed> {
+    let pb::JoinRequest { cluster, timing, node, role: number, addresses: at, disk, boot, nonce } = request;
+    let command = Command::Join {
+        node: NodeId::new(node),
+        role: role(number)?,
+        addresses: addresses(at)?,
+        disk: Disk::from_wire(need(disk, "the disk")?)?,
+        boot: BootId::new(id_from(&boot, "the boot id")?),
+        nonce: Nonce::new(id_from(&nonce, "the nonce")?),
+    };
+    let bytes = codec::encode(&command).map_err(|error| Malformed(error.to_string()))?;
+    Ok(JoinRequest { cluster: cluster_from(cluster)?, command: Payload::new(bytes), timing })
+}
+
+impl From<JoinAnswer> for pb::JoinResponse {
+    fn from(JoinAnswer { cluster, who, revision }: JoinAnswer) -> Self {
+        Self { cluster: id_to(cluster.get()), who: Some(who.into()), revision: revision.get() }
+    }
+}
+
+impl FromWire<pb::JoinResponse> for JoinAnswer {
+    fn from_wire(pb::JoinResponse { cluster, who, revision }: pb::JoinResponse) -> Result<Self, Malformed> {
+        let cluster = ClusterId::new(id_from(&cluster, "the cluster id")?);
+        Ok(Self { cluster, who: life(who)?, revision: Revision::new(revision) })
+    }
+}
+
+impl FromWire<pb::LeaveRequest> for Command {
+    fn from_wire(request: pb::LeaveRequest) -> Result<Self, Malformed> {
+        Ok(Self::Leave { who: life(request.who)? })
+    }
+}
+
+impl FromWire<pb::SetRoleRequest> for Command {
+    fn from_wire(request: pb::SetRoleRequest) -> Result<Self, Malformed> {
+        Ok(Self::SetRole { node: NodeId::new(request.node), role: role(request.role)? })
+    }
+}
+
+impl FromWire<pb::SetAddressesRequest> for Command {
+    fn from_wire(request: pb::SetAddressesRequest) -> Result<Self, Malformed> {
+        Ok(Self::SetAddresses { node: NodeId::new(request.node), addresses: addresses(request.addresses)? })
+    }
+}
+
+impl FromWire<pb::RemoveRequest> for Command {
+    fn from_wire(request: pb::RemoveRequest) -> Result<Self, Malformed> {
+        Ok(Self::Remove { node: NodeId::new(request.node) })
+    }
+}
+
+impl FromWire<pb::OrderFenceRequest> for Command {
+    fn from_wire(request: pb::OrderFenceRequest) -> Result<Self, Malformed> {
+        let cause = Cause::Requested { reason: reason(request.reason, "the reason of a fence order")? };
+        Ok(Self::OrderFence { target: life(request.target)?, cause })
+    }
+}
+
+impl FromWire<pb::ConfirmFenceRequest> for Command {
+    fn from_wire(request: pb::ConfirmFenceRequest) -> Result<Self, Malformed> {
+        let (name, reason) = operator(request.word)?;
+        let confirmation = Confirmation::Operator { name, reason };
+        Ok(Self::ConfirmFence { order: FenceId::new(request.order), target: life(request.target)?, confirmation })
+    }
+}
+
+impl FromWire<pb::VouchRequest> for Command {
+    fn from_wire(request: pb::VouchRequest) -> Result<Self, Malformed> {
+        let (name, reason) = operator(request.word)?;
+        Ok(Self::Vouch { target: life(request.target)?, name, reason })
+    }
+}

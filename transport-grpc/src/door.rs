@@ -1,0 +1,140 @@
+//! Where a call from the network goes, how much it may bring along, and how long it may take.
+//!
+//! ```text
+//!   /quorate.v1.Raft/Append, AppendStream ──▶ RaftDoor, messages of 16 MiB
+//!   /quorate.v1.Raft/…                    ──▶ RaftDoor, messages of 4 MiB
+//!   /quorate.v1.Cluster/…                 ──▶ ClusterDoor, messages of 4 MiB
+//!   anything else                         ──▶ Refusal::Malformed
+//! ```
+//!
+//! What tonic itself says no to (too large, not protobuf, no such call) is made a [`Refusal::Malformed`] here: it
+//! happened before anything was looked at, so the caller may know that nothing changed.
+//!
+//! [`Refusal::Malformed`]: quorate_raft_core::Refusal::Malformed
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use http::{HeaderMap, Request, Response};
+use hyper::body::Incoming;
+use quorate_raft_core::Service;
+use tokio::time::timeout;
+use tonic::body::Body;
+use tonic::{Code, Status};
+use tower_service::Service as _;
+
+use crate::cluster_door::ClusterDoor;
+use crate::pb::cluster_server::{self, ClusterServer};
+use crate::pb::raft_server::{self, RaftServer};
+use crate::raft_door::RaftDoor;
+use crate::server::{ServerSettings, Stop};
+use crate::status::malformed;
+use crate::{APPEND_LIMIT, MESSAGE_LIMIT};
+
+/// What stands behind every connection.
+#[derive(Clone)]
+pub(crate) struct Door {
+    raft: RaftServer<RaftDoor>,
+    log: RaftServer<RaftDoor>,
+    cluster: ClusterServer<ClusterDoor>,
+    settings: ServerSettings,
+}
+
+impl Door {
+    pub(crate) fn new(service: Arc<dyn Service>, settings: ServerSettings, stop: Stop) -> Self {
+        let raft = Arc::new(RaftDoor::new(service.clone(), settings.max_snapshots, stop.clone()));
+        let cluster = ClusterServer::new(ClusterDoor::new(service, stop));
+        Self {
+            raft: RaftServer::from_arc(raft.clone()).max_decoding_message_size(MESSAGE_LIMIT),
+            log: RaftServer::from_arc(raft).max_decoding_message_size(APPEND_LIMIT),
+            cluster: cluster.max_decoding_message_size(MESSAGE_LIMIT),
+            settings,
+        }
+    }
+}
+
+impl hyper::service::Service<Request<Incoming>> for Door {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let path = request.uri().path();
+        let (service, method) = path.strip_prefix('/').and_then(|path| path.split_once('/')).unwrap_or_default();
+        let limit = match method {
+            "InstallSnapshot" => self.settings.snapshot_timeout,
+            _ => self.settings.call_timeout,
+        };
+        let limit = asked(request.headers()).map_or(limit, |asked| asked.min(limit));
+        let answer = match (service, method) {
+            (raft_server::SERVICE_NAME, "Append" | "AppendStream") => self.log.clone().call(request),
+            (raft_server::SERVICE_NAME, _) => self.raft.clone().call(request),
+            (cluster_server::SERVICE_NAME, _) => self.cluster.clone().call(request),
+            _ => {
+                let status = malformed(format!("there is no call {path:.100} here; correct the address, or upgrade"));
+                return Box::pin(async { Ok(status.into_http()) });
+            }
+        };
+        // The time is up to the first part of the answer: it does not end streams that have begun to answer.
+        Box::pin(async move {
+            match timeout(limit, answer).await {
+                Ok(Ok(response)) => Ok(explained(response)),
+                Ok(Err(never)) => match never {},
+                Err(_) => Ok(Status::deadline_exceeded(format!("no end within {limit:?}")).into_http()),
+            }
+        })
+    }
+}
+
+/// Makes a refusal of what tonic refused by itself. Everything that a door says has its details already.
+fn explained(response: Response<Body>) -> Response<Body> {
+    let Some(status) = Status::from_header_map(response.headers()) else { return response };
+    let by_tonic = status.details().is_empty();
+    match status.code() {
+        Code::OutOfRange if by_tonic => {
+            malformed(format!("{}; send less in one message", status.message())).into_http()
+        }
+        Code::Internal | Code::InvalidArgument | Code::Unimplemented if by_tonic => {
+            malformed(format!("{}; both sides should run the same version", status.message())).into_http()
+        }
+        _ => response,
+    }
+}
+
+/// How long the caller is prepared to wait: up to eight digits and a unit.
+fn asked(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.len() > 8 || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
+    let number: u64 = digits.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(number * 3600),
+        "M" => Duration::from_secs(number * 60),
+        "S" => Duration::from_secs(number),
+        "m" => Duration::from_millis(number),
+        "u" => Duration::from_micros(number),
+        "n" => Duration::from_nanos(number),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timeout_is_read_as_grpc_writes_it_and_nonsense_is_ignored() {
+        let read = |text: &str| {
+            asked(&HeaderMap::from_iter([(http::HeaderName::from_static("grpc-timeout"), text.parse().unwrap())]))
+        };
+        assert_eq!(read("250m"), Some(Duration::from_millis(250)));
+        assert_eq!(read("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
+        for nonsense in ["", "m", "5", "123456789n", "-1S", "+1S", "1x", "1é", "é"] {
+            assert_eq!(read(nonsense), None, "{nonsense}");
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! The connections to other nodes: made when first needed, kept, made anew when they break, never hammered at.
+//!
+//! ```text
+//!   (n2, Control) ──▶ Link ─┬─ connection            used as long as it is open
+//!   (n2, Log)     ──▶ Link  ├─ attempt under way     shared by everybody who waits; goes on when a waiter gives up
+//!   (n2, Snapshot)──▶ Link  └─ pause                 20, 40, 80, 160, 250 ms … after failures in a row
+//! ```
+//!
+//! An attempt tries the addresses in order, beginning with the one that worked last, and resolves names anew. It runs in
+//! a task of its own: a heartbeat with a short deadline, given up again and again, must not keep a connection to the
+//! second address from ever being made. The pause bounds both how often a dead peer is tried and how long a revived one
+//! goes unnoticed. When the addresses of a node change, its link is replaced; calls under way on the old one end there.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared};
+use quorate_membership::{Address, NodeId};
+use quorate_raft_core::{Lane, Peer, TransportError};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+
+use crate::client::ClientSettings;
+use crate::connection::Connection;
+
+/// The pause after the first failure in a row; doubled by each further one.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// The longest pause: how long a revived peer may go unnoticed.
+const PAUSE_LIMIT: Duration = Duration::from_millis(250);
+
+/// A connection that broke sooner than this counts as a failure: something there accepts and hangs up.
+const SETTLED: Duration = Duration::from_secs(1);
+
+/// How long the resolver may take for one name.
+const RESOLVE: Duration = Duration::from_secs(2);
+
+/// How many addresses of one name are tried.
+const PER_NAME: usize = 8;
+
+/// The links of one transport.
+#[derive(Debug)]
+pub(crate) struct Links {
+    settings: ClientSettings,
+    table: Mutex<BTreeMap<(NodeId, Lane), Arc<Link>>>,
+}
+
+impl Links {
+    pub(crate) fn new(settings: ClientSettings) -> Self {
+        Self { settings, table: Mutex::default() }
+    }
+
+    /// The link to `peer` for calls of that lane.
+    pub(crate) fn link(&self, peer: &Peer, lane: Lane) -> Arc<Link> {
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = || Arc::new(Link::new(peer.node.to_string(), peer.addresses.clone(), self.settings));
+        let link = table.entry((peer.node, lane)).or_insert_with(fresh);
+        if link.addresses != peer.addresses {
+            *link = fresh();
+        }
+        link.clone()
+    }
+
+    /// A link for one call to an address of which nothing else is known.
+    pub(crate) fn stranger(&self, address: &Address) -> Arc<Link> {
+        Arc::new(Link::new(address.to_string(), vec![address.clone()], self.settings))
+    }
+}
+
+type Attempt = Shared<BoxFuture<'static, Result<Connection, Arc<str>>>>;
+
+#[derive(Debug)]
+struct State {
+    /// The last connection and when it was made. It may be closed by now.
+    connection: Option<(Connection, Instant)>,
+    attempt: Option<Attempt>,
+    /// Which address worked last.
+    preferred: usize,
+    /// Failures in a row.
+    failures: u32,
+    /// When the next attempt may begin.
+    not_before: Instant,
+}
+
+/// The way to one peer for one kind of call.
+#[derive(Debug)]
+pub(crate) struct Link {
+    name: String,
+    addresses: Vec<Address>,
+    settings: ClientSettings,
+    state: Mutex<State>,
+}
+
+impl Link {
+    fn new(name: String, addresses: Vec<Address>, settings: ClientSettings) -> Self {
+        let state = State { connection: None, attempt: None, preferred: 0, failures: 0, not_before: Instant::now() };
+        Self { name, addresses, settings, state: Mutex::new(state) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // No change below can panic midway.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An open connection, within that time. Whatever goes wrong here, nothing was sent.
+    pub(crate) async fn connection(self: &Arc<Self>, within: Duration) -> Result<Connection, TransportError> {
+        let attempt = match self.current() {
+            Ok(connection) => return Ok(connection),
+            Err(attempt) => attempt,
+        };
+        match timeout(within, attempt).await {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(why)) => Err(TransportError::Unreachable(format!("no connection to {}: {why}", self.name))),
+            Err(_) => Err(TransportError::Unreachable(format!(
+                "no connection to {} within {within:?}; still trying {}",
+                self.name,
+                self.addresses.iter().map(Address::as_str).collect::<Vec<_>>().join(", ")
+            ))),
+        }
+    }
+
+    /// The open connection, or the attempt to make one, begun now if none is under way.
+    fn current(self: &Arc<Self>) -> Result<Connection, Attempt> {
+        let mut state = self.lock();
+        match &state.connection {
+            Some((connection, _)) if !connection.is_closed() => return Ok(connection.clone()),
+            Some((_, made)) => {
+                let settled = made.elapsed() >= SETTLED;
+                state.connection = None;
+                state.note_failure(!settled);
+            }
+            None => {}
+        }
+        if let Some(attempt) = state.attempt.as_ref().filter(|attempt| attempt.peek().is_none()) {
+            return Err(attempt.clone());
+        }
+        let running = tokio::spawn(self.clone().attempt(state.preferred, state.not_before));
+        let ended = |end: Result<_, tokio::task::JoinError>| end.unwrap_or_else(|error| Err(error.to_string().into()));
+        let attempt = running.map(ended).boxed().shared();
+        state.attempt = Some(attempt.clone());
+        Err(attempt)
+    }
+
+    async fn attempt(self: Arc<Self>, preferred: usize, not_before: Instant) -> Result<Connection, Arc<str>> {
+        sleep_until(not_before).await;
+        let made = self.dial(preferred).await;
+        let mut state = self.lock();
+        state.attempt = None;
+        match made {
+            Ok((connection, worked)) => {
+                tracing::debug!(peer = self.name, address = self.addresses[worked].as_str(), "connected");
+                state.preferred = worked;
+                state.connection = Some((connection.clone(), Instant::now()));
+                Ok(connection)
+            }
+            Err(why) => {
+                tracing::debug!(peer = self.name, why, "no connection");
+                state.note_failure(true);
+                Err(why.into())
+            }
+        }
+    }
+
+    /// Tries each address once, in order from the preferred one. Returns the connection and which address it was.
+    async fn dial(&self, preferred: usize) -> Result<(Connection, usize), String> {
+        let mut failed = Vec::new();
+        let count = self.addresses.len();
+        for at in (0..count).map(|step| (preferred + step) % count) {
+            let address = self.addresses[at].as_str();
+            match self.dial_one(address).await {
+                Ok(connection) => return Ok((connection, at)),
+                Err(why) => failed.push(format!("{address}: {why}")),
+            }
+        }
+        match failed.is_empty() {
+            true => Err("no address of it is known".into()),
+            false => Err(failed.join("; ")),
+        }
+    }
+
+    async fn dial_one(&self, address: &str) -> Result<Connection, String> {
+        let ClientSettings { connect_timeout, ping_every, ping_timeout } = self.settings;
+        let found = match timeout(RESOLVE, tokio::net::lookup_host(address)).await {
+            Ok(found) => found.map_err(|error| format!("cannot be resolved: {error}"))?,
+            Err(_) => return Err(format!("not resolved within {RESOLVE:?}")),
+        };
+        let mut last = "the name has no address".to_owned();
+        for place in found.take(PER_NAME) {
+            let deadline = Instant::now() + connect_timeout;
+            let opened = timeout_at(deadline, async {
+                let stream = TcpStream::connect(place).await.map_err(|error| error.to_string())?;
+                stream.set_nodelay(true).map_err(|error| error.to_string())?;
+                Connection::open(stream, ping_every, ping_timeout).await.map_err(|error| error.to_string())
+            });
+            match opened.await {
+                Ok(Ok(connection)) => return Ok(connection),
+                Ok(Err(why)) => last = why,
+                Err(_) => last = format!("no connection within {connect_timeout:?}"),
+            }
+        }
+        Err(last)
+    }
+}
+
+impl State {
+    /// Counts a failure, or forgets those before, and sets the pause accordingly.
+    fn note_failure(&mut self, failed: bool) {
+        self.failures = if failed { self.failures.saturating_add(1) } else { 0 };
+        self.not_before = Instant::now() + pause(self.failures);
+    }
+}
+
+fn pause(failures: u32) -> Duration {
+    match failures {
+        0 => Duration::ZERO,
+        n => PAUSE.saturating_mul(1 << (n - 1).min(8)).min(PAUSE_LIMIT),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pause_grows_to_a_quarter_of_a_second_and_no_further() {
+        let ms: Vec<_> = [0, 1, 2, 3, 4, 5, 6, 40, u32::MAX].map(|n| pause(n).as_millis()).into();
+        assert_eq!(ms, [0, 20, 40, 80, 160, 250, 250, 250, 250]);
+    }
+}

@@ -1,0 +1,210 @@
+//! The calls between nodes, from the network to the [`Service`].
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream::{self, BoxStream, StreamExt};
+use quorate_membership::{NodeId, codec};
+use quorate_raft_core::rpc::{Append, Caller, InstallSnapshot, SnapshotMeta, Transfer, VoteRequest};
+use quorate_raft_core::{Refusal, Service};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::convert::{FromWire, Malformed, ballot, need, payload};
+use crate::pb::raft_server::Raft;
+use crate::server::{Stop, stopped};
+use crate::status::refused;
+use crate::{CHUNK_LIMIT, SNAPSHOT_LIMIT, pb};
+
+/// How long one message of a stream may keep the others waiting.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+pub(crate) struct RaftDoor {
+    service: Arc<dyn Service>,
+    /// Places for snapshots under way.
+    snapshots: Semaphore,
+    stop: Stop,
+}
+
+impl RaftDoor {
+    pub(crate) fn new(service: Arc<dyn Service>, max_snapshots: usize, stop: Stop) -> Self {
+        Self { service, snapshots: Semaphore::new(max_snapshots), stop }
+    }
+}
+
+fn no(malformed: Malformed) -> Status {
+    refused(&malformed.into())
+}
+
+fn caller(field: Option<pb::Caller>) -> Result<Caller, Status> {
+    need(field, "the caller").and_then(Caller::from_wire).map_err(no)
+}
+
+fn answer<A, P: From<A>>(answer: Result<A, Refusal>) -> Result<Response<P>, Status> {
+    answer.map(|answer| Response::new(answer.into())).map_err(|refusal| refused(&refusal))
+}
+
+fn vote_request(request: pb::VoteRequest) -> Result<(Caller, VoteRequest), Status> {
+    let pb::VoteRequest { caller: from, ballot: asked, last, transfer } = request;
+    let ballot = ballot(asked).map_err(no)?;
+    Ok((caller(from)?, VoteRequest { ballot, last: last.map(Into::into), transfer }))
+}
+
+#[tonic::async_trait]
+impl Raft for RaftDoor {
+    type AppendStreamStream = BoxStream<'static, Result<pb::AppendStreamResponse, Status>>;
+
+    async fn append(&self, request: Request<pb::AppendRequest>) -> Result<Response<pb::AppendResponse>, Status> {
+        let pb::AppendRequest { caller: from, append } = request.into_inner();
+        let append = need(append, "the append").and_then(Append::from_wire).map_err(no)?;
+        answer(self.service.append(caller(from)?, append).await)
+    }
+
+    async fn append_stream(
+        &self,
+        request: Request<Streaming<pb::AppendStreamRequest>>,
+    ) -> Result<Response<Self::AppendStreamStream>, Status> {
+        // Answers at once, so that the caller knows the stream to be open; the caller is looked at inside it.
+        let answers = stream::once(appends(self.service.clone(), request.into_inner())).flatten();
+        Ok(Response::new(answers.take_until(stopped(self.stop.clone())).boxed()))
+    }
+
+    async fn vote(&self, request: Request<pb::VoteRequest>) -> Result<Response<pb::VoteResponse>, Status> {
+        let (caller, request) = vote_request(request.into_inner())?;
+        answer(self.service.vote(caller, request).await)
+    }
+
+    async fn pre_vote(&self, request: Request<pb::VoteRequest>) -> Result<Response<pb::VoteResponse>, Status> {
+        let (caller, request) = vote_request(request.into_inner())?;
+        answer(self.service.pre_vote(caller, request).await)
+    }
+
+    async fn install_snapshot(
+        &self,
+        request: Request<Streaming<pb::SnapshotRequest>>,
+    ) -> Result<Response<pb::SnapshotResponse>, Status> {
+        let busy = |_| Refusal::Unavailable("too many snapshots are arriving here already".into());
+        let _place = self.snapshots.try_acquire().map_err(busy).map_err(|refusal| refused(&refusal))?;
+        let (caller, snapshot) = receive(request.into_inner()).await.map_err(|refusal| refused(&refusal))?;
+        let ballot = self.service.snapshot(caller, snapshot).await.map_err(|refusal| refused(&refusal))?;
+        Ok(Response::new(pb::SnapshotResponse { ballot: Some(ballot.into()) }))
+    }
+
+    async fn transfer(&self, request: Request<pb::TransferRequest>) -> Result<Response<pb::TransferResponse>, Status> {
+        let pb::TransferRequest { caller: from, ballot: held, to, last } = request.into_inner();
+        let from_ballot = ballot(held).map_err(no)?;
+        let request = Transfer { from: from_ballot, to: NodeId::new(to), last: last.map(Into::into) };
+        answer(self.service.transfer(caller(from)?, request).await)
+    }
+
+    async fn propose(&self, request: Request<pb::ProposeRequest>) -> Result<Response<pb::ProposeResponse>, Status> {
+        let pb::ProposeRequest { caller: from, command } = request.into_inner();
+        let command = payload(&command, "the command").map_err(no)?;
+        answer(self.service.propose(caller(from)?, command).await)
+    }
+
+    async fn read_index(
+        &self,
+        request: Request<pb::ReadIndexRequest>,
+    ) -> Result<Response<pb::ReadIndexResponse>, Status> {
+        let caller = caller(request.into_inner().caller)?;
+        let revision = self.service.read_index(caller).await.map_err(|refusal| refused(&refusal))?;
+        Ok(Response::new(pb::ReadIndexResponse { revision: revision.get() }))
+    }
+}
+
+/// The next message of a stream, or why there is none. `None` is the proper end.
+async fn next<T>(messages: &mut Streaming<T>) -> Result<Option<T>, Refusal> {
+    messages.message().await.map_err(|status| Refusal::Malformed(status.message().to_owned()))
+}
+
+/// The next message of a stream that is to come soon.
+async fn soon<T>(messages: &mut Streaming<T>, what: &str) -> Result<Option<T>, Refusal> {
+    let late = |_| Refusal::Malformed(format!("{what} did not come within {PATIENCE:?}"));
+    timeout(PATIENCE, next(messages)).await.map_err(late)?
+}
+
+/// The answers to a stream of appends. A message that makes no sense ends the stream of appends; those before it are
+/// answered first, and then it is refused.
+async fn appends(
+    service: Arc<dyn Service>,
+    mut messages: Streaming<pb::AppendStreamRequest>,
+) -> BoxStream<'static, Result<pb::AppendStreamResponse, Status>> {
+    use pb::append_stream_request::Message;
+    let first = soon(&mut messages, "the caller").await.and_then(|message| match message.and_then(|m| m.message) {
+        Some(Message::Caller(caller)) => Ok(Caller::from_wire(caller)?),
+        Some(Message::Append(_)) | None => Err(Refusal::Malformed("a stream of appends begins with its caller".into())),
+    });
+    let caller = match first {
+        Ok(caller) => caller,
+        Err(refusal) => return stream::iter([Err(refused(&refusal))]).boxed(),
+    };
+    let fault = Arc::new(Mutex::new(None::<Refusal>));
+    let noted = fault.clone();
+    let requests = stream::unfold((messages, noted), |(mut messages, noted)| async move {
+        let read = next(&mut messages).await.and_then(|message| match message.map(|m| m.message) {
+            Some(Some(Message::Append(append))) => Ok(Some(Append::from_wire(append)?)),
+            Some(Some(Message::Caller(_))) => Err(Refusal::Malformed("only the first message names the caller".into())),
+            Some(None) => Err(Refusal::Malformed("a message of the stream is of an unknown kind".into())),
+            None => Ok(None),
+        });
+        match read {
+            Ok(append) => append.map(|append| (append, (messages, noted))),
+            Err(refusal) => {
+                *noted.lock().unwrap_or_else(PoisonError::into_inner) = Some(refusal);
+                None
+            }
+        }
+    });
+    let answers = service.append_stream(caller, requests.boxed());
+    let answers = answers.map(|answer| answer.map(Into::into).map_err(|refusal| refused(&refusal)));
+    let last = stream::iter([()]).filter_map(move |()| {
+        let fault = fault.lock().unwrap_or_else(PoisonError::into_inner).take();
+        std::future::ready(fault.map(|refusal| Err(refused(&refusal))))
+    });
+    answers.chain(last).boxed()
+}
+
+/// A whole snapshot, or why it is none. Holds no more than has arrived, whatever was announced.
+async fn receive(mut messages: Streaming<pb::SnapshotRequest>) -> Result<(Caller, InstallSnapshot), Refusal> {
+    use pb::snapshot_request::Message;
+    let malformed = |why: String| Refusal::Malformed(format!("{why}; nothing was installed"));
+    let header = match soon(&mut messages, "the header of the snapshot").await?.and_then(|m| m.message) {
+        Some(Message::Header(header)) => header,
+        Some(Message::Chunk(_)) | None => return Err(malformed("a snapshot begins with its header".into())),
+    };
+    let pb::SnapshotHeader { caller, ballot: held, meta, length, crc32c } = header;
+    let caller = Caller::from_wire(need(caller, "the caller")?)?;
+    let (ballot, meta) = (ballot(held)?, SnapshotMeta::from_wire(need(meta, "what the snapshot covers")?)?);
+    let length = usize::try_from(length).ok().filter(|length| *length <= SNAPSHOT_LIMIT).ok_or_else(|| {
+        malformed(format!("the snapshot is announced as {length} bytes, more than the {SNAPSHOT_LIMIT} allowed"))
+    })?;
+    let mut data = Vec::new();
+    while let Some(message) = soon(&mut messages, "the next part of the snapshot").await? {
+        let chunk: Bytes = match message.message {
+            Some(Message::Chunk(chunk)) => chunk,
+            Some(Message::Header(_)) | None => return Err(malformed("a chunk is no chunk".into())),
+        };
+        if chunk.is_empty() || chunk.len() > CHUNK_LIMIT {
+            let why = format!("a chunk of {} bytes, where 1 to {CHUNK_LIMIT} are allowed", chunk.len());
+            return Err(malformed(why));
+        }
+        if chunk.len() > length - data.len() {
+            return Err(malformed(format!("the snapshot goes on after the {length} bytes that were announced")));
+        }
+        data.extend_from_slice(&chunk);
+    }
+    if data.len() != length {
+        return Err(malformed(format!("the snapshot ended after {} of {length} bytes", data.len())));
+    }
+    let computed = crc32c::crc32c(&data);
+    if computed != crc32c {
+        return Err(malformed(format!(
+            "the snapshot is damaged: its checksum is {crc32c:08x}, its bytes give {computed:08x}"
+        )));
+    }
+    codec::inspect(&data).map_err(|error| malformed(format!("the snapshot is not a record: {error}")))?;
+    Ok((caller, InstallSnapshot { ballot, meta, data: data.into() }))
+}

@@ -1,0 +1,135 @@
+//! Errors on the wire: gRPC's richer error model, so that other languages read them with their own libraries.
+//!
+//! ```text
+//!   Refusal ──▶ grpc-status, grpc-message                          for people and for generic clients
+//!               grpc-status-details-bin: google.rpc.Status          exact: the case with all its values
+//!                  └─ details[0]: Any{ ".../quorate.v1.Refusal" }
+//! ```
+//!
+//! Who gets a [`Refusal`] back knows that nothing was changed. Any other error leaves that open.
+
+use std::error::Error;
+use std::time::Duration;
+
+use bytes::Bytes;
+use prost::Message;
+use quorate_raft_core::{HandOverError, ProposeError, Refusal, TransportError};
+use tonic::{Code, Status};
+
+use crate::connection::NeverSent;
+use crate::{convert, pb};
+
+const REFUSAL: &str = "type.googleapis.com/quorate.v1.Refusal";
+const FAILURE: &str = "type.googleapis.com/quorate.v1.Failure";
+
+/// `google.rpc.Status`.
+#[derive(Clone, PartialEq, Message)]
+struct RpcStatus {
+    #[prost(int32, tag = "1")]
+    code: i32,
+    #[prost(string, tag = "2")]
+    message: String,
+    #[prost(message, repeated, tag = "3")]
+    details: Vec<Any>,
+}
+
+/// `google.protobuf.Any`.
+#[derive(Clone, PartialEq, Message)]
+struct Any {
+    #[prost(string, tag = "1")]
+    type_url: String,
+    #[prost(bytes = "bytes", tag = "2")]
+    value: Bytes,
+}
+
+fn with_detail(code: Code, message: String, type_url: &str, detail: &impl Message) -> Status {
+    let any = Any { type_url: type_url.into(), value: detail.encode_to_vec().into() };
+    let rich = RpcStatus { code: code as i32, message: message.clone(), details: vec![any] };
+    Status::with_details(code, message, rich.encode_to_vec().into())
+}
+
+/// A refusal as a status.
+pub(crate) fn refused(refusal: &Refusal) -> Status {
+    let code = match refusal {
+        Refusal::OtherCluster { .. }
+        | Refusal::OtherNode { .. }
+        | Refusal::Retired(_)
+        | Refusal::OtherDisk { .. }
+        | Refusal::ClonedDisk { .. }
+        | Refusal::TwoProcesses(_)
+        | Refusal::OtherTiming
+        | Refusal::Rejected(_) => Code::FailedPrecondition,
+        Refusal::Embargo { .. } | Refusal::NotReady | Refusal::Stopped(_) | Refusal::Unavailable(_) => {
+            Code::Unavailable
+        }
+        Refusal::Malformed(_) => Code::InvalidArgument,
+        _ => Code::FailedPrecondition,
+    };
+    let refusal = pb::Refusal::from(refusal);
+    with_detail(code, refusal.message.clone(), REFUSAL, &refusal)
+}
+
+/// A request that does not make sense, as a status.
+pub(crate) fn malformed(why: impl Into<String>) -> Status {
+    refused(&Refusal::Malformed(why.into()))
+}
+
+/// A failed command as a status.
+pub(crate) fn command_failed(error: &ProposeError) -> Status {
+    let code = match error {
+        ProposeError::Rejected(_) | ProposeError::Refused(_) => Code::FailedPrecondition,
+        ProposeError::NoLeader { .. } | ProposeError::Stopped(_) => Code::Unavailable,
+        ProposeError::Encoding(_) => Code::InvalidArgument,
+        ProposeError::OutcomeUnknown { .. } => Code::Unknown,
+        _ => Code::Unknown,
+    };
+    let failure = convert::failure(&error.to_string(), error.into());
+    with_detail(code, failure.message.clone(), FAILURE, &failure)
+}
+
+/// A failed hand-over as a status.
+pub(crate) fn hand_over_failed(error: &HandOverError) -> Status {
+    let code = match error {
+        HandOverError::NotLeader { .. } | HandOverError::NotAVoter(_) | HandOverError::Nobody => {
+            Code::FailedPrecondition
+        }
+        HandOverError::TimedOut { .. } => Code::DeadlineExceeded,
+        HandOverError::Stopped(_) => Code::Unavailable,
+        _ => Code::Unknown,
+    };
+    let failure = convert::failure(&error.to_string(), error.into());
+    with_detail(code, failure.message.clone(), FAILURE, &failure)
+}
+
+/// The refusal in a status, if it carries one.
+pub(crate) fn refusal(status: &Status) -> Option<Refusal> {
+    let rich = RpcStatus::decode(status.details()).ok()?;
+    let any = rich.details.iter().find(|any| any.type_url == REFUSAL)?;
+    pb::Refusal::decode(any.value.clone()).ok().map(Refusal::from)
+}
+
+/// What a failed call says about whether it arrived. `waited` is the deadline that was given.
+pub(crate) fn transport_error(status: &Status, waited: Duration) -> TransportError {
+    if let Some(refusal) = refusal(status) {
+        return TransportError::Refused(refusal);
+    }
+    let mut chain = String::from(status.message());
+    let mut source = status.source();
+    while let Some(error) = source {
+        if error.is::<NeverSent>() {
+            return TransportError::Unreachable(format!("the connection closed before the call was sent: {error}"));
+        }
+        let text = error.to_string();
+        if !chain.contains(&text) {
+            chain = format!("{chain}: {text}");
+        }
+        source = error.source();
+    }
+    match status.code() {
+        Code::DeadlineExceeded => TransportError::Timeout(waited),
+        Code::Unimplemented => TransportError::Refused(Refusal::Malformed(format!(
+            "what answers there does not speak this version of quorate ({chain}); correct the address, or upgrade it"
+        ))),
+        code => TransportError::Broken(format!("the call broke off ({code:?}): {chain}")),
+    }
+}
