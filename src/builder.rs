@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use quorate_membership::{Address, Identity, NodeId, Role};
 use quorate_raft_core::{Config, Fencer, Node, NodeSettings, StartError, Transport};
-use quorate_transport_grpc::{GrpcTransport, Server};
+use quorate_transport_grpc::{GrpcTransport, Server, ServerSettings};
 
 use crate::cluster::Cluster;
 
@@ -204,7 +204,9 @@ impl Ready {
                 let addresses = addresses("an advertised address", own)?;
                 let transport: Arc<dyn Transport> = Arc::new(GrpcTransport::new());
                 let node = Node::start(NodeSettings { node, data, addresses, config, transport, fencer }).await?;
-                let server = Server::start(listener, node.service()).map_err(failed)?;
+                // The node is stopped before its server is: what is still under way then cannot succeed any more.
+                let settings = ServerSettings { shutdown_grace: Duration::from_millis(200), ..Default::default() };
+                let server = Server::start_with(listener, node.service(), settings).map_err(failed)?;
                 Ok((node, Listening::Socket(server)))
             }
             #[cfg(feature = "testing")]

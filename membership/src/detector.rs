@@ -99,8 +99,8 @@ impl Detector {
     /// A sign of life of `node`, at `now`. A contact older than one already known changes nothing.
     pub fn handle_contact(&mut self, node: NodeId, now: Moment) {
         self.watch(node, now);
-        let Some(heard) = self.heard.get_mut(&node) else { return };
-        heard.last = heard.last.max(now);
+        let Some(heard) = self.heard.get_mut(&node).filter(|heard| heard.last < now) else { return };
+        heard.last = now;
         if heard.was_red {
             heard.was_red = false;
             heard.relapses = (heard.relapses + 1).min(MOST_DOUBLINGS);
@@ -206,5 +206,16 @@ mod tests {
         d.handle_contact(N2, at(10));
         assert_eq!(d.silence(N2, at(1000)), Some(Duration::from_millis(100)));
         assert_eq!(d.signal(NodeId::new(9), at(1000)), Signal::Green);
+    }
+
+    /// Whoever polls also repeats what it knows: the same last word, said again, is not a return.
+    #[test]
+    fn a_contact_that_is_told_twice_is_no_return() {
+        let mut d = detector();
+        for t in (0..3000).step_by(100) {
+            d.handle_contact(N2, at(0));
+            d.poll(at(t));
+        }
+        assert_eq!(d.signal(N2, at(1000)), Signal::Red);
     }
 }

@@ -375,7 +375,12 @@ impl Drop for Node {
 fn open(data: &std::path::Path, node: NodeId) -> Result<(Folder, LogStore), StartError> {
     let folder = Folder::open(data, node)?;
     let path = folder.log_path();
-    let store = LogStore::open(&path).map_err(|error| match error {
+    // Who belongs to a cluster has a log, with votes in it: if it is gone it must not begin anew under the same number.
+    let opened = match folder.cluster() {
+        Some(_) => LogStore::open_existing(&path),
+        None => LogStore::open(&path),
+    };
+    let store = opened.map_err(|error| match error {
         OpenError::InUse => StartError::InUse(data.into()),
         OpenError::Damaged(why) => StartError::Damaged { path: path.clone(), why },
         OpenError::Io(source) => StartError::Folder { path: path.clone(), source },

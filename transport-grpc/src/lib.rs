@@ -42,6 +42,7 @@ mod status;
 #[expect(
     unreachable_pub,
     clippy::allow_attributes,
+    clippy::large_enum_variant,
     reason = "generated from proto/quorate/v1, and private to this crate"
 )]
 mod pb {

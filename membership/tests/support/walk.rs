@@ -80,7 +80,11 @@ pub(crate) fn walks() -> impl Strategy<Value = Walk> {
     let pick = (any::<u8>(), any::<u8>(), any::<u8>()).prop_map(|(what, which, twist)| Pick { what, which, twist });
     (0..10_u8, proptest::collection::vec(pick, 1..80)).prop_map(|(from, picks)| {
         let mut walk = Walk(vec![]);
-        let set_up = if from == 0 { "found 7" } else { super::language::THREE };
+        let set_up = match from {
+            0 => "found 7".into(),
+            1..5 => super::language::THREE.into(),
+            _ => super::language::THREE.replace("configure n1 n2 n3", "configure n1 n2 n3 n4 n5") + FIVE,
+        };
         set_up
             .lines()
             .filter_map(|line| super::language::command(line).ok())

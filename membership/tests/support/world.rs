@@ -27,12 +27,13 @@ pub(crate) struct Bounds {
     pub(crate) machines: u64,
     /// Processes of one machine, the first included.
     pub(crate) processes: u64,
-    /// Restarts, crashes, orders, goodbyes and takeovers in all; attempts of one order.
+    /// How many of each in all.
     pub(crate) restarts: u8,
     pub(crate) crashes: u8,
     pub(crate) orders: u8,
     pub(crate) goodbyes: u8,
     pub(crate) takeovers: u8,
+    /// Attempts of one order.
     pub(crate) attempts: u32,
     /// Whether honest operators speak.
     pub(crate) operators: bool,
@@ -158,10 +159,6 @@ impl World {
         self.cluster().life(who).map(|life| life.phase)
     }
 
-    pub(crate) fn works(&self, who: Identity) -> bool {
-        self.running.iter().any(|(life, _)| *life == who)
-    }
-
     /// The life that the newest process of a machine is, if it lives and was told.
     fn present(&self, node: NodeId) -> Option<Identity> {
         let process = (node, *self.started.get(&node)?);
@@ -184,7 +181,7 @@ impl World {
             }
         }
         for (who, life) in self.cluster().lives().filter(|(who, _)| within(&who.node)) {
-            let nothing_left = !self.works(who) && self.present(who.node) != Some(who);
+            let nothing_left = self.running.iter().all(|(life, _)| *life != who) && self.present(who.node) != Some(who);
             match life.phase {
                 Phase::Joining => steps.push(Step::Activate(who)),
                 Phase::Active if self.orders < bounds.orders => steps.push(Step::Suspect(who)),
@@ -295,7 +292,7 @@ impl World {
             }
             Step::Deliver(Message::Goodbye(who)) => Command::Leave { who },
             Step::Vouch(target) => Command::Vouch { target, name: words()?, reason: words()? },
-            Step::Crash(_) | Step::Restart(_) | Step::Shoot(_) | Step::Miss(_) | Step::Leave(_) => return None,
+            Step::Crash(_) | Step::Restart(_) | Step::Leave(_) | Step::Shoot(_) | Step::Miss(_) => return None,
             Step::TakeOver(..) | Step::Work(..) => return None,
         })
     }

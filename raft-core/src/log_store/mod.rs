@@ -88,7 +88,6 @@ impl LogStore {
     ///
     /// # Errors
     /// See [`OpenError`]; a missing file is [`OpenError::Damaged`].
-    #[cfg_attr(not(test), expect(dead_code, reason = "for a node that resumes; node.rs opens with `open` so far"))]
     pub(crate) fn open_existing(path: &Path) -> Result<Self, OpenError> {
         Self::start(file::open_existing(path)?)
     }

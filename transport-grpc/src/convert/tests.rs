@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use prost::Message;
 use proptest::collection::{btree_set, vec};
 use proptest::option::of;
 use proptest::prelude::*;
+use prost::Message;
 use quorate_membership::{
     Address, BootId, ClusterId, Command, Disk, DiskId, Identity, Incarnation, NodeId, Nonce, Rejection, Revision, Role,
     codec,
@@ -90,17 +90,18 @@ fn envelope() -> impl Strategy<Value = Payload> {
 }
 
 fn entry() -> impl Strategy<Value = LogEntry> {
-    let body = prop_oneof![
-        Just(Body::Blank),
-        envelope().prop_map(Body::Command),
-        voters().prop_map(Body::Configuration),
-    ];
+    let body =
+        prop_oneof![Just(Body::Blank), envelope().prop_map(Body::Command), voters().prop_map(Body::Configuration),];
     (position(), body).prop_map(|(at, body)| LogEntry { at, body })
 }
 
 fn append() -> impl Strategy<Value = Append> {
-    (ballot(), of(position()), vec(entry(), 0..6), of(position()))
-        .prop_map(|(ballot, prev, entries, commit)| Append { ballot, prev, entries, commit })
+    (ballot(), of(position()), vec(entry(), 0..6), of(position())).prop_map(|(ballot, prev, entries, commit)| Append {
+        ballot,
+        prev,
+        entries,
+        commit,
+    })
 }
 
 fn appended() -> impl Strategy<Value = Appended> {
@@ -243,7 +244,8 @@ fn what_a_newer_build_says_keeps_its_name_and_its_text_and_claims_no_more_than_i
     assert!(why.contains("on_fire: the rack burns") && why.contains("upgrade this node"), "{why}");
     let rejection = pb::Rejection { code: "too_late".into(), message: "come tomorrow".into(), kind: None };
     let result = pb::propose_response::Result::Rejected(pb::Rejected { revision: 7, rejection: Some(rejection) });
-    let Proposed::Unknown { reason } = Proposed::from_wire(pb::ProposeResponse { result: Some(result) }).unwrap() else {
+    let Proposed::Unknown { reason } = Proposed::from_wire(pb::ProposeResponse { result: Some(result) }).unwrap()
+    else {
         panic!("not unknown")
     };
     assert!(reason.contains("too_late") && reason.contains("come tomorrow"), "{reason}");

@@ -8,6 +8,7 @@ mod calls;
 mod fake;
 mod hostile;
 mod links;
+mod nodes;
 mod outside;
 mod refusals;
 mod snapshots;

@@ -1,0 +1,251 @@
+//! Connections: kept, one a lane, found again when a peer comes back, never hammered.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt};
+use quorate_membership::Address;
+use quorate_raft_core::rpc::{InstallSnapshot, SnapshotMeta};
+use quorate_raft_core::{Peer, Transport, TransportError};
+use quorate_transport_grpc::{ClientSettings, GrpcTransport};
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+use crate::fake::*;
+
+/// A way to a server that counts connections and can stop passing bytes on, without closing anything.
+struct Way {
+    address: SocketAddr,
+    connections: Count,
+    blocked: watch::Sender<u64>,
+}
+
+impl Way {
+    async fn to(server: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, connections, blocked) = (listener.local_addr().unwrap(), Count::default(), watch::Sender::new(0));
+        let (count, told) = (connections.clone(), blocked.subscribe());
+        tokio::spawn(async move {
+            while let Ok((mut near, _)) = listener.accept().await {
+                count.one_more();
+                let mut told = told.clone();
+                told.mark_unchanged();
+                tokio::spawn(async move {
+                    let mut far = TcpStream::connect(server).await?;
+                    tokio::select! {
+                        end = copy_bidirectional(&mut near, &mut far) => end.map(drop),
+                        // Both ends stay open, and nothing passes: a cable that was pulled.
+                        _ = told.changed() => std::future::pending().await,
+                    }
+                });
+            }
+        });
+        Self { address, connections, blocked }
+    }
+
+    /// Every connection of now goes dead, silently. New ones work.
+    fn pull_the_cable(&self) {
+        self.blocked.send_modify(|times| *times += 1);
+    }
+}
+
+fn at_all(addresses: &[SocketAddr]) -> Peer {
+    let addresses = addresses.iter().map(|address| Address::new(address.to_string()).unwrap()).collect();
+    Peer { node: n(2), addresses }
+}
+
+/// A port at which nobody listens.
+fn free() -> SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+async fn reached(transport: &GrpcTransport, peer: &Peer) {
+    let reaching = async {
+        while transport.vote(peer, caller(), vote_request(), Duration::from_secs(1)).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(LIVENESS, reaching).await.expect("the peer is reached again");
+}
+
+#[tokio::test]
+async fn each_lane_has_one_connection_and_keeps_it() {
+    let fake = Fake::new();
+    let server = serve(&fake).await;
+    let way = Way::to(server.local_addr()).await;
+    let (transport, peer) = (patient(), peer(way.address));
+    for _ in 0..5 {
+        let (a, b) = tokio::join!(vote(&transport, &peer), transport.read_index(&peer, caller(), LIVENESS));
+        assert!(a.is_ok() && b.is_ok());
+    }
+    assert_eq!(way.connections.get(), 1);
+    for expected in [2, 2] {
+        let appends = stream::iter([append(0, 10)]).boxed();
+        let answers = transport.append_stream(&peer, caller(), appends, LIVENESS).await.unwrap();
+        assert_eq!(answers.count().await, 1);
+        assert_eq!(way.connections.get(), expected);
+    }
+    let data = envelope(10).as_bytes().into();
+    let snapshot = InstallSnapshot { ballot: ballot(1, 1), meta: SnapshotMeta::default(), data };
+    assert!(transport.snapshot(&peer, caller(), snapshot, LIVENESS).await.is_ok());
+    assert!(vote(&transport.clone(), &peer).await.is_ok());
+    assert_eq!(way.connections.get(), 3);
+}
+
+#[tokio::test]
+async fn a_peer_that_restarts_on_the_same_port_is_reached_again() {
+    let fake = Fake::new();
+    let mut server = serve(&fake).await;
+    let (transport, address) = (GrpcTransport::new(), server.local_addr());
+    let peer = peer(address);
+    for round in 0..3 {
+        reached(&transport, &peer).await;
+        match round % 2 {
+            0 => drop(server),
+            _ => server.shutdown().await,
+        }
+        // While it is down, calls fail, and say that they did not arrive as soon as the loss is known.
+        let gone = async {
+            loop {
+                let answer = transport.vote(&peer, caller(), vote_request(), Duration::from_secs(1)).await;
+                if matches!(answer, Err(TransportError::Unreachable(_))) {
+                    break;
+                }
+            }
+        };
+        tokio::time::timeout(LIVENESS, gone).await.expect("the loss is noticed");
+        server = serve_at(&fake, address).await;
+    }
+    reached(&transport, &peer).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_dies_without_a_word_is_replaced() {
+    let fake = Fake::new();
+    let server = serve(&fake).await;
+    let way = Way::to(server.local_addr()).await;
+    let (transport, peer) = (GrpcTransport::new(), peer(way.address));
+    reached(&transport, &peer).await;
+    way.pull_the_cable();
+    reached(&transport, &peer).await;
+    assert!(way.connections.get() >= 2);
+}
+
+#[tokio::test]
+async fn a_dead_peer_is_not_hammered_however_often_it_is_called() {
+    // Accepts and hangs up at once: the worst of all, since every attempt seems to succeed.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, tried) = (listener.local_addr().unwrap(), Count::default());
+    let count = tried.clone();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            count.one_more();
+            drop(stream);
+        }
+    });
+    let (transport, peer) = (GrpcTransport::new(), peer(address));
+    let until = tokio::time::Instant::now() + Duration::from_secs(3);
+    let callers = (0..8).map(|_| async {
+        while tokio::time::Instant::now() < until {
+            let _ = transport.vote(&peer, caller(), vote_request(), Duration::from_millis(200)).await;
+        }
+    });
+    futures_util::future::join_all(callers).await;
+    // 20 + 40 + 80 + 160 + 10 × 250 ms: sixteen attempts in three seconds; a slow machine makes fewer.
+    assert!((2..=24).contains(&tried.get()), "{} attempts", tried.get());
+}
+
+#[tokio::test]
+async fn the_next_address_is_tried_and_the_one_that_worked_is_remembered() {
+    let fake = Fake::new();
+    let server = serve(&fake).await;
+    let way = Way::to(server.local_addr()).await;
+    let other = serve(&fake).await;
+    let transport = GrpcTransport::new();
+    let both = at_all(&[free(), way.address, other.local_addr()]);
+    reached(&transport, &both).await;
+    assert_eq!(way.connections.get(), 1);
+    way.pull_the_cable();
+    reached(&transport, &both).await;
+    // Not the dead first one, nor the third, but the one that worked.
+    assert_eq!(way.connections.get(), 2);
+}
+
+#[tokio::test]
+async fn when_one_address_goes_down_the_other_takes_over() {
+    let fake = Fake::new();
+    let (first, second) = (serve(&fake).await, serve(&fake).await);
+    let transport = GrpcTransport::new();
+    let both = at_all(&[first.local_addr(), second.local_addr()]);
+    reached(&transport, &both).await;
+    drop(first);
+    reached(&transport, &both).await;
+}
+
+#[tokio::test]
+async fn all_addresses_are_named_when_none_answers() {
+    let (a, b) = (free(), free());
+    let error = vote(&GrpcTransport::new(), &at_all(&[a, b])).await.unwrap_err();
+    let TransportError::Unreachable(why) = error else { panic!("{error}") };
+    assert!(why.contains(&a.to_string()) && why.contains(&b.to_string()), "{why}");
+    let nowhere = Peer { node: n(2), addresses: vec![Address::new("no port here").unwrap()] };
+    let error = vote(&GrpcTransport::new(), &nowhere).await.unwrap_err();
+    assert!(matches!(&error, TransportError::Unreachable(why) if why.contains("cannot be resolved")), "{error}");
+}
+
+#[tokio::test]
+async fn a_name_is_resolved() {
+    let fake = Fake::new();
+    let server = serve(&fake).await;
+    let name = Address::new(format!("localhost:{}", server.local_addr().port())).unwrap();
+    let peer = Peer { node: n(2), addresses: vec![name] };
+    reached(&GrpcTransport::new(), &peer).await;
+}
+
+#[tokio::test]
+async fn new_addresses_replace_the_old_connection() {
+    let (old, new) = (Fake::new(), Fake::new());
+    let (at_old, at_new) = (serve(&old).await, serve(&new).await);
+    let transport = patient();
+    assert!(vote(&transport, &peer(at_old.local_addr())).await.is_ok());
+    assert!(vote(&transport, &peer(at_new.local_addr())).await.is_ok());
+    assert_eq!((old.calls().len(), new.calls().len()), (1, 1));
+    // Nothing of ours is left at the old one: it has nobody to wait for.
+    at_old.shutdown().await;
+    assert!(vote(&transport, &peer(at_new.local_addr())).await.is_ok());
+}
+
+/// Short deadlines, given up again and again, do not keep the second address from being reached: the attempt goes on.
+#[tokio::test]
+async fn an_attempt_outlives_the_call_that_began_it() {
+    let fake = Fake::new();
+    let server = serve(&fake).await;
+    // Listens, and never accepts; once its queue is full, connecting to it takes until the timeout.
+    let full = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = full.local_addr().unwrap();
+    let mut queued = Vec::new();
+    for _ in 0..8192 {
+        match std::net::TcpStream::connect_timeout(&address, Duration::from_millis(50)) {
+            Ok(stream) => queued.push(stream),
+            Err(_) => break,
+        }
+    }
+    let settings = ClientSettings { connect_timeout: Duration::from_millis(300), ..ClientSettings::default() };
+    let transport = GrpcTransport::with_settings(settings);
+    let both = at_all(&[address, server.local_addr()]);
+    let reaching = async {
+        loop {
+            let short = Duration::from_millis(20);
+            match transport.vote(&both, caller(), vote_request(), short).await {
+                Ok(_) => break,
+                Err(TransportError::Unreachable(_) | TransportError::Timeout(_)) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+    };
+    // Where the system takes every connection into the queue there is nothing to show.
+    if queued.len() < 8192 {
+        tokio::time::timeout(LIVENESS, reaching).await.expect("the second address is reached");
+    }
+}

@@ -1,0 +1,86 @@
+//! Real nodes over the wire: they form a cluster, commit commands that any of them was given, and carry on without one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_membership::{Address, Phase, Role};
+use quorate_raft_core::{Config, Node, NodeSettings};
+use quorate_transport_grpc::{GrpcTransport, Server};
+
+use crate::fake::*;
+use crate::pb;
+
+async fn node(number: u64, folder: &std::path::Path) -> (Node, Server) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = Address::new(listener.local_addr().unwrap().to_string()).unwrap();
+    let settings = NodeSettings {
+        node: n(number),
+        data: folder.join(number.to_string()),
+        addresses: vec![address],
+        config: Config::default(),
+        transport: Arc::new(GrpcTransport::new()),
+        fencer: None,
+    };
+    let node = Node::start(settings).await.unwrap();
+    let server = Server::start(listener, node.service()).unwrap();
+    (node, server)
+}
+
+async fn until(node: &Node, claim: &str, what: impl Fn(&quorate_membership::Cluster) -> bool) {
+    let mut view = node.watch();
+    let waited = tokio::time::timeout(LIVENESS, view.wait_for(|view| what(&view.cluster))).await;
+    assert!(waited.is_ok(), "{claim}: never, at {:?}", node.view());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_nodes_form_a_cluster_and_any_of_them_takes_commands() {
+    let folder = tempfile::tempdir().unwrap();
+    let (first, at_first) = node(1, folder.path()).await;
+    let seed = Address::new(at_first.local_addr().to_string()).unwrap();
+    first.bootstrap(Role::Voter, LIVENESS).await.unwrap();
+    let (second, at_second) = node(2, folder.path()).await;
+    second.join(std::slice::from_ref(&seed), Role::Voter, LIVENESS).await.unwrap();
+    let (third, at_third) = node(3, folder.path()).await;
+    third.join(&[seed], Role::Voter, LIVENESS).await.unwrap();
+    for node in [&first, &second, &third] {
+        until(node, "all are active", |cluster| cluster.active().count() == 3).await;
+        until(node, "all vote", |cluster| cluster.configuration().voters().len() == 3).await;
+    }
+
+    // Given to a follower or to the leader: it is committed, and told to whoever reads anywhere.
+    let mut reader = outside(at_third.local_addr()).await;
+    let begin = third.view().cluster.revision().get();
+    let mut events = reader.events(pb::EventsRequest { after_revision: begin }).await.unwrap().into_inner();
+    for (server, address) in [(&at_first, "one:1"), (&at_second, "two:2"), (&at_third, "three:3")] {
+        let own = first.view().cluster.member(n(3)).unwrap().addresses[0].to_string();
+        let request = pb::SetAddressesRequest { node: 3, addresses: vec![own, address.into()] };
+        let mut client = outside(server.local_addr()).await;
+        let done = tokio::time::timeout(LIVENESS, client.set_addresses(request)).await.unwrap().unwrap().into_inner();
+        loop {
+            let item = tokio::time::timeout(LIVENESS, events.message()).await.unwrap().unwrap().unwrap().item;
+            let Some(pb::events_response::Item::Event(event)) = item else { panic!("a gap: {item:?}") };
+            if event.revision == done.revision {
+                assert!(event.text.contains(address), "{}", event.text);
+                break;
+            }
+        }
+    }
+
+    // Without one of them the others go on: it left cleanly, so nobody has to be fenced.
+    third.leave().await.unwrap();
+    third.shutdown().await;
+    at_third.shutdown().await;
+    drop(third);
+    until(&second, "n3 has left", |cluster| cluster.life(life(3, 1)).is_some_and(|life| life.phase == Phase::Left))
+        .await;
+    let mut client = outside(at_second.local_addr()).await;
+    let request = pb::SetRoleRequest { node: 2, role: pb::Role::Voter.into() };
+    let again = tokio::time::timeout(LIVENESS, client.set_role(request)).await.unwrap();
+    assert!(again.is_ok(), "{again:?}");
+    let status = client.status(pb::StatusRequest { history_limit: 0 }).await.unwrap().into_inner();
+    assert_eq!(status.committed.unwrap().members.len(), 3);
+    for (node, server) in [(first, at_first), (second, at_second)] {
+        tokio::time::timeout(LIVENESS, node.shutdown()).await.unwrap();
+        tokio::time::timeout(LIVENESS + Duration::from_secs(10), server.shutdown()).await.unwrap();
+    }
+}

@@ -1,0 +1,450 @@
+//! The cluster as another language sees it: through the generated protocol, without our transport.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_membership::detector::Signal;
+use quorate_membership::{
+    Address, BootId, Cause, Cluster, ClusterId, Command, Configuration, Confirmation, Event, Evidence, FenceId,
+    FenceProof, Nonce, Reason, Rejection, Revision, Role, apply, codec,
+};
+use quorate_raft_core::rpc::Payload;
+use quorate_raft_core::transport::JoinRequest;
+use quorate_raft_core::{Fatal, FeedItem, HandOverError, Local, ProposeError, Refusal, Sighting, View};
+use quorate_transport_grpc::{Server, ServerSettings};
+use tonic::{Code, Status};
+
+use crate::fake::*;
+use crate::pb;
+
+fn reason(text: &str) -> Reason {
+    Reason::new(text).unwrap()
+}
+
+fn id(bits: u128) -> bytes::Bytes {
+    bytes::Bytes::copy_from_slice(&bits.to_be_bytes())
+}
+
+fn pb_life(node: u64, incarnation: u64) -> pb::Identity {
+    pb::Identity { node, incarnation }
+}
+
+/// Three nodes; n3 was fenced, n2 is being fenced.
+fn eventful() -> (Cluster, Vec<(Revision, Event)>) {
+    let mut state = Cluster::new();
+    let mut events = Vec::new();
+    let join = |node: u64| Command::Join {
+        node: n(node),
+        role: if node == 3 { Role::Learner } else { Role::Voter },
+        addresses: vec![Address::new(format!("10.0.0.{node}:7400")).unwrap()],
+        disk: disk(node.into(), 1),
+        boot: BootId::new(100 + u128::from(node)),
+        nonce: Nonce::new(200 + u128::from(node)),
+    };
+    let device = Confirmation::Device { by: n(1), attempt: 2, evidence: Evidence::new("read back: off").unwrap() };
+    let (order, target) = (FenceId::new(1), life(3, 1));
+    let requested = Cause::Requested { reason: reason("maintenance") };
+    let commands = [
+        Command::Found { cluster: ClusterId::new(7) },
+        join(1),
+        join(2),
+        join(3),
+        join(4),
+        join(5),
+        Command::Configure { configuration: Configuration::uniform([n(1), n(2), n(4), n(5)], [n(3)]) },
+        Command::Activate { who: life(1, 1) },
+        Command::Activate { who: life(2, 1) },
+        Command::Activate { who: life(3, 1) },
+        Command::OrderFence { target, cause: Cause::Silent { for_ms: 1500 } },
+        Command::StartFence { order, by: n(1), attempt: 1 },
+        Command::FailFence { order, attempt: 1, reason: reason("no power to the device") },
+        Command::StartFence { order, by: n(1), attempt: 2 },
+        Command::ConfirmFence { order, target, confirmation: device },
+        Command::Leave { who: life(5, 1) },
+        Command::OrderFence { target: life(2, 1), cause: requested },
+    ];
+    for (command, revision) in commands.iter().zip(1..) {
+        let revision = Revision::new(revision);
+        let applied = apply(&mut state, revision, command).unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        events.extend(applied.into_iter().map(|event| (revision, event)));
+    }
+    (state, events)
+}
+
+async fn started() -> (Arc<Fake>, Server) {
+    let fake = Fake::new();
+    let server = serve(&fake).await;
+    (fake, server)
+}
+
+#[tokio::test]
+async fn status_tells_what_is_committed_and_what_is_seen_apart() {
+    let (fake, server) = started().await;
+    let (state, _) = eventful();
+    let sighting = Sighting { signal: Signal::Yellow, silence: Duration::from_millis(650) };
+    let local = Local {
+        node: n(1),
+        identity: Some(life(1, 1)),
+        quorate: true,
+        leader: None,
+        term: 12,
+        applied: Revision::new(19),
+        sightings: BTreeMap::from([(n(2), sighting)]),
+        stopped: Some(Fatal::Shutdown),
+    };
+    fake.set(|script| script.view = View { cluster: Arc::new(state.clone()), local });
+    let mut client = outside(server.local_addr()).await;
+    let status = client.status(pb::StatusRequest { history_limit: 0 }).await.unwrap().into_inner();
+    let committed = status.committed.unwrap();
+    assert_eq!(committed.cluster, Some(id(7)));
+    assert_eq!((committed.revision, committed.epoch), (state.revision().get(), state.epoch().get()));
+    assert_eq!(committed.failure_tolerance, state.failure_tolerance().map(|spare| spare as u64));
+    let configuration = committed.configuration.unwrap();
+    assert_eq!(configuration.voters.unwrap().nodes, [1, 2, 4, 5]);
+    assert_eq!((configuration.outgoing, configuration.learners.unwrap().nodes), (None, vec![3]));
+    assert_eq!(committed.members.len(), 5);
+    let third = &committed.members[2];
+    assert_eq!((third.node, third.role()), (3, pb::Role::Learner));
+    assert_eq!(third.addresses, ["10.0.0.3:7400"]);
+    assert_eq!(third.disk, Some(pb::Disk { id: id(3), opened: 1 }));
+    let ended = pb::Life { incarnation: 1, phase: pb::Phase::Fenced.into(), boot: id(103), nonce: id(203), since: 4 };
+    assert_eq!(third.lives, [ended]);
+    let open = pb::FenceOrder {
+        order: 2,
+        target: Some(pb_life(2, 1)),
+        cause: Some(pb::Cause { cause: Some(pb::cause::Cause::Requested("maintenance".into())) }),
+        ordered: 17,
+        attempts: 0,
+        progress: Some(pb::fence_order::Progress::Waiting(pb::Done {})),
+    };
+    assert_eq!(committed.open_orders, [open]);
+    let proof = pb::DeviceProof { by: 1, attempt: 2, evidence: "read back: off".into() };
+    let record = pb::FenceRecord {
+        order: 1,
+        target: Some(pb_life(3, 1)),
+        cause: Some(pb::Cause { cause: Some(pb::cause::Cause::SilentMs(1500)) }),
+        ordered: 11,
+        attempts: 2,
+        confirmed: 15,
+        proof: Some(pb::FenceProof { proof: Some(pb::fence_proof::Proof::Device(proof)) }),
+    };
+    assert_eq!(committed.history, [record]);
+    let sighting = pb::Sighting { node: 2, signal: pb::Signal::Yellow.into(), silence_ns: 650_000_000 };
+    let expected = pb::LocalView {
+        node: 1,
+        identity: Some(pb_life(1, 1)),
+        quorate: true,
+        leader: None,
+        term: 12,
+        applied: 19,
+        sightings: vec![sighting],
+        stopped: Some("this node was shut down".into()),
+    };
+    assert_eq!(status.local, Some(expected));
+
+    let members = client.members(pb::MembersRequest {}).await.unwrap().into_inner();
+    assert_eq!((members.members, members.revision), (committed.members, committed.revision));
+}
+
+#[tokio::test]
+async fn every_command_arrives_as_what_it_says() {
+    let (fake, server) = started().await;
+    let mut client = outside(server.local_addr()).await;
+    let word = || Some(pb::OperatorWord { name: "ada".into(), reason: "cable in my hand".into() });
+    let target = || Some(pb_life(3, 2));
+    let all = [
+        client.leave(pb::LeaveRequest { who: Some(pb_life(2, 1)) }).await,
+        client.set_role(pb::SetRoleRequest { node: 2, role: pb::Role::Witness.into() }).await,
+        client.set_addresses(pb::SetAddressesRequest { node: 2, addresses: vec!["a:1".into(), "b:2".into()] }).await,
+        client.remove(pb::RemoveRequest { node: 3 }).await,
+        client.order_fence(pb::OrderFenceRequest { target: target(), reason: "smoke".into() }).await,
+        client.confirm_fence(pb::ConfirmFenceRequest { order: 9, target: target(), word: word() }).await,
+        client.vouch(pb::VouchRequest { target: target(), word: word() }).await,
+    ];
+    // The fake never applies anything; `nodes.rs` does.
+    assert!(all.iter().all(|answer| answer.as_ref().is_err_and(|status| status.code() == Code::Unknown)));
+    let (name, why) = (reason("ada"), reason("cable in my hand"));
+    let expected = [
+        Command::Leave { who: life(2, 1) },
+        Command::SetRole { node: n(2), role: Role::Witness },
+        Command::SetAddresses {
+            node: n(2),
+            addresses: vec![Address::new("a:1").unwrap(), Address::new("b:2").unwrap()],
+        },
+        Command::Remove { node: n(3) },
+        Command::OrderFence { target: life(3, 2), cause: Cause::Requested { reason: reason("smoke") } },
+        Command::ConfirmFence {
+            order: FenceId::new(9),
+            target: life(3, 2),
+            confirmation: Confirmation::Operator { name: name.clone(), reason: why.clone() },
+        },
+        Command::Vouch { target: life(3, 2), name, reason: why },
+    ];
+    assert_eq!(fake.calls(), expected.map(Call::Command));
+}
+
+#[tokio::test]
+async fn a_command_that_says_too_little_is_refused_with_the_reason_and_never_seen() {
+    let (fake, server) = started().await;
+    let mut client = outside(server.local_addr()).await;
+    let target = || Some(pb_life(3, 2));
+    let blank = Some(pb::OperatorWord { name: " ".into(), reason: "because".into() });
+    let cases = [
+        (client.leave(pb::LeaveRequest { who: None }).await, "the life is missing"),
+        (client.set_role(pb::SetRoleRequest { node: 2, role: 0 }).await, "the role is missing"),
+        (client.set_role(pb::SetRoleRequest { node: 2, role: 77 }).await, "the role is missing"),
+        (
+            client.set_addresses(pb::SetAddressesRequest { node: 2, addresses: vec!["".into()] }).await,
+            "an address is empty",
+        ),
+        (client.order_fence(pb::OrderFenceRequest { target: target(), reason: "".into() }).await, "is empty"),
+        (
+            client.confirm_fence(pb::ConfirmFenceRequest { order: 9, target: target(), word: None }).await,
+            "operator's word",
+        ),
+        (client.vouch(pb::VouchRequest { target: target(), word: blank }).await, "operator's name"),
+    ];
+    for (answer, expected) in cases {
+        let status = answer.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+        assert!(status.message().contains(expected), "{status}");
+    }
+    assert_eq!(fake.calls(), []);
+}
+
+/// The failure in the details of a status.
+fn failure(status: &Status) -> pb::Failure {
+    #[derive(Clone, PartialEq, prost::Message)]
+    struct Rich {
+        #[prost(int32, tag = "1")]
+        code: i32,
+        #[prost(message, repeated, tag = "3")]
+        details: Vec<Any>,
+    }
+    #[derive(Clone, PartialEq, prost::Message)]
+    struct Any {
+        #[prost(string, tag = "1")]
+        type_url: String,
+        #[prost(bytes = "vec", tag = "2")]
+        value: Vec<u8>,
+    }
+    let rich: Rich = prost::Message::decode(status.details()).unwrap();
+    assert_eq!(rich.code, status.code() as i32);
+    assert_eq!(rich.details[0].type_url, "type.googleapis.com/quorate.v1.Failure");
+    prost::Message::decode(rich.details[0].value.as_slice()).unwrap()
+}
+
+#[tokio::test]
+async fn a_failed_command_says_in_its_details_what_it_did_and_did_not_do() {
+    use pb::failure::Kind;
+    let (fake, server) = started().await;
+    let mut client = outside(server.local_addr()).await;
+    let reason = || "n1 lost leadership".to_owned();
+    let cases = [
+        (ProposeError::NoLeader { waited: Duration::from_secs(10) }, Code::Unavailable, Kind::NoLeaderMs(10_000)),
+        (
+            ProposeError::OutcomeUnknown { reason: reason() },
+            Code::Unknown,
+            Kind::OutcomeUnknown(pb::OutcomeUnknown { reason: reason() }),
+        ),
+        (
+            ProposeError::Encoding(codec::CodecError::TooLarge(9)),
+            Code::InvalidArgument,
+            Kind::Encoding(codec::CodecError::TooLarge(9).to_string()),
+        ),
+        (ProposeError::Stopped(Fatal::Shutdown), Code::Unavailable, Kind::Stopped("this node was shut down".into())),
+    ];
+    for (error, code, kind) in cases {
+        fake.set(|script| script.command = error.clone());
+        let status = client.remove(pb::RemoveRequest { node: 3 }).await.unwrap_err();
+        assert_eq!((status.code(), status.message()), (code, error.to_string().as_str()));
+        let failure = failure(&status);
+        assert_eq!((failure.kind, failure.message), (Some(kind), error.to_string()));
+    }
+    fake.set(|script| script.command = ProposeError::Rejected(Rejection::StillLives(life(3, 1))));
+    let status = client.remove(pb::RemoveRequest { node: 3 }).await.unwrap_err();
+    let Some(Kind::Rejected(rejection)) = failure(&status).kind else { panic!("{status}") };
+    assert_eq!(
+        (rejection.code.as_str(), rejection.kind),
+        ("still_lives", Some(pb::rejection::Kind::StillLives(pb_life(3, 1))))
+    );
+    fake.set(|script| script.command = ProposeError::Refused(Refusal::NotReady));
+    let status = client.remove(pb::RemoveRequest { node: 3 }).await.unwrap_err();
+    let Some(Kind::Refused(refusal)) = failure(&status).kind else { panic!("{status}") };
+    assert_eq!(refusal.code, "not_ready");
+}
+
+#[tokio::test]
+async fn leadership_is_handed_over_or_it_is_said_why_not() {
+    use pb::failure::Kind;
+    let (fake, server) = started().await;
+    let mut client = outside(server.local_addr()).await;
+    assert_eq!(client.hand_over(pb::HandOverRequest { to: Some(3) }).await.unwrap().into_inner().leader, 3);
+    assert!(client.hand_over(pb::HandOverRequest { to: None }).await.is_ok());
+    assert_eq!(fake.calls(), [Call::HandOver(Some(n(3))), Call::HandOver(None)]);
+    let cases = [
+        (
+            HandOverError::NotLeader { leader: Some(n(1)) },
+            Code::FailedPrecondition,
+            Kind::NotLeader(pb::NotLeader { leader: Some(1) }),
+        ),
+        (HandOverError::NotAVoter(n(4)), Code::FailedPrecondition, Kind::NotAVoter(4)),
+        (HandOverError::Nobody, Code::FailedPrecondition, Kind::Nobody(pb::Done {})),
+        (
+            HandOverError::TimedOut { waited: Duration::from_secs(2) },
+            Code::DeadlineExceeded,
+            Kind::HandOverTimedOutMs(2000),
+        ),
+        (HandOverError::Stopped(Fatal::Shutdown), Code::Unavailable, Kind::Stopped("this node was shut down".into())),
+    ];
+    for (error, code, kind) in cases {
+        fake.set(|script| script.hand_over = Err(error));
+        let status = client.hand_over(pb::HandOverRequest { to: None }).await.unwrap_err();
+        assert_eq!((status.code(), failure(&status).kind), (code, Some(kind)));
+    }
+}
+
+#[tokio::test]
+async fn any_language_can_let_a_node_join() {
+    let (fake, server) = started().await;
+    let mut client = outside(server.local_addr()).await;
+    let request = pb::JoinRequest {
+        cluster: None,
+        timing: 5,
+        node: 4,
+        role: pb::Role::Witness.into(),
+        addresses: vec!["10.0.0.4:7400".into(), "four.example:7400".into()],
+        disk: Some(pb::Disk { id: id(44), opened: 3 }),
+        boot: id(45),
+        nonce: id(46),
+    };
+    let answer = client.join(request).await.unwrap().into_inner();
+    let expected = pb::JoinResponse { cluster: id(u128::MAX - 7), who: Some(pb_life(4, 2)), revision: 77 };
+    assert_eq!(answer, expected);
+    let command = Payload::new(codec::encode(&join_command()).unwrap());
+    assert_eq!(fake.calls(), [Call::Join(JoinRequest { cluster: None, command, timing: 5 })]);
+}
+
+#[tokio::test]
+async fn events_come_in_order_with_all_their_fields_and_a_gap_brings_the_state() {
+    use pb::event::Kind;
+    use pb::events_response::Item;
+    let (fake, server) = started().await;
+    let (state, mut told) = eventful();
+    let r = Revision::new;
+    told.push((r(20), Event::Superseded { who: life(4, 1) }));
+    told.push((r(21), Event::RoleChanged { node: n(4), role: Role::Witness }));
+    told.push((r(22), Event::Readdressed { node: n(4), addresses: vec![Address::new("x:1").unwrap()] }));
+    told.push((r(23), Event::Removed { node: n(4) }));
+    let joint = Configuration::joint([n(1), n(2)], [n(1), n(3)], [n(4)]);
+    told.push((r(24), Event::Configured { configuration: joint }));
+    let proof = FenceProof::Operator { name: reason("ada"), reason: reason("cable in my hand") };
+    told.push((r(25), Event::Fenced { order: FenceId::new(2), who: life(2, 1), proof, token: r(25) }));
+    let cause = Cause::Returned { as_life: life(2, 2) };
+    told.push((r(26), Event::FenceOrdered { order: FenceId::new(3), target: life(2, 1), cause }));
+    let gap = FeedItem::Gap { state: Arc::new(state.clone()) };
+    let items = told.iter().map(|(revision, event)| FeedItem::Event { revision: *revision, event: event.clone() });
+    let feed = items.chain([gap]).collect();
+    fake.set(|script| script.feed = feed);
+    let mut client = outside(server.local_addr()).await;
+    let mut events = client.events(pb::EventsRequest { after_revision: 3 }).await.unwrap().into_inner();
+    let mut kinds = Vec::new();
+    for (revision, event) in &told {
+        let Some(Item::Event(got)) = events.message().await.unwrap().unwrap().item else { panic!("no event") };
+        assert_eq!((got.revision, got.text), (revision.get(), event.to_string()));
+        kinds.push(got.kind.unwrap_or_else(|| panic!("{event} has no message")));
+    }
+    let Some(Item::Gap(pb::Gap { state: Some(picture) })) = events.message().await.unwrap().unwrap().item else {
+        panic!("no gap")
+    };
+    assert_eq!((picture.revision, picture.members.len()), (state.revision().get(), 5));
+    assert_eq!(fake.calls(), [Call::Events(r(3))]);
+
+    let set = |nodes: &[u64]| Some(pb::NodeSet { nodes: nodes.to_vec() });
+    let operator = pb::OperatorWord { name: "ada".into(), reason: "cable in my hand".into() };
+    let proved = |proof| Some(pb::FenceProof { proof: Some(proof) });
+    let device = pb::DeviceProof { by: 1, attempt: 2, evidence: "read back: off".into() };
+    let caused = |cause| Some(pb::Cause { cause: Some(cause) });
+    let (third, second) = (Some(pb_life(3, 1)), Some(pb_life(2, 1)));
+    let expected = [
+        Kind::Founded(id(7)),
+        Kind::Joined(pb::Joined {
+            who: third,
+            role: pb::Role::Learner.into(),
+            addresses: vec!["10.0.0.3:7400".into()],
+            disk: Some(pb::Disk { id: id(3), opened: 1 }),
+            boot: id(103),
+            nonce: id(203),
+        }),
+        Kind::Configured(pb::Configuration { voters: set(&[1, 2, 4, 5]), outgoing: None, learners: set(&[3]) }),
+        Kind::Activated(pb_life(3, 1)),
+        Kind::FenceOrdered(pb::FenceOrdered {
+            order: 1,
+            target: third,
+            cause: caused(pb::cause::Cause::SilentMs(1500)),
+        }),
+        Kind::FenceStarted(pb::FenceStarted { order: 1, target: third, by: 1, attempt: 2 }),
+        Kind::FenceFailed(pb::FenceFailed {
+            order: 1,
+            target: third,
+            attempt: 1,
+            reason: "no power to the device".into(),
+        }),
+        Kind::Fenced(pb::Fenced {
+            order: 1,
+            who: third,
+            proof: proved(pb::fence_proof::Proof::Device(device)),
+            token: 15,
+        }),
+        Kind::Left(pb::Left { who: Some(pb_life(5, 1)), token: 16 }),
+        Kind::Superseded(pb_life(4, 1)),
+        Kind::RoleChanged(pb::RoleChanged { node: 4, role: pb::Role::Witness.into() }),
+        Kind::Readdressed(pb::Readdressed { node: 4, addresses: vec!["x:1".into()] }),
+        Kind::Removed(4),
+        Kind::Configured(pb::Configuration { voters: set(&[1, 3]), outgoing: set(&[1, 2]), learners: set(&[4]) }),
+        Kind::Fenced(pb::Fenced {
+            order: 2,
+            who: second,
+            proof: proved(pb::fence_proof::Proof::Operator(operator)),
+            token: 25,
+        }),
+        Kind::FenceOrdered(pb::FenceOrdered {
+            order: 3,
+            target: second,
+            cause: caused(pb::cause::Cause::ReturnedAs(pb_life(2, 2))),
+        }),
+    ];
+    for kind in expected {
+        assert!(kinds.contains(&kind), "{kind:?} is not among {kinds:#?}");
+    }
+}
+
+#[tokio::test]
+async fn shutting_down_ends_the_readers_and_waits_for_calls() {
+    let (fake, server) = started().await;
+    fake.set(|script| {
+        script.feed = vec![FeedItem::Event { revision: Revision::new(1), event: Event::Removed { node: n(4) } }]
+    });
+    let mut client = outside(server.local_addr()).await;
+    let mut events = client.events(pb::EventsRequest { after_revision: 0 }).await.unwrap().into_inner();
+    assert!(events.message().await.unwrap().is_some());
+    let address = server.local_addr();
+    server.shutdown().await;
+    assert_eq!(events.message().await.unwrap(), None);
+    assert!(tokio::net::TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test]
+async fn shutting_down_does_not_wait_for_ever() {
+    let fake = Fake::new();
+    fake.set(|script| script.hang = true);
+    let settings = ServerSettings { shutdown_grace: Duration::from_millis(200), ..ServerSettings::default() };
+    let server = serve_with(&fake, settings);
+    let (transport, to) = (patient(), peer(server.local_addr()));
+    let call = tokio::spawn(async move { vote(&transport, &to).await });
+    fake.until(|calls| calls.len() == 1).await;
+    tokio::time::timeout(LIVENESS, server.shutdown()).await.expect("it ends");
+    assert!(call.await.unwrap().is_err());
+    fake.until(|calls| calls.contains(&Call::GivenUp)).await;
+}
