@@ -59,7 +59,7 @@ pub use quorate_membership::{
     Evidence, FenceId, FenceOrder, FenceProof, FenceRecord, Fences, Identity, Incarnation, Life, Member, NodeId, Nonce,
     ParseIdError, Phase, Progress, Reason, Rejection, Revision, Role, TextError, detector::Signal, duties, majority,
 };
-pub use quorate_raft_core::{Config, FenceRequest, Fencer, Local, Outcome, Sighting, View};
+pub use quorate_raft_core::{Config, FenceRequest, Fencer, Local, Outcome, Returned, Sighting, View};
 
 /// Clusters in one process and a network in memory, for tests of programs that embed quorate.
 #[cfg(feature = "testing")]

@@ -21,7 +21,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::fencing::Fences;
-use crate::id::{BootId, ClusterId, DiskId, Epoch, Identity, Incarnation, Nonce, NodeId, Revision};
+use crate::id::{BootId, ClusterId, DiskId, Epoch, Identity, Incarnation, NodeId, Nonce, Revision};
 use crate::quorum::Configuration;
 use crate::text::Address;
 
@@ -118,6 +118,8 @@ pub struct Life {
     pub nonce: Nonce,
     /// The entry that began it.
     pub since: Revision,
+    /// Where it can be reached, or could: a former life on another machine is not where its successor is.
+    pub addresses: Vec<Address>,
 }
 
 /// A disk as a node shows it: which, and how often its data folder has been opened.

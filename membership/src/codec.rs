@@ -89,7 +89,9 @@ pub enum CodecError {
         computed: u32,
     },
     /// Written by a newer quorate in a format or at a feature level that this one does not know.
-    #[error("the record has format {format}, feature level {level}; this build knows up to {FORMAT} and {FEATURE_LEVEL}; upgrade this node")]
+    #[error(
+        "the record has format {format}, feature level {level}; this build knows up to {FORMAT} and {FEATURE_LEVEL}; upgrade this node"
+    )]
     Newer {
         /// The format byte.
         format: u8,
@@ -115,7 +117,8 @@ pub enum CodecError {
     TooLarge(usize),
 }
 
-const fn config() -> bincode::config::Configuration<bincode::config::LittleEndian, bincode::config::Fixint, bincode::config::Limit<LIMIT>>
+const fn config()
+-> bincode::config::Configuration<bincode::config::LittleEndian, bincode::config::Fixint, bincode::config::Limit<LIMIT>>
 {
     bincode::config::legacy().with_limit::<LIMIT>()
 }
@@ -130,7 +133,8 @@ fn checksum(header: &[u8], payload: &[u8]) -> u32 {
 /// [`CodecError::TooLarge`] above [`LIMIT`]; [`CodecError::Payload`] if the type cannot be written.
 pub fn encode<T: Record>(record: &T) -> Result<Vec<u8>, CodecError> {
     let mut bytes = vec![0; HEADER];
-    bincode::serde::encode_into_std_write(record, &mut bytes, config()).map_err(|e| CodecError::Payload(e.to_string()))?;
+    bincode::serde::encode_into_std_write(record, &mut bytes, config())
+        .map_err(|e| CodecError::Payload(e.to_string()))?;
     let length = bytes.len() - HEADER;
     let announced = u32::try_from(length).ok().filter(|_| length <= LIMIT).ok_or(CodecError::TooLarge(length))?;
     bytes[..4].copy_from_slice(&MAGIC);
@@ -174,7 +178,7 @@ pub fn inspect(bytes: &[u8]) -> Result<(), CodecError> {
 ///
 /// # Errors
 /// Each way in which bytes can be wrong is a [`CodecError`] of its own. No input makes it panic, or allocate more than
-/// a small multiple of its own length.
+/// [`LIMIT`] bytes at a time, however little of it there is.
 pub fn decode<T: Record>(bytes: &[u8]) -> Result<T, CodecError> {
     inspect(bytes)?;
     let (format, level) = (bytes[4], bytes[5]);
@@ -187,7 +191,8 @@ pub fn decode<T: Record>(bytes: &[u8]) -> Result<T, CodecError> {
         return Err(CodecError::WrongKind { got: kind, want: T::KIND });
     }
     let payload = &bytes[HEADER..];
-    let (record, used) = bincode::serde::decode_from_slice(payload, config()).map_err(|e| CodecError::Payload(e.to_string()))?;
+    let (record, used) =
+        bincode::serde::decode_from_slice(payload, config()).map_err(|e| CodecError::Payload(e.to_string()))?;
     if used != payload.len() {
         return Err(CodecError::Payload(format!("{used} of {} bytes used", payload.len())));
     }

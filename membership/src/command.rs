@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Disk, Role};
 use crate::fencing::{Cause, Confirmation};
-use crate::id::{BootId, ClusterId, FenceId, Identity, Nonce, NodeId};
+use crate::id::{BootId, ClusterId, FenceId, Identity, NodeId, Nonce};
 use crate::quorum::Configuration;
 use crate::text::{Address, Reason};
 

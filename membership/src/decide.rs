@@ -15,7 +15,7 @@ use crate::cluster::{Cluster, Disk, Life, MAX_ADDRESSES, MAX_NODES, Phase, Role}
 use crate::command::Command;
 use crate::event::Event;
 use crate::fencing::{Cause, Confirmation, FenceOrder, FenceProof, Progress};
-use crate::id::{BootId, FenceId, Identity, Incarnation, Nonce, NodeId, Revision};
+use crate::id::{BootId, FenceId, Identity, Incarnation, NodeId, Nonce, Revision};
 use crate::quorum::Configuration;
 use crate::rejection::Rejection;
 use crate::text::{Address, Reason};
@@ -158,7 +158,7 @@ fn start_fence(state: &Cluster, order: FenceId, by: NodeId, attempt: u32) -> Res
     if !state.members.contains_key(&by) {
         return Err(unknown(state, by));
     }
-    if attempt != open.attempts.saturating_add(1) {
+    if open.attempts.checked_add(1) != Some(attempt) {
         return Err(Rejection::Attempt { order, at: open.attempts, got: attempt });
     }
     Ok(vec![Event::FenceStarted { order, target: open.target, by, attempt }])
@@ -295,9 +295,10 @@ fn remove(state: &Cluster, node: NodeId) -> Result<Vec<Event>, Rejection> {
 }
 
 fn known_life(state: &Cluster, who: Identity) -> Result<&Life, Rejection> {
-    state.life(who).ok_or_else(|| match state.members.contains_key(&who.node) {
-        true => Rejection::UnknownLife(who),
-        false => unknown(state, who.node),
+    state.life(who).ok_or_else(|| match state.newest(who.node) {
+        Some(newest) if newest > who => Rejection::Replaced { who, newest },
+        Some(_) => Rejection::UnknownLife(who),
+        None => unknown(state, who.node),
     })
 }
 

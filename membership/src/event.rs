@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Disk, Role};
 use crate::fencing::{Cause, FenceProof};
-use crate::id::{BootId, ClusterId, FenceId, Identity, Nonce, NodeId, Revision};
+use crate::id::{BootId, ClusterId, FenceId, Identity, NodeId, Nonce, Revision};
 use crate::quorum::Configuration;
 use crate::text::{Address, Reason};
 
@@ -128,9 +128,9 @@ impl Event {
             | Self::Fenced { who, .. }
             | Self::Left { who, .. }
             | Self::Superseded { who } => Some(*who),
-            Self::FenceOrdered { target, .. } | Self::FenceStarted { target, .. } | Self::FenceFailed { target, .. } => {
-                Some(*target)
-            }
+            Self::FenceOrdered { target, .. }
+            | Self::FenceStarted { target, .. }
+            | Self::FenceFailed { target, .. } => Some(*target),
             Self::Founded { .. }
             | Self::RoleChanged { .. }
             | Self::Readdressed { .. }

@@ -24,7 +24,8 @@ pub fn evolve(state: &mut Cluster, revision: Revision, event: &Event) {
             let member = state.members.entry(who.node).or_insert_with(fresh);
             member.addresses.clone_from(addresses);
             member.disk = *disk;
-            let life = Life { phase: Phase::Joining, boot: *boot, nonce: *nonce, since: revision };
+            let (phase, addresses) = (Phase::Joining, addresses.clone());
+            let life = Life { phase, boot: *boot, nonce: *nonce, since: revision, addresses };
             member.lives.insert(who.incarnation, life);
             forget_ended(state, who.node);
             true
@@ -74,6 +75,9 @@ pub fn evolve(state: &mut Cluster, revision: Revision, event: &Event) {
         Event::Readdressed { node, addresses } => {
             if let Some(member) = state.members.get_mut(node) {
                 member.addresses.clone_from(addresses);
+                if let Some(mut newest) = member.lives.last_entry() {
+                    newest.get_mut().addresses.clone_from(addresses);
+                }
             }
             true
         }

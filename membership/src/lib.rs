@@ -48,9 +48,7 @@ pub use duty::{Duty, duties};
 pub use event::Event;
 pub use evolve::{apply, evolve};
 pub use fencing::{Cause, Confirmation, FenceOrder, FenceProof, FenceRecord, Fences, Progress};
-pub use id::{
-    BootId, ClusterId, DiskId, Epoch, FenceId, Identity, Incarnation, NodeId, Nonce, ParseIdError, Revision,
-};
+pub use id::{BootId, ClusterId, DiskId, Epoch, FenceId, Identity, Incarnation, NodeId, Nonce, ParseIdError, Revision};
 pub use quorum::{Configuration, majority};
 pub use rejection::Rejection;
 pub use text::{Address, Evidence, Reason, TextError};

@@ -23,7 +23,9 @@ pub enum Rejection {
     #[error("{0} was removed from this cluster and its number is not given again; add the node under a new number")]
     RetiredNode(NodeId),
     /// The node is known with another disk: it was wiped, or the number was given twice.
-    #[error("{node} is known with disk {known}, not {got}: a wiped disk is a new node; remove {node} and add this one under a new number")]
+    #[error(
+        "{node} is known with disk {known}, not {got}: a wiped disk is a new node; remove {node} and add this one under a new number"
+    )]
     OtherDisk {
         /// The node.
         node: NodeId,
@@ -59,8 +61,8 @@ pub enum Rejection {
     /// A text is blank or too long.
     #[error("{0}")]
     Text(TextError),
-    /// No such life, or one that ended so long ago that it was forgotten.
-    #[error("no life {0} is known; it never was, or it is over and a newer one has ended since")]
+    /// No such life.
+    #[error("no life {0} is known")]
     UnknownLife(Identity),
     /// The life is not in the phase that this needs.
     #[error("{who} is {phase}")]
@@ -70,8 +72,8 @@ pub enum Rejection {
         /// Where it stands.
         phase: Phase,
     },
-    /// A newer life of the same node exists.
-    #[error("{who} was replaced by {newest}")]
+    /// The life is over and forgotten, or was dropped before it worked: a newer one of its node exists.
+    #[error("{who} is over and was replaced by {newest}")]
     Replaced {
         /// The life.
         who: Identity,
@@ -79,7 +81,9 @@ pub enum Rejection {
         newest: Identity,
     },
     /// A former life of the node has not been proved to have ended.
-    #[error("{who} may not work before {former} is proved to have ended: fence it, or confirm by an operator that it is off")]
+    #[error(
+        "{who} may not work before {former} is proved to have ended: fence it, or confirm by an operator that it is off"
+    )]
     FormerLife {
         /// The life that waits.
         who: Identity,
@@ -90,7 +94,9 @@ pub enum Rejection {
     #[error("{0} has not been taken into the configuration that its role needs")]
     NotConfigured(NodeId),
     /// What would be left could not decide anything.
-    #[error("without {without} only {standing} of {voters} voters would stand, fewer than a majority; bring another voter back first")]
+    #[error(
+        "without {without} only {standing} of {voters} voters would stand, fewer than a majority; bring another voter back first"
+    )]
     Majority {
         /// The node that would be missing.
         without: NodeId,

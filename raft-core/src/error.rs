@@ -11,7 +11,9 @@ use quorate_membership::{ClusterId, Disk, NodeId, Rejection};
 #[non_exhaustive]
 pub enum Refusal {
     /// The caller belongs to another cluster.
-    #[error("the caller belongs to cluster {theirs}, this node to {ours}; correct the address, or wipe the data folder that came from elsewhere")]
+    #[error(
+        "the caller belongs to cluster {theirs}, this node to {ours}; correct the address, or wipe the data folder that came from elsewhere"
+    )]
     OtherCluster {
         /// This node's cluster.
         ours: ClusterId,
@@ -19,7 +21,9 @@ pub enum Refusal {
         theirs: ClusterId,
     },
     /// The caller meant another node.
-    #[error("the call was meant for {meant}, this is {here}; the addresses of the two are mixed up: set the address of {meant}")]
+    #[error(
+        "the call was meant for {meant}, this is {here}; the addresses of the two are mixed up: set the address of {meant}"
+    )]
     OtherNode {
         /// Whom the caller meant.
         meant: NodeId,
@@ -50,13 +54,17 @@ pub enum Refusal {
         got: Disk,
     },
     /// Two processes call under this number with equal disks: copies of one folder, both running.
-    #[error("two processes call as {0} from copies of one disk; stop one of them, wipe its folder, and add it under a new number")]
+    #[error(
+        "two processes call as {0} from copies of one disk; stop one of them, wipe its folder, and add it under a new number"
+    )]
     TwoProcesses(NodeId),
     /// The caller runs with other timing, which would break the leader lease that both rely on.
     #[error("the caller's timing profile differs from this node's; give every node of a cluster the same one")]
     OtherTiming,
     /// A voter gives no vote so soon after its start.
-    #[error("no vote before {remaining:?} have passed since this node started: the promise it gave before its restart may still hold")]
+    #[error(
+        "no vote before {remaining:?} have passed since this node started: the promise it gave before its restart may still hold"
+    )]
     Embargo {
         /// How much longer.
         remaining: Duration,
@@ -102,7 +110,9 @@ pub enum TransportError {
 pub enum Fatal {
     /// Storage failed. What was acknowledged before is durable; the state of what was under way is unknown, and is
     /// found out by the next start. A failed fsync is never retried: the kernel may have dropped the pages.
-    #[error("storage failed, and this node has stopped so as not to acknowledge what is not durable: {0}; check the disk, then start the node again")]
+    #[error(
+        "storage failed, and this node has stopped so as not to acknowledge what is not durable: {0}; check the disk, then start the node again"
+    )]
     Storage(String),
     /// An entry that this build cannot read. It was not skipped.
     #[error("an entry of the log cannot be applied: {0}")]

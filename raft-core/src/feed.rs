@@ -113,7 +113,8 @@ impl Feed {
             return (vec![FeedItem::Gap { state }], at.max(history.complete_after));
         }
         let from = history.events.partition_point(|(at, _)| *at <= after);
-        let item = |(revision, event): &(Revision, Event)| FeedItem::Event { revision: *revision, event: event.clone() };
+        let item =
+            |(revision, event): &(Revision, Event)| FeedItem::Event { revision: *revision, event: event.clone() };
         let items = history.events.range(from..).map(item).collect();
         let last = history.events.back().map_or(after, |(at, _)| (*at).max(after));
         (items, last)
@@ -128,8 +129,13 @@ impl Feed {
             ready: VecDeque<FeedItem>,
             open: bool,
         }
-        let reader =
-            Reader { grew: self.grew.subscribe(), feed: self.clone(), at: revision, ready: VecDeque::new(), open: true };
+        let reader = Reader {
+            grew: self.grew.subscribe(),
+            feed: self.clone(),
+            at: revision,
+            ready: VecDeque::new(),
+            open: true,
+        };
         Box::pin(futures_util::stream::unfold(reader, |mut reader| async move {
             loop {
                 if let Some(item) = reader.ready.pop_front() {

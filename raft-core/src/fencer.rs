@@ -29,10 +29,11 @@ pub struct FenceRequest {
     pub target: Identity,
     /// Which boot of the machine that life ran in.
     pub boot: BootId,
-    /// Where the node can be reached, or could.
+    /// Where that life can be reached, or could.
     pub addresses: Vec<Address>,
-    /// If the node has come back already: as which life, in which boot. Neither proves that the target has ended.
-    pub returned: Option<(Identity, BootId)>,
+    /// If the node has come back already. It proves nothing: a cloned disk comes back too, on another machine, and to
+    /// end that one says nothing of the target. Fence the machine that the *target* ran on, or both.
+    pub returned: Option<Returned>,
     /// Why.
     pub cause: Cause,
     /// Which node carries it out: the one that this runs on.
@@ -41,6 +42,17 @@ pub struct FenceRequest {
     pub attempt: u32,
     /// How long the call may take.
     pub deadline: Duration,
+}
+
+/// A later life of the target's node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Returned {
+    /// Which.
+    pub who: Identity,
+    /// In which boot.
+    pub boot: BootId,
+    /// Where it can be reached.
+    pub addresses: Vec<Address>,
 }
 
 /// Ends a life, verifiably. Implemented by the consumer, for a struct or as a closure:

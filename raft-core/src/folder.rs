@@ -53,8 +53,9 @@ impl Folder {
         }
         let file = path.join("node");
         let mut owner = match std::fs::read(&file) {
-            Ok(bytes) => decode::<Owner>(&bytes)
-                .map_err(|e| StartError::Damaged { path: file.clone(), why: e.to_string() })?,
+            Ok(bytes) => {
+                decode::<Owner>(&bytes).map_err(|e| StartError::Damaged { path: file.clone(), why: e.to_string() })?
+            }
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 let log = path.join("log.redb");
                 if log.exists() {

@@ -105,10 +105,13 @@ mod tests {
             boot: BootId::default(),
             nonce: Nonce::new(nonce),
         };
-        let commands =
-            [Command::Found { cluster: ClusterId::new(5) }, join(1, 1, 10), join(3, 3, 40), join(4, 4, 50), Command::Remove {
-                node: NodeId::new(4),
-            }];
+        let commands = [
+            Command::Found { cluster: ClusterId::new(5) },
+            join(1, 1, 10),
+            join(3, 3, 40),
+            join(4, 4, 50),
+            Command::Remove { node: NodeId::new(4) },
+        ];
         for (at, command) in commands.iter().enumerate() {
             apply(&mut state, Revision::new(at as u64 + 1), command).unwrap();
         }

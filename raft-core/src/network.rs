@@ -26,7 +26,8 @@ use crate::rpc::{Caller, InstallSnapshot, Transfer, VoteAnswer, VoteRequest};
 use crate::transport::{Peer, Transport};
 use crate::types::{
     OrAppend, OrAppended, OrSnapshot, OrStreamResult, OrTransfer, OrVote, OrVoteRequest, OrVoteResponse, Types,
-    append_from, appended_to, log_id_from, log_id_to, snapshot_meta_from, stream_to, transferred_to, vote_from, vote_to,
+    append_from, appended_to, log_id_from, log_id_to, snapshot_meta_from, stream_to, transferred_to, vote_from,
+    vote_to,
 };
 
 /// When each other node was last heard.
@@ -67,7 +68,8 @@ impl Wire {
 
     /// The peer and the caller for a call to `to`.
     pub(crate) fn address(&self, to: NodeId) -> Result<(Peer, Caller), TransportError> {
-        let cluster = self.cluster().ok_or_else(|| TransportError::Unreachable("this node has no cluster yet".into()))?;
+        let cluster =
+            self.cluster().ok_or_else(|| TransportError::Unreachable("this node has no cluster yet".into()))?;
         let state = self.feed.state();
         let addresses = state.member(to).map(|member| member.addresses.clone()).unwrap_or_default();
         if addresses.is_empty() {
@@ -107,12 +109,9 @@ impl Link {
     fn failed(&self, action: RPCTypes, error: TransportError) -> RPCError<Types> {
         match error {
             TransportError::Unreachable(why) => RPCError::Unreachable(Unreachable::from_string(why)),
-            TransportError::Timeout(timeout) => RPCError::Timeout(Timeout {
-                action,
-                id: self.wire.node.get(),
-                target: self.to.get(),
-                timeout,
-            }),
+            TransportError::Timeout(timeout) => {
+                RPCError::Timeout(Timeout { action, id: self.wire.node.get(), target: self.to.get(), timeout })
+            }
             TransportError::Broken(why) => RPCError::Network(NetworkError::from_string(why)),
             // Refused again and again at full speed would help nobody: `Unreachable` backs off.
             TransportError::Refused(refusal) => {
@@ -122,7 +121,11 @@ impl Link {
         }
     }
 
-    async fn call<T, F>(&self, action: RPCTypes, call: impl FnOnce(&dyn Transport, Peer, Caller) -> F) -> Result<T, RPCError<Types>>
+    async fn call<T, F>(
+        &self,
+        action: RPCTypes,
+        call: impl FnOnce(&dyn Transport, Peer, Caller) -> F,
+    ) -> Result<T, RPCError<Types>>
     where
         F: Future<Output = Result<T, TransportError>>,
     {

@@ -152,8 +152,22 @@ impl Node {
         let (folder, gate) = (Mutex::new(Some(folder)), Gate::default());
         let (identity, shut) = (OnceLock::new(), OnceLock::new());
         let inner = Arc::new(Inner {
-            node, session, addresses, config, raft, machine, store, feed, wire, gate, fencer, view, embargo_ends,
-            folder, identity, shut,
+            node,
+            session,
+            addresses,
+            config,
+            raft,
+            machine,
+            store,
+            feed,
+            wire,
+            gate,
+            fencer,
+            view,
+            embargo_ends,
+            folder,
+            identity,
+            shut,
         });
         let stop = watch::Sender::new(false);
         tokio::spawn(monitor::run(inner.clone(), stop.subscribe()));
@@ -260,7 +274,8 @@ impl Node {
             };
             match said {
                 Ok(_) => break,
-                Err(ProposeError::OutcomeUnknown { .. } | ProposeError::NoLeader { .. }) if Instant::now() < give_up => {}
+                Err(ProposeError::OutcomeUnknown { .. } | ProposeError::NoLeader { .. })
+                    if Instant::now() < give_up => {}
                 Err(ProposeError::NoLeader { .. }) => return Err(ProposeError::NoLeader { waited: patience }.into()),
                 Err(error) => return Err(error.into()),
             }

@@ -20,14 +20,14 @@ use openraft::raft::Precondition;
 use quorate_membership::detector::{Moment, Signal};
 use quorate_membership::{
     Cause, Cluster, Command, Confirmation, Duty, FenceId, FenceOrder, Identity, NodeId, Phase, Progress, Reason, Role,
-    duties,
+    decide, duties,
 };
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::clock;
-use crate::fencer::FenceRequest;
+use crate::fencer::{FenceRequest, Returned};
 use crate::machine::revision;
 use crate::node::Inner;
 use crate::view::View;
@@ -126,6 +126,15 @@ fn changes_voters(work: Work) -> bool {
     )
 }
 
+/// Whether the rules would take the command now: what they would refuse is not put into the log again and again.
+fn would_pass(state: &Cluster, command: &Command) -> bool {
+    decide(state, state.revision().next(), command).is_ok()
+}
+
+fn order(target: Identity, cause: Cause) -> Command {
+    Command::OrderFence { target, cause }
+}
+
 /// Everything that this leader should be doing.
 fn owed(inner: &Inner, view: &View, state: &Cluster) -> Vec<Work> {
     let me = inner.node;
@@ -142,6 +151,8 @@ fn owed(inner: &Inner, view: &View, state: &Cluster) -> Vec<Work> {
                 None => {}
             },
             Duty::Condemn { former, .. } if former.node == me && others => {}
+            Duty::Condemn { former, waiting }
+                if !would_pass(state, &order(former, Cause::Returned { as_life: waiting })) => {}
             Duty::Promote(node) | Duty::Activate(Identity { node, .. }) if !caught_up(inner, state, node) => {}
             Duty::Condemn { .. }
             | Duty::FinishChange
@@ -153,8 +164,11 @@ fn owed(inner: &Inner, view: &View, state: &Cluster) -> Vec<Work> {
         }
     }
     let red = view.local.sightings.iter().filter(|(_, sighting)| sighting.signal == Signal::Red);
-    let active = |node: NodeId| state.newest(node).filter(|who| state.life(*who).is_some_and(|l| l.phase == Phase::Active));
-    owed.extend(red.filter_map(|(node, _)| active(*node)).map(Work::Suspect));
+    let active =
+        |node: NodeId| state.newest(node).filter(|who| state.life(*who).is_some_and(|l| l.phase == Phase::Active));
+    let suspects = red.filter_map(|(node, _)| active(*node));
+    let for_ms = 0; // how long does not matter to the rules
+    owed.extend(suspects.filter(|who| would_pass(state, &order(*who, Cause::Silent { for_ms }))).map(Work::Suspect));
     let witness = state.member(me).is_some_and(|member| member.role == Role::Witness);
     let standing = state.standing();
     let mut heirs = state.members().iter().filter(|(node, m)| m.role == Role::Voter && standing.contains(node));
@@ -184,7 +198,7 @@ async fn carry_out(inner: Arc<Inner>, work: Work, state: Arc<Cluster>) -> Done {
             let Some(sighting) = sighting.filter(|s| s.signal == Signal::Red) else { return Ok(()) };
             let for_ms = u64::try_from(sighting.silence.as_millis()).unwrap_or(u64::MAX);
             tracing::warn!(%target, for_ms, "silent; asking for a fence order");
-            propose(&inner, Command::OrderFence { target, cause: Cause::Silent { for_ms } }).await
+            propose(&inner, order(target, Cause::Silent { for_ms })).await
         }
         Work::HandOver => {
             let heir = inner.hand_over(None).await?;
@@ -196,7 +210,7 @@ async fn carry_out(inner: Arc<Inner>, work: Work, state: Arc<Cluster>) -> Done {
             None => Ok(()),
         },
         Work::Duty(Duty::Condemn { former, waiting }) => {
-            propose(&inner, Command::OrderFence { target: former, cause: Cause::Returned { as_life: waiting } }).await
+            propose(&inner, order(former, Cause::Returned { as_life: waiting })).await
         }
         Work::Duty(Duty::Activate(who)) => propose(&inner, Command::Activate { who }).await,
         Work::Duty(Duty::FinishChange) => change(&inner, ChangeMembers::AddVoterIds(Default::default()), true).await,
@@ -255,7 +269,9 @@ async fn fence(inner: &Inner, open: &FenceOrder, state: &Cluster) -> Done {
 }
 
 /// A fencer that panics has failed; it does not take this node with it.
-async fn guarded<T: Send + 'static>(call: impl Future<Output = anyhow::Result<T>> + Send + 'static) -> anyhow::Result<T> {
+async fn guarded<T: Send + 'static>(
+    call: impl Future<Output = anyhow::Result<T>> + Send + 'static,
+) -> anyhow::Result<T> {
     let task = AbortOnDrop(tokio::spawn(call));
     let mut task = std::pin::pin!(task);
     std::future::poll_fn(|cx| std::pin::Pin::new(&mut task.0).poll(cx)).await.map_err(anyhow::Error::from)?
@@ -276,8 +292,12 @@ fn request(inner: &Inner, open: &FenceOrder, state: &Cluster, attempt: u32) -> F
         order: open.id,
         target,
         boot: state.life(target).map(|life| life.boot).unwrap_or_default(),
-        addresses: state.member(target.node).map(|member| member.addresses.clone()).unwrap_or_default(),
-        returned: newest.and_then(|who| Some((who, state.life(who)?.boot))),
+        addresses: state.life(target).map(|life| life.addresses.clone()).unwrap_or_default(),
+        returned: newest.and_then(|who| Some((who, state.life(who)?.clone()))).map(|(who, life)| Returned {
+            who,
+            boot: life.boot,
+            addresses: life.addresses,
+        }),
         cause: open.cause.clone(),
         by: inner.node,
         attempt,

@@ -172,8 +172,7 @@ impl Service for Door {
                 return Err(Refusal::OtherTiming);
             }
             inspect(request.command.as_bytes()).map_err(|e| Refusal::Malformed(e.to_string()))?;
-            let command: Command =
-                decode(request.command.as_bytes()).map_err(|e| Refusal::Malformed(e.to_string()))?;
+            let command: Command = decode(request.command.as_bytes()).map_err(|e| Refusal::Malformed(e.to_string()))?;
             let Command::Join { node, nonce, .. } = command else {
                 return Err(Refusal::Malformed("only a join may be asked for without being a member".into()));
             };

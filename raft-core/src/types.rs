@@ -6,9 +6,7 @@ use std::sync::Arc;
 
 use openraft::entry::{EntryPayload, RaftEntry};
 use openraft::raft::{StreamAppendError, TransferLeaderError};
-use openraft::type_config::alias::{
-    EntryOf, LogIdOf, SnapshotMetaOf, SnapshotOf, StoredMembershipOf, VoteOf,
-};
+use openraft::type_config::alias::{EntryOf, LogIdOf, SnapshotMetaOf, SnapshotOf, StoredMembershipOf, VoteOf};
 use openraft::vote::leader_id_std::CommittedLeaderId;
 use openraft::{Membership, Vote};
 use quorate_membership::{NodeId, Rejection};
@@ -184,10 +182,9 @@ pub(crate) fn transferred_to(answer: Transferred) -> Result<(), TransferLeaderEr
         Transferred::BallotChanged { expected, actual } => {
             Err(TransferLeaderError::VoteChanged { expected: vote_to(expected), actual: vote_to(actual) })
         }
-        Transferred::NotFlushed { expected, actual } => Err(TransferLeaderError::LogNotFlushed {
-            expected: expected.map(log_id_to),
-            actual: actual.map(log_id_to),
-        }),
+        Transferred::NotFlushed { expected, actual } => {
+            Err(TransferLeaderError::LogNotFlushed { expected: expected.map(log_id_to), actual: actual.map(log_id_to) })
+        }
     }
 }
 

@@ -39,7 +39,9 @@ async fn a_dead_follower_and_then_a_dead_leader_are_fenced_and_come_back_as_new_
         assert_ne!(request.by, who.node);
         t.until("the proof is kept", |s| {
             let record = s.fences().history().find(|record| record.target == who);
-            record.is_some_and(|r| matches!(&r.proof, FenceProof::Device { evidence, .. } if evidence.as_str().contains("off")))
+            record.is_some_and(
+                |r| matches!(&r.proof, FenceProof::Device { evidence, .. } if evidence.as_str().contains("off")),
+            )
         })
         .await?;
         let back = t.node(victim)?.start().await?;
@@ -136,7 +138,10 @@ async fn without_a_device_the_word_of_an_operator_ends_the_life_and_only_by_its_
     let word = |order: FenceId| Command::ConfirmFence {
         order,
         target: who,
-        confirmation: Confirmation::Operator { name: Reason::clipped("ada"), reason: Reason::clipped("pulled the plug") },
+        confirmation: Confirmation::Operator {
+            name: Reason::clipped("ada"),
+            reason: Reason::clipped("pulled the plug"),
+        },
     };
     let stale = node.propose(word(open.next())).await;
     assert!(matches!(stale, Err(ProposeError::Rejected(Rejection::UnknownOrder(_)))), "{stale:?}");

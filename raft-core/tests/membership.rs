@@ -34,13 +34,17 @@ async fn three_nodes_form_and_tell_the_same_story_in_the_same_order() -> Result<
     t.until("all three vote", |s| s.configuration().to_string() == "{n1 n2 n3}").await?;
     let leader = t.leader().await?.get();
     let before = t.node(leader)?.handle()?.view().cluster.revision();
-    t.node(leader % 3 + 1)?.handle()?.propose(Command::SetAddresses {
-        node: n(1),
-        addresses: vec![Switchboard::address(n(1))?, Address::new("elsewhere:1")?],
-    })
-    .await?;
-    let last = Event::Readdressed { node: n(1), addresses: vec![Switchboard::address(n(1))?, Address::new("elsewhere:1")?] };
-    let stories = [history(&mut t, 1, &last).await?, history(&mut t, 2, &last).await?, history(&mut t, 3, &last).await?];
+    t.node(leader % 3 + 1)?
+        .handle()?
+        .propose(Command::SetAddresses {
+            node: n(1),
+            addresses: vec![Switchboard::address(n(1))?, Address::new("elsewhere:1")?],
+        })
+        .await?;
+    let last =
+        Event::Readdressed { node: n(1), addresses: vec![Switchboard::address(n(1))?, Address::new("elsewhere:1")?] };
+    let stories =
+        [history(&mut t, 1, &last).await?, history(&mut t, 2, &last).await?, history(&mut t, 3, &last).await?];
     assert_eq!(stories[0], stories[1]);
     assert_eq!(stories[0], stories[2]);
     assert!(stories[0].len() >= 10, "{stories:#?}");
