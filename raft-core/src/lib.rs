@@ -18,17 +18,22 @@
 
 mod clock;
 pub mod config;
+mod enter;
 pub mod error;
 pub mod feed;
 pub mod fencer;
 mod folder;
 mod gate;
+mod lead;
 mod log_store;
 mod machine;
 mod monitor;
 mod network;
 pub mod node;
+mod propose;
 mod reconcile;
+#[cfg(test)]
+mod reconcile_tests;
 pub mod rpc;
 mod service;
 #[cfg(any(test, feature = "testing"))]
