@@ -154,7 +154,12 @@ impl Stage {
     }
 
     /// Waits for a report, past or future ones alike from `from` on, and fails as soon as a process reports trouble.
-    pub(crate) async fn wait(&mut self, from: usize, what: &str, mut wanted: impl FnMut(&Report) -> bool) -> Result<Report> {
+    pub(crate) async fn wait(
+        &mut self,
+        from: usize,
+        what: &str,
+        mut wanted: impl FnMut(&Report) -> bool,
+    ) -> Result<Report> {
         let give_up = Instant::now() + PATIENCE;
         let mut at = from;
         loop {

@@ -42,7 +42,8 @@ fn options(mut args: impl Iterator<Item = String>) -> Result<Options> {
             "--rounds" => {
                 let text = value("a number")?;
                 let rounds = text.parse().ok().filter(|n| (1..=1000).contains(n));
-                options.rounds = rounds.with_context(|| format!("--rounds {text}: a number from 1 to 1000 is needed"))?;
+                options.rounds =
+                    rounds.with_context(|| format!("--rounds {text}: a number from 1 to 1000 is needed"))?;
             }
             "--only-crashes" => options.only_crashes = true,
             "--help" | "-h" => bail!("{USAGE}"),

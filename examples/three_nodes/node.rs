@@ -5,6 +5,7 @@
 //! the revision of that end as its token. (Locks, which will say this in one word, are an issue of their own.)
 
 use std::collections::VecDeque;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -49,7 +50,8 @@ pub(crate) fn main(mut args: impl Iterator<Item = String>) -> Result<()> {
 /// One line to the director.
 fn say(mut line: Value) {
     line["at"] = process::monotonic_ns().into();
-    println!("{line}");
+    // A director that is gone hears nothing; this process then ends by itself, see `process::end_with`.
+    let _unheard = writeln!(std::io::stdout(), "{line}");
 }
 
 async fn run(place: &Place) -> Result<()> {

@@ -24,7 +24,10 @@ pub(crate) fn print(takeovers: &[Takeover], rounds: u32) {
     let rule = "─".repeat(96);
     println!("\n{rule}");
     if rounds == 1 {
-        println!("{:<30} {:>6} {:>6}  {:<12} {:>9} {:>8} {:>9} {:>8}", "fault", "from", "to", "proof", "detected", "proved", "running", "gap");
+        println!(
+            "{:<30} {:>6} {:>6}  {:<12} {:>9} {:>8} {:>9} {:>8}",
+            "fault", "from", "to", "proof", "detected", "proved", "running", "gap"
+        );
         for t in takeovers {
             println!(
                 "{:<30} {:>6} {:>6}  {:<12} {:>9.0} {:>8.0} {:>9.0} {:>8.0}",
@@ -33,7 +36,10 @@ pub(crate) fn print(takeovers: &[Takeover], rounds: u32) {
         }
         println!("{:>96}", "milliseconds from the fault; gap: old owner's last line to new owner's first");
     } else {
-        println!("{:<30} {:>6} {:>18} {:>18} {:>18}", "fault (median / worst, ms)", "rounds", "detected", "proved", "running");
+        println!(
+            "{:<30} {:>6} {:>18} {:>18} {:>18}",
+            "fault (median / worst, ms)", "rounds", "detected", "proved", "running"
+        );
         let mut faults: Vec<&str> = takeovers.iter().map(|t| t.fault).collect();
         faults.sort_unstable();
         faults.dedup();
@@ -45,7 +51,12 @@ pub(crate) fn print(takeovers: &[Takeover], rounds: u32) {
                 format!("{median:.0} / {worst:.0}")
             };
             let count = takeovers.iter().filter(|t| t.fault == fault).count();
-            println!("{fault:<30} {count:>6} {:>18} {:>18} {:>18}", of(|t| t.detected), of(|t| t.proved), of(|t| t.running));
+            println!(
+                "{fault:<30} {count:>6} {:>18} {:>18} {:>18}",
+                of(|t| t.detected),
+                of(|t| t.proved),
+                of(|t| t.running)
+            );
         }
     }
     println!("{rule}");

@@ -27,7 +27,7 @@ use quorate_raft_core::{Lane, Peer, Refusal, Transport, TransportError};
 use tokio::time::{Instant, timeout};
 use tonic::{Response, Status};
 
-use crate::connection::Connection;
+use crate::connection::{Connection, Tether};
 use crate::convert::{self, FromWire, Malformed};
 use crate::links::{Link, Links};
 use crate::pb::cluster_client::ClusterClient;
@@ -45,7 +45,8 @@ pub struct ClientSettings {
     /// How often a silent connection is tested. 100 ms to 1 min, default 500 ms.
     pub ping_every: Duration,
     /// How long the test may take before the connection is given up for a new one. Shorter finds a healed line sooner,
-    /// and gives up connections of a machine that only stutters. 100 ms to 1 min, default 1 s.
+    /// and gives up connections of a machine that only stutters. Tenfold for snapshots, behind whose bytes a test has to
+    /// queue. 100 ms to 1 min, default 1 s.
     pub ping_timeout: Duration,
 }
 
@@ -123,7 +124,8 @@ async fn connect(link: &Arc<Link>, deadline: Duration) -> Result<(Connection, Du
 
 fn timed<T>(message: T, left: Duration) -> tonic::Request<T> {
     let mut request = tonic::Request::new(message);
-    request.set_timeout(left);
+    // The header has no room for more than eight digits; nobody waits for longer than a day.
+    request.set_timeout(left.min(Duration::from_secs(24 * 3600)));
     request
 }
 
@@ -187,9 +189,9 @@ impl Transport for GrpcTransport {
         Box::pin(async move {
             let (connection, left) = connect(&link, idle).await?;
             let pipeline = Pipeline::new(idle);
-            let outgoing = pipeline.outgoing(caller, requests);
+            let (tether, outgoing) = Tether::tie(pipeline.outgoing(caller, requests));
             match timeout(left, raft(connection).append_stream(outgoing)).await {
-                Ok(Ok(answers)) => Ok(pipeline.answers(answers.into_inner())),
+                Ok(Ok(answers)) => Ok(pipeline.answers(answers.into_inner(), tether)),
                 Ok(Err(status)) => Err(transport_error(&status, idle)),
                 Err(_) => Err(TransportError::Timeout(idle)),
             }
@@ -247,6 +249,7 @@ impl Transport for GrpcTransport {
             });
             let messages = std::iter::once(header).chain(chunks);
             let messages = stream::iter(messages).map(|message| pb::SnapshotRequest { message: Some(message) });
+            let (_tether, messages) = Tether::tie(messages);
             call(link, deadline, messages, |to, messages| async move { raft(to).install_snapshot(messages).await })
                 .await
         })

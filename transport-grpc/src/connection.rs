@@ -6,11 +6,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::{Stream, StreamExt};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::oneshot;
 use tonic::body::Body;
 use tower_service::Service;
 
@@ -53,6 +55,21 @@ impl Connection {
     /// Whether it is of no more use.
     pub(crate) fn is_closed(&self) -> bool {
         self.0.is_closed()
+    }
+}
+
+/// Ties the messages of a call to whoever waits for its answer. HTTP/2 keeps sending a body whose answer nobody wants any
+/// more; so the body ends when this is dropped, and then the call as a whole is reset.
+#[derive(Debug)]
+pub(crate) struct Tether {
+    _held: oneshot::Sender<()>,
+}
+
+impl Tether {
+    /// `messages`, for as long as the tether is held.
+    pub(crate) fn tie<S: Stream>(messages: S) -> (Self, impl Stream<Item = S::Item>) {
+        let (held, dropped) = oneshot::channel();
+        (Self { _held: held }, messages.take_until(dropped))
     }
 }
 

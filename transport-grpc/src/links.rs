@@ -55,7 +55,12 @@ impl Links {
     /// The link to `peer` for calls of that lane.
     pub(crate) fn link(&self, peer: &Peer, lane: Lane) -> Arc<Link> {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        let fresh = || Arc::new(Link::new(peer.node.to_string(), peer.addresses.clone(), self.settings));
+        let mut settings = self.settings;
+        if lane == Lane::Snapshot {
+            // A ping waits behind the piece of the snapshot that is on its way: on a slow line that is no sign of death.
+            settings.ping_timeout *= 10;
+        }
+        let fresh = || Arc::new(Link::new(peer.node.to_string(), peer.addresses.clone(), settings));
         let link = table.entry((peer.node, lane)).or_insert_with(fresh);
         if link.addresses != peer.addresses {
             *link = fresh();

@@ -21,6 +21,7 @@ use tokio::time::{Instant, sleep_until};
 use tonic::Streaming;
 
 use crate::client::{fits, unreadable};
+use crate::connection::Tether;
 use crate::convert::FromWire;
 use crate::status::transport_error;
 use crate::{APPEND_LIMIT, pb};
@@ -100,13 +101,14 @@ impl Pipeline {
     pub(crate) fn answers(
         self,
         answers: Streaming<pb::AppendStreamResponse>,
+        tether: Tether,
     ) -> BoxStream<'static, Result<StreamAppended, TransportError>> {
-        let ongoing = Some((self, answers));
+        let ongoing = Some((self, answers, tether));
         stream::unfold(ongoing, |ongoing| async move {
-            let (pipeline, mut answers) = ongoing?;
+            let (pipeline, mut answers, tether) = ongoing?;
             let answer = pipeline.next(&mut answers).await?;
             let goes_on = matches!(answer, Ok(StreamAppended::Flushed(_)));
-            Some((answer, goes_on.then_some((pipeline, answers))))
+            Some((answer, goes_on.then_some((pipeline, answers, tether))))
         })
         .boxed()
     }

@@ -70,13 +70,14 @@ fn local(local: &Local) -> pb::LocalView {
 fn member((node, member): (&NodeId, &Member)) -> pb::Member {
     let Member { role, addresses, disk, lives } = member;
     let life = |(incarnation, life): (&quorate_membership::Incarnation, &Life)| {
-        let Life { phase, boot, nonce, since } = life;
+        let Life { phase, boot, nonce, since, addresses } = life;
         pb::Life {
             incarnation: incarnation.get(),
             phase: pb::Phase::from(*phase).into(),
             boot: id_to(boot.get()),
             nonce: id_to(nonce.get()),
             since: since.get(),
+            addresses: texts(addresses),
         }
     };
     pb::Member {

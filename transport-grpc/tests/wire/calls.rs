@@ -13,6 +13,7 @@ use quorate_raft_core::{Refusal, Transport, TransportError};
 use quorate_transport_grpc::GrpcTransport;
 
 use crate::fake::*;
+use crate::values::*;
 
 #[tokio::test]
 async fn every_call_between_nodes_arrives_with_all_its_fields_and_so_does_its_answer() {
@@ -145,6 +146,17 @@ async fn a_call_that_is_dropped_is_given_up_on_the_other_side_and_the_connection
     fake.until(|calls| calls.contains(&Call::GivenUp)).await;
     fake.set(|script| script.hang = false);
     assert!(vote(&transport, &peer).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_deadline_may_be_as_long_as_a_duration_can_be() {
+    let fake = Fake::new();
+    let server = serve(&fake).await;
+    let (transport, peer) = (patient(), peer(server.local_addr()));
+    assert!(transport.vote(&peer, caller(), vote_request(), Duration::MAX).await.is_ok());
+    let appends = futures_util::stream::iter([append(0, 1)]);
+    let answers = transport.append_stream(&peer, caller(), Box::pin(appends), Duration::MAX).await.unwrap();
+    assert_eq!(futures_util::StreamExt::count(answers).await, 1);
 }
 
 #[tokio::test]

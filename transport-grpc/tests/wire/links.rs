@@ -13,6 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use crate::fake::*;
+use crate::values::*;
 
 /// A way to a server that counts connections and can stop passing bytes on, without closing anything.
 struct Way {

@@ -4,7 +4,15 @@
 //!   GrpcTransport ──▶ 127.0.0.1 ──▶ Server ──▶ Fake: notes what arrived, answers what it was told to
 //! ```
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that is surprised should say so at once"
+)]
+
 mod calls;
+mod events;
 mod fake;
 mod hostile;
 mod links;
@@ -13,11 +21,10 @@ mod outside;
 mod refusals;
 mod snapshots;
 mod streams;
+mod values;
 
 #[expect(
-    dead_code,
     unreachable_pub,
-    missing_docs,
     clippy::allow_attributes,
     clippy::large_enum_variant,
     reason = "the generated protocol, to speak it as somebody else would"

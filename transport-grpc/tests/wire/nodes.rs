@@ -7,8 +7,8 @@ use quorate_membership::{Address, Phase, Role};
 use quorate_raft_core::{Config, Node, NodeSettings};
 use quorate_transport_grpc::{GrpcTransport, Server};
 
-use crate::fake::*;
 use crate::pb;
+use crate::values::*;
 
 async fn node(number: u64, folder: &std::path::Path) -> (Node, Server) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

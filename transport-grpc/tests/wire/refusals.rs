@@ -13,6 +13,7 @@ use tonic::Code;
 
 use crate::fake::*;
 use crate::pb;
+use crate::values::*;
 
 fn rejections() -> Vec<Rejection> {
     let phases = [Phase::Joining, Phase::Active, Phase::Fencing, Phase::Fenced, Phase::Left];
@@ -172,7 +173,7 @@ async fn a_damaged_command_is_refused_before_the_service_sees_it() {
         let mut bytes = sound.as_bytes().to_vec();
         bytes[at] ^= 0x10;
         let damaged = Payload::new(bytes);
-        let entries = vec![LogEntry { at: crate::fake::at(3, 1), body: Body::Command(damaged.clone()) }];
+        let entries = vec![LogEntry { at: crate::values::at(3, 1), body: Body::Command(damaged.clone()) }];
         let append = transport.append(&peer, caller(), Append { entries, ..append(1, 0) }, LIVENESS).await;
         let propose = transport.propose(&peer, caller(), damaged, LIVENESS).await;
         for error in [append.unwrap_err(), propose.unwrap_err()] {

@@ -9,6 +9,7 @@ use quorate_transport_grpc::{APPEND_LIMIT, GrpcTransport};
 use tokio::sync::mpsc;
 
 use crate::fake::*;
+use crate::values::*;
 
 type Answers = BoxStream<'static, Result<StreamAppended, TransportError>>;
 

@@ -1,0 +1,32 @@
+# `make verify` only reads, `make fix` writes. The other targets prove or measure something.
+
+.PHONY: verify fix model mutants bench demo line
+
+verify:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+	.ci/line
+	cargo test
+
+fix:
+	cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged
+	cargo fmt --all
+
+# Every interleaving of a larger world than `cargo test` walks; prints states and seconds.
+model:
+	QUORATE_MODEL=full cargo test --release -p quorate-membership --test model -- --nocapture
+
+# Each seeded mistake, and the test that caught it. Fails if one was not caught.
+mutants:
+	.ci/mutants
+
+bench:
+	cargo bench
+
+demo:
+	cargo run --release --example three_nodes
+
+# The crates depend one way, and each foreign package is named where it belongs.
+line:
+	.ci/line

@@ -1,0 +1,204 @@
+//! The front door over real sockets: three nodes in one process, gRPC on loopback, durable logs.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use quorate::{
+    Cluster, Config, Event, EventsError, Evidence, FenceProof, FenceRequest, Identity, NodeId, Phase, Reason, Revision,
+    Role, StartError,
+};
+
+/// A liveness limit for what must come; a busy machine does not reach it.
+const LIMIT: Duration = Duration::from_secs(60);
+
+type Asked = Arc<Mutex<Vec<FenceRequest>>>;
+
+fn describe(node: u64, folder: &Path, asked: &Asked) -> Result<quorate::builder::Ready> {
+    let asked = asked.clone();
+    let described = Cluster::builder(NodeId::new(node))
+        .data(folder.join(format!("n{node}")))
+        .listen_plaintext("127.0.0.1:0".parse()?)
+        .fencing(move |request: FenceRequest| {
+            let seen = format!("the test holds {} to be off", request.target);
+            if let Ok(mut asked) = asked.lock() {
+                asked.push(request);
+            }
+            async move { Ok(Evidence::new(seen)?) }
+        })
+        .patience(LIMIT);
+    Ok(described)
+}
+
+fn address(cluster: &Cluster) -> Result<String> {
+    Ok(cluster.local_addr().context("it listens")?.to_string())
+}
+
+/// Three nodes that are active, and the fence requests of all of them.
+async fn three(folder: &Path) -> Result<(Vec<Cluster>, Asked)> {
+    let asked = Asked::default();
+    let mut nodes = vec![describe(1, folder, &asked)?.bootstrap().await?];
+    for node in 2..=3 {
+        let seed = address(&nodes[0])?;
+        nodes.push(describe(node, folder, &asked)?.join([seed]).await?);
+    }
+    for cluster in &nodes {
+        tokio::time::timeout(LIMIT, cluster.active()).await??;
+    }
+    Ok((nodes, asked))
+}
+
+async fn until(cluster: &Cluster, what: impl Fn(&Event) -> bool) -> Result<Event> {
+    let mut events = cluster.events_since(Revision::default());
+    let found = async {
+        loop {
+            match events.next().await {
+                Ok(event) if what(&event) => return Ok(event),
+                Ok(_) => {}
+                Err(error) => bail!(error),
+            }
+        }
+    };
+    tokio::time::timeout(LIMIT, found).await?
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_stops_without_a_word_is_fenced_and_comes_back_at_another_address() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (mut nodes, asked) = three(folder.path()).await?;
+    let lost = nodes.remove(2);
+    let (who, old) = (lost.identity(), address(&lost)?);
+    lost.shutdown().await;
+    for cluster in &nodes {
+        let event = until(cluster, |e| matches!(e, Event::Fenced { who: w, .. } if *w == who)).await?;
+        let Event::Fenced { proof, token, .. } = event else { bail!("{event}") };
+        assert!(matches!(proof, FenceProof::Device { .. }), "{proof}");
+        assert!(token > Revision::default());
+    }
+    let requests = asked.lock().map_err(|_| anyhow::anyhow!("poisoned"))?.clone();
+    assert!(requests.iter().all(|r| r.target == who), "{requests:#?}");
+    let held = TcpListener::bind(&old)?; // its old port is taken: the others know it at an address that is wrong now
+    let back = describe(3, folder.path(), &asked)?.resume().await?;
+    assert_eq!(back.identity().to_string(), "n3#2");
+    tokio::time::timeout(LIMIT, back.active()).await??;
+    drop(held);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_are_promoted_re_addressed_removed_and_replaced_through_any_node() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (mut nodes, asked) = three(folder.path()).await?;
+    let seeds = [address(&nodes[0])?, address(&nodes[1])?];
+    let fourth = describe(4, folder.path(), &asked)?.role(Role::Learner).join(seeds).await?;
+    tokio::time::timeout(LIMIT, fourth.active()).await??;
+    nodes[1].promote(NodeId::new(4)).await?;
+    let mut watch = nodes[0].watch();
+    let votes = watch.until(|v| v.cluster.configuration().is_lasting_voter(NodeId::new(4)));
+    tokio::time::timeout(LIMIT, votes).await?.context("n1 runs")?;
+    let third = nodes.remove(2);
+    third.leave().await.map_err(|(_, error)| error)?;
+    fourth.remove(NodeId::new(3)).await?;
+    let out = watch.until(|v| !v.cluster.configuration().contains(NodeId::new(3)));
+    tokio::time::timeout(LIMIT, out).await?.context("n1 runs")?;
+    assert!(asked.lock().map_err(|_| anyhow::anyhow!("poisoned"))?.is_empty(), "nobody was shot");
+    nodes[0].read_barrier(LIMIT).await?;
+    assert_eq!(nodes[0].view().cluster.failure_tolerance(), Some(1));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leadership_is_handed_over_and_events_are_resumed_where_they_were_left() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (nodes, _asked) = three(folder.path()).await?;
+    let leader = nodes[0].view().local.leader.context("a leader is known")?;
+    let (from, to) = (leader.get() as usize - 1, leader.get() % 3 + 1);
+    assert_eq!(nodes[from].hand_over(Some(NodeId::new(to))).await?, NodeId::new(to));
+    let mut events = nodes[1].events_since(Revision::default());
+    let mut seen = vec![];
+    while seen.len() < 3 {
+        seen.push((events.next().await?, events.revision()));
+    }
+    let mut resumed = nodes[2].events_since(seen[0].1);
+    let same = seen.iter().filter(|(_, at)| *at > seen[0].1);
+    for (event, at) in same {
+        assert_eq!(resumed.next().await?, *event);
+        assert_eq!(resumed.revision(), *at);
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_word_of_an_operator_ends_a_life_where_nothing_can_fence() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let start = || {
+        let node = Cluster::builder(NodeId::new(1)).data(folder.path());
+        Ok::<_, anyhow::Error>(node.listen_plaintext("127.0.0.1:0".parse()?).without_fencing().patience(LIMIT))
+    };
+    let alone = start()?.bootstrap().await?;
+    tokio::time::timeout(LIMIT, alone.active()).await??;
+    let first = alone.identity();
+    alone.shutdown().await;
+    let again = start()?.resume().await?;
+    assert_eq!(again.view().cluster.life(again.identity()).map(|life| life.phase), Some(Phase::Joining));
+    let (name, reason) = (Reason::new("ada")?, Reason::new("its process has ended, I looked")?);
+    again.dangerous().vouch(first, name, reason).await?;
+    tokio::time::timeout(LIMIT, again.active()).await??;
+    again.leave().await.map_err(|(_, error)| error)?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bad_input_is_named_with_its_remedy_and_loses_nothing() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let asked = Asked::default();
+    let wildcard =
+        Cluster::builder(NodeId::new(1)).data(folder.path().join("w")).listen_plaintext("0.0.0.0:0".parse()?);
+    let error = said(wildcard.without_fencing().bootstrap().await)?;
+    assert!(error.contains("cannot reach a wildcard") && error.contains("advertise"), "{error}");
+    let zero = said(describe(0, folder.path(), &asked)?.bootstrap().await)?;
+    assert!(zero.contains("n0") && zero.contains("numbered from 1"), "{zero}");
+    let config = Config { yellow: Duration::from_millis(1), ..Config::default() };
+    let impatient = said(describe(1, folder.path(), &asked)?.config(config).bootstrap().await)?;
+    assert!(impatient.contains("yellow is 1ms"), "{impatient}");
+    let taken = TcpListener::bind("127.0.0.1:0")?;
+    let busy = Cluster::builder(NodeId::new(1)).data(folder.path().join("b")).listen_plaintext(taken.local_addr()?);
+    let error = said(busy.without_fencing().bootstrap().await)?;
+    assert!(error.contains("cannot listen on 127.0.0.1:"), "{error}");
+    drop(taken);
+    let nobody = describe(2, folder.path(), &asked)?.patience(Duration::from_millis(300)).join(["127.0.0.1:1"]).await;
+    let error = said(nobody)?;
+    assert!(error.contains("127.0.0.1:1"), "{error}");
+    // The folder of the node that nobody let in is still free to join with.
+    let first = describe(1, folder.path(), &asked)?.bootstrap().await?;
+    let second = describe(2, folder.path(), &asked)?.join([address(&first)?]).await?;
+    assert_eq!(second.identity().to_string(), "n2#1");
+    let twice = describe(2, folder.path(), &asked)?.resume().await;
+    assert!(matches!(twice.err(), Some(StartError::InUse(_))));
+    Ok(())
+}
+
+fn said(refused: Result<Cluster, StartError>) -> Result<String> {
+    match refused {
+        Ok(cluster) => bail!("{} was started", cluster.identity()),
+        Err(error) => Ok(error.to_string()),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_is_told_when_its_node_has_stopped() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let cluster = describe(1, folder.path(), &Asked::default())?.bootstrap().await?;
+    let mut events = cluster.events();
+    let _all: Identity = cluster.identity();
+    cluster.shutdown().await;
+    loop {
+        match tokio::time::timeout(LIMIT, events.next()).await? {
+            Ok(_) => {}
+            Err(EventsError::Stopped) => return Ok(()),
+            Err(other) => bail!(other),
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! The feed of events as another language reads it.
+
+use std::sync::Arc;
+
+use quorate_membership::{Address, Cause, Configuration, Event, FenceId, FenceProof, Revision, Role};
+use quorate_raft_core::FeedItem;
+
+use crate::fake::*;
+use crate::outside::{eventful, id, pb_life, reason, started};
+use crate::pb;
+use crate::values::*;
+
+#[tokio::test]
+async fn events_come_in_order_with_all_their_fields_and_a_gap_brings_the_state() {
+    use pb::event::Kind;
+    use pb::events_response::Item;
+    let (fake, server) = started().await;
+    let (state, mut told) = eventful();
+    let r = Revision::new;
+    told.push((r(20), Event::Superseded { who: life(4, 1) }));
+    told.push((r(21), Event::RoleChanged { node: n(4), role: Role::Witness }));
+    told.push((r(22), Event::Readdressed { node: n(4), addresses: vec![Address::new("x:1").unwrap()] }));
+    told.push((r(23), Event::Removed { node: n(4) }));
+    let joint = Configuration::joint([n(1), n(2)], [n(1), n(3)], [n(4)]);
+    told.push((r(24), Event::Configured { configuration: joint }));
+    let proof = FenceProof::Operator { name: reason("ada"), reason: reason("cable in my hand") };
+    told.push((r(25), Event::Fenced { order: FenceId::new(2), who: life(2, 1), proof, token: r(25) }));
+    let cause = Cause::Returned { as_life: life(2, 2) };
+    told.push((r(26), Event::FenceOrdered { order: FenceId::new(3), target: life(2, 1), cause }));
+    let gap = FeedItem::Gap { state: Arc::new(state.clone()) };
+    let items = told.iter().map(|(revision, event)| FeedItem::Event { revision: *revision, event: event.clone() });
+    let feed = items.chain([gap]).collect();
+    fake.set(|script| script.feed = feed);
+    let mut client = outside(server.local_addr()).await;
+    let mut events = client.events(pb::EventsRequest { after_revision: 3 }).await.unwrap().into_inner();
+    let mut kinds = Vec::new();
+    for (revision, event) in &told {
+        let Some(Item::Event(got)) = events.message().await.unwrap().unwrap().item else { panic!("no event") };
+        assert_eq!((got.revision, got.text), (revision.get(), event.to_string()));
+        kinds.push(got.kind.unwrap_or_else(|| panic!("{event} has no message")));
+    }
+    let Some(Item::Gap(pb::Gap { state: Some(picture) })) = events.message().await.unwrap().unwrap().item else {
+        panic!("no gap")
+    };
+    assert_eq!((picture.revision, picture.members.len()), (state.revision().get(), 5));
+    assert_eq!(fake.calls(), [Call::Events(r(3))]);
+
+    let set = |nodes: &[u64]| Some(pb::NodeSet { nodes: nodes.to_vec() });
+    let operator = pb::OperatorWord { name: "ada".into(), reason: "cable in my hand".into() };
+    let proved = |proof| Some(pb::FenceProof { proof: Some(proof) });
+    let device = pb::DeviceProof { by: 1, attempt: 2, evidence: "read back: off".into() };
+    let caused = |cause| Some(pb::Cause { cause: Some(cause) });
+    let (third, second) = (Some(pb_life(3, 1)), Some(pb_life(2, 1)));
+    let expected = [
+        Kind::Founded(id(7)),
+        Kind::Joined(pb::Joined {
+            who: third,
+            role: pb::Role::Learner.into(),
+            addresses: vec!["10.0.0.3:7400".into()],
+            disk: Some(pb::Disk { id: id(3), opened: 1 }),
+            boot: id(103),
+            nonce: id(203),
+        }),
+        Kind::Configured(pb::Configuration { voters: set(&[1, 2, 4]), outgoing: None, learners: set(&[3, 5]) }),
+        Kind::Activated(pb_life(3, 1)),
+        Kind::FenceOrdered(pb::FenceOrdered {
+            order: 1,
+            target: third,
+            cause: caused(pb::cause::Cause::SilentMs(1500)),
+        }),
+        Kind::FenceStarted(pb::FenceStarted { order: 1, target: third, by: 1, attempt: 2 }),
+        Kind::FenceFailed(pb::FenceFailed {
+            order: 1,
+            target: third,
+            attempt: 1,
+            reason: "no power to the device".into(),
+        }),
+        Kind::Fenced(pb::Fenced {
+            order: 1,
+            who: third,
+            proof: proved(pb::fence_proof::Proof::Device(device)),
+            token: 15,
+        }),
+        Kind::Left(pb::Left { who: Some(pb_life(5, 1)), token: 16 }),
+        Kind::Superseded(pb_life(4, 1)),
+        Kind::RoleChanged(pb::RoleChanged { node: 4, role: pb::Role::Witness.into() }),
+        Kind::Readdressed(pb::Readdressed { node: 4, addresses: vec!["x:1".into()] }),
+        Kind::Removed(4),
+        Kind::Configured(pb::Configuration { voters: set(&[1, 3]), outgoing: set(&[1, 2]), learners: set(&[4]) }),
+        Kind::Fenced(pb::Fenced {
+            order: 2,
+            who: second,
+            proof: proved(pb::fence_proof::Proof::Operator(operator)),
+            token: 25,
+        }),
+        Kind::FenceOrdered(pb::FenceOrdered {
+            order: 3,
+            target: second,
+            cause: caused(pb::cause::Cause::ReturnedAs(pb_life(2, 2))),
+        }),
+    ];
+    for kind in expected {
+        assert!(kinds.contains(&kind), "{kind:?} is not among {kinds:#?}");
+    }
+}
+
+#[tokio::test]
+async fn shutting_down_ends_the_readers_and_waits_for_calls() {
+    let (fake, server) = started().await;
+    fake.set(|script| {
+        script.feed = vec![FeedItem::Event { revision: Revision::new(1), event: Event::Removed { node: n(4) } }]
+    });
+    let mut client = outside(server.local_addr()).await;
+    let mut events = client.events(pb::EventsRequest { after_revision: 0 }).await.unwrap().into_inner();
+    assert!(events.message().await.unwrap().is_some());
+    let address = server.local_addr();
+    server.shutdown().await;
+    assert_eq!(events.message().await.unwrap(), None);
+    assert!(tokio::net::TcpStream::connect(address).await.is_err());
+}
