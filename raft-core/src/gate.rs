@@ -56,8 +56,7 @@ impl Gate {
         }
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = seen.get(&node)
-            // A member that was removed and whose number is free on no disk never comes back; another disk under a
-            // number that the log does not know is refused only while this process remembers the first.
+            // The log has the last word: what was seen of another disk before that disk joined counts no more.
             && joined.is_none_or(|(disk, _)| disk.id == known.0.id)
         {
             compare(node, *known, caller)?;

@@ -18,6 +18,8 @@
 
 mod clock;
 pub mod config;
+#[cfg(test)]
+mod engine_tests;
 mod enter;
 pub mod error;
 pub mod feed;
@@ -32,8 +34,6 @@ mod network;
 pub mod node;
 mod propose;
 mod reconcile;
-#[cfg(test)]
-mod reconcile_tests;
 pub mod rpc;
 mod service;
 #[cfg(any(test, feature = "testing"))]

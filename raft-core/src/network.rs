@@ -177,8 +177,13 @@ where
         Box::pin(async move {
             let requests = input.map(|rpc| append_from(&rpc)).boxed();
             let action = RPCTypes::AppendEntries;
-            let replies = self.call(action, |t, peer, caller| t.append_stream(&peer, caller, requests, idle)).await?;
             let link = &*self;
+            // That a stream could be opened is no sign of life of what is behind it: only an answer is.
+            let opened = match link.wire.address(link.to) {
+                Ok((peer, caller)) => link.wire.transport.append_stream(&peer, caller, requests, idle).await,
+                Err(error) => Err(error),
+            };
+            let replies = opened.map_err(|e| link.failed(action, e))?;
             let replies = replies.map(move |reply| {
                 let reply = link.wire.heard(link.to, reply);
                 reply.map(stream_to).map_err(|e| link.failed(action, e))

@@ -113,8 +113,8 @@ impl Node {
     /// # Errors
     /// [`StartError`]; the opening of the folder is counted even if a later step fails, nothing else is changed.
     pub async fn start(settings: NodeSettings) -> Result<Self, StartError> {
-        let NodeSettings { node, data, addresses, config, transport, fencer } = settings;
-        config.check()?;
+        settings.config.check()?;
+        let (node, data) = (settings.node, settings.data.clone());
         if node.get() == 0 {
             let why = "nodes are numbered from 1".into();
             return Err(StartError::Config { what: "the node", value: node.to_string(), why });
@@ -122,6 +122,12 @@ impl Node {
         let (folder, store) = tokio::task::spawn_blocking(move || open(&data, node))
             .await
             .map_err(|e| StartError::Engine(e.to_string()))??;
+        Self::run(settings, folder, store).await
+    }
+
+    /// Starts the engine on an open folder and an open log.
+    pub(crate) async fn run(settings: NodeSettings, folder: Folder, store: LogStore) -> Result<Self, StartError> {
+        let NodeSettings { node, data: _, addresses, config, transport, fencer } = settings;
         let session = Nonce::new(random().map_err(|source| StartError::Folder { path: folder.path().into(), source })?);
         let feed = Feed::new(config.event_history);
         let machine = Machine::new(store.clone(), feed.clone());
@@ -253,6 +259,12 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         self.stop.send_replace(true);
+        // A node that nobody holds must fall silent, or its heartbeats would keep a life looking well for ever. Without
+        // a runtime its tasks have ended already.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let inner = self.inner.clone();
+            runtime.spawn(async move { inner.shut_down(Fatal::Shutdown).await });
+        }
     }
 }
 
@@ -297,8 +309,8 @@ impl Inner {
     }
 
     pub(crate) async fn shut_down(&self, why: Fatal) {
-        if matches!(why, Fatal::Shutdown) {
-            let _first = self.shut.set(());
+        if matches!(why, Fatal::Shutdown) && self.shut.set(()).is_err() {
+            return;
         }
         if let Err(error) = self.raft.shutdown().await {
             tracing::warn!(node = %self.node, %error, "the engine did not end cleanly");

@@ -247,6 +247,11 @@ impl TestNode {
         }
     }
 
+    /// Lets go of the node without stopping it, as a program does that drops its handle. It stays on the network.
+    pub fn forget(&mut self) {
+        self.running = None;
+    }
+
     /// Starts again from the data folder, without waiting until a majority takes it in.
     ///
     /// # Errors

@@ -1,0 +1,96 @@
+//! What only the inside can bring about: a change of voters left in the middle, a disk that fails under a node.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use openraft::Membership;
+use openraft::entry::EntryPayload;
+use quorate_membership::{Command, Event, NodeId, Revision, Role};
+
+use crate::error::{Fatal, ProposeError};
+use crate::feed::FeedItem;
+use crate::folder::Folder;
+use crate::log_store::LogStore;
+use crate::node::{Node, NodeSettings};
+use crate::testing::disk::Disk;
+use crate::testing::{Switchboard, TestCluster, fast};
+
+/// Point 9 of the engine's traps: a change is two entries, and the second is driven by whoever asked for the first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_joint_configuration_left_behind_is_finished_by_whoever_leads_next() -> anyhow::Result<()> {
+    for leader_dies in [false, true] {
+        let mut t = TestCluster::start(3).await?;
+        t.add(4, Role::Learner).await?;
+        t.until_active("n4#1").await?;
+        let leader = t.leader().await?.get();
+        let (old, new) = (BTreeSet::from([1, 2, 3]), BTreeSet::from([1, 2, 3, 4]));
+        let nodes: BTreeMap<u64, ()> = new.iter().map(|id| (*id, ())).collect();
+        let joint = Membership::new(vec![old, new], nodes)?;
+        let raft = t.node(leader)?.handle()?.inner.raft.clone();
+        raft.append_membership(joint, EntryPayload::Blank, []).await?;
+        if leader_dies {
+            t.node(leader)?.stop().await;
+        }
+        // Finished, and then put right: n4 was never meant to vote.
+        t.until("n4 learns again", |s| !s.configuration().is_joint() && s.configuration().is_learner(NodeId::new(4)))
+            .await?;
+        let witness = leader % 3 + 1;
+        let mut feed = t.node(witness)?.handle()?.events_since(Revision::default());
+        let mut was_joint = false;
+        while let Some(item) = futures_util::StreamExt::next(&mut feed).await {
+            let FeedItem::Event { event: Event::Configured { configuration }, .. } = item else { continue };
+            was_joint |= configuration.is_joint();
+            if was_joint && !configuration.is_joint() && configuration.is_learner(NodeId::new(4)) {
+                break;
+            }
+        }
+        assert!(was_joint);
+    }
+    Ok(())
+}
+
+/// A failed fsync is never retried: the node says why and stops, and acknowledges nothing from then on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failed_fsync_stops_the_node_with_its_reason() -> anyhow::Result<()> {
+    let (folder, board, disk) = (tempfile::tempdir()?, Switchboard::new(), Disk::new());
+    let node = NodeId::new(1);
+    let settings = NodeSettings {
+        node,
+        data: folder.path().into(),
+        addresses: vec![Switchboard::address(node)?],
+        config: fast(),
+        transport: board.transport(node),
+        fencer: None,
+    };
+    let store = LogStore::open_with_backend(disk.clone())?;
+    let running = Node::run(settings, Folder::open(folder.path(), node)?, store).await?;
+    running.bootstrap(Role::Voter, Duration::from_secs(60)).await?;
+    disk.fail_sync(1);
+    let refused = loop {
+        let addresses =
+            vec![quorate_membership::Address::new("memory:n1")?, quorate_membership::Address::new("other")?];
+        match running.propose(Command::SetAddresses { node, addresses }).await {
+            Err(ProposeError::Stopped(why)) => break why,
+            Err(ProposeError::OutcomeUnknown { .. } | ProposeError::NoLeader { .. }) => {}
+            other => anyhow::bail!("acknowledged although the disk had failed: {other:?}"),
+        }
+    };
+    assert!(matches!(&refused, Fatal::Storage(_)), "{refused}");
+    let mut view = running.watch();
+    let stopped = view.wait_for(|view| matches!(view.local.stopped, Some(Fatal::Storage(_))));
+    tokio::time::timeout(Duration::from_secs(60), stopped).await??;
+    let join = crate::transport::JoinRequest { cluster: None, command: crate::rpc::Payload::new(vec![]), timing: 0 };
+    assert!(running.service().join(join).await.is_err());
+    let state = running.view().cluster.clone();
+    assert_eq!(state.member(node).map(|m| m.addresses.len()), Some(1), "what was not durable was not applied");
+    Ok(())
+}
+
+/// Whoever lets go of a node without a word must not leave heartbeats behind that keep its life looking well.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_is_dropped_falls_silent_and_is_fenced() -> anyhow::Result<()> {
+    let mut t = TestCluster::start(3).await?;
+    let leader = t.leader().await?.get();
+    t.node(leader)?.forget();
+    t.until_phase(&format!("n{leader}#1"), quorate_membership::Phase::Fenced).await
+}
