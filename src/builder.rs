@@ -203,9 +203,12 @@ impl Ready {
                 }
                 let addresses = addresses("an advertised address", own)?;
                 let transport: Arc<dyn Transport> = Arc::new(GrpcTransport::new());
+                // A command's own end comes before its call is given up.
+                let call_timeout = config.propose_timeout + Duration::from_secs(30);
                 let node = Node::start(NodeSettings { node, data, addresses, config, transport, fencer }).await?;
                 // The node is stopped before its server is: what is still under way then cannot succeed any more.
-                let settings = ServerSettings { shutdown_grace: Duration::from_millis(200), ..Default::default() };
+                let shutdown_grace = Duration::from_millis(200);
+                let settings = ServerSettings { shutdown_grace, call_timeout, ..Default::default() };
                 let server = Server::start_with(listener, node.service(), settings).map_err(failed)?;
                 Ok((node, Listening::Socket(server)))
             }

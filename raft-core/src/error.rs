@@ -81,7 +81,7 @@ pub enum Refusal {
     /// A join was refused by the rules.
     #[error(transparent)]
     Rejected(#[from] Rejection),
-    /// The node could not do it just now.
+    /// The node could not do it just now. A join that ends so may or may not have been taken in: it may be repeated.
     #[error("{0}; try again")]
     Unavailable(String),
 }

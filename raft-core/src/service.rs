@@ -147,7 +147,8 @@ impl Service for Door {
             let give_up = Instant::now() + inner.config.propose_timeout;
             match inner.propose_here(command, give_up).await {
                 Ok(proposed) => Ok(proposed),
-                Err(error) => Err(Refusal::Stopped(error.to_string())),
+                // The engine failed while it had the command: a refusal would say that nothing was proposed.
+                Err(error) => Ok(Proposed::Unknown { reason: error.to_string() }),
             }
         })
     }

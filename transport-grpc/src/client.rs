@@ -249,7 +249,6 @@ impl Transport for GrpcTransport {
             });
             let messages = std::iter::once(header).chain(chunks);
             let messages = stream::iter(messages).map(|message| pb::SnapshotRequest { message: Some(message) });
-            let (_tether, messages) = Tether::tie(messages);
             call(link, deadline, messages, |to, messages| async move { raft(to).install_snapshot(messages).await })
                 .await
         })

@@ -58,8 +58,8 @@ impl Connection {
     }
 }
 
-/// Ties the messages of a call to whoever waits for its answer. HTTP/2 keeps sending a body whose answer nobody wants any
-/// more; so the body ends when this is dropped, and then the call as a whole is reset.
+/// Ties the messages of a stream to whoever reads its answers. Once the first part of an answer is there, hyper goes on
+/// sending although nobody reads any more; so the messages end when this is dropped, and then the call is reset.
 #[derive(Debug)]
 pub(crate) struct Tether {
     _held: oneshot::Sender<()>,
