@@ -4,7 +4,7 @@ use quorate_membership::{Command, Confirmation, FenceId, Identity, Reason};
 use quorate_raft_core::{Node, Outcome, ProposeError};
 
 /// Confirmations that rest on a person's word instead of a device's. A wrong word makes two owners: the name and the
-/// reason are recorded in the log for good.
+/// reason are committed to the log, and kept in the fence history.
 pub struct Dangerous<'a> {
     pub(crate) node: &'a Node,
 }

@@ -57,9 +57,15 @@ pub use error::{ActiveError, EventsError, Fatal, HandOverError, ProposeError, Re
 pub use quorate_membership::{
     Address, BootId, Cause, Cluster as State, ClusterId, Configuration, Confirmation, Disk, DiskId, Duty, Epoch, Event,
     Evidence, FenceId, FenceOrder, FenceProof, FenceRecord, Fences, Identity, Incarnation, Life, Member, NodeId, Nonce,
-    ParseIdError, Phase, Progress, Reason, Rejection, Revision, Role, TextError, detector::Signal, duties, majority,
+    ParseIdError, Phase, Progress, Reason, Rejection, Revision, Role, TextError, detector::Signal, duties, evolve,
+    majority,
 };
-pub use quorate_raft_core::{Config, FenceRequest, Fencer, Local, Outcome, Returned, Sighting, View};
+pub use quorate_raft_core::{Config, FenceRequest, Fencer, Fencing, Local, Outcome, Returned, Sighting, View};
+
+/// The program of the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 /// Clusters in one process and a network in memory, for tests of programs that embed quorate.
 #[cfg(feature = "testing")]

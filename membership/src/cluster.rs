@@ -38,7 +38,8 @@ pub enum Role {
     Voter,
     /// Receives everything and may be given work, without a vote.
     Learner,
-    /// Votes, is given no work, and hands leadership over as soon as a voter can take it.
+    /// Votes, and hands leadership over as soon as a voter can take it. Meant for a small machine: whoever places work
+    /// gives it none, although its lives become active like all others.
     Witness,
 }
 

@@ -108,7 +108,8 @@ pub enum Confirmation {
     },
 }
 
-/// Why it is certain that a life can do no more harm. Recorded with the life for good.
+/// Why it is certain that a life can do no more harm. Recorded with the order, in the history of the last
+/// [`HISTORY`].
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum FenceProof {
     /// A fencer isolated the target and verified it.

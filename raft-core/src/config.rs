@@ -9,7 +9,8 @@ use crate::error::StartError;
 /// How much the rates of two clocks may differ, in percent. Used where a wait must be long enough on any clock.
 const DRIFT_PERCENT: u32 = 1;
 
-/// How a node behaves in time. The same on every node of a cluster, or calls between them are refused.
+/// How a node behaves in time. Heartbeat and election bounds are the same on every node of a cluster, or calls between
+/// them are refused; the rest should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// How often the leader speaks. Shorter detects sooner and costs more; below the worst fsync of a follower it makes

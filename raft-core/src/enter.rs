@@ -116,7 +116,10 @@ impl Node {
                 Ok(_) => break,
                 Err(ProposeError::OutcomeUnknown { .. } | ProposeError::NoLeader { .. })
                     if Instant::now() < give_up => {}
-                Err(ProposeError::NoLeader { .. }) => return Err(ProposeError::NoLeader { waited: patience }.into()),
+                Err(ProposeError::NoLeader { .. } | ProposeError::OutcomeUnknown { .. }) => {
+                    let reason = format!("no leader took the join of this life for certain within {patience:?}");
+                    return Err(ProposeError::OutcomeUnknown { reason }.into());
+                }
                 Err(error) => return Err(error.into()),
             }
         }

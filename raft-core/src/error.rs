@@ -6,7 +6,8 @@ use std::time::Duration;
 use quorate_membership::codec::CodecError;
 use quorate_membership::{ClusterId, Disk, NodeId, Rejection};
 
-/// Why a node did not take a call from another process. Nothing was changed by the refused call.
+/// Why a node did not take a call from another process. Nothing was changed by the refused call, unless a
+/// variant says otherwise.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {

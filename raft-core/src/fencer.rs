@@ -15,9 +15,9 @@
 //! dropped; whatever it left running must do no harm.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use quorate_membership::{Address, BootId, Cause, Evidence, FenceId, Identity, NodeId};
 
 /// Whom to fence, and what is known of it.
@@ -55,6 +55,9 @@ pub struct Returned {
     pub addresses: Vec<Address>,
 }
 
+/// A call of the fencer under way: `Box::pin(async move { … })`.
+pub type Fencing = Pin<Box<dyn Future<Output = anyhow::Result<Evidence>> + Send>>;
+
 /// Ends a life, verifiably. Implemented by the consumer, for a struct or as a closure:
 ///
 /// ```
@@ -71,7 +74,7 @@ pub struct Returned {
 /// ```
 pub trait Fencer: Send + Sync + 'static {
     /// Ends the target of `request` and verifies it. See the module's documentation for what `Ok` promises.
-    fn fence(&self, request: FenceRequest) -> BoxFuture<'static, anyhow::Result<Evidence>>;
+    fn fence(&self, request: FenceRequest) -> Fencing;
 }
 
 impl<F, Fut> Fencer for F
@@ -79,7 +82,7 @@ where
     F: Fn(FenceRequest) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = anyhow::Result<Evidence>> + Send + 'static,
 {
-    fn fence(&self, request: FenceRequest) -> BoxFuture<'static, anyhow::Result<Evidence>> {
+    fn fence(&self, request: FenceRequest) -> Fencing {
         Box::pin(self(request))
     }
 }

@@ -45,7 +45,7 @@ mod view;
 pub use config::Config;
 pub use error::{Fatal, HandOverError, ProposeError, ReadError, Refusal, StartError, TransportError};
 pub use feed::FeedItem;
-pub use fencer::{FenceRequest, Fencer, Returned};
+pub use fencer::{FenceRequest, Fencer, Fencing, Returned};
 pub use node::{Node, NodeSettings, Outcome};
 pub use transport::{Lane, Peer, Service, Transport};
 pub use view::{Local, Sighting, View};

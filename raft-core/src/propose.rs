@@ -17,7 +17,7 @@ use quorate_membership::codec::encode;
 use quorate_membership::{Command, NodeId, Revision};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use crate::error::{Fatal, ProposeError, ReadError, Refusal, TransportError};
+use crate::error::{ProposeError, ReadError, Refusal, TransportError};
 use crate::machine::revision;
 use crate::node::{Inner, Outcome};
 use crate::rpc::{Payload, Proposed};
@@ -36,7 +36,7 @@ impl Inner {
             }
             let (proposed, hint) = match self.leader() {
                 Some(leader) if leader != self.node => (self.forward(leader, &payload, give_up).await?, Some(leader)),
-                Some(_) | None if self.leading() => (self.propose_here(payload.clone(), give_up).await?, None),
+                Some(_) | None if self.leading() => (self.propose_here(payload.clone(), give_up).await, None),
                 Some(_) | None => (Proposed::NotLeader { leader: None }, None),
             };
             match proposed {
@@ -74,27 +74,28 @@ impl Inner {
     }
 
     /// Proposes on this node's own engine, which has to lead for that.
-    pub(crate) async fn propose_here(&self, payload: Payload, give_up: Instant) -> Result<Proposed, ProposeError> {
+    pub(crate) async fn propose_here(&self, payload: Payload, give_up: Instant) -> Proposed {
         let Ok(written) = timeout_at(give_up, self.raft.client_write(payload)).await else {
-            return Ok(Proposed::Unknown { reason: "it was not committed in time".into() });
+            return Proposed::Unknown { reason: "it was not committed in time".into() };
         };
         match written {
             Ok(response) => {
                 let revision = revision(response.log_id.index);
-                Ok(match response.data {
+                match response.data {
                     Ok(()) => Proposed::Applied { revision },
                     Err(rejection) => Proposed::Rejected { revision, rejection },
-                })
+                }
             }
-            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => Ok(match to.reason {
+            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => match to.reason {
                 // A fresh leader refuses until its first quorum ack: nothing was proposed, ask again.
                 ForwardReason::LeaseExpired | ForwardReason::LeadershipTransfer | ForwardReason::NotLeader => {
                     Proposed::NotLeader { leader: to.leader_id.map(NodeId::new) }
                 }
-            }),
-            Err(RaftError::APIError(other)) => Ok(Proposed::Unknown { reason: other.to_string() }),
+            },
+            Err(RaftError::APIError(other)) => Proposed::Unknown { reason: other.to_string() },
+            // The engine failed while it had the command: it may be in the log.
             Err(RaftError::Fatal(fatal)) => {
-                Err(self.stopped().unwrap_or_else(|| Fatal::Engine(fatal.to_string())).into())
+                Proposed::Unknown { reason: self.stopped().map_or_else(|| fatal.to_string(), |why| why.to_string()) }
             }
         }
     }

@@ -145,11 +145,7 @@ impl Service for Door {
             admitted?;
             proposable(&command)?;
             let give_up = Instant::now() + inner.config.propose_timeout;
-            match inner.propose_here(command, give_up).await {
-                Ok(proposed) => Ok(proposed),
-                // The engine failed while it had the command: a refusal would say that nothing was proposed.
-                Err(error) => Ok(Proposed::Unknown { reason: error.to_string() }),
-            }
+            Ok(inner.propose_here(command, give_up).await)
         })
     }
 

@@ -3,10 +3,9 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use futures_util::future::BoxFuture;
 use quorate_membership::Evidence;
 
-use crate::fencer::{FenceRequest, Fencer};
+use crate::fencer::{FenceRequest, Fencer, Fencing};
 
 /// How the device answers a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +49,7 @@ impl TestFencer {
 }
 
 impl Fencer for TestFencer {
-    fn fence(&self, request: FenceRequest) -> BoxFuture<'static, anyhow::Result<Evidence>> {
+    fn fence(&self, request: FenceRequest) -> Fencing {
         let mut device = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let conduct = device.next.pop_front().or(device.always).unwrap_or(Conduct::Succeed);
         let seen = format!("the test device reports {} off", request.target);

@@ -1,0 +1,234 @@
+//! What a durable commit costs: three nodes on loopback over gRPC, each with its log on the real disk, beside a plain
+//! append with fdatasync on that same disk in the same minute.
+//!
+//! ```text
+//!   client 1 … k ──set_addresses──▶ leader ──gRPC──▶ two followers        applied on the leader ──▶ answer
+//!                                    fsync             fsync   fsync      (all three on one disk here)
+//!   one thread   ──append──────────▶ file ──fdatasync──▶                  the ratio is what travels between machines
+//! ```
+//!
+//! Each command changes the state (an address that was never there before) and leaves it as large as it was.
+//!
+//! `cargo bench --bench commit` measures with criterion; `cargo bench --bench commit -- --table`, or QUORATE_TABLE=1,
+//! prints only the table, within seconds on a quick disk.
+
+#[path = "common/must.rs"]
+mod must;
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use criterion::{BenchmarkId, Criterion, Throughput};
+use hdrhistogram::Histogram;
+use must::must;
+use quorate::{Address, Cluster, Config, NodeId};
+use tokio::runtime::Runtime;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+/// How many commands are in flight.
+const IN_FLIGHT: [u64; 3] = [1, 16, 64];
+
+/// The size of a plain record, about that of a command in the log.
+const RECORD: [u8; 200] = [0x5a; 200];
+
+/// How long the cluster may take to form.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Operations, the time that they took together, and the nanoseconds of each.
+struct Run {
+    operations: u64,
+    elapsed: Duration,
+    latency: Histogram<u64>,
+}
+
+impl Run {
+    fn per_second(&self) -> f64 {
+        self.operations as f64 / self.elapsed.as_secs_f64()
+    }
+}
+
+/// Three nodes in this process.
+struct Three {
+    leader: Arc<Cluster>,
+    followers: Vec<Arc<Cluster>>,
+    address: Address,
+    written: Arc<AtomicU64>,
+}
+
+/// Slow to suspect, so that a pause of a shared machine costs no election and no fence order. A commit waits for none
+/// of these timers.
+fn calm() -> Config {
+    let s = Duration::from_secs;
+    Config { election_min: s(2), election_max: s(4), yellow: s(10), red: s(30), ..Config::default() }
+}
+
+impl Three {
+    async fn start(folder: &Path) -> Result<Self> {
+        let mut nodes: Vec<Arc<Cluster>> = vec![];
+        for number in 1..=3 {
+            let described = Cluster::builder(NodeId::new(number))
+                .data(folder.join(format!("n{number}")))
+                .listen_plaintext("127.0.0.1:0".parse()?)
+                .without_fencing()
+                .config(calm())
+                .patience(PATIENCE);
+            let node = match nodes.first() {
+                None => described.bootstrap().await?,
+                Some(first) => described.join([first.local_addr().context("it listens")?.to_string()]).await?,
+            };
+            nodes.push(Arc::new(node));
+        }
+        for node in &nodes {
+            timeout(PATIENCE, node.active()).await??;
+        }
+        let began = Instant::now();
+        let leads = |node: &Arc<Cluster>| {
+            let local = node.view().local;
+            local.quorate && local.leader == Some(local.node)
+        };
+        let leader = loop {
+            match nodes.iter().position(leads) {
+                Some(place) => break nodes.remove(place),
+                None if began.elapsed() > PATIENCE => bail!("nobody leads after {PATIENCE:?}"),
+                None => sleep(Duration::from_millis(20)).await,
+            }
+        };
+        let address = Address::new(leader.local_addr().context("it listens")?.to_string())?;
+        Ok(Self { leader, followers: nodes, address, written: Arc::default() })
+    }
+
+    /// Carries `operations` commands out, `in_flight` at a time.
+    async fn commit(&self, in_flight: u64, operations: u64) -> Result<Run> {
+        let before = self.leader.view().cluster.epoch().get();
+        let began = Instant::now();
+        let left = Arc::new(AtomicU64::new(operations));
+        let mut clients = JoinSet::new();
+        for _ in 0..in_flight {
+            let (leader, address) = (self.leader.clone(), self.address.clone());
+            clients.spawn(client(leader, address, self.written.clone(), left.clone()));
+        }
+        let mut latency = Histogram::new(3)?;
+        while let Some(done) = clients.join_next().await {
+            latency.add(done??)?;
+        }
+        let elapsed = began.elapsed();
+        let changes = self.leader.view().cluster.epoch().get() - before;
+        ensure!(changes >= operations, "{operations} commands made {changes} changes");
+        Ok(Run { operations, elapsed, latency })
+    }
+
+    async fn stop(self) -> Result<()> {
+        for node in self.followers.into_iter().chain([self.leader]) {
+            let node = Arc::into_inner(node).context("every client has ended")?;
+            node.shutdown().await;
+        }
+        Ok(())
+    }
+}
+
+/// One client: the next command is given when the one before is answered.
+async fn client(
+    leader: Arc<Cluster>,
+    address: Address,
+    written: Arc<AtomicU64>,
+    left: Arc<AtomicU64>,
+) -> Result<Histogram<u64>> {
+    let node = leader.identity().node;
+    let mut latency = Histogram::new(3)?;
+    while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
+        let number = written.fetch_add(1, Ordering::Relaxed);
+        // The first address is the true one: whoever has to reach this node still does.
+        let second = Address::new(format!("benchmark-{number:012}.never-called.example.net:7400"))?;
+        let began = Instant::now();
+        leader.set_addresses(node, vec![address.clone(), second]).await?;
+        latency.record(nanoseconds(began.elapsed()))?;
+    }
+    Ok(latency)
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Appends `operations` records to a file, each on the disk before the next.
+fn append(file: &mut File, operations: u64) -> Result<Run> {
+    let mut latency = Histogram::new(3)?;
+    let began = Instant::now();
+    for _ in 0..operations {
+        let start = Instant::now();
+        file.write_all(&RECORD)?;
+        file.sync_data()?;
+        latency.record(nanoseconds(start.elapsed()))?;
+    }
+    Ok(Run { operations, elapsed: began.elapsed(), latency })
+}
+
+fn measure(criterion: &mut Criterion, runtime: &Runtime, three: &Three, plain: &mut File) {
+    let mut group = criterion.benchmark_group("commit");
+    group.sample_size(10).measurement_time(Duration::from_secs(10));
+    let several = |one: &mut dyn FnMut() -> Result<Run>, times: u64| -> Duration {
+        (0..times).map(|_| must(one()).elapsed).sum()
+    };
+    group.throughput(Throughput::Elements(64));
+    group.bench_function("plain append and fdatasync", |bencher| {
+        bencher.iter_custom(|times| several(&mut || append(plain, 64), times));
+    });
+    for in_flight in IN_FLIGHT {
+        let operations = 64 * in_flight;
+        group.throughput(Throughput::Elements(operations));
+        group.bench_function(BenchmarkId::new("in flight", in_flight), |bencher| {
+            let mut one = || runtime.block_on(three.commit(in_flight, operations));
+            bencher.iter_custom(|times| several(&mut one, times));
+        });
+    }
+    group.finish();
+}
+
+/// Three rounds of everything, the disk alone between the others; of each the median round.
+fn table(runtime: &Runtime, three: &Three, plain: &mut File) -> Result<()> {
+    let mut rounds: [Vec<Run>; 4] = Default::default();
+    runtime.block_on(three.commit(16, 1000))?; // the first commits pay for growing files and cold code
+    for _ in 0..3 {
+        rounds[0].push(append(plain, 4000)?);
+        for (place, in_flight) in IN_FLIGHT.into_iter().enumerate() {
+            rounds[place + 1].push(runtime.block_on(three.commit(in_flight, 1000 * in_flight))?);
+        }
+    }
+    let median = |runs: &mut Vec<Run>| {
+        runs.sort_by(|a, b| a.per_second().total_cmp(&b.per_second()));
+        runs.swap_remove(runs.len() / 2)
+    };
+    let medians: Vec<Run> = rounds.iter_mut().map(median).collect();
+    let alone = medians[0].per_second();
+    println!("\nthree nodes in one process, gRPC on loopback, one disk; the median of three rounds");
+    println!("{:<28}{:>10}{:>10}{:>12}{:>12}", "", "a second", "ratio", "p50", "p99");
+    let names = ["append + fdatasync", "commit, 1 in flight", "commit, 16 in flight", "commit, 64 in flight"];
+    for (name, run) in names.into_iter().zip(&medians) {
+        let ms = |quantile| run.latency.value_at_quantile(quantile) as f64 / 1e6;
+        let (rate, p50, p99) = (run.per_second(), ms(0.5), ms(0.99));
+        println!("{name:<28}{rate:>10.0}{:>10.2}{p50:>9.2} ms{p99:>9.2} ms", rate / alone);
+    }
+    Ok(())
+}
+
+fn main() -> Result<()> {
+    let only_table = std::env::args().any(|word| word == "--table") || std::env::var_os("QUORATE_TABLE").is_some();
+    // Under `target`, which is on a disk; the folder for temporary files may be none.
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+    let mut plain = File::options().create_new(true).append(true).open(folder.path().join("plain"))?;
+    let runtime = Runtime::new()?;
+    let three = runtime.block_on(Three::start(folder.path()))?;
+    if !only_table {
+        let mut criterion = Criterion::default().configure_from_args();
+        measure(&mut criterion, &runtime, &three, &mut plain);
+        criterion.final_summary();
+    }
+    table(&runtime, &three, &mut plain)?;
+    runtime.block_on(three.stop())
+}

@@ -1,0 +1,146 @@
+//! What a snapshot costs: to build, to read, to have on the disk, and to bring a follower back with.
+//!
+//! ```text
+//!   build     encode 1000 members and a full history of orders          (what a leader does every 4096 entries)
+//!   read      check and decode the same bytes                           (what a follower does that is given it)
+//!   save      write and fsync as many bytes to a file: the floor of what either then waits for
+//!   return    n3 leaves, the others go on, n3 starts: from its start until it is active again
+//!               by snapshot   the log no longer holds what n3 lacks
+//!               by log        it does
+//! ```
+//!
+//! The returns run on real logs in a network in memory. `cargo bench --bench snapshot`.
+
+#[path = "common/must.rs"]
+mod must;
+#[path = "common/state.rs"]
+mod state;
+
+use std::fs::File;
+use std::hint::black_box;
+use std::io::Write;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use criterion::{Criterion, Throughput};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use must::must;
+use quorate::testing::{Switchboard, TestCluster, fast};
+use quorate::{Address, Config, Phase, Revision};
+use quorate_membership::codec::{decode, encode};
+use quorate_membership::fencing::HISTORY;
+use quorate_membership::{Cluster, Command};
+use quorate_raft_core::FeedItem;
+use tokio::runtime::Runtime;
+
+/// How many entries n3 misses while it is away.
+const MISSED: u64 = 200;
+
+/// A file of its own for each save, as a crash in the middle must leave the former whole.
+fn save(folder: &Path, bytes: &[u8]) -> Result<()> {
+    let path = folder.join("snapshot");
+    let mut file = File::create(&path)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    Ok(())
+}
+
+fn pieces(criterion: &mut Criterion) -> Result<()> {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+    let state = state::full()?;
+    let bytes = encode(&state)?;
+    ensure!(decode::<Cluster>(&bytes)? == state);
+    println!("a snapshot of 1000 members and {HISTORY} ended orders has {} bytes", bytes.len());
+
+    let mut group = criterion.benchmark_group("snapshot");
+    group.sample_size(20).throughput(Throughput::Bytes(bytes.len() as u64));
+    group.bench_function("build/1000", |bencher| bencher.iter_with_large_drop(|| encode(black_box(&state))));
+    group.bench_function("read/1000", |bencher| {
+        bencher.iter_with_large_drop(|| decode::<Cluster>(black_box(&bytes)));
+    });
+    group.bench_function("save/1000", |bencher| bencher.iter(|| must(save(folder.path(), black_box(&bytes)))));
+    group.finish();
+    Ok(())
+}
+
+/// A cluster whose third node goes and comes back.
+struct Coming {
+    cluster: TestCluster,
+    written: u64,
+    /// How many returns there were, and how many of them by a snapshot.
+    returns: (u64, u64),
+}
+
+impl Coming {
+    async fn start(config: Config) -> Result<Self> {
+        Ok(Self { cluster: TestCluster::start_with(3, config).await?, written: 0, returns: (0, 0) })
+    }
+
+    /// Has n3 leave, puts [`MISSED`] entries into the log, and measures from n3's start until it may work again.
+    async fn once(&mut self) -> Result<Duration> {
+        self.cluster.node(3)?.leave().await?;
+        let (left, now) = self.go_on().await?;
+        ensure!(now.get() >= left.get() + MISSED, "the log went on");
+
+        let began = Instant::now();
+        let place = self.cluster.node(3)?;
+        let who = place.start().await?;
+        let node = place.handle()?;
+        let active = |view: &quorate::View| view.cluster.life(who).is_some_and(|life| life.phase == Phase::Active);
+        node.watch().wait_for(active).await?;
+        let took = began.elapsed();
+
+        // Who was given a snapshot lacks the events before it.
+        let missing = node.events_since(left).next().await.context("it runs")?;
+        self.returns.0 += 1;
+        self.returns.1 += u64::from(matches!(missing, FeedItem::Gap { .. }));
+        Ok(took)
+    }
+
+    /// Commits what n3 will miss. Returns the revisions before and after.
+    async fn go_on(&mut self) -> Result<(Revision, Revision)> {
+        let leader = self.cluster.leader().await?;
+        let numbers = self.written..self.written + MISSED;
+        self.written = numbers.end;
+        let node = self.cluster.node(leader.get())?.handle()?;
+        let before = node.view().cluster.revision();
+        let commands = stream::iter(numbers).map(|number| async move {
+            let second = Address::new(format!("never-called-{number}.example.net:7400"))?;
+            let addresses = vec![Switchboard::address(leader)?, second];
+            node.propose(Command::SetAddresses { node: leader, addresses }).await?;
+            anyhow::Ok(())
+        });
+        commands.buffer_unordered(32).try_collect::<Vec<()>>().await?;
+        Ok((before, node.view().cluster.revision()))
+    }
+}
+
+fn returns(criterion: &mut Criterion) -> Result<()> {
+    let runtime = Runtime::new()?;
+    let by_snapshot = Config { snapshot_every: 16, keep_entries: 0, ..fast() };
+    let mut group = criterion.benchmark_group("return");
+    group.sample_size(10).warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(10));
+    for (name, config) in [("by snapshot", by_snapshot), ("by log", fast())] {
+        let mut coming = runtime.block_on(Coming::start(config))?;
+        group.bench_function(name, |bencher| {
+            let mut once = || must(runtime.block_on(coming.once()));
+            bencher.iter_custom(|times| (0..times).map(|_| once()).sum());
+        });
+        let (all, snapshots) = coming.returns;
+        println!("{name}: {snapshots} of {all} returns were given a snapshot; each had missed {MISSED} entries");
+        for number in 1..=3 {
+            runtime.block_on(coming.cluster.node(number)?.stop());
+        }
+    }
+    group.finish();
+    Ok(())
+}
+
+fn main() -> Result<()> {
+    let mut criterion = Criterion::default().configure_from_args();
+    pieces(&mut criterion)?;
+    returns(&mut criterion)?;
+    criterion.final_summary();
+    Ok(())
+}
