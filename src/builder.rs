@@ -157,7 +157,8 @@ impl Ready {
     /// Founds a new cluster of this one node. The data folder must not belong to one.
     ///
     /// # Errors
-    /// [`StartError`]. After a crash in the middle it may be repeated and goes on where it was.
+    /// [`StartError`]. After a crash in the middle it may be repeated and goes on where it was; once the folder belongs
+    /// to the new cluster it says [`StartError::Occupied`], and `resume` goes on.
     pub async fn bootstrap(self) -> Result<Cluster, StartError> {
         let (role, patience) = (self.role, self.patience);
         let (node, listening) = self.open().await?;

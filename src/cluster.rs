@@ -80,6 +80,9 @@ impl Cluster {
                 Some(Phase::Active) => return Ok(()),
                 Some(Phase::Joining) => {}
                 Some(Phase::Fencing | Phase::Fenced | Phase::Left) => return Err(ActiveError::Over(self.identity)),
+                None if view.cluster.retired().contains(&self.identity.node) => {
+                    return Err(ActiveError::Over(self.identity));
+                }
                 None if view.cluster.newest(self.identity.node).is_some_and(|newest| newest > self.identity) => {
                     return Err(ActiveError::Over(self.identity));
                 }
@@ -166,13 +169,12 @@ impl Cluster {
     /// others may take its work over at once. The node stays a member and comes back with `resume`.
     ///
     /// # Errors
-    /// [`ProposeError`] with the node, which goes on running, when the others could not be told.
-    pub async fn leave(self) -> Result<(), (Self, ProposeError)> {
-        if let Err(error) = self.node.leave().await {
-            return Err((self, error));
-        }
+    /// [`ProposeError`] when it is not known that the others were told; they will have this life fenced then. The node
+    /// is stopped all the same, and its work must not be started again: the leave may still take effect.
+    pub async fn leave(self) -> Result<(), ProposeError> {
+        let told = self.node.leave().await;
         self.listening.shut_down().await;
-        Ok(())
+        told
     }
 
     /// Stops the node without ending its life: the others will have it fenced before they take its work over.

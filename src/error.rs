@@ -26,8 +26,9 @@ pub enum EventsError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ActiveError {
-    /// It is over: it was fenced, it left, or a newer process of this node has joined. Start again with `resume`.
-    #[error("{0} is over; start this node again with `resume`")]
+    /// It is over: it was fenced, it left, a newer process of this node has joined, or the node was removed. Unless it
+    /// was removed, start it again with `resume`.
+    #[error("{0} is over; start this node again with `resume`, unless it was removed")]
     Over(quorate_membership::Identity),
     /// The node has stopped.
     #[error(transparent)]

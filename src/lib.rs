@@ -35,7 +35,7 @@
 //!         other => println!("{other}"),
 //!     }
 //! }
-//! cluster.leave().await.map_err(|(_, error)| error)?;
+//! cluster.leave().await?;
 //! # Ok(())
 //! # }
 //! # #[cfg(not(feature = "testing"))]

@@ -99,7 +99,7 @@ async fn members_are_promoted_re_addressed_removed_and_replaced_through_any_node
     let votes = watch.until(|v| v.cluster.configuration().is_lasting_voter(NodeId::new(4)));
     tokio::time::timeout(LIMIT, votes).await?.context("n1 runs")?;
     let third = nodes.remove(2);
-    third.leave().await.map_err(|(_, error)| error)?;
+    third.leave().await?;
     fourth.remove(NodeId::new(3)).await?;
     let out = watch.until(|v| !v.cluster.configuration().contains(NodeId::new(3)));
     tokio::time::timeout(LIMIT, out).await?.context("n1 runs")?;
@@ -146,7 +146,7 @@ async fn the_word_of_an_operator_ends_a_life_where_nothing_can_fence() -> Result
     let (name, reason) = (Reason::new("ada")?, Reason::new("its process has ended, I looked")?);
     again.dangerous().vouch(first, name, reason).await?;
     tokio::time::timeout(LIMIT, again.active()).await??;
-    again.leave().await.map_err(|(_, error)| error)?;
+    again.leave().await?;
     Ok(())
 }
 

@@ -1,4 +1,14 @@
-//! The audit: reads the ledger as a stranger would, and counts what must not be there.
+//! The audit: reads the ledger, and the attempts to write to it, as a stranger would; counts what must not be there.
+//!
+//! ```text
+//!   r7   n1#1  ├──────────────┤                    from its first attempt to its last
+//!   r19  n2#1                    ├───────────┤     begins after the one before has ended: well
+//!   r24  n3#1              ├──────…                begins before: each attempt of r7 from there on is an overlap
+//! ```
+
+use std::collections::BTreeMap;
+
+use quorate::{Identity, Revision};
 
 use crate::ledger::Line;
 
@@ -7,30 +17,30 @@ use crate::ledger::Line;
 pub(crate) struct Audit {
     pub(crate) lines: usize,
     pub(crate) owners: usize,
-    /// Lines of one owner at or after the first of a later one, and attempts that the ledger refused.
+    /// Attempts of one owner at or after the first of a later one; lines of two owners under one token.
     pub(crate) overlaps: usize,
     /// Lines with a smaller token than one before them.
     pub(crate) backwards: usize,
 }
 
 impl Audit {
-    pub(crate) fn of(lines: &[Line], refused: usize) -> Self {
-        let mut audit = Self { lines: lines.len(), overlaps: refused, ..Self::default() };
-        for (before, line) in lines.iter().zip(lines.iter().skip(1)) {
-            let changed = before.token != line.token;
-            // One token belongs to one owner for good, and the lines of two never interleave in time.
-            let two_owners = !changed && before.owner != line.owner;
-            if two_owners || changed && line.at <= before.at {
-                audit.overlaps += 1;
-            }
-            audit.owners += usize::from(changed);
+    pub(crate) fn of(lines: &[Line], attempts: &[Line]) -> Self {
+        let mut audit = Self { lines: lines.len(), ..Self::default() };
+        let mut work: BTreeMap<Revision, (Identity, Vec<u64>)> = BTreeMap::new();
+        for Line { token, owner, at } in attempts {
+            let (first_owner, times) = work.entry(*token).or_insert((*owner, vec![]));
+            // One token belongs to one owner for good.
+            audit.overlaps += usize::from(first_owner != owner);
+            times.push(*at);
         }
-        audit.owners += usize::from(!lines.is_empty());
+        audit.owners = work.len();
+        for (token, (_, times)) in &work {
+            let later = work.range(token.next()..).filter_map(|(_, (_, times))| times.iter().min()).min();
+            audit.overlaps += times.iter().filter(|at| later.is_some_and(|first| *at >= first)).count();
+        }
         let mut largest = None;
         for line in lines {
-            if largest > Some(line.token) {
-                audit.backwards += 1;
-            }
+            audit.backwards += usize::from(largest > Some(line.token));
             largest = largest.max(Some(line.token));
         }
         audit
@@ -38,5 +48,25 @@ impl Audit {
 
     pub(crate) fn clean(&self) -> bool {
         self.overlaps == 0 && self.backwards == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(token: u64, owner: &str, at: u64) -> Line {
+        Line { token: Revision::new(token), owner: owner.parse().unwrap(), at }
+    }
+
+    #[test]
+    fn the_audit_sees_two_at_work_even_if_the_ledger_refused_one() {
+        let apart = [line(7, "n1#1", 10), line(7, "n1#1", 20), line(19, "n2#1", 30)];
+        assert!(Audit::of(&apart, &apart).clean());
+        let both = [line(7, "n1#1", 10), line(19, "n2#1", 15), line(7, "n1#1", 20)];
+        let seen = Audit::of(&apart, &both);
+        assert_eq!((seen.overlaps, seen.backwards), (1, 0));
+        assert_eq!(Audit::of(&both, &apart).backwards, 1);
+        assert_eq!(Audit::of(&[], &[line(7, "n1#1", 1), line(7, "n2#1", 2)]).overlaps, 1);
     }
 }

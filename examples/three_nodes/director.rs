@@ -55,6 +55,8 @@ struct Actor {
 pub(crate) struct Stage {
     folder: tempfile::TempDir,
     actors: BTreeMap<u64, Actor>,
+    /// Every process group that was ever started: none may be forgotten.
+    groups: Vec<i32>,
     sender: mpsc::UnboundedSender<Report>,
     reports: mpsc::UnboundedReceiver<Report>,
     /// Everything heard so far.
@@ -64,8 +66,8 @@ pub(crate) struct Stage {
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        for actor in self.actors.values() {
-            let _gone = process::kill_group(actor.group);
+        for group in &self.groups {
+            let _gone = process::kill_group(*group);
         }
     }
 }
@@ -73,8 +75,8 @@ impl Drop for Stage {
 impl Stage {
     fn new() -> Result<Self> {
         let (sender, reports) = mpsc::unbounded_channel();
-        let (folder, actors) = (tempfile::tempdir()?, BTreeMap::new());
-        Ok(Self { folder, actors, sender, reports, heard: vec![], begun: Instant::now() })
+        let (folder, actors, groups) = (tempfile::tempdir()?, BTreeMap::new(), vec![]);
+        Ok(Self { folder, actors, groups, sender, reports, heard: vec![], begun: Instant::now() })
     }
 
     pub(crate) fn ledger(&self) -> PathBuf {
@@ -95,7 +97,7 @@ impl Stage {
     /// Starts a node in a process group of its own.
     pub(crate) fn start(&mut self, node: u64, way: &str) -> Result<()> {
         let me = i32::try_from(std::process::id())?;
-        let since = process::started(me).context("this process runs")?;
+        let since = process::started(me)?.context("this process runs")?;
         let mut child = Command::new(std::env::current_exe()?)
             .args(["node", &node.to_string()])
             .arg(self.folder.path())
@@ -108,6 +110,7 @@ impl Stage {
         let group = i32::try_from(child.id().context("it was started")?)?;
         let orders = child.stdin.take().context("a pipe to it")?;
         let said = child.stdout.take().context("a pipe from it")?;
+        self.groups.push(group);
         self.actors.insert(node, Actor { group, orders, address: None, leaving: false });
         let sender = self.sender.clone();
         tokio::spawn(async move {
@@ -151,6 +154,11 @@ impl Stage {
         let actor = self.actors.get_mut(&node).with_context(|| format!("n{node} does not run"))?;
         actor.leaving = true;
         Ok(actor.group)
+    }
+
+    /// The process group of a node.
+    pub(crate) fn group_of(&self, node: u64) -> Result<i32> {
+        Ok(self.actors.get(&node).with_context(|| format!("n{node} does not run"))?.group)
     }
 
     /// Waits for a report, past or future ones alike from `from` on, and fails as soon as a process reports trouble.
@@ -246,7 +254,7 @@ pub(crate) fn main(options: Options) -> Result<ExitCode> {
 }
 
 async fn end(mut stage: Stage) -> Result<tempfile::TempDir> {
-    let groups: Vec<i32> = stage.actors.values().map(|actor| actor.group).collect();
+    let groups = std::mem::take(&mut stage.groups);
     for group in &groups {
         process::kill_group(*group)?;
     }
@@ -255,13 +263,11 @@ async fn end(mut stage: Stage) -> Result<tempfile::TempDir> {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
-    stage.actors.clear();
     Ok(std::mem::replace(&mut stage.folder, tempfile::tempdir()?))
 }
 
 fn judge(options: &Options, takeovers: &[Takeover], ledger: &Path, played: Result<()>) -> Result<ExitCode> {
-    let refused = std::fs::read_to_string(ledger::refusals(ledger)).map_or(0, |text| text.lines().count());
-    let audit = Audit::of(&ledger::read(ledger)?, refused);
+    let audit = Audit::of(&ledger::read(ledger)?, &ledger::read(&ledger::attempts(ledger))?);
     if !takeovers.is_empty() {
         table::print(takeovers, options.rounds);
     }
@@ -280,7 +286,7 @@ fn judge(options: &Options, takeovers: &[Takeover], ledger: &Path, played: Resul
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) => {
             println!("the story ended early: {error:#}");
-            Ok(ExitCode::from(2))
+            Ok(ExitCode::from(if error.is::<story::TwoOwners>() { 1 } else { 2 }))
         }
     }
 }

@@ -25,10 +25,16 @@ pub(crate) struct ProcessGroups {
 }
 
 impl ProcessGroups {
-    /// Records the process group of a process that is about to join as `node`. Its predecessor's daemon has ended by
-    /// then, for the data folder is free, and ran no worker unless its life is recorded by name.
+    /// Records the process group of a process that is about to join as `node`, for the time until its life has a name.
+    /// Refused while the process that was recorded before still runs: its record must not be lost.
     pub(crate) fn starting(&self, node: NodeId) -> Result<()> {
-        self.record(&format!("{node} starting"))
+        let name = format!("{node} starting");
+        if let Some((group, since)) = process::read_numbers(&self.folder.join(&name))?
+            && process::started(group)? == Some(since)
+        {
+            bail!("process {group} runs as {node} already; stop it first");
+        }
+        self.record(&name)
     }
 
     /// Records the process group of a life, before it runs a worker.
@@ -39,7 +45,7 @@ impl ProcessGroups {
     fn record(&self, name: &str) -> Result<()> {
         std::fs::create_dir_all(&self.folder)?;
         let group = rustix::process::getpgrp().as_raw_nonzero().get();
-        let since = process::started(group).context("this process leads its group")?;
+        let since = process::started(group)?.context("this process leads its group")?;
         let (new, file) = (self.folder.join(format!("{name}.new")), self.folder.join(name));
         std::fs::write(&new, format!("{group} {since}\n"))?;
         std::fs::rename(new, file)?;
@@ -48,12 +54,16 @@ impl ProcessGroups {
 
     /// Ends the target of `request`, or says why it is not certain that it has ended.
     pub(crate) async fn fence(self, request: FenceRequest) -> Result<Evidence> {
+        // A life without a record of its own never ran a worker; its process is the one that was starting last.
         let (life, node) = (request.target.to_string(), format!("{} starting", request.target.node));
-        let known = [life, node].iter().find_map(|name| process::read_numbers(&self.folder.join(name)));
+        let known = match process::read_numbers(&self.folder.join(life))? {
+            Some(own) => Some(own),
+            None => process::read_numbers(&self.folder.join(node))?,
+        };
         let Some((group, since)) = known else {
             bail!("no process group is known for {}", request.target);
         };
-        if process::started(group).is_some_and(|started| started != since) {
+        if process::started(group)?.is_some_and(|started| started != since) {
             return Ok(Evidence::new(format!("process {group} was started later: the group had ended"))?);
         }
         let before = process::members(group)?;

@@ -6,8 +6,9 @@
 //!   r19 n2#1 6611223344       a larger token: from here on r7 is refused
 //! ```
 //!
-//! Each line is written under a lock on the file, after a look at the last one: a smaller token is refused, and the
-//! attempt is noted beside the ledger, where the audit counts it as what it is, an owner that should have stopped.
+//! Each line is written under a lock on the file, after a look at the last one: a smaller token is refused. *Before*
+//! that look every attempt is noted beside the ledger, without a lock and without being asked for a token: it is from
+//! there that the audit sees who was at work when, whatever the ledger would have refused.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -45,15 +46,15 @@ pub(crate) fn read(path: &Path) -> Result<Vec<Line>> {
     whole.lines().filter(|line| !line.is_empty()).map(parse).collect()
 }
 
-/// Where refused attempts are noted.
-pub(crate) fn refusals(path: &Path) -> PathBuf {
-    path.with_extension("refused")
+/// Where every attempt is noted, refused or not.
+pub(crate) fn attempts(path: &Path) -> PathBuf {
+    path.with_extension("attempts")
 }
 
 /// One owner's access.
 pub(crate) struct Writer {
     file: File,
-    path: PathBuf,
+    attempts: File,
     token: Revision,
     owner: Identity,
 }
@@ -61,11 +62,15 @@ pub(crate) struct Writer {
 impl Writer {
     pub(crate) fn open(path: &Path, token: Revision, owner: Identity) -> Result<Self> {
         let file = OpenOptions::new().create(true).read(true).append(true).open(path)?;
-        Ok(Self { file, path: path.into(), token, owner })
+        let attempts = OpenOptions::new().create(true).append(true).open(attempts(path))?;
+        Ok(Self { file, attempts, token, owner })
     }
 
     /// Writes one line, or fails because a larger token has been seen.
     pub(crate) fn write(&mut self) -> Result<()> {
+        // One short write to a file opened for appending: whole lines, in the order of the kernel.
+        let attempt = format!("{} {} {}\n", self.token, self.owner, monotonic_ns());
+        self.attempts.write_all(attempt.as_bytes())?;
         rustix::fs::flock(&self.file, rustix::fs::FlockOperation::LockExclusive)?;
         let written = self.write_locked();
         rustix::fs::flock(&self.file, rustix::fs::FlockOperation::Unlock)?;
@@ -82,8 +87,6 @@ impl Writer {
         if let Some(largest) = last.filter(|_| length > 0).map(parse).transpose()?.map(|line| line.token)
             && largest > self.token
         {
-            let mut refused = OpenOptions::new().create(true).append(true).open(refusals(&self.path))?;
-            writeln!(refused, "{} {} {}", self.token, self.owner, monotonic_ns())?;
             bail!("{} is superseded: the ledger has seen {largest}", self.token);
         }
         // Half a line of a killed writer is ended, not continued.

@@ -108,7 +108,7 @@ async fn run(place: &Place) -> Result<()> {
     // Stop first, then say so.
     manager.stop_worker().await?;
     let cluster = Arc::into_inner(cluster).context("an order is still being carried out")?;
-    cluster.leave().await.map_err(|(_, error)| error)?;
+    cluster.leave().await?;
     say(json!({ "kind": "gone", "who": me.to_string() }));
     Ok(())
 }

@@ -19,8 +19,19 @@ struct Stat {
     started: u64,
 }
 
-fn stat(pid: i32) -> Option<Stat> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+/// `None` only where the kernel says that there is no such process. That it could not be read is an error: who is
+/// not seen must not be taken for gone.
+fn stat(path: &str) -> Result<Option<Stat>> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) if e.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => return Ok(None),
+        Err(e) => return Err(e).with_context(|| format!("reading {path}")),
+    };
+    parse(&text).map(Some).with_context(|| format!("{path} says `{text}`"))
+}
+
+fn parse(text: &str) -> Option<Stat> {
     // The name in brackets may hold anything, blanks and brackets included.
     let mut fields = text[text.rfind(')')? + 1..].split_ascii_whitespace();
     let state = fields.next()?.chars().next()?;
@@ -29,9 +40,35 @@ fn stat(pid: i32) -> Option<Stat> {
     Some(Stat { state, group, started })
 }
 
+/// Whether a process runs: it, or a thread of it that outlives its first one.
+fn runs(pid: i32, process: &Stat) -> Result<bool> {
+    if !matches!(process.state, 'Z' | 'X') {
+        return Ok(true);
+    }
+    let threads = match std::fs::read_dir(format!("/proc/{pid}/task")) {
+        Ok(threads) => threads,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(e) => return Err(e).with_context(|| format!("the threads of {pid}")),
+    };
+    for thread in threads {
+        let thread = match thread {
+            Ok(thread) => thread.path().join("stat"),
+            // The process went away under the walk.
+            Err(e) if e.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => return Ok(false),
+            Err(e) => return Err(e.into()),
+        };
+        let thread = stat(thread.to_str().context("a path of /proc")?)?;
+        if thread.is_some_and(|t| !matches!(t.state, 'Z' | 'X')) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// When a process was started; `None` if there is none of that number that still runs.
-pub(crate) fn started(pid: i32) -> Option<u64> {
-    stat(pid).filter(|s| !matches!(s.state, 'Z' | 'X')).map(|s| s.started)
+pub(crate) fn started(pid: i32) -> Result<Option<u64>> {
+    let Some(process) = stat(&format!("/proc/{pid}/stat"))? else { return Ok(None) };
+    Ok(runs(pid, &process)?.then_some(process.started))
 }
 
 /// Everybody in a process group who is not dead. A dead process that nobody has waited for counts as dead.
@@ -40,7 +77,8 @@ pub(crate) fn members(group: i32) -> Result<Vec<i32>> {
     for entry in std::fs::read_dir("/proc").context("/proc is needed to see who is in a process group")? {
         let name = entry?.file_name();
         let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
-        if stat(pid).is_some_and(|s| s.group == group && !matches!(s.state, 'Z' | 'X')) {
+        let Some(process) = stat(&format!("/proc/{pid}/stat"))? else { continue };
+        if process.group == group && runs(pid, &process)? {
             found.push(pid);
         }
     }
@@ -65,16 +103,21 @@ pub(crate) fn kill_one(process: i32) -> Result<()> {
 /// Ends this whole process group once the process `guardian`, started at `since`, is gone: nobody outlives the demo.
 pub(crate) fn end_with(guardian: i32, since: u64) {
     std::thread::spawn(move || {
-        while started(guardian) == Some(since) {
+        while matches!(started(guardian), Ok(Some(at)) if at == since) {
             std::thread::sleep(Duration::from_millis(200));
         }
         let _gone = kill_group(rustix::process::getpgrp().as_raw_nonzero().get());
     });
 }
 
-/// Reads a small file that another process may be about to replace.
-pub(crate) fn read_numbers(path: &Path) -> Option<(i32, u64)> {
-    let text = std::fs::read_to_string(path).ok()?;
-    let (group, since) = text.trim().split_once(' ')?;
-    Some((group.parse().ok()?, since.parse().ok()?))
+/// Reads a record that another process may be about to replace as a whole. `None` only if there is none.
+pub(crate) fn read_numbers(path: &Path) -> Result<Option<(i32, u64)>> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e).with_context(|| format!("reading {}", path.display())),
+    };
+    let numbers =
+        text.trim().split_once(' ').and_then(|(group, since)| Some((group.parse().ok()?, since.parse().ok()?)));
+    numbers.map(Some).with_context(|| format!("{} says `{text}`", path.display()))
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use quorate::Identity;
 
 use crate::director::{Report, Stage};
@@ -29,6 +29,18 @@ impl Fault {
         }
     }
 }
+
+/// What must never be seen.
+#[derive(Debug)]
+pub(crate) struct TwoOwners(String);
+
+impl std::fmt::Display for TwoOwners {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "two owners at once: {}", self.0)
+    }
+}
+
+impl std::error::Error for TwoOwners {}
 
 pub(crate) async fn play(stage: &mut Stage, options: &Options, takeovers: &mut Vec<Takeover>) -> Result<()> {
     form(stage).await?;
@@ -76,6 +88,7 @@ fn since(fault: u64, at: u64) -> f64 {
 async fn takeover(stage: &mut Stage, fault: Fault) -> Result<Takeover> {
     let old = owner(stage).await?;
     let (node, name, from) = (old.node.get(), old.to_string(), stage.heard.len());
+    let group = stage.group_of(node)?;
     let about = |kind: &'static str| {
         let name = name.clone();
         move |r: &Report| r.is(kind) && r.text("who") == name
@@ -112,6 +125,14 @@ async fn takeover(stage: &mut Stage, fault: Fault) -> Result<Takeover> {
     let started = stage.wait(from, "another takes the worker over", |r| r.is("worker")).await?;
     let new: Identity = started.text("who").parse()?;
     ensure!(new != old, "{new} has taken over from itself");
+    // Not by what anybody says: of the old owner's worker nothing may run any more. (A daemon that was told to leave may
+    // still be saying goodbye.)
+    if fault != Fault::HandOver {
+        let left = crate::process::members(group)?;
+        if !left.is_empty() {
+            bail!(TwoOwners(format!("{new} has taken over while processes {left:?} of {name} still ran")));
+        }
+    }
     let (last, first) = wait_for_first_line(stage, old, new).await?;
     stage.tell(&format!("the worker runs on {new}, {:.0} ms after the fault", since(at, first)));
     // The lost node comes back, as another life.
@@ -144,10 +165,11 @@ async fn wait_for_lines(stage: &Stage, count: usize, owner: Identity) -> Result<
     anyhow::bail!("the worker of {owner} writes nothing")
 }
 
-/// The last line of the old owner and the first of the new one.
+/// The last attempt of the old owner to write and the first of the new one.
 async fn wait_for_first_line(stage: &Stage, old: Identity, new: Identity) -> Result<(u64, u64)> {
+    let attempts = ledger::attempts(&stage.ledger());
     for _ in 0..3000 {
-        let lines = ledger::read(&stage.ledger())?;
+        let lines = ledger::read(&attempts)?;
         let last = lines.iter().rfind(|line| line.owner == old).map(|line| line.at);
         let first = lines.iter().find(|line| line.owner == new).map(|line| line.at);
         if let (Some(last), Some(first)) = (last, first) {

@@ -28,10 +28,16 @@ impl Node {
     /// Founds a cluster with this node as its only voter. Repeated after a crash in the middle it goes on.
     ///
     /// # Errors
-    /// [`StartError::Occupied`] when the folder belongs to a cluster already: nothing is changed.
+    /// [`StartError::Occupied`] when the folder belongs to a cluster already: `resume` goes on from there.
+    /// [`StartError::Config`] for a role without which nobody could lead. Neither changes anything.
     pub async fn bootstrap(&self, role: Role, patience: Duration) -> Result<Identity, StartError> {
         let inner = &self.inner;
         self.vacant()?;
+        if role != Role::Voter {
+            let why =
+                "who founds a cluster votes and can be given work; change the role once another voter is there".into();
+            return Err(StartError::Config { what: "the role of the founder", value: role.to_string(), why });
+        }
         let engine = |e: &dyn std::fmt::Display| StartError::Engine(e.to_string());
         if !inner.raft.is_initialized().await.map_err(|e| engine(&e))? {
             let me = std::collections::BTreeSet::from([inner.node.get()]);

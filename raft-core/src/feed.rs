@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use quorate_membership::{Cluster, Event, Revision};
 use tokio::sync::watch;
@@ -87,7 +88,7 @@ impl Feed {
             history.complete_after = oldest;
         }
         drop(history);
-        self.grew.send_modify(|n| *n += 1);
+        self.grew.send_modify(grown);
     }
 
     /// Starts anew from a state that came whole (a snapshot).
@@ -97,7 +98,7 @@ impl Feed {
         history.complete_after = state.revision();
         history.state = state;
         drop(history);
-        self.grew.send_modify(|n| *n += 1);
+        self.grew.send_modify(grown);
     }
 
     /// The state after everything published.
@@ -136,7 +137,7 @@ impl Feed {
             ready: VecDeque::new(),
             open: true,
         };
-        Box::pin(futures_util::stream::unfold(reader, |mut reader| async move {
+        let items = futures_util::stream::unfold(reader, |mut reader| async move {
             loop {
                 if let Some(item) = reader.ready.pop_front() {
                     return Some((item, reader));
@@ -153,7 +154,9 @@ impl Feed {
                     reader.open = false;
                 }
             }
-        }))
+        });
+        // Who asks again after the end is told again that it has ended.
+        items.fuse().boxed()
     }
 
     /// Ends every reader once it has read what is there.
@@ -164,9 +167,15 @@ impl Feed {
 
 const CLOSED: u64 = u64::MAX;
 
+/// One more; what is closed stays closed, even if an entry is applied in the last moment.
+fn grown(count: &mut u64) {
+    if *count != CLOSED {
+        *count += 1;
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use futures_util::StreamExt;
     use quorate_membership::{ClusterId, Command, apply};
 
     use super::*;
@@ -202,6 +211,8 @@ mod tests {
             assert_eq!(revision.get(), 10);
         }
         feed.close();
+        publish(&feed, &mut state, 11, &learners(11)); // applied while it was being closed
+        while slow.next().await.is_some() {}
         assert!(slow.next().await.is_none());
     }
 }

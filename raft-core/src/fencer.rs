@@ -11,8 +11,8 @@
 //! others on the strength of this answer alone.
 //!
 //! **It may be called again**, for the same order, by this node or by another that took over in the middle: fencing what
-//! is fenced must succeed. At most one call per target runs on one node at a time. A call that overruns its deadline is
-//! dropped; whatever it left running must do no harm.
+//! is fenced must succeed. At most one attempt per target runs on one node at a time. One that overruns its deadline is
+//! dropped; what it left running (a child, code that blocks instead of awaiting) may meet the next and must do no harm.
 
 use std::future::Future;
 use std::pin::Pin;

@@ -22,6 +22,7 @@ pub(crate) struct Here {
     pub(crate) node: NodeId,
     pub(crate) cluster: Option<ClusterId>,
     pub(crate) timing: u64,
+    pub(crate) disk: Disk,
 }
 
 /// The check, with what it has seen.
@@ -43,6 +44,16 @@ impl Gate {
         }
         if caller.timing != here.timing {
             return Err(Refusal::OtherTiming);
+        }
+        // The other way round: a caller whose log has seen a later state of this node's disk must not have its answers.
+        if let Some(known) = caller.callee {
+            let (node, got) = (here.node, here.disk);
+            if known.id != got.id {
+                return Err(Refusal::OtherDisk { node, known, got });
+            }
+            if got.opened < known.opened {
+                return Err(Refusal::ClonedDisk { node, known, got });
+            }
         }
         if state.retired().contains(&node) {
             return Err(Refusal::Retired(node));
@@ -86,12 +97,25 @@ mod tests {
 
     use super::*;
 
-    const HERE: Here = Here { node: NodeId::new(1), cluster: Some(ClusterId::new(5)), timing: 77 };
+    const HERE: Here = Here {
+        node: NodeId::new(1),
+        cluster: Some(ClusterId::new(5)),
+        timing: 77,
+        disk: Disk { id: DiskId::new(1), opened: 4 },
+    };
 
     fn caller() -> Caller {
         let disk = Disk { id: DiskId::new(3), opened: 4 };
         let session = Nonce::new(40);
-        Caller { cluster: ClusterId::new(5), from: NodeId::new(3), to: NodeId::new(1), disk, session, timing: 77 }
+        Caller {
+            cluster: ClusterId::new(5),
+            from: NodeId::new(3),
+            to: NodeId::new(1),
+            disk,
+            session,
+            callee: Some(HERE.disk),
+            timing: 77,
+        }
     }
 
     fn state() -> Cluster {
@@ -133,6 +157,10 @@ mod tests {
         assert!(matches!(refused(|c| c.disk.id = DiskId::new(8)), Refusal::OtherDisk { .. }));
         assert!(matches!(refused(|c| c.disk.opened = 3), Refusal::ClonedDisk { .. }));
         assert_eq!(refused(|c| c.session = Nonce::new(41)), Refusal::TwoProcesses(NodeId::new(3)));
+        // An old state of this node's own disk neither votes nor acknowledges.
+        let known = |id, opened| Some(Disk { id: DiskId::new(id), opened });
+        assert!(matches!(refused(|c| c.callee = known(1, 5)), Refusal::ClonedDisk { .. }));
+        assert!(matches!(refused(|c| c.callee = known(2, 1)), Refusal::OtherDisk { .. }));
         let nowhere = Here { cluster: None, ..HERE };
         assert_eq!(Gate::default().check(nowhere, &state(), &caller()), Err(Refusal::NotReady));
     }

@@ -16,8 +16,9 @@ use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError
 use openraft::network::{RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{SnapshotResponse, TransferLeaderResponse};
 use openraft::{OptionalSend, OptionalSync};
+use quorate_membership::cluster::MAX_ADDRESSES;
 use quorate_membership::detector::Moment;
-use quorate_membership::{ClusterId, Disk, NodeId, Nonce};
+use quorate_membership::{Address, ClusterId, Disk, NodeId, Nonce};
 
 use crate::clock;
 use crate::error::TransportError;
@@ -45,6 +46,9 @@ impl Contacts {
     }
 }
 
+/// How many nodes are remembered by what they said: bounded, for anybody may say something.
+const MAX_HINTS: usize = 64;
+
 /// How this node speaks to others.
 pub(crate) struct Wire {
     pub(crate) transport: Arc<dyn Transport>,
@@ -55,6 +59,8 @@ pub(crate) struct Wire {
     pub(crate) cluster: Mutex<Option<ClusterId>>,
     pub(crate) feed: Feed,
     pub(crate) contacts: Contacts,
+    /// Where nodes that ask to be let in say that they are: a way to reach them before that is committed, no more.
+    pub(crate) hints: Mutex<BTreeMap<NodeId, Vec<Address>>>,
 }
 
 impl Wire {
@@ -66,17 +72,31 @@ impl Wire {
         *self.cluster.lock().unwrap_or_else(PoisonError::into_inner) = Some(cluster);
     }
 
+    /// Remembers where a node says that it is.
+    pub(crate) fn hint(&self, node: NodeId, addresses: Vec<Address>) {
+        let mut hints = self.hints.lock().unwrap_or_else(PoisonError::into_inner);
+        if addresses.len() <= MAX_ADDRESSES && (hints.len() < MAX_HINTS || hints.contains_key(&node)) {
+            hints.insert(node, addresses);
+        }
+    }
+
     /// The peer and the caller for a call to `to`.
     pub(crate) fn address(&self, to: NodeId) -> Result<(Peer, Caller), TransportError> {
         let cluster =
             self.cluster().ok_or_else(|| TransportError::Unreachable("this node has no cluster yet".into()))?;
         let state = self.feed.state();
-        let addresses = state.member(to).map(|member| member.addresses.clone()).unwrap_or_default();
+        let known = state.member(to);
+        let callee = known.map(|member| member.disk);
+        let mut addresses = known.map(|member| member.addresses.clone()).unwrap_or_default();
+        // Where it said last that it is, should the log not know yet.
+        let said = self.hints.lock().unwrap_or_else(PoisonError::into_inner).get(&to).cloned().unwrap_or_default();
+        addresses.splice(..0, said.into_iter().filter(|said| known.is_none_or(|m| !m.addresses.contains(said))));
+        addresses.truncate(MAX_ADDRESSES);
         if addresses.is_empty() {
             return Err(TransportError::Unreachable(format!("no address of {to} is known here")));
         }
         let (from, disk, session, timing) = (self.node, self.disk, self.session, self.timing);
-        Ok((Peer { node: to, addresses }, Caller { cluster, from, to, disk, session, timing }))
+        Ok((Peer { node: to, addresses }, Caller { cluster, from, to, disk, session, callee, timing }))
     }
 
     fn heard<T>(&self, from: NodeId, answer: Result<T, TransportError>) -> Result<T, TransportError> {

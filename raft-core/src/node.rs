@@ -140,6 +140,7 @@ impl Node {
             cluster: Mutex::new(folder.cluster()),
             feed: feed.clone(),
             contacts: Contacts::default(),
+            hints: Mutex::default(),
         });
         // P22: who voted before may still be bound by a promise that it has forgotten.
         let voted = store.vote().is_some();
@@ -233,19 +234,30 @@ impl Node {
     /// Ends this life cleanly: says in the log that it has stopped everything, hands leadership over if it has it, and
     /// shuts down. Call it only when nothing that this node was given still runs. The node stays a member.
     ///
+    /// It shuts down whatever comes of it: a leave whose end is not known may still take effect, and a life that others
+    /// may hear to have left must never work again.
+    ///
     /// # Errors
-    /// [`ProposeError`]; the node goes on running then.
+    /// [`ProposeError`] when it is not known that the others were told: they will have this life fenced then.
     pub async fn leave(&self) -> Result<(), ProposeError> {
-        if let Some(who) = self.identity() {
-            self.propose(Command::Leave { who }).await?;
-        }
+        let give_up = tokio::time::Instant::now() + self.inner.config.propose_timeout * 2;
+        let told = loop {
+            let Some(who) = self.identity() else { break Ok(()) };
+            match self.propose(Command::Leave { who }).await {
+                Ok(_) => break Ok(()),
+                // It may be repeated: said twice it ends the life once.
+                Err(ProposeError::OutcomeUnknown { .. } | ProposeError::NoLeader { .. })
+                    if tokio::time::Instant::now() < give_up => {}
+                Err(error) => break Err(error),
+            }
+        };
         if self.inner.leading()
             && let Err(error) = self.hand_over(None).await
         {
             tracing::info!(%error, "leaving as leader; the others will elect");
         }
         self.shutdown().await;
-        Ok(())
+        told
     }
 
     /// Stops the engine and closes the data folder. The life that ran here is not ended by this: only a leave or a

@@ -63,9 +63,14 @@ impl Inner {
         match self.wire.transport.propose(&peer, caller, payload.clone(), left).await {
             Ok(proposed) => Ok(proposed),
             Err(TransportError::Unreachable(_)) => Ok(Proposed::NotLeader { leader: None }),
-            Err(TransportError::Refused(Refusal::NotReady | Refusal::Unavailable(_) | Refusal::Stopped(_))) => {
-                Ok(Proposed::NotLeader { leader: None })
-            }
+            // Another process answers at an address that has passed on: nobody took the command.
+            Err(TransportError::Refused(
+                Refusal::NotReady
+                | Refusal::Unavailable(_)
+                | Refusal::Stopped(_)
+                | Refusal::OtherNode { .. }
+                | Refusal::OtherCluster { .. },
+            )) => Ok(Proposed::NotLeader { leader: None }),
             Err(TransportError::Refused(refusal)) => Err(ProposeError::Refused(refusal)),
             Err(error @ (TransportError::Timeout(_) | TransportError::Broken(_))) => {
                 Err(ProposeError::OutcomeUnknown { reason: format!("{leader}: {error}") })

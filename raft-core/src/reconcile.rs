@@ -10,13 +10,14 @@
 //! owes the same. Believing to lead only starts work; each effect is a committed entry, or a change of voters that
 //! names the one it follows on, so a leader that is none any more achieves nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver;
 use openraft::raft::Precondition;
+use quorate_membership::codec::encode;
 use quorate_membership::detector::{Moment, Signal};
 use quorate_membership::{
     Cause, Cluster, Command, Confirmation, Duty, FenceId, FenceOrder, Identity, NodeId, Phase, Progress, Reason, Role,
@@ -24,12 +25,13 @@ use quorate_membership::{
 };
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use crate::clock;
 use crate::fencer::{FenceRequest, Returned};
 use crate::machine::revision;
 use crate::node::Inner;
+use crate::rpc::{Payload, Proposed};
 use crate::view::View;
 
 /// How many entries a learner may lag behind when it gets its vote.
@@ -154,6 +156,9 @@ fn owed(inner: &Inner, view: &View, state: &Cluster) -> Vec<Work> {
             Duty::Condemn { former, waiting }
                 if !would_pass(state, &order(former, Cause::Returned { as_life: waiting })) => {}
             Duty::Promote(node) | Duty::Activate(Identity { node, .. }) if !caught_up(inner, state, node) => {}
+            // A change of voters that is begun and cannot be committed blocks everything: both sets must be there.
+            Duty::Promote(node) if !heard_quorum(inner, state, node) => {}
+            Duty::Demote(node) | Duty::Expel(node) if !heard_quorum(inner, state, node) => {}
             Duty::Condemn { .. }
             | Duty::FinishChange
             | Duty::CatchUp(_)
@@ -178,6 +183,20 @@ fn owed(inner: &Inner, view: &View, state: &Cluster) -> Vec<Work> {
     owed
 }
 
+/// Whether those who were heard just now could commit a change of the voters that adds or takes the vote of `node`.
+fn heard_quorum(inner: &Inner, state: &Cluster, node: NodeId) -> bool {
+    let (now, limit) = (clock::now(), inner.config.heartbeat * 3);
+    let lately = inner.wire.contacts.all().into_iter().filter(|(_, at)| now.since(*at) < limit).map(|(node, _)| node);
+    let mut heard: BTreeSet<NodeId> = lately.chain([inner.node]).collect();
+    let configuration = state.configuration();
+    if !configuration.is_voter(node) {
+        return configuration.has_quorum(&heard);
+    }
+    let before = configuration.has_quorum(&heard);
+    heard.remove(&node);
+    before && configuration.without_voter(node).has_quorum(&heard)
+}
+
 /// Whether `node` has the log up to its own join, and nearly all of it.
 fn caught_up(inner: &Inner, state: &Cluster, node: NodeId) -> bool {
     if node == inner.node {
@@ -198,7 +217,7 @@ async fn carry_out(inner: Arc<Inner>, work: Work, state: Arc<Cluster>) -> Done {
             let Some(sighting) = sighting.filter(|s| s.signal == Signal::Red) else { return Ok(()) };
             let for_ms = u64::try_from(sighting.silence.as_millis()).unwrap_or(u64::MAX);
             tracing::warn!(%target, for_ms, "silent; asking for a fence order");
-            propose(&inner, order(target, Cause::Silent { for_ms })).await
+            propose_as_leader(&inner, order(target, Cause::Silent { for_ms })).await
         }
         Work::HandOver => {
             let heir = inner.hand_over(None).await?;
@@ -210,7 +229,7 @@ async fn carry_out(inner: Arc<Inner>, work: Work, state: Arc<Cluster>) -> Done {
             None => Ok(()),
         },
         Work::Duty(Duty::Condemn { former, waiting }) => {
-            propose(&inner, order(former, Cause::Returned { as_life: waiting })).await
+            propose_as_leader(&inner, order(former, Cause::Returned { as_life: waiting })).await
         }
         Work::Duty(Duty::Activate(who)) => propose(&inner, Command::Activate { who }).await,
         Work::Duty(Duty::FinishChange) => change(&inner, ChangeMembers::AddVoterIds(Default::default()), true).await,
@@ -226,6 +245,17 @@ async fn carry_out(inner: Arc<Inner>, work: Work, state: Arc<Cluster>) -> Done {
                 false => change(&inner, ChangeMembers::RemoveNodes(ids()), true).await,
             }
         }
+    }
+}
+
+/// For opinions: one try, on this node's own engine. An opinion that outlived its leadership is not handed to another
+/// leader, who may hear well what this one could not.
+async fn propose_as_leader(inner: &Inner, command: Command) -> Done {
+    let payload = Payload::new(encode(&command)?);
+    match inner.propose_here(payload, Instant::now() + inner.config.election_max * 2).await {
+        Proposed::Applied { .. } | Proposed::NotLeader { .. } => Ok(()),
+        Proposed::Rejected { rejection, .. } => Err(rejection.into()),
+        Proposed::Unknown { reason } => anyhow::bail!("{reason}"),
     }
 }
 
@@ -257,7 +287,7 @@ async fn fence(inner: &Inner, open: &FenceOrder, state: &Cluster) -> Done {
     let request = request(inner, open, state, attempt);
     let deadline = request.deadline;
     tracing::info!(%order, %target, attempt, "fencing");
-    let verdict = timeout(deadline, guarded(fencer.fence(request))).await;
+    let verdict = timeout(deadline, guarded(async move { fencer.fence(request).await })).await;
     match verdict {
         Ok(Ok(evidence)) => {
             let confirmation = Confirmation::Device { by: inner.node, attempt, evidence };

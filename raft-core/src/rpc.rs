@@ -260,6 +260,8 @@ pub struct Caller {
     pub disk: Disk,
     /// Drawn by the caller's process at its start: two processes with copies of one disk differ in it.
     pub session: Nonce,
+    /// The disk that the caller's log knows the callee by. An older state of it, or another disk, must not answer.
+    pub callee: Option<Disk>,
     /// A hash of the timing that both must share, see [`Config::timing_hash`](crate::Config::timing_hash).
     pub timing: u64,
 }

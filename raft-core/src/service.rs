@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use openraft::Snapshot;
 use quorate_membership::codec::{decode, inspect};
-use quorate_membership::{Cluster, Command, NodeId, Revision};
+use quorate_membership::{Cause, Cluster, Command, Confirmation, NodeId, Revision};
 use tokio::time::Instant;
 
 use crate::clock;
@@ -38,7 +38,8 @@ impl Door {
         if let Some(fatal) = self.0.stopped() {
             return Err(Refusal::Stopped(fatal.to_string()));
         }
-        let here = Here { node: self.0.node, cluster: self.0.wire.cluster(), timing: self.0.wire.timing };
+        let wire = &self.0.wire;
+        let here = Here { node: self.0.node, cluster: wire.cluster(), timing: wire.timing, disk: wire.disk };
         self.0.gate.check(here, &self.0.feed.state(), caller)?;
         self.0.wire.contacts.note(caller.from);
         Ok(())
@@ -143,7 +144,7 @@ impl Service for Door {
         let (admitted, inner) = (self.admit(&caller), self.0.clone());
         Box::pin(async move {
             admitted?;
-            proposable(&command)?;
+            proposable(&command, &caller, &inner.feed.state())?;
             let give_up = Instant::now() + inner.config.propose_timeout;
             Ok(inner.propose_here(command, give_up).await)
         })
@@ -170,9 +171,11 @@ impl Service for Door {
             }
             inspect(request.command.as_bytes()).map_err(|e| Refusal::Malformed(e.to_string()))?;
             let command: Command = decode(request.command.as_bytes()).map_err(|e| Refusal::Malformed(e.to_string()))?;
-            let Command::Join { node, nonce, .. } = command else {
+            let Command::Join { node, nonce, ref addresses, .. } = command else {
                 return Err(Refusal::Malformed("only a join may be asked for without being a member".into()));
             };
+            // Whoever moved while a majority was away can be reached again only where it says that it is now.
+            inner.wire.hint(node, addresses.clone());
             let outcome = inner.propose(command, inner.config.propose_timeout).await.map_err(|error| match error {
                 ProposeError::Rejected(rejection) => Refusal::Rejected(rejection),
                 other => Refusal::Unavailable(other.to_string()),
@@ -189,7 +192,10 @@ impl Service for Door {
 
     fn command(&self, command: Command) -> BoxFuture<'static, Result<Outcome, ProposeError>> {
         let inner = self.0.clone();
-        Box::pin(async move { inner.propose(command, inner.config.propose_timeout).await })
+        Box::pin(async move {
+            for_operators(&command).map_err(ProposeError::Refused)?;
+            inner.propose(command, inner.config.propose_timeout).await
+        })
     }
 
     fn hand_over(&self, to: Option<NodeId>) -> BoxFuture<'static, Result<NodeId, HandOverError>> {
@@ -202,13 +208,40 @@ impl Service for Door {
     }
 }
 
-/// A command that a leader may put into the log: one that it can read itself, and not one that only Raft may say.
-fn proposable(payload: &Payload) -> Result<(), Refusal> {
+/// A command that another node may hand to the leader: one that this one can read, not one that only Raft may say, and
+/// a leave only from the very process whose life it ends.
+fn proposable(payload: &Payload, caller: &Caller, state: &Cluster) -> Result<(), Refusal> {
     let command: Command = decode(payload.as_bytes()).map_err(|e| Refusal::Malformed(e.to_string()))?;
     match command {
         Command::Configure { .. } => Err(only_raft()),
+        Command::Leave { who } => {
+            let own = who.node == caller.from && state.life(who).is_some_and(|life| life.nonce == caller.session);
+            if own { Ok(()) } else { Err(only_itself()) }
+        }
         _ => Ok(()),
     }
+}
+
+/// What may be asked for from outside: what a person decides. What nodes say of themselves and of their work they say
+/// to each other.
+fn for_operators(command: &Command) -> Result<(), Refusal> {
+    match command {
+        Command::OrderFence { cause: Cause::Requested { .. }, .. }
+        | Command::ConfirmFence { confirmation: Confirmation::Operator { .. }, .. }
+        | Command::Vouch { .. }
+        | Command::SetRole { .. }
+        | Command::SetAddresses { .. }
+        | Command::Remove { .. } => Ok(()),
+        Command::Configure { .. } => Err(only_raft()),
+        Command::Leave { .. } => Err(only_itself()),
+        other => Err(Refusal::Malformed(format!("nobody outside may say {other:?}"))),
+    }
+}
+
+fn only_itself() -> Refusal {
+    Refusal::Malformed(
+        "only the life itself may say that it has stopped everything; fence it, or vouch for its end".into(),
+    )
 }
 
 /// Who votes is said by Raft's own entries; a command that claims it is not proposed.

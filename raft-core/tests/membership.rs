@@ -123,3 +123,41 @@ async fn only_raft_itself_says_who_votes() -> Result<()> {
     assert!(error.is_err(), "{error:?}");
     t.until("n1 alone votes", |s| s.configuration().to_string() == "{n1}").await
 }
+
+/// Others take its work over at once: so nobody says it but the process whose life it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_says_of_another_that_it_has_left() -> Result<()> {
+    let mut t = TestCluster::start(3).await?;
+    let leader = t.leader().await?.get();
+    let other = leader % 3 + 1;
+    let who = t.node(other)?.handle()?.identity().context("it joined")?;
+    let door = t.node(leader)?.handle()?.service();
+    let outside = door.command(Command::Leave { who }).await.map_err(|e| e.to_string());
+    assert!(outside.as_ref().is_err_and(|e| e.contains("only the life itself")), "{outside:?}");
+    // Nor a third node, on behalf of it, through the leader.
+    let third = other % 3 + 1;
+    let third = if third == leader { third % 3 + 1 } else { third };
+    let error = t.node(third)?.handle()?.propose(Command::Leave { who }).await.map_err(|e| e.to_string());
+    assert!(error.as_ref().is_err_and(|e| e.contains("only the life itself")), "{error:?}");
+    t.until_active(&who.to_string()).await
+}
+
+/// Begun without those who are needed for it, a change of voters could never be finished, and nothing else either.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_change_of_voters_is_begun_while_those_it_needs_are_not_heard() -> Result<()> {
+    let mut t = TestCluster::start(3).await?;
+    let leader = t.leader().await?.get();
+    let (dead, demoted) = (leader % 3 + 1, (leader + 1) % 3 + 1);
+    t.node(dead)?.stop().await;
+    // Nobody has noticed yet: for the rules, all three stand.
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    let asked = t.node(leader)?.handle()?.propose(Command::SetRole { node: n(demoted), role: Role::Learner }).await;
+    t.until_phase(&format!("n{dead}#1"), quorate_membership::Phase::Fenced).await?;
+    t.until("the voters are as they were", |s| s.configuration().to_string() == "{n1 n2 n3}").await?;
+    let back = t.node(dead)?.start().await?;
+    t.until_active(&back.to_string()).await?;
+    if asked.is_ok() {
+        t.until("now it can be done", |s| s.configuration().is_learner(n(demoted))).await?;
+    }
+    Ok(())
+}

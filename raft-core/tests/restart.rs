@@ -104,6 +104,7 @@ async fn a_restarted_voter_gives_no_vote_before_its_embargo_is_over() -> Result<
         to: n(1),
         disk: quorate_membership::Disk { id: quorate_membership::DiskId::new(7), opened: 1 },
         session: Nonce::new(7),
+        callee: None,
         timing: config.timing_hash(),
     };
     let ask = VoteRequest { ballot: Ballot { term: 900, node: n(7), committed: false }, last: None, transfer: false };

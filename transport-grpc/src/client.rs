@@ -143,7 +143,13 @@ where
     let (connection, left) = connect(&link, deadline).await?;
     match timeout(left, send(connection, timed(message, left))).await {
         Ok(Ok(answer)) => A::from_wire(answer.into_inner()).map_err(unreadable),
-        Ok(Err(status)) => Err(transport_error(&status, deadline)),
+        Ok(Err(status)) => {
+            let error = transport_error(&status, deadline);
+            if let TransportError::Refused(Refusal::OtherNode { .. } | Refusal::OtherCluster { .. }) = error {
+                link.wrong_number();
+            }
+            Err(error)
+        }
         Err(_) => Err(TransportError::Timeout(deadline)),
     }
 }

@@ -52,10 +52,6 @@ impl Cluster for ClusterDoor {
         Ok(Response::new(answer.into()))
     }
 
-    async fn leave(&self, request: Request<pb::LeaveRequest>) -> Result<Response<pb::CommandResponse>, Status> {
-        self.command(request).await
-    }
-
     async fn set_role(&self, request: Request<pb::SetRoleRequest>) -> Result<Response<pb::CommandResponse>, Status> {
         self.command(request).await
     }

@@ -126,6 +126,15 @@ impl Link {
         }
     }
 
+    /// Somebody else answers at the address that worked: hangs up, so that the next call begins with the next address.
+    pub(crate) fn wrong_number(&self) {
+        let mut state = self.lock();
+        if state.connection.take().is_some() {
+            state.preferred = (state.preferred + 1) % self.addresses.len().max(1);
+            state.note_failure(true);
+        }
+    }
+
     /// The open connection, or the attempt to make one, begun now if none is under way.
     fn current(self: &Arc<Self>) -> Result<Connection, Attempt> {
         let mut state = self.lock();

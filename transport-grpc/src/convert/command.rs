@@ -82,12 +82,6 @@ impl FromWire<pb::JoinResponse> for JoinAnswer {
     }
 }
 
-impl FromWire<pb::LeaveRequest> for Command {
-    fn from_wire(request: pb::LeaveRequest) -> Result<Self, Malformed> {
-        Ok(Self::Leave { who: life(request.who)? })
-    }
-}
-
 impl FromWire<pb::SetRoleRequest> for Command {
     fn from_wire(request: pb::SetRoleRequest) -> Result<Self, Malformed> {
         Ok(Self::SetRole { node: NodeId::new(request.node), role: role(request.role)? })

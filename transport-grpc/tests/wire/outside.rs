@@ -162,7 +162,6 @@ async fn every_command_arrives_as_what_it_says() {
     let word = || Some(pb::OperatorWord { name: "ada".into(), reason: "cable in my hand".into() });
     let target = || Some(pb_life(3, 2));
     let all = [
-        client.leave(pb::LeaveRequest { who: Some(pb_life(2, 1)) }).await,
         client.set_role(pb::SetRoleRequest { node: 2, role: pb::Role::Witness.into() }).await,
         client.set_addresses(pb::SetAddressesRequest { node: 2, addresses: vec!["a:1".into(), "b:2".into()] }).await,
         client.remove(pb::RemoveRequest { node: 3 }).await,
@@ -174,7 +173,6 @@ async fn every_command_arrives_as_what_it_says() {
     assert!(all.iter().all(|answer| answer.as_ref().is_err_and(|status| status.code() == Code::Unknown)));
     let (name, why) = (reason("ada"), reason("cable in my hand"));
     let expected = [
-        Command::Leave { who: life(2, 1) },
         Command::SetRole { node: n(2), role: Role::Witness },
         Command::SetAddresses {
             node: n(2),
@@ -199,7 +197,6 @@ async fn a_command_that_says_too_little_is_refused_with_the_reason_and_never_see
     let target = || Some(pb_life(3, 2));
     let blank = Some(pb::OperatorWord { name: " ".into(), reason: "because".into() });
     let cases = [
-        (client.leave(pb::LeaveRequest { who: None }).await, "the life is missing"),
         (client.set_role(pb::SetRoleRequest { node: 2, role: 0 }).await, "the role is missing"),
         (client.set_role(pb::SetRoleRequest { node: 2, role: 77 }).await, "the role is missing"),
         (
