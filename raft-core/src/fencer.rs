@@ -18,7 +18,16 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
-use quorate_membership::{Address, BootId, Cause, Evidence, FenceId, Identity, NodeId};
+use quorate_membership::{
+    Address, BootId, Cause, Cluster, Command, Confirmation, Evidence, FenceId, FenceOrder, Identity, NodeId, Progress,
+    Reason,
+};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::error::ProposeError;
+use crate::node::Inner;
+use crate::reconcile::propose;
 
 /// Whom to fence, and what is known of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,4 +94,87 @@ where
     fn fence(&self, request: FenceRequest) -> Fencing {
         Box::pin(self(request))
     }
+}
+
+/// One attempt at an order: committed before the fencer is called, and its end committed whatever it is.
+pub(crate) async fn attempt(inner: &Inner, open: &FenceOrder, state: &Cluster) -> anyhow::Result<()> {
+    let Some(fencer) = inner.fencer.clone() else { return Ok(()) };
+    if let Progress::Failed { .. } = open.progress {
+        let wait = inner.config.fence_backoff * (1 << open.attempts.saturating_sub(1).min(4));
+        tokio::time::sleep(wait).await;
+    }
+    let (order, target, attempt) = (open.id, open.target, open.attempts.saturating_add(1));
+    propose(inner, Command::StartFence { order, by: inner.node, attempt }).await?;
+    let request = request(inner, open, state, attempt);
+    let deadline = request.deadline;
+    tracing::info!(%order, %target, attempt, "fencing");
+    let verdict = timeout(deadline, guarded(async move { fencer.fence(request).await })).await;
+    match verdict {
+        Ok(Ok(evidence)) => {
+            let confirmation = Confirmation::Device { by: inner.node, attempt, evidence };
+            confirm(inner, order, Command::ConfirmFence { order, target, confirmation }).await
+        }
+        Ok(Err(error)) => fail(inner, order, attempt, &format!("{error:#}")).await,
+        Err(_) => fail(inner, order, attempt, &format!("no answer within {deadline:?}")).await,
+    }
+}
+
+/// A fencer that panics has failed; it does not take this node with it.
+async fn guarded<T: Send + 'static>(
+    call: impl Future<Output = anyhow::Result<T>> + Send + 'static,
+) -> anyhow::Result<T> {
+    let task = AbortOnDrop(tokio::spawn(call));
+    let mut task = std::pin::pin!(task);
+    std::future::poll_fn(|cx| std::pin::Pin::new(&mut task.0).poll(cx)).await.map_err(anyhow::Error::from)?
+}
+
+struct AbortOnDrop<T>(JoinHandle<T>);
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn request(inner: &Inner, open: &FenceOrder, state: &Cluster, attempt: u32) -> FenceRequest {
+    let target = open.target;
+    let newest = state.newest(target.node).filter(|newest| *newest != target);
+    FenceRequest {
+        order: open.id,
+        target,
+        boot: state.life(target).map(|life| life.boot).unwrap_or_default(),
+        addresses: state.life(target).map(|life| life.addresses.clone()).unwrap_or_default(),
+        returned: newest.and_then(|who| Some((who, state.life(who)?.clone()))).map(|(who, life)| Returned {
+            who,
+            boot: life.boot,
+            addresses: life.addresses,
+        }),
+        cause: open.cause.clone(),
+        by: inner.node,
+        attempt,
+        deadline: inner.config.fence_deadline,
+    }
+}
+
+/// A proof must not be lost for want of a leader: it is said until it is heard, or the order is closed without it.
+async fn confirm(inner: &Inner, order: FenceId, command: Command) -> anyhow::Result<()> {
+    loop {
+        match inner.propose(command.clone(), inner.config.propose_timeout).await {
+            Ok(_) => return Ok(()),
+            Err(ProposeError::Rejected(rejection)) => {
+                tracing::info!(%order, %rejection, "the proof was not needed any more");
+                return Ok(());
+            }
+            Err(error @ ProposeError::Stopped(_)) => return Err(error.into()),
+            Err(error) => {
+                tracing::warn!(%order, %error, "the proof is not committed yet; saying it again");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn fail(inner: &Inner, order: FenceId, attempt: u32, why: &str) -> anyhow::Result<()> {
+    tracing::warn!(%order, attempt, why, "the attempt failed");
+    propose(inner, Command::FailFence { order, attempt, reason: Reason::clipped(why) }).await
 }
