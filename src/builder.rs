@@ -53,6 +53,16 @@ pub struct Ready {
     patience: Duration,
 }
 
+macro_rules! opaque {
+    ($($type:ident),*) => { $(impl std::fmt::Debug for $type {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.debug_struct(stringify!($type)).field("node", &self.node).finish_non_exhaustive()
+        }
+    })* };
+}
+
+opaque!(Builder, WantsWire, WantsFencing, Ready);
+
 enum Wire {
     Plaintext(SocketAddr),
     #[cfg(feature = "testing")]
@@ -173,6 +183,9 @@ impl Ready {
     /// [`StartError::Join`] with what the last of them said.
     pub async fn join(self, seeds: impl IntoIterator<Item = impl Into<String>>) -> Result<Cluster, StartError> {
         let seeds = addresses("a seed", seeds.into_iter().map(Into::into))?;
+        if let Wire::Plaintext(_) = self.wire {
+            reachable("a seed", &seeds)?;
+        }
         let (role, patience) = (self.role, self.patience);
         let (node, listening) = self.open().await?;
         let entered = node.join(&seeds, role, patience).await;
@@ -185,6 +198,9 @@ impl Ready {
     /// [`StartError::Vacant`] when it does not; [`StartError::Propose`] when no majority came up in time.
     pub async fn resume(self) -> Result<Cluster, StartError> {
         let patience = self.patience;
+        if !self.data.join("node").exists() {
+            return Err(StartError::Vacant(self.data)); // and is not made, should its name be mistyped
+        }
         let (node, listening) = self.open().await?;
         let entered = node.resume(patience).await;
         finish(node, listening, entered).await
@@ -198,11 +214,8 @@ impl Ready {
                 let listener = std::net::TcpListener::bind(address).map_err(failed)?;
                 let bound = listener.local_addr().map_err(failed)?;
                 let own = if advertised.is_empty() { vec![bound.to_string()] } else { advertised };
-                if own.iter().any(|a| a.parse::<SocketAddr>().is_ok_and(|a| a.ip().is_unspecified())) {
-                    let why = "others cannot reach a wildcard; say with `advertise` where they reach this node".into();
-                    return Err(StartError::Config { what: "the advertised address", value: own.join(", "), why });
-                }
                 let addresses = addresses("an advertised address", own)?;
+                reachable("an advertised address", &addresses)?;
                 let transport: Arc<dyn Transport> = Arc::new(GrpcTransport::new());
                 // A command's own end comes before its call is given up.
                 let call_timeout = config.propose_timeout + Duration::from_secs(30);
@@ -232,6 +245,24 @@ fn invalid(what: &'static str, value: &str, why: &dyn std::fmt::Display) -> Star
 
 fn addresses(what: &'static str, given: impl IntoIterator<Item = String>) -> Result<Vec<Address>, StartError> {
     given.into_iter().map(|text| Address::new(text.clone()).map_err(|e| invalid(what, &text, &e))).collect()
+}
+
+/// What is wrong with a place that others shall reach by TCP, if anything is.
+pub(crate) fn unreachable(address: &Address) -> Option<&'static str> {
+    let text = address.as_str();
+    if text.parse::<SocketAddr>().is_ok_and(|a| a.ip().is_unspecified()) {
+        return Some("others cannot reach a wildcard; say with `advertise` where they reach this node");
+    }
+    let port = text.rsplit_once(':').filter(|(host, _)| !host.is_empty() && !host.contains(char::is_whitespace));
+    let named = port.is_some_and(|(_, port)| port.parse::<u16>().is_ok_and(|port| port != 0));
+    (!named).then_some("a host and a port are needed, like 10.0.0.3:7400 or [fd00::3]:7400")
+}
+
+fn reachable(what: &'static str, given: &[Address]) -> Result<(), StartError> {
+    given.iter().try_for_each(|address| match unreachable(address) {
+        Some(why) => Err(invalid(what, address.as_str(), &why)),
+        None => Ok(()),
+    })
 }
 
 /// Hands the running node out, or stops it again if it did not come in.

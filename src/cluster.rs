@@ -12,15 +12,16 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use quorate_membership::{Address, Cause, Command, Event, Identity, NodeId, Phase, Reason, Revision, Role};
-use quorate_raft_core::{FeedItem, Node, Outcome, View};
+use quorate_raft_core::{FeedItem, Node, Outcome, Refusal, View};
 use tokio::sync::watch;
 
-use crate::builder::{Builder, Listening};
+use crate::builder::{Builder, Listening, unreachable};
 use crate::dangerous::Dangerous;
 use crate::error::{ActiveError, EventsError, Fatal, HandOverError, ProposeError, ReadError};
 
 /// A node that belongs to a cluster. Dropping it stops the node without a word to the others, who will have its life
-/// fenced; [`Cluster::leave`] ends the life cleanly.
+/// fenced, and without waiting: folder and port are free a little later. [`Cluster::shutdown`] waits for that,
+/// [`Cluster::leave`] ends the life cleanly.
 pub struct Cluster {
     pub(crate) node: Node,
     pub(crate) identity: Identity,
@@ -139,8 +140,13 @@ impl Cluster {
     /// Changes where a node can be reached, most preferred first.
     ///
     /// # Errors
-    /// [`ProposeError::Rejected`] for none, too many, or blank addresses.
+    /// [`ProposeError::Rejected`] for none, too many, or blank addresses; [`ProposeError::Refused`] for a wildcard or a
+    /// missing port. Nothing is changed then.
     pub async fn set_addresses(&self, node: NodeId, addresses: Vec<Address>) -> Result<Outcome, ProposeError> {
+        let wrong = addresses.iter().find_map(|a| Some(format!("{a}: {}", unreachable(a)?)));
+        if let (Some(why), Some(_)) = (wrong, self.local_addr()) {
+            return Err(ProposeError::Refused(Refusal::Malformed(why)));
+        }
         self.node.propose(Command::SetAddresses { node, addresses }).await
     }
 
@@ -170,7 +176,8 @@ impl Cluster {
     ///
     /// # Errors
     /// [`ProposeError`] when it is not known that the others were told; they will have this life fenced then. The node
-    /// is stopped all the same, and its work must not be started again: the leave may still take effect.
+    /// is stopped all the same, and its work must not be started again: the leave may still take effect. That is known
+    /// after twice [`Config::propose_timeout`](crate::Config::propose_timeout) at the latest.
     pub async fn leave(self) -> Result<(), ProposeError> {
         let told = self.node.leave().await;
         self.listening.shut_down().await;
@@ -184,7 +191,20 @@ impl Cluster {
     }
 }
 
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cluster").field("identity", &self.identity).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Events {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Events").field("revision", &self.revision).finish_non_exhaustive()
+    }
+}
+
 /// The latest picture, again and again. Pictures in between may be skipped; events never are.
+#[derive(Debug)]
 pub struct Watch {
     views: watch::Receiver<View>,
 }

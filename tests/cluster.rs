@@ -171,6 +171,14 @@ async fn bad_input_is_named_with_its_remedy_and_loses_nothing() -> Result<()> {
     let nobody = describe(2, folder.path(), &asked)?.patience(Duration::from_millis(300)).join(["127.0.0.1:1"]).await;
     let error = said(nobody)?;
     assert!(error.contains("127.0.0.1:1"), "{error}");
+    for bad in ["127.0.0.1", "not an address", ":7400", "host:0"] {
+        let error = said(describe(2, folder.path(), &asked)?.join([bad]).await)?;
+        assert!(error.contains(bad) && error.contains("a host and a port"), "{error}");
+    }
+    let mistyped = folder.path().join("no-such-folder");
+    let nowhere = Cluster::builder(NodeId::new(5)).data(&mistyped).listen_plaintext("127.0.0.1:0".parse()?);
+    assert!(matches!(nowhere.without_fencing().resume().await.err(), Some(StartError::Vacant(_))));
+    assert!(!mistyped.exists(), "a mistyped folder is not made");
     // The folder of the node that nobody let in is still free to join with.
     let first = describe(1, folder.path(), &asked)?.bootstrap().await?;
     let second = describe(2, folder.path(), &asked)?.join([address(&first)?]).await?;
@@ -185,6 +193,22 @@ fn said(refused: Result<Cluster, StartError>) -> Result<String> {
         Ok(cluster) => bail!("{} was started", cluster.identity()),
         Err(error) => Ok(error.to_string()),
     }
+}
+
+/// The others know it by a port that is wrong now, and in a cluster of two nothing is committed before they reach it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_of_two_comes_back_at_another_port_again_and_again() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let asked = Asked::default();
+    let first = describe(1, folder.path(), &asked)?.bootstrap().await?;
+    let mut second = describe(2, folder.path(), &asked)?.join([address(&first)?]).await?;
+    tokio::time::timeout(LIMIT, second.active()).await??;
+    for life in 2..8 {
+        second.shutdown().await;
+        second = describe(2, folder.path(), &asked)?.resume().await?;
+        assert_eq!(second.identity().to_string(), format!("n2#{life}"));
+    }
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

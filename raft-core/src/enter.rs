@@ -43,7 +43,12 @@ impl Node {
             let me = std::collections::BTreeSet::from([inner.node.get()]);
             inner.raft.initialize(me).await.map_err(|e| engine(&e))?;
         }
-        inner.raft.wait(Some(patience)).state(ServerState::Leader, "founder leads").await.map_err(|e| engine(&e))?;
+        let leads = inner.raft.wait(Some(patience)).state(ServerState::Leader, "founder leads").await;
+        if let Err(error) = leads {
+            tracing::debug!(%error, "the founder does not lead");
+            let why = "it does not lead its own cluster yet; found it again, with more patience".into();
+            return Err(StartError::NotActive { who: inner.node, waited: patience, why });
+        }
         let cluster = match inner.feed.state().id() {
             Some(begun) => begun,
             None => {
@@ -65,9 +70,13 @@ impl Node {
         self.vacant()?;
         let inner = &self.inner;
         let command = Payload::new(encode(&inner.arrival(role)).map_err(ProposeError::from)?);
+        if seeds.is_empty() {
+            let why = "the address of at least one member is needed to join through".into();
+            return Err(StartError::Config { what: "the list of seeds", value: "empty".into(), why });
+        }
         let give_up = Instant::now() + patience;
-        let mut last = "no address was given".to_string();
-        while !seeds.is_empty() && Instant::now() < give_up {
+        let mut last = "there was no time to ask".to_string();
+        while Instant::now() < give_up {
             for seed in seeds {
                 let (cluster, timing) = (inner.wire.cluster(), inner.wire.timing);
                 let request = JoinRequest { cluster, command: command.clone(), timing };

@@ -222,7 +222,7 @@ pub enum StartError {
         source: std::io::Error,
     },
     /// Another process has the data folder open.
-    #[error("the data folder {} is in use by another process; stop it first", .0.display())]
+    #[error("the data folder {} is in use by another process, or by a node of this one that has not finished stopping; stop it first", .0.display())]
     InUse(PathBuf),
     /// The data folder belongs to another node.
     #[error("the data folder {} belongs to {found}, not {wanted}; use that number, or another folder", path.display())]

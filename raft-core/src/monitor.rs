@@ -89,6 +89,8 @@ impl Monitor {
         let metrics = inner.raft.metrics().borrow_watched().clone();
         let leader = metrics.current_leader.map(NodeId::new);
         let quorate = match metrics.state {
+            // Who votes alone is its own majority, and nobody else's acknowledgement ever comes.
+            ServerState::Leader if metrics.membership_config.voter_ids().all(|voter| voter == inner.node.get()) => true,
             // A send time, hence on the safe side. The engine's own state does not change when time passes.
             ServerState::Leader => {
                 metrics.last_quorum_acked.is_some_and(|acked| acked.elapsed() < inner.config.election_max)

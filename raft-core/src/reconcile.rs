@@ -154,6 +154,8 @@ fn owed(inner: &Inner, view: &View, state: &Cluster) -> Vec<Work> {
             Duty::Promote(node) | Duty::Activate(Identity { node, .. }) if !caught_up(inner, state, node) => {}
             // A change of voters that is begun and cannot be committed blocks everything: both sets must be there.
             Duty::Promote(node) if !heard_quorum(inner, state, node) => {}
+            // The change of its own vote is somebody else's to lead.
+            Duty::Demote(node) if node == me => owed.push(Work::HandOver),
             Duty::Demote(node) | Duty::Expel(node) if !heard_quorum(inner, state, node) => {}
             Duty::Condemn { .. }
             | Duty::FinishChange

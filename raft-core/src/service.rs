@@ -144,7 +144,7 @@ impl Service for Door {
         let (admitted, inner) = (self.admit(&caller), self.0.clone());
         Box::pin(async move {
             admitted?;
-            proposable(&command, &caller, &inner.feed.state())?;
+            proposable(&command, &caller, &inner)?;
             let give_up = Instant::now() + inner.config.propose_timeout;
             Ok(inner.propose_here(command, give_up).await)
         })
@@ -210,13 +210,19 @@ impl Service for Door {
 
 /// A command that another node may hand to the leader: one that this one can read, not one that only Raft may say, and
 /// a leave only from the very process whose life it ends.
-fn proposable(payload: &Payload, caller: &Caller, state: &Cluster) -> Result<(), Refusal> {
+fn proposable(payload: &Payload, caller: &Caller, inner: &Inner) -> Result<(), Refusal> {
     let command: Command = decode(payload.as_bytes()).map_err(|e| Refusal::Malformed(e.to_string()))?;
     match command {
         Command::Configure { .. } => Err(only_raft()),
         Command::Leave { who } => {
+            let state = inner.feed.state();
             let own = who.node == caller.from && state.life(who).is_some_and(|life| life.nonce == caller.session);
             if own { Ok(()) } else { Err(only_itself()) }
+        }
+        // Whoever moved while a majority was away can be reached again only where it says that it is now.
+        Command::Join { node, addresses, .. } => {
+            inner.wire.hint(node, addresses);
+            Ok(())
         }
         _ => Ok(()),
     }

@@ -161,3 +161,24 @@ async fn no_change_of_voters_is_begun_while_those_it_needs_are_not_heard() -> Re
     }
     Ok(())
 }
+
+/// Nobody acknowledges anything to a founder that is still alone, for however long it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_founder_that_was_alone_for_long_still_lets_others_in() -> Result<()> {
+    let mut t = TestCluster::start(1).await?;
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    assert!(t.node(1)?.handle()?.view().local.quorate, "who votes alone is its own majority");
+    t.add(2, Role::Voter).await?;
+    t.until_active("n2#1").await?;
+    t.until("both vote", |s| s.configuration().to_string() == "{n1 n2}").await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_is_demoted_hands_over_and_then_loses_its_vote() -> Result<()> {
+    let mut t = TestCluster::start(3).await?;
+    let leader = t.leader().await?;
+    role(&mut t, leader.get(), leader.get(), Role::Learner).await?;
+    t.until("it learns", |s| s.configuration().is_learner(leader)).await?;
+    assert_ne!(t.leader().await?, leader);
+    Ok(())
+}
