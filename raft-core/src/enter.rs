@@ -46,8 +46,8 @@ impl Node {
         let leads = inner.raft.wait(Some(patience)).state(ServerState::Leader, "founder leads").await;
         if let Err(error) = leads {
             tracing::debug!(%error, "the founder does not lead");
-            let why = "it does not lead its own cluster yet; found it again, with more patience".into();
-            return Err(StartError::NotActive { who: inner.node, waited: patience, why });
+            let why = format!("the founder did not lead within {patience:?}; found it again, with more patience");
+            return Err(StartError::Engine(why));
         }
         let cluster = match inner.feed.state().id() {
             Some(begun) => begun,
@@ -65,7 +65,8 @@ impl Node {
     ///
     /// # Errors
     /// [`StartError::Occupied`] when the folder belongs to a cluster; [`StartError::Join`] when nobody let it in.
-    /// Neither changes anything here. Rejections by the rules end the search at once.
+    /// Neither changes anything here. Rejections by the rules end the search at once. [`StartError::Config`] without a
+    /// seed. [`StartError::NotActive`] when it was let in and the log has not come in time: it is a member then.
     pub async fn join(&self, seeds: &[Address], role: Role, patience: Duration) -> Result<Identity, StartError> {
         self.vacant()?;
         let inner = &self.inner;
@@ -80,7 +81,8 @@ impl Node {
             for seed in seeds {
                 let (cluster, timing) = (inner.wire.cluster(), inner.wire.timing);
                 let request = JoinRequest { cluster, command: command.clone(), timing };
-                let deadline = inner.config.propose_timeout;
+                let left = give_up.saturating_duration_since(Instant::now());
+                let deadline = inner.config.propose_timeout.min(left);
                 match inner.wire.transport.join(seed, request, deadline).await {
                     Ok(answer) => {
                         inner.belong_to(answer.cluster)?;
