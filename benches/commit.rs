@@ -30,7 +30,7 @@ use anyhow::{Context, Result, bail, ensure};
 use criterion::{BenchmarkId, Criterion, Throughput};
 use hdrhistogram::Histogram;
 use must::must;
-use quorate::{Address, Cluster, Config, NodeId};
+use quorate::{Address, Cluster, Config, NodeId, Timing};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -69,7 +69,9 @@ struct Three {
 /// of these timers.
 fn calm() -> Config {
     let s = Duration::from_secs;
-    Config { election_min: s(2), election_max: s(4), yellow: s(10), red: s(30), ..Config::default() }
+    // Five times the standard timing.
+    let timing = Timing::new(Timing::default().plan().scaled(5, 1)).unwrap_or_default();
+    Config { timing, yellow: s(10), red: s(30), ..Config::default() }
 }
 
 impl Three {

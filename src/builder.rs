@@ -3,7 +3,7 @@
 //! ```text
 //!   Cluster::builder(n3) ─▶ .data(folder) ─▶ .listen_plaintext(addr) ─▶ .fencing(yours)      ─▶ .bootstrap()
 //!                                            (or in memory, for tests)   .without_fencing()      .join([...])
-//!                                                                                                .resume()
+//!                                                                          .self_fencing(…)       .resume()
 //! ```
 //!
 //! Each decision is a type, so a program that forgot one does not compile, and the risky choice of each has a name that
@@ -14,8 +14,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_membership::{Address, Identity, NodeId, Role};
-use quorate_raft_core::{Config, Fencer, Node, NodeSettings, StartError, Transport};
+use quorate_membership::{Address, Identity, NodeId, Role, Timing};
+use quorate_raft_core::{Config, Fencer, Node, NodeSettings, StartError, StopMechanism, Transport};
 use quorate_transport_grpc::{GrpcTransport, Server, ServerSettings};
 
 use crate::cluster::Cluster;
@@ -47,6 +47,8 @@ pub struct Ready {
     data: PathBuf,
     wire: Wire,
     fencer: Option<Arc<dyn Fencer>>,
+    stop: Option<Box<dyn StopMechanism>>,
+    trust_vm_clock: bool,
     advertised: Vec<String>,
     config: Config,
     role: Role,
@@ -134,7 +136,8 @@ impl WantsFencing {
     fn ready(self, fencer: Option<Arc<dyn Fencer>>) -> Ready {
         let Self { node, data, wire } = self;
         let (advertised, config) = (vec![], Config::default());
-        Ready { node, data, wire, fencer, advertised, config, role: Role::Voter, patience: PATIENCE }
+        let (stop, role, patience) = (None, Role::Voter, PATIENCE);
+        Ready { node, data, wire, fencer, stop, trust_vm_clock: false, advertised, config, role, patience }
     }
 }
 
@@ -146,7 +149,33 @@ impl Ready {
         self
     }
 
-    /// How the node behaves in time. The same on every node of a cluster.
+    /// What stops this node's own work at the end of its lease, whatever state its process is in: a
+    /// [`Deadman`](crate::Deadman), a [`Watchdog`](crate::Watchdog), [`TokensOnly`](crate::TokensOnly), or one of your
+    /// own. With it, time alone proves the end of this node's lives, even where no fencer reaches.
+    ///
+    /// Default: nothing. Then only a fencer, an operator or a clean leave proves it. The manual's page on fencing says
+    /// what each of them leaves open; nothing is armed before [`Lease::protect`](crate::Lease::protect).
+    pub fn self_fencing(mut self, mechanism: impl StopMechanism) -> Self {
+        self.stop = Some(Box::new(mechanism));
+        self
+    }
+
+    /// Says that the clock of this virtual machine counts all the time, because its host neither freezes nor migrates
+    /// it while it runs protected work. Without it a mechanism that rests on time is refused in a virtual machine: a
+    /// frozen guest does not notice that its lease has ended.
+    pub fn trust_vm_clock(mut self) -> Self {
+        self.trust_vm_clock = true;
+        self
+    }
+
+    /// How the node behaves in time: a [`Profile`](crate::Profile), or a [`Timing`] made from a target or a plan. The
+    /// same on every node of a cluster. Overrides that of [`Self::config`].
+    pub fn timing(mut self, timing: impl Into<Timing>) -> Self {
+        self.config.timing = timing.into();
+        self
+    }
+
+    /// How the node behaves in time, and everything else that can be set. The same on every node of a cluster.
     pub fn config(mut self, config: Config) -> Self {
         self.config = config;
         self
@@ -183,7 +212,7 @@ impl Ready {
     /// [`StartError::Join`] with what the last of them said.
     pub async fn join(self, seeds: impl IntoIterator<Item = impl Into<String>>) -> Result<Cluster, StartError> {
         let seeds = addresses("a seed", seeds.into_iter().map(Into::into))?;
-        if let Wire::Plaintext(_) = self.wire {
+        if matches!(self.wire, Wire::Plaintext(_)) {
             reachable("a seed", &seeds)?;
         }
         let (role, patience) = (self.role, self.patience);
@@ -207,7 +236,7 @@ impl Ready {
     }
 
     async fn open(self) -> Result<(Node, Listening), StartError> {
-        let Self { node, data, wire, fencer, advertised, config, .. } = self;
+        let Self { node, data, wire, fencer, stop, trust_vm_clock, advertised, config, .. } = self;
         match wire {
             Wire::Plaintext(address) => {
                 let failed = |source| StartError::Listen { address: address.to_string(), source };
@@ -219,7 +248,8 @@ impl Ready {
                 let transport: Arc<dyn Transport> = Arc::new(GrpcTransport::new());
                 // A command's own end comes before its call is given up.
                 let call_timeout = config.propose_timeout + Duration::from_secs(30);
-                let node = Node::start(NodeSettings { node, data, addresses, config, transport, fencer }).await?;
+                let settings = NodeSettings { node, data, addresses, config, transport, fencer, stop, trust_vm_clock };
+                let node = Node::start(settings).await?;
                 // The node is stopped before its server is: what is still under way then cannot succeed any more.
                 let shutdown_grace = Duration::from_millis(200);
                 let settings = ServerSettings { shutdown_grace, call_timeout, ..Default::default() };
@@ -231,7 +261,8 @@ impl Ready {
                 let own = quorate_raft_core::testing::Switchboard::address(node);
                 let addresses = vec![own.map_err(|e| invalid("the address", &node.to_string(), &e))?];
                 let transport = board.transport(node);
-                let started = Node::start(NodeSettings { node, data, addresses, config, transport, fencer }).await?;
+                let settings = NodeSettings { node, data, addresses, config, transport, fencer, stop, trust_vm_clock };
+                let started = Node::start(settings).await?;
                 board.connect(node, started.service());
                 Ok((started, Listening::Memory(board, node)))
             }

@@ -3,6 +3,7 @@
 //! ```text
 //!   view(), watch()              level: the latest picture
 //!   events(), events_since(r9)   edge:  every committed event in order, an explicit gap when too far behind
+//!   lease()                      act:   this node's own right, here and now
 //!   set_role(), remove(), …      ask:   a command to the log; answers when it is applied here
 //! ```
 
@@ -12,7 +13,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use quorate_membership::{Address, Cause, Command, Event, Identity, NodeId, Phase, Reason, Revision, Role};
-use quorate_raft_core::{FeedItem, Node, Outcome, Refusal, View};
+use quorate_raft_core::{FeedItem, Lease, Node, Outcome, Refusal, View};
 use tokio::sync::watch;
 
 use crate::builder::{Builder, Listening, unreachable};
@@ -63,6 +64,11 @@ impl Cluster {
     /// Every event after `revision`, then each as it is committed.
     pub fn events_since(&self, revision: Revision) -> Events {
         Events { items: self.node.events_since(revision), revision }
+    }
+
+    /// This life's lease: whether it may act now, what has to stop when it may not, and what makes sure of that.
+    pub fn lease(&self) -> Lease {
+        self.node.lease_of(self.identity)
     }
 
     /// Waits until this life may be given work: it has caught up, has its vote, and every former life of this node is
@@ -155,7 +161,7 @@ impl Cluster {
     /// # Errors
     /// [`ProposeError::Rejected`] when the rest would not hold a majority, or there is nothing to fence.
     pub async fn fence(&self, target: Identity, reason: Reason) -> Result<Outcome, ProposeError> {
-        self.node.propose(Command::OrderFence { target, cause: Cause::Requested { reason } }).await
+        self.node.propose(Command::OrderFence { target, cause: Cause::Requested { reason }, under: None }).await
     }
 
     /// Hands leadership to `to`, or to the voter that has most of the log. Returns who leads now.
@@ -172,7 +178,8 @@ impl Cluster {
     }
 
     /// Ends this life cleanly and stops the node. Call it only when nothing that this node was given still runs: the
-    /// others may take its work over at once. The node stays a member and comes back with `resume`.
+    /// others may take its work over at once. Whatever was protected under its lease must have been said to have
+    /// stopped, or nobody is told. The node stays a member and comes back with `resume`.
     ///
     /// # Errors
     /// [`ProposeError`] when it is not known that the others were told; they will have this life fenced then. The node

@@ -1,7 +1,7 @@
 //! What only an operator may say. One search for `dangerous` shows an auditor every place that does.
 
-use quorate_membership::{Command, Confirmation, FenceId, Identity, Reason};
-use quorate_raft_core::{Node, Outcome, ProposeError};
+use quorate_membership::{Command, Confirmation, FenceId, Identity, ProvedEnd, Reason};
+use quorate_raft_core::{Node, Outcome, ProposeError, SucceedError};
 
 /// Confirmations that rest on a person's word instead of a device's. A wrong word makes two owners: the name and the
 /// reason are committed to the log, and kept in the fence history.
@@ -33,5 +33,15 @@ impl Dangerous<'_> {
     /// rest would not hold a majority; nothing changed.
     pub async fn vouch(&self, target: Identity, name: Reason, reason: Reason) -> Result<Outcome, ProposeError> {
         self.node.propose(Command::Vouch { target, name, reason }).await
+    }
+
+    /// Says that the life that leads has ended, so that this node stands for election at once instead of waiting for
+    /// its silence. It only shortens the election; the end itself is proved to the others by a fencer, by time, or by
+    /// [`Self::vouch`] once somebody leads. A wrong word costs an election and no more.
+    ///
+    /// # Errors
+    /// [`SucceedError`] when that life does not lead, or this node does not vote; nothing changed.
+    pub async fn succeed(&self, dead: Identity, name: Reason, reason: Reason) -> Result<(), SucceedError> {
+        self.node.succeed(&ProvedEnd::vouched(dead, name, reason)).await
     }
 }

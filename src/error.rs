@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use quorate_membership::Cluster as State;
 
-pub use quorate_raft_core::{Fatal, HandOverError, ProposeError, ReadError, StartError};
+pub use quorate_raft_core::{Fatal, HandOverError, ProposeError, ReadError, StartError, SucceedError};
 
 /// Why there is no next event. Reading changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

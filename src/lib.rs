@@ -53,14 +53,18 @@ pub mod manual;
 
 pub use cluster::{Cluster, Events, Watch};
 pub use dangerous::Dangerous;
-pub use error::{ActiveError, EventsError, Fatal, HandOverError, ProposeError, ReadError, StartError};
+pub use error::{ActiveError, EventsError, Fatal, HandOverError, ProposeError, ReadError, StartError, SucceedError};
 pub use quorate_membership::{
-    Address, BootId, Cause, Cluster as State, ClusterId, Configuration, Confirmation, Disk, DiskId, Duty, Epoch, Event,
-    Evidence, FenceId, FenceOrder, FenceProof, FenceRecord, Fences, Identity, Incarnation, Life, Member, NodeId, Nonce,
-    ParseIdError, Phase, Progress, Reason, Rejection, Revision, Role, TextError, detector::Signal, duties, evolve,
-    majority,
+    Activation, Address, BootId, Cause, Cluster as State, ClusterId, Configuration, Confirmation, Contract,
+    ContractError, Disk, DiskId, Drift, Duty, Epoch, Event, Evidence, FenceId, FenceOrder, FenceProof, FenceRecord,
+    Fences, Identity, Incarnation, Leadership, Life, Member, NodeId, Nonce, ParseIdError, Phase, Plan, Profile,
+    Progress, ProvedEnd, Reason, Rejection, Revision, Role, Stop, TextError, Timing, TimingError, detector::Signal,
+    duties, evolve, majority,
 };
-pub use quorate_raft_core::{Config, FenceRequest, Fencer, Fencing, Local, Outcome, Returned, Sighting, View};
+pub use quorate_raft_core::{
+    BoundChild, Config, Deadman, FenceRequest, Fencer, Fencing, Lease, LeaseStage, LeaseView, Local, NotHeld, Outcome,
+    Probe, ProtectError, Protection, Returned, Sighting, StopMechanism, TokensOnly, View, Watchdog, ledger, probe,
+};
 
 /// The program of the README compiles.
 #[cfg(doctest)]

@@ -8,8 +8,8 @@
 use anyhow::{Context, Result};
 use quorate_membership::fencing::HISTORY;
 use quorate_membership::{
-    Address, BootId, Cause, Cluster, ClusterId, Command, Configuration, Confirmation, Disk, DiskId, Evidence, FenceId,
-    Identity, NodeId, Nonce, Reason, Revision, Role, apply,
+    Address, BootId, Cause, Cluster, ClusterId, Command, Configuration, Confirmation, Contract, Disk, DiskId, Evidence,
+    FenceId, Identity, NodeId, Nonce, Reason, Revision, Role, apply,
 };
 
 /// The most voters of a cluster made here.
@@ -33,6 +33,7 @@ impl Maker {
             made.apply(&join(node, 1)?)?;
             made.apply(&Command::Activate { who: made.newest(node)? })?;
         }
+        made.apply(&Command::ActivateLeader { leader: NodeId::new(1), nonce: Nonce::new(1) })?;
         Ok(made)
     }
 
@@ -93,13 +94,14 @@ pub(crate) fn join(node: u64, opened: u64) -> Result<Command> {
         disk: Disk { id: DiskId::new(u128::from(node)), opened },
         boot: BootId::new(u128::from(opened)),
         nonce: Nonce::new(u128::from(node) << 64 | u128::from(opened)),
+        contract: Contract::default(),
     })
 }
 
 /// An order against a life that has gone silent.
 pub(crate) fn order(target: Identity) -> Result<Command> {
     let reason = Reason::new("no answer on either network for 1.6 s")?;
-    Ok(Command::OrderFence { target, cause: Cause::Requested { reason } })
+    Ok(Command::OrderFence { target, cause: Cause::Requested { reason }, under: None })
 }
 
 /// The confirmation of a device, in the first attempt.

@@ -20,8 +20,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::contract::Contract;
 use crate::fencing::Fences;
-use crate::id::{BootId, ClusterId, DiskId, Epoch, Identity, Incarnation, NodeId, Nonce, Revision};
+use crate::id::{Activation, BootId, ClusterId, DiskId, Epoch, Identity, Incarnation, NodeId, Nonce, Revision};
 use crate::quorum::Configuration;
 use crate::text::Address;
 
@@ -121,6 +122,19 @@ pub struct Life {
     pub since: Revision,
     /// Where it can be reached, or could: a former life on another machine is not where its successor is.
     pub addresses: Vec<Address>,
+    /// What it promises about its own end.
+    pub contract: Contract,
+}
+
+/// The leader whose conclusions from time count (P4, P5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Leadership {
+    /// Its number.
+    pub activation: Activation,
+    /// The leader.
+    pub leader: NodeId,
+    /// Drawn by the leader for this activation: by it the leader knows its own.
+    pub nonce: Nonce,
 }
 
 /// A disk as a node shows it: which, and how often its data folder has been opened.
@@ -170,6 +184,7 @@ pub struct Cluster {
     pub(crate) retired: BTreeSet<NodeId>,
     pub(crate) configuration: Configuration,
     pub(crate) fences: Fences,
+    pub(crate) leadership: Option<Leadership>,
 }
 
 impl crate::codec::Record for Cluster {
@@ -220,6 +235,18 @@ impl Cluster {
     /// The fence orders, open and ended.
     pub fn fences(&self) -> &Fences {
         &self.fences
+    }
+
+    /// The current activation; `None` before the first.
+    pub fn leadership(&self) -> Option<Leadership> {
+        self.leadership
+    }
+
+    /// Whether a lease may be granted to that life: it is active, no order to end it is open, and no newer life of its
+    /// node has joined (P2: then it is closing, and neither renewed nor taken for dead).
+    pub fn may_renew(&self, who: Identity) -> bool {
+        let active = self.life(who).is_some_and(|life| life.phase == Phase::Active);
+        active && self.newest(who.node) == Some(who)
     }
 
     /// The life of that name, if it is still remembered: not ended, or its node's newest.

@@ -1,10 +1,13 @@
 //! What may be asked of the cluster. A command is proposed to the log; once committed, [`decide`](crate::decide()) answers it.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Disk, Role};
+use crate::contract::Contract;
 use crate::fencing::{Cause, Confirmation};
-use crate::id::{BootId, ClusterId, FenceId, Identity, NodeId, Nonce};
+use crate::id::{Activation, BootId, ClusterId, FenceId, Identity, NodeId, Nonce};
 use crate::quorum::Configuration;
 use crate::text::{Address, Reason};
 
@@ -31,6 +34,8 @@ pub enum Command {
         boot: BootId,
         /// Drawn by the process.
         nonce: Nonce,
+        /// What this life promises about its own end.
+        contract: Contract,
     },
     /// A joining life has caught up: it may be given work.
     Activate {
@@ -43,6 +48,8 @@ pub enum Command {
         target: Identity,
         /// Why.
         cause: Cause,
+        /// The activation of the leader whose opinion it is; `None` for what was requested.
+        under: Option<Activation>,
     },
     /// A leader is about to call the fencer. Committed *before* the call, so that nobody is shot without a quorum.
     StartFence {
@@ -108,6 +115,22 @@ pub enum Command {
     Configure {
         /// Who votes now.
         configuration: Configuration,
+    },
+    /// A node has gained leadership, or started as leader: from here on its conclusions from time count, and no other's.
+    ActivateLeader {
+        /// The leader.
+        leader: NodeId,
+        /// Drawn for this gain of leadership, and never used for another.
+        nonce: Nonce,
+    },
+    /// The lease of a life has run out, and its stop mechanism has acted: nothing was received of it for long enough.
+    Expire {
+        /// Which life.
+        target: Identity,
+        /// The activation of the leader that waited.
+        under: Activation,
+        /// For how long nothing was received, on that leader's clock.
+        waited: Duration,
     },
 }
 

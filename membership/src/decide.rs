@@ -8,17 +8,23 @@
 //! The state comes in by shared reference, so "a rejection changes nothing" (I16) holds by type. Every command may be
 //! repeated: networks repeat, and an outcome that was lost must be safe to ask for again.
 //!
+//! How lives are fenced is in `decide/fencing.rs`, how they end in `decide/ending.rs`.
+//!
 //! The `quorate_mutant` branches are seeded mistakes. No build has them but the one of `make mutants`, which checks
 //! that a named test catches each.
 
-use crate::cluster::{Cluster, Disk, Life, MAX_ADDRESSES, MAX_NODES, Phase, Role};
+mod ending;
+mod fencing;
+
+use crate::cluster::{Cluster, Disk, Leadership, Life, MAX_ADDRESSES, MAX_NODES, Phase, Role};
 use crate::command::Command;
+use crate::contract::Contract;
 use crate::event::Event;
-use crate::fencing::{Cause, Confirmation, FenceOrder, FenceProof, Progress};
-use crate::id::{BootId, FenceId, Identity, Incarnation, NodeId, Nonce, Revision};
+use crate::fencing::FenceProof;
+use crate::id::{Activation, BootId, Identity, Incarnation, NodeId, Nonce, Revision};
 use crate::quorum::Configuration;
 use crate::rejection::Rejection;
-use crate::text::{Address, Reason};
+use crate::text::Address;
 
 /// Answers `command`, which stands in the log at `revision`.
 ///
@@ -36,18 +42,21 @@ pub fn decide(state: &Cluster, revision: Revision, command: &Command) -> Result<
             Ok(if same { vec![] } else { vec![Event::Configured { configuration: configuration.clone() }] })
         }
         _ if state.id.is_none() => Err(Rejection::NotFounded),
-        Command::Join { node, role, addresses, disk, boot, nonce } => {
-            Arrival { node: *node, role: *role, addresses, disk: *disk, boot: *boot, nonce: *nonce }.join(state)
+        Command::Join { node, role, addresses, disk, boot, nonce, contract } => {
+            let (node, role, disk, boot, nonce, contract) = (*node, *role, *disk, *boot, *nonce, *contract);
+            Arrival { node, role, addresses, disk, boot, nonce, contract }.join(state)
         }
         Command::Activate { who } => activate(state, *who),
-        Command::OrderFence { target, cause } => order_fence(state, *target, cause),
-        Command::StartFence { order, by, attempt } => start_fence(state, *order, *by, *attempt),
-        Command::FailFence { order, attempt, reason } => fail_fence(state, *order, *attempt, reason),
+        Command::OrderFence { target, cause, under } => fencing::order(state, *target, cause, *under),
+        Command::StartFence { order, by, attempt } => fencing::start(state, *order, *by, *attempt),
+        Command::FailFence { order, attempt, reason } => fencing::fail(state, *order, *attempt, reason),
         Command::ConfirmFence { order, target, confirmation } => {
-            confirm_fence(state, revision, *order, *target, confirmation)
+            ending::confirm(state, revision, *order, *target, confirmation)
         }
-        Command::Vouch { target, name, reason } => vouch(state, revision, *target, name, reason),
-        Command::Leave { who } => leave(state, revision, *who),
+        Command::Vouch { target, name, reason } => ending::vouch(state, revision, *target, name, reason),
+        Command::Leave { who } => ending::leave(state, revision, *who),
+        Command::ActivateLeader { leader, nonce } => activate_leader(state, revision, *leader, *nonce),
+        Command::Expire { target, under, waited } => ending::expire(state, revision, *target, *under, *waited),
         Command::SetRole { node, role } => set_role(state, *node, *role),
         Command::SetAddresses { node, addresses } => {
             let member = state.members.get(node).ok_or(unknown(state, *node))?;
@@ -67,18 +76,20 @@ struct Arrival<'a> {
     disk: Disk,
     boot: BootId,
     nonce: Nonce,
+    contract: Contract,
 }
 
 impl Arrival<'_> {
     fn join(self, state: &Cluster) -> Result<Vec<Event>, Rejection> {
-        let Self { node, role, addresses, disk, boot, nonce } = self;
+        let Self { node, role, addresses, disk, boot, nonce, contract } = self;
         if state.retired.contains(&node) {
             return Err(Rejection::RetiredNode(node));
         }
         check_addresses(addresses)?;
+        contract.check().map_err(Rejection::Contract)?;
         let joined = |incarnation, role| {
             let (who, addresses) = (Identity::new(node, incarnation), addresses.to_vec());
-            Event::Joined { who, role, addresses, disk, boot, nonce }
+            Event::Joined { who, role, addresses, disk, boot, nonce, contract }
         };
         let Some(member) = state.members.get(&node) else {
             if state.members.len() + state.retired.len() >= MAX_NODES {
@@ -137,122 +148,16 @@ fn activate(state: &Cluster, who: Identity) -> Result<Vec<Event>, Rejection> {
     Ok(vec![Event::Activated { who }])
 }
 
-/// Refused unless the others still hold a majority (I18): a partition of the few never shoots the many, and a cluster
-/// never shoots itself below what it needs to decide anything.
-fn order_fence(state: &Cluster, target: Identity, cause: &Cause) -> Result<Vec<Event>, Rejection> {
-    let life = known_life(state, target)?;
-    match life.phase {
-        Phase::Active => {}
-        Phase::Fencing => return Ok(vec![]), // merged with the open order
-        phase @ (Phase::Joining | Phase::Fenced | Phase::Left) => return Err(Rejection::Phase { who: target, phase }),
+/// P4. The number is the entry's own, so activations strictly grow (I20). Said twice with one nonce it is one.
+fn activate_leader(state: &Cluster, revision: Revision, leader: NodeId, nonce: Nonce) -> Result<Vec<Event>, Rejection> {
+    if !state.members.contains_key(&leader) {
+        return Err(unknown(state, leader));
     }
-    if let Cause::Requested { reason } = cause {
-        reason.check().map_err(Rejection::Text)?;
+    if state.leadership.is_some_and(|current| current.leader == leader && current.nonce == nonce) {
+        return Ok(vec![]);
     }
-    majority_without(state, target.node)?;
-    Ok(vec![Event::FenceOrdered { order: state.fences.upcoming(), target, cause: cause.clone() }])
-}
-
-fn start_fence(state: &Cluster, order: FenceId, by: NodeId, attempt: u32) -> Result<Vec<Event>, Rejection> {
-    let open = open_order(state, order)?;
-    if !state.members.contains_key(&by) {
-        return Err(unknown(state, by));
-    }
-    if open.attempts.checked_add(1) != Some(attempt) {
-        return Err(Rejection::Attempt { order, at: open.attempts, got: attempt });
-    }
-    Ok(vec![Event::FenceStarted { order, target: open.target, by, attempt }])
-}
-
-fn fail_fence(state: &Cluster, order: FenceId, attempt: u32, reason: &Reason) -> Result<Vec<Event>, Rejection> {
-    let open = open_order(state, order)?;
-    reason.check().map_err(Rejection::Text)?;
-    match open.progress {
-        Progress::Executing { .. } if open.attempts == attempt => {
-            Ok(vec![Event::FenceFailed { order, target: open.target, attempt, reason: reason.clone() }])
-        }
-        Progress::Failed { .. } if open.attempts == attempt => Ok(vec![]),
-        Progress::Ordered | Progress::Executing { .. } | Progress::Failed { .. } => {
-            Err(Rejection::Attempt { order, at: open.attempts, got: attempt })
-        }
-    }
-}
-
-/// A confirmation counts only for its own order number, for that order's target, and for an attempt that was begun (I10).
-fn confirm_fence(
-    state: &Cluster,
-    token: Revision,
-    order: FenceId,
-    target: Identity,
-    confirmation: &Confirmation,
-) -> Result<Vec<Event>, Rejection> {
-    let fenced = |order, who| vec![Event::Fenced { order, who, proof: confirmation.clone().into(), token }];
-    if cfg!(quorate_mutant = "stale_confirmation")
-        && let Some(any) = state.fences.open().next()
-    {
-        return Ok(fenced(any.id, any.target));
-    }
-    if cfg!(quorate_mutant = "fence_without_order") && state.fences.get(order).is_none() {
-        known_life(state, target)?;
-        return Ok(fenced(order, target));
-    }
-    let open = open_order(state, order)?;
-    if open.target != target {
-        return Err(Rejection::OtherTarget { order, target: open.target, got: target });
-    }
-    match confirmation {
-        Confirmation::Device { by: _, attempt, evidence } => {
-            evidence.check().map_err(Rejection::Text)?;
-            if *attempt == 0 || *attempt > open.attempts {
-                return Err(Rejection::Attempt { order, at: open.attempts, got: *attempt });
-            }
-        }
-        Confirmation::Operator { name, reason } => {
-            name.check().and(reason.check()).map_err(Rejection::Text)?;
-        }
-    }
-    Ok(fenced(order, target))
-}
-
-/// An operator's word for a life, whether or not an order is open. It shoots nobody, so a former life of a node that
-/// stands may be vouched for without a spare majority; for a newest life the rule of every order holds.
-fn vouch(
-    state: &Cluster,
-    token: Revision,
-    target: Identity,
-    name: &Reason,
-    reason: &Reason,
-) -> Result<Vec<Event>, Rejection> {
-    name.check().and(reason.check()).map_err(Rejection::Text)?;
-    let proof = FenceProof::Operator { name: name.clone(), reason: reason.clone() };
-    match known_life(state, target)?.phase {
-        Phase::Fencing => {
-            let order = state.fences.against(target).ok_or(Rejection::UnknownLife(target))?.id;
-            Ok(vec![Event::Fenced { order, who: target, proof, token }])
-        }
-        Phase::Active => {
-            if state.newest(target.node) == Some(target) {
-                majority_without(state, target.node)?;
-            }
-            let (order, cause) = (state.fences.upcoming(), Cause::Requested { reason: reason.clone() });
-            let ordered = Event::FenceOrdered { order, target, cause };
-            Ok(vec![ordered, Event::Fenced { order, who: target, proof, token }])
-        }
-        phase @ (Phase::Joining | Phase::Fenced | Phase::Left) => Err(Rejection::Phase { who: target, phase }),
-    }
-}
-
-/// Only the life itself may say that it has stopped. Said while an order is open, it is the proof that the order needed.
-fn leave(state: &Cluster, token: Revision, who: Identity) -> Result<Vec<Event>, Rejection> {
-    match known_life(state, who)?.phase {
-        Phase::Joining | Phase::Active => Ok(vec![Event::Left { who, token }]),
-        Phase::Fencing => {
-            let order = state.fences.against(who).ok_or(Rejection::UnknownLife(who))?.id;
-            Ok(vec![Event::Fenced { order, who, proof: FenceProof::CleanLeave, token }])
-        }
-        Phase::Left => Ok(vec![]),
-        Phase::Fenced => Err(Rejection::Phase { who, phase: Phase::Fenced }),
-    }
+    let activation = Activation::new(revision.get());
+    Ok(vec![Event::LeaderActivated { leadership: Leadership { activation, leader, nonce } }])
 }
 
 fn set_role(state: &Cluster, node: NodeId, role: Role) -> Result<Vec<Event>, Rejection> {
@@ -306,24 +211,11 @@ fn unknown(state: &Cluster, node: NodeId) -> Rejection {
     if state.retired.contains(&node) { Rejection::RetiredNode(node) } else { Rejection::UnknownNode(node) }
 }
 
-fn open_order(state: &Cluster, order: FenceId) -> Result<&FenceOrder, Rejection> {
-    state.fences.get(order).ok_or(Rejection::UnknownOrder(order))
-}
-
 fn check_addresses(addresses: &[Address]) -> Result<(), Rejection> {
     if addresses.is_empty() || addresses.len() > MAX_ADDRESSES {
         return Err(Rejection::Addresses { got: addresses.len() as u64, limit: MAX_ADDRESSES as u64 });
     }
     addresses.iter().try_for_each(Address::check).map_err(Rejection::Text)
-}
-
-fn majority_without(state: &Cluster, node: NodeId) -> Result<(), Rejection> {
-    let mut rest = state.standing();
-    rest.remove(&node);
-    if cfg!(quorate_mutant = "no_majority_check") {
-        return Ok(());
-    }
-    quorum_or(&state.configuration, &rest, node)
 }
 
 fn quorum_or(

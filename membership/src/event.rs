@@ -4,7 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::{Disk, Role};
+use crate::cluster::{Disk, Leadership, Role};
+use crate::contract::Contract;
 use crate::fencing::{Cause, FenceProof};
 use crate::id::{BootId, ClusterId, FenceId, Identity, NodeId, Nonce, Revision};
 use crate::quorum::Configuration;
@@ -33,6 +34,8 @@ pub enum Event {
         boot: BootId,
         /// The nonce of its process.
         nonce: Nonce,
+        /// What it promises about its own end.
+        contract: Contract,
     },
     /// A life may be given work.
     Activated {
@@ -117,6 +120,20 @@ pub enum Event {
         /// Who.
         configuration: Configuration,
     },
+    /// A leader's conclusions from time count from here on, and no other's.
+    LeaderActivated {
+        /// Which, and under which number.
+        leadership: Leadership,
+    },
+    /// A second proof of an end that was proved already: timed expiry and device fencing run side by side.
+    Corroborated {
+        /// The order.
+        order: FenceId,
+        /// The life.
+        who: Identity,
+        /// The second proof.
+        proof: FenceProof,
+    },
 }
 
 impl Event {
@@ -131,11 +148,13 @@ impl Event {
             Self::FenceOrdered { target, .. }
             | Self::FenceStarted { target, .. }
             | Self::FenceFailed { target, .. } => Some(*target),
+            Self::Corroborated { who, .. } => Some(*who),
             Self::Founded { .. }
             | Self::RoleChanged { .. }
             | Self::Readdressed { .. }
             | Self::Removed { .. }
-            | Self::Configured { .. } => None,
+            | Self::Configured { .. }
+            | Self::LeaderActivated { .. } => None,
         }
     }
 }
@@ -164,6 +183,10 @@ impl fmt::Display for Event {
             Self::Readdressed { node, addresses } => write!(f, "{node} is at {}", list(addresses)),
             Self::Removed { node } => write!(f, "removed {node}"),
             Self::Configured { configuration } => write!(f, "configured {configuration}"),
+            Self::LeaderActivated { leadership } => {
+                write!(f, "activated leader {} as {}", leadership.leader, leadership.activation)
+            }
+            Self::Corroborated { order, who, proof } => write!(f, "corroborated {order}, the end of {who}: {proof}"),
         }
     }
 }

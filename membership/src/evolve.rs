@@ -19,13 +19,13 @@ pub fn evolve(state: &mut Cluster, revision: Revision, event: &Event) {
             state.id = Some(*cluster);
             true
         }
-        Event::Joined { who, role, addresses, disk, boot, nonce } => {
+        Event::Joined { who, role, addresses, disk, boot, nonce, contract } => {
             let fresh = || Member { role: *role, addresses: vec![], disk: *disk, lives: BTreeMap::new() };
             let member = state.members.entry(who.node).or_insert_with(fresh);
             member.addresses.clone_from(addresses);
             member.disk = *disk;
             let (phase, addresses) = (Phase::Joining, addresses.clone());
-            let life = Life { phase, boot: *boot, nonce: *nonce, since: revision, addresses };
+            let life = Life { phase, boot: *boot, nonce: *nonce, since: revision, addresses, contract: *contract };
             member.lives.insert(who.incarnation, life);
             forget_ended(state, who.node);
             true
@@ -89,6 +89,14 @@ pub fn evolve(state: &mut Cluster, revision: Revision, event: &Event) {
         Event::Configured { configuration } => {
             state.configuration = configuration.clone();
             true
+        }
+        Event::LeaderActivated { leadership } => {
+            state.leadership = Some(*leadership);
+            false
+        }
+        Event::Corroborated { order, who: _, proof } => {
+            state.fences.corroborate(*order, proof.clone());
+            false
         }
     };
     if changes_view {

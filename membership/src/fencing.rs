@@ -14,10 +14,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{FenceId, Identity, NodeId, Revision};
+use crate::cluster::{Cluster, Phase};
+use crate::id::{Activation, FenceId, Identity, NodeId, Revision};
 use crate::text::{Evidence, Reason};
 
 /// How many ended orders are remembered. Older ones fall out, oldest first.
@@ -41,6 +43,8 @@ pub enum Cause {
         /// Who and why.
         reason: Reason,
     },
+    /// Its lease has run out, as far as the leader received renewals of it. It may be there and well otherwise.
+    Lapsed,
 }
 
 impl fmt::Display for Cause {
@@ -49,6 +53,7 @@ impl fmt::Display for Cause {
             Self::Silent { for_ms } => write!(f, "silent for {for_ms} ms"),
             Self::Returned { as_life } => write!(f, "its node came back as {as_life}"),
             Self::Requested { reason } => write!(f, "requested: {reason}"),
+            Self::Lapsed => f.write_str("its lease ran out"),
         }
     }
 }
@@ -130,6 +135,14 @@ pub enum FenceProof {
         /// How they know.
         reason: Reason,
     },
+    /// Its lease had run out and its stop mechanism had acted: a leader received nothing of it for as long as its
+    /// contract asks for (E1), under the activation that was current when this was applied.
+    Expired {
+        /// The activation.
+        under: Activation,
+        /// For how long nothing was received, on that leader's clock.
+        waited: Duration,
+    },
 }
 
 impl From<Confirmation> for FenceProof {
@@ -147,7 +160,55 @@ impl fmt::Display for FenceProof {
             Self::Device { by, attempt, evidence } => write!(f, "device, by {by} in attempt {attempt}: {evidence}"),
             Self::CleanLeave => f.write_str("clean leave"),
             Self::Operator { name, reason } => write!(f, "word of {name}: {reason}"),
+            Self::Expired { under, waited } => write!(f, "expired, {waited:.1?} without a renewal, under {under}"),
         }
+    }
+}
+
+impl FenceProof {
+    /// What kind of proof it is, in a word or two.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Device { .. } => "device",
+            Self::CleanLeave => "clean leave",
+            Self::Operator { .. } => "operator",
+            Self::Expired { .. } => "expired",
+        }
+    }
+}
+
+/// That a life has ended, with what proves it. It cannot be made from the absence of something: only from what is
+/// committed, or from the word of a person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProvedEnd {
+    who: Identity,
+    proof: FenceProof,
+}
+
+impl ProvedEnd {
+    /// What the committed state says of that life; `None` while it has not ended, or is forgotten.
+    pub fn committed(state: &Cluster, who: Identity) -> Option<Self> {
+        let proof = match state.life(who)?.phase {
+            Phase::Left => FenceProof::CleanLeave,
+            Phase::Fenced => state.fences().ended(who)?.proof.clone(),
+            Phase::Joining | Phase::Active | Phase::Fencing => return None,
+        };
+        Some(Self { who, proof })
+    }
+
+    /// A person says so, and answers for it with a name.
+    pub fn vouched(who: Identity, name: Reason, reason: Reason) -> Self {
+        Self { who, proof: FenceProof::Operator { name, reason } }
+    }
+
+    /// Which life.
+    pub fn who(&self) -> Identity {
+        self.who
+    }
+
+    /// How it is known.
+    pub fn proof(&self) -> &FenceProof {
+        &self.proof
     }
 }
 
@@ -168,6 +229,8 @@ pub struct FenceRecord {
     pub confirmed: Revision,
     /// What ended it.
     pub proof: FenceProof,
+    /// A second proof of another kind, if one came after it: timed expiry and device fencing run side by side.
+    pub second: Option<FenceProof>,
 }
 
 /// All orders: the open ones, and what is remembered of the ended.
@@ -199,6 +262,18 @@ impl Fences {
         self.history.iter()
     }
 
+    /// The ended order against `target`, as far as history reaches.
+    pub fn ended(&self, target: Identity) -> Option<&FenceRecord> {
+        self.history.iter().rev().find(|record| record.target == target)
+    }
+
+    /// Records a second proof of an ended order. Silently nothing if history does not reach so far.
+    pub(crate) fn corroborate(&mut self, id: FenceId, proof: FenceProof) {
+        if let Some(record) = self.history.iter_mut().rev().find(|record| record.id == id) {
+            record.second.get_or_insert(proof);
+        }
+    }
+
     /// The number that the next order will have.
     pub(crate) fn upcoming(&self) -> FenceId {
         self.last.next()
@@ -217,7 +292,7 @@ impl Fences {
     pub(crate) fn close(&mut self, id: FenceId, confirmed: Revision, proof: FenceProof) {
         let Some(order) = self.open.remove(&id) else { return };
         let FenceOrder { id, target, cause, ordered, attempts, progress: _ } = order;
-        self.history.push_back(FenceRecord { id, target, cause, ordered, attempts, confirmed, proof });
+        self.history.push_back(FenceRecord { id, target, cause, ordered, attempts, confirmed, proof, second: None });
         while self.history.len() > HISTORY {
             self.history.pop_front();
         }

@@ -7,6 +7,7 @@
 //!   e8      the membership view          Epoch           grows with every change of who is in
 //!   r1042   a place in the log           Revision        doubles as fencing token
 //!   f9      a fence order                FenceId         what a confirmation must name
+//!   a57     an activation of a leader    Activation      what an expiry must name
 //! ```
 //!
 //! The forms are the same in logs, errors, scripts and documentation, and each type parses what it prints.
@@ -96,6 +97,11 @@ number!(
 number!(
     /// A fence order, `f9`. A confirmation counts only for the number that it names.
     FenceId, "f", "a fence order (f9)"
+);
+number!(
+    /// An activation of a leader, `a57`: the number of the entry that began it. What a leader concludes from time counts
+    /// only under the activation that is current when it is applied.
+    Activation, "a", "an activation (a57)"
 );
 
 /// One life of one node, `n3#2`: from one start of its daemon until a proof that this life can do no more harm.

@@ -12,7 +12,8 @@
 //! reads off the state what the leader has yet to bring about. Every replica runs them on the same log and so holds the
 //! same [`Cluster`]. The model checker, the property tests and the scripts under `tests/` drive these very types.
 //!
-//! Where to read on: [`cluster`] for the phases of a life, [`fencing`] for orders and proofs, [`quorum`] for majorities.
+//! Where to read on: [`cluster`] for the phases of a life, [`fencing`] for orders and proofs, [`lease`] for the right to
+//! act, [`timing`] for its arithmetic, [`quorum`] for majorities.
 //!
 //! ```
 //! use quorate_membership::*;
@@ -30,6 +31,7 @@
 pub mod cluster;
 pub mod codec;
 mod command;
+mod contract;
 mod decide;
 pub mod detector;
 mod duty;
@@ -37,18 +39,24 @@ mod event;
 mod evolve;
 pub mod fencing;
 mod id;
+pub mod lease;
 pub mod quorum;
 mod rejection;
 mod text;
+pub mod timing;
 
-pub use cluster::{Cluster, Disk, Life, Member, Phase, Role};
+pub use cluster::{Cluster, Disk, Leadership, Life, Member, Phase, Role};
 pub use command::Command;
+pub use contract::{Contract, ContractError, ContractPart, Drift, Stop};
 pub use decide::decide;
 pub use duty::{Duty, duties};
 pub use event::Event;
 pub use evolve::{apply, evolve};
-pub use fencing::{Cause, Confirmation, FenceOrder, FenceProof, FenceRecord, Fences, Progress};
-pub use id::{BootId, ClusterId, DiskId, Epoch, FenceId, Identity, Incarnation, NodeId, Nonce, ParseIdError, Revision};
+pub use fencing::{Cause, Confirmation, FenceOrder, FenceProof, FenceRecord, Fences, Progress, ProvedEnd};
+pub use id::{
+    Activation, BootId, ClusterId, DiskId, Epoch, FenceId, Identity, Incarnation, NodeId, Nonce, ParseIdError, Revision,
+};
 pub use quorum::{Configuration, majority};
 pub use rejection::Rejection;
 pub use text::{Address, Evidence, Reason, TextError};
+pub use timing::{Plan, Profile, Timing, TimingError};

@@ -1,9 +1,12 @@
 //! Why a command was refused. A rejection changes nothing: `decide` never held the state but by shared reference.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Disk, Phase};
-use crate::id::{ClusterId, DiskId, FenceId, Identity, NodeId};
+use crate::contract::ContractError;
+use crate::id::{Activation, ClusterId, DiskId, FenceId, Identity, NodeId};
 use crate::text::TextError;
 
 /// A refusal, with what to do instead. None of them changed anything.
@@ -134,4 +137,31 @@ pub enum Rejection {
     /// The cluster needs at least one node that votes and can be given work.
     #[error("{0} is the last voter; promote another first")]
     LastVoter(NodeId),
+    /// The contract of a joining life cannot be kept.
+    #[error("{0}")]
+    Contract(ContractError),
+    /// It was concluded under an activation that is not the current one: another leader counts now, or none yet.
+    #[error("{under} is not the current activation ({}): what was concluded under it does not count", current.map_or("there is none".to_string(), |a| a.to_string()))]
+    OtherActivation {
+        /// Under which.
+        under: Activation,
+        /// The current one.
+        current: Option<Activation>,
+    },
+    /// An opinion of a leader that does not say under which activation it is held.
+    #[error("a leader's opinion counts only under its activation, and none was named")]
+    WithoutActivation,
+    /// No wait proves the end of this life: nothing stops it that could be relied on.
+    #[error("{0} has no stop mechanism with a bound: fence it, or vouch for its end")]
+    NeverExpires(Identity),
+    /// The wait was shorter than the life's contract asks for.
+    #[error("nothing was received of {who} for {waited:?}, and its contract asks for {need:?}; wait on")]
+    TooEarly {
+        /// The life.
+        who: Identity,
+        /// For how long nothing was received.
+        waited: Duration,
+        /// D of its contract.
+        need: Duration,
+    },
 }

@@ -56,7 +56,8 @@ impl Model for Machines {
         for (line, revision) in set_up.lines().chain(voters.lines()).zip(1..) {
             let line =
                 line.replace("nonce=11", "nonce=1").replace("nonce=21", "nonce=1").replace("nonce=31", "nonce=1");
-            let set = language::command(&line).map(|command| apply(&mut cluster, Revision::new(revision), &command));
+            let command = language::command(&line).map(|command| language::under_current(command, &cluster));
+            let set = command.map(|command| apply(&mut cluster, Revision::new(revision), &command));
             assert!(matches!(&set, Ok(Ok(events)) if !events.is_empty()), "{line}: {set:?}");
         }
         vec![World::at_work(cluster, 3)]
@@ -139,7 +140,11 @@ impl Model for Machines {
                 world.cluster().fences().open().count() == 2
             }),
             Property::<Self>::sometimes("an order is refused because no majority would stand", |_, world| {
-                let order = |target| Command::OrderFence { target, cause: Cause::Silent { for_ms: 1 } };
+                let order = |target| Command::OrderFence {
+                    target,
+                    cause: Cause::Silent { for_ms: 1 },
+                    under: world.cluster().leadership().map(|l| l.activation),
+                };
                 let answer = |who| decide(world.cluster(), Revision::new(u64::MAX), &order(who));
                 world.cluster().active().any(|who| matches!(answer(who), Err(Rejection::Majority { .. })))
             }),

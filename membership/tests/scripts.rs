@@ -16,10 +16,10 @@ use std::path::{Path, PathBuf};
 use quorate_membership::{Cluster, Progress, Revision, apply, codec, duties, evolve};
 
 /// The folders, each with a test of its own below.
-const FOLDERS: [&str; 6] = ["join", "fence", "return", "quorum", "role", "remove"];
+const FOLDERS: [&str; 7] = ["join", "fence", "lease", "return", "quorum", "role", "remove"];
 
 /// Fewer scripts than this means that some were lost.
-const FEWEST: usize = 30;
+const FEWEST: usize = 50;
 
 const FIVE: &str = "found 7
 configure n1 n2 n3 n4 n5
@@ -32,7 +32,8 @@ activate n1#1
 activate n2#1
 activate n3#1
 activate n4#1
-activate n5#1";
+activate n5#1
+lead n1 nonce=1001";
 
 #[test]
 fn what_a_join_does() {
@@ -42,6 +43,11 @@ fn what_a_join_does() {
 #[test]
 fn what_fencing_does() {
     replay_folder("fence");
+}
+
+#[test]
+fn what_the_end_of_a_lease_does() {
+    replay_folder("lease");
 }
 
 #[test]
@@ -173,6 +179,9 @@ impl Replica {
         match line {
             "three" => self.set_up(language::THREE),
             "five" => self.set_up(FIVE),
+            "leader" => {
+                Ok(vec![self.state.leadership().map_or("none".into(), |l| format!("{} by {}", l.activation, l.leader))])
+            }
             "duties" => Ok(or_none(duties(&self.state).iter().map(ToString::to_string).collect())),
             "quorum" => {
                 Ok(self.state.configuration().describe(&self.state.standing()).lines().map(String::from).collect())
@@ -182,7 +191,13 @@ impl Replica {
                 self.state
                     .fences()
                     .history()
-                    .map(|r| format!("{} {} {}: {}", r.confirmed, r.id, r.target, r.proof))
+                    .map(|r| {
+                        r.second
+                            .iter()
+                            .fold(format!("{} {} {}: {}", r.confirmed, r.id, r.target, r.proof), |line, s| {
+                                format!("{line}; and {s}")
+                            })
+                    })
                     .collect(),
             )),
             command => self.carry_out(command),
@@ -200,7 +215,7 @@ impl Replica {
     }
 
     fn carry_out(&mut self, line: &str) -> Result<Vec<String>, String> {
-        let command = language::command(line)?;
+        let command = language::under_current(language::command(line)?, &self.state);
         self.revision = self.revision.next();
         let before = self.state.clone();
         let answer = match apply(&mut self.state, self.revision, &command) {

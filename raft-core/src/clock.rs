@@ -7,13 +7,22 @@ use std::time::Duration;
 
 use quorate_membership::BootId;
 use quorate_membership::detector::Moment;
+use quorate_membership::lease::Reading;
+use rustix::time::ClockId;
+
+fn shown(clock: ClockId) -> Duration {
+    let spec = rustix::time::clock_gettime(clock);
+    Duration::new(u64::try_from(spec.tv_sec).unwrap_or(0), u32::try_from(spec.tv_nsec).unwrap_or(0))
+}
 
 /// Now, counted from the boot of this machine.
 pub(crate) fn now() -> Moment {
-    let spec = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    let seconds = u64::try_from(spec.tv_sec).unwrap_or(0);
-    let nanos = u32::try_from(spec.tv_nsec).unwrap_or(0);
-    Moment::new(Duration::new(seconds, nanos))
+    Moment::new(shown(ClockId::Boottime))
+}
+
+/// What the lease clocks show: CLOCK_BOOTTIME and CLOCK_MONOTONIC_RAW. About 50 ns.
+pub(crate) fn reading() -> Reading {
+    Reading::new(shown(ClockId::Boottime), shown(ClockId::MonotonicRaw))
 }
 
 /// Which boot of the machine this is, as the kernel names it; all zeros where it does not say.

@@ -2,24 +2,18 @@
 
 use std::time::Duration;
 
+use quorate_membership::Timing;
 use quorate_membership::detector::Patience;
 
 use crate::error::StartError;
-
-/// How much the rates of two clocks may differ, in percent. Used where a wait must be long enough on any clock.
-const DRIFT_PERCENT: u32 = 1;
 
 /// How a node behaves in time. Heartbeat and election bounds are the same on every node of a cluster, or calls between
 /// them are refused; the rest should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// How often the leader speaks. Shorter detects sooner and costs more; below the worst fsync of a follower it makes
-    /// healthy nodes look silent. 10 ms to 10 s, default 80 ms.
-    pub heartbeat: Duration,
-    /// The shortest silence after which a follower stands for election. At least 3 heartbeats, default 400 ms.
-    pub election_min: Duration,
-    /// The longest. It is also the leader lease, hence the same everywhere. More than `election_min`, default 800 ms.
-    pub election_max: Duration,
+    /// Heartbeat, elections and leases: one value whose inequalities hold. Default: the standard profile (heartbeat
+    /// 80 ms, elections 400 to 800 ms, leases of 3 s). Its stop mechanism is replaced by the one that the node is given.
+    pub timing: Timing,
     /// Silence after which the detector is worried. At least 3 heartbeats, default 600 ms.
     pub yellow: Duration,
     /// Silence after which the leader asks for a fence order. More than `yellow` and `election_max`, default 1.5 s.
@@ -43,9 +37,7 @@ impl Default for Config {
     fn default() -> Self {
         let ms = Duration::from_millis;
         Self {
-            heartbeat: ms(80),
-            election_min: ms(400),
-            election_max: ms(800),
+            timing: Timing::default(),
             yellow: ms(600),
             red: ms(1500),
             fence_deadline: Duration::from_secs(30),
@@ -73,11 +65,8 @@ impl Config {
             }),
             _ => Ok(()),
         };
-        within("heartbeat", self.heartbeat, ms(10), s(10))?;
-        within("election_min", self.election_min, self.heartbeat * 3, s(60))?;
-        within("election_max", self.election_max, self.election_min + ms(1), s(120))?;
-        within("yellow", self.yellow, self.heartbeat * 3, s(600))?;
-        within("red", self.red, self.yellow.max(self.election_max) + ms(1), s(3600))?;
+        within("yellow", self.yellow, self.heartbeat() * 3, s(600))?;
+        within("red", self.red, self.yellow.max(self.election_max()) + ms(1), s(3600))?;
         within("fence_deadline", self.fence_deadline, ms(100), s(3600))?;
         within("fence_backoff", self.fence_backoff, ms(10), s(3600))?;
         within("propose_timeout", self.propose_timeout, ms(100), s(3600))?;
@@ -94,17 +83,30 @@ impl Config {
         counted("event_history", self.event_history as u64, 16, 1_000_000)
     }
 
-    /// A number that differs when the timing that nodes must share differs (FNV-1a of heartbeat and election bounds).
-    pub fn timing_hash(&self) -> u64 {
-        let parts = [self.heartbeat, self.election_min, self.election_max].map(|d| d.as_nanos() as u64);
-        let bytes = parts.iter().flat_map(|part| part.to_le_bytes());
-        bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    /// How often the leader speaks. Shorter detects sooner and costs more; below the worst fsync of a follower it makes
+    /// healthy nodes look silent.
+    pub fn heartbeat(&self) -> Duration {
+        self.timing.plan().heartbeat
+    }
+
+    /// The shortest silence after which a follower stands for election.
+    pub fn election_min(&self) -> Duration {
+        self.timing.plan().election_min
+    }
+
+    /// The longest. It is also Raft's leader lease, hence the same everywhere.
+    pub fn election_max(&self) -> Duration {
+        self.timing.plan().election_max
     }
 
     /// How long a restarted voter gives no vote: the longest that a promise from before its restart can still be relied
-    /// on by a leader, on the slower of two clocks.
+    /// on by a leader, on the slower of two clocks (P22).
     pub fn embargo(&self) -> Duration {
-        self.election_max * (100 + DRIFT_PERCENT) / (100 - DRIFT_PERCENT)
+        if cfg!(quorate_mutant = "lease_reads_without_embargo") {
+            return Duration::ZERO;
+        }
+        let drift = self.timing.plan().drift;
+        drift.on_a_fast_clock(drift.on_a_slow_clock(self.election_max()))
     }
 
     pub(crate) fn patience(&self) -> Patience {
@@ -119,15 +121,14 @@ mod tests {
     #[test]
     fn a_setting_that_cannot_work_is_named_with_its_bounds() {
         assert!(Config::default().check().is_ok());
-        let bad = Config { election_min: Duration::from_millis(100), ..Config::default() };
+        let bad = Config { yellow: Duration::from_millis(100), ..Config::default() };
         let error = bad.check().unwrap_err().to_string();
-        assert_eq!(error, "election_min is 100ms: it must lie between 240ms and 60s");
+        assert_eq!(error, "yellow is 100ms: it must lie between 240ms and 600s");
     }
 
     #[test]
-    fn timing_that_differs_hashes_differently_and_the_embargo_outlasts_the_lease() {
-        let (a, b) = (Config::default(), Config { heartbeat: Duration::from_millis(81), ..Config::default() });
-        assert_ne!(a.timing_hash(), b.timing_hash());
-        assert!(a.embargo() > a.election_max * 102 / 100);
+    fn the_embargo_outlasts_the_lease() {
+        let config = Config::default();
+        assert!(config.embargo() > config.election_max() * 102 / 100);
     }
 }

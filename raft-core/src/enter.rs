@@ -20,7 +20,8 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::clock;
 use crate::error::{ProposeError, Refusal, StartError, TransportError};
 use crate::folder::random;
-use crate::node::{Inner, Node};
+use crate::inner::Inner;
+use crate::node::Node;
 use crate::rpc::Payload;
 use crate::transport::JoinRequest;
 
@@ -98,7 +99,7 @@ impl Node {
                     Err(error) => last = format!("{seed}: {error}"),
                 }
             }
-            sleep(inner.config.heartbeat).await;
+            sleep(inner.config.heartbeat()).await;
         }
         let tried = seeds.iter().map(Address::as_str).collect::<Vec<_>>().join(", ");
         Err(StartError::Join { tried, last })
@@ -127,7 +128,7 @@ impl Node {
             // that it knows of them. A join may be repeated, it carries its nonce.
             let said = match inner.leader() {
                 None if inner.ask_members(&arrival, left).await? => break,
-                None | Some(_) => inner.propose(arrival.clone(), left.min(inner.config.election_max * 2)).await,
+                None | Some(_) => inner.propose(arrival.clone(), left.min(inner.config.election_max() * 2)).await,
             };
             match said {
                 Ok(_) => break,
@@ -175,7 +176,7 @@ impl Inner {
         for address in others.flat_map(|(_, member)| &member.addresses) {
             let (cluster, timing) = (self.wire.cluster(), self.wire.timing);
             let request = JoinRequest { cluster, command: command.clone(), timing };
-            match self.wire.transport.join(address, request, patience.min(self.config.election_max * 2)).await {
+            match self.wire.transport.join(address, request, patience.min(self.config.election_max() * 2)).await {
                 Ok(_) => return Ok(true),
                 Err(TransportError::Refused(Refusal::Rejected(rejection))) => return Err(rejection.into()),
                 Err(error) => tracing::debug!(%address, %error, "no help there"),
@@ -192,6 +193,7 @@ impl Inner {
             disk: self.wire.disk,
             boot: clock::boot_id(),
             nonce: self.session,
+            contract: self.config.timing.contract(),
         }
     }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use quorate_membership::codec::CodecError;
-use quorate_membership::{ClusterId, Disk, NodeId, Rejection};
+use quorate_membership::{ClusterId, Disk, Identity, NodeId, Rejection};
 
 /// Why a node did not take a call from another process. Nothing was changed by the refused call, unless a
 /// variant says otherwise.
@@ -168,6 +168,26 @@ pub enum ReadError {
         waited: Duration,
     },
     /// This node has stopped.
+    #[error(transparent)]
+    Stopped(#[from] Fatal),
+}
+
+/// Why this node did not stand in place of a leader that has ended. Nothing was changed; the ordinary election comes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SucceedError {
+    /// The life that ended does not lead, as far as this node knows.
+    #[error("{who} does not lead ({})", leader.map_or("nobody is known to".to_string(), |leader| format!("{leader} does")))]
+    NotTheLeader {
+        /// The life.
+        who: Identity,
+        /// Who leads.
+        leader: Option<NodeId>,
+    },
+    /// A node that does not vote cannot lead.
+    #[error("{0} does not vote; say it to a voter")]
+    NoVoter(NodeId),
+    /// The node has stopped.
     #[error(transparent)]
     Stopped(#[from] Fatal),
 }

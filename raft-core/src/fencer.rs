@@ -26,7 +26,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::error::ProposeError;
-use crate::node::Inner;
+use crate::inner::Inner;
 use crate::reconcile::propose;
 
 /// Whom to fence, and what is known of it.

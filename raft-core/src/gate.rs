@@ -127,6 +127,7 @@ mod tests {
             disk: Disk { id: DiskId::new(id), opened: 4 },
             boot: BootId::default(),
             nonce: Nonce::new(nonce),
+            contract: Default::default(),
         };
         let commands = [
             Command::Found { cluster: ClusterId::new(5) },

@@ -3,16 +3,18 @@
 //! An isolated leader believes in itself for ever (its state does not change when time passes), so nothing rests on what
 //! is said here: it starts work and it finds the way to the leader, no more.
 //!
-//! After the *proved* death of a leader the survivors could skip the rest of their election wait, by the same door that
-//! a hand-over uses. That is unsafe without the proof, so the door will take a proof by type; it comes with the leases.
+//! After the *proved* death of a leader the survivors need not wait for its silence: they take over by the same door
+//! that a hand-over uses, which skips the wait that protects a living leader. The door takes a [`ProvedEnd`]; a wrong
+//! word there costs an election and no more, because nothing here reads on the strength of a leader's lease.
 
 use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver;
-use quorate_membership::{NodeId, Phase, Role};
+use quorate_membership::{NodeId, Phase, ProvedEnd, Role};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::error::{Fatal, HandOverError};
-use crate::node::Inner;
+use crate::error::{Fatal, HandOverError, SucceedError};
+use crate::inner::Inner;
+use crate::types::OrTransfer;
 
 impl Inner {
     /// Whether the engine believes that it leads. Triggers work; proves nothing.
@@ -51,7 +53,7 @@ impl Inner {
                 voters.max_by_key(preferred).ok_or(HandOverError::Nobody)?
             }
         };
-        let waited = self.config.election_max * 3;
+        let waited = self.config.election_max() * 3;
         let asked = timeout(waited, self.raft.trigger().transfer_leader(to.get())).await;
         if let Ok(Err(fatal)) = asked {
             return Err(Fatal::Engine(fatal.to_string()).into());
@@ -60,9 +62,51 @@ impl Inner {
         while Instant::now() < give_up {
             match self.leader() {
                 Some(leader) if leader != self.node => return Ok(leader),
-                Some(_) | None => sleep(self.config.heartbeat / 8).await,
+                Some(_) | None => sleep(self.config.heartbeat() / 8).await,
             }
         }
         Err(HandOverError::TimedOut { waited })
+    }
+
+    /// Stands for election at once, in place of a leader that is proved to have ended.
+    pub(crate) async fn succeed(&self, end: &ProvedEnd) -> Result<(), SucceedError> {
+        if let Some(fatal) = self.stopped() {
+            return Err(fatal.into());
+        }
+        let (who, state, leader) = (end.who(), self.feed.state(), self.leader());
+        // A later life of its node may lead by now: its end is not what was proved.
+        let current = leader == Some(who.node) && state.newest(who.node).is_none_or(|newest| newest == who);
+        if who.node == self.node || !current {
+            return Err(SucceedError::NotTheLeader { who, leader });
+        }
+        if !state.configuration().is_lasting_voter(self.node) {
+            return Err(SucceedError::NoVoter(self.node));
+        }
+        let (vote, last) = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            (metrics.vote, metrics.last_applied)
+        };
+        tracing::info!(%who, proof = %end.proof(), "the leader is proved to have ended; standing for election at once");
+        let asked = self.raft.handle_transfer_leader(OrTransfer::new(vote, self.node.get(), last)).await;
+        match asked {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(changed)) => {
+                tracing::debug!(%changed, "another vote was cast meanwhile");
+                Err(SucceedError::NotTheLeader { who, leader: self.leader() })
+            }
+            Err(fatal) => Err(Fatal::Engine(fatal.to_string()).into()),
+        }
+    }
+
+    /// The end of the leader that this node follows, if the log has it and this node is the one to take over: of the
+    /// voters that stand, the first.
+    pub(crate) fn succession(&self) -> Option<ProvedEnd> {
+        let leader = self.leader().filter(|leader| *leader != self.node)?;
+        let state = self.feed.state();
+        let end = ProvedEnd::committed(&state, state.newest(leader)?)?;
+        let standing = state.standing();
+        let mut heirs = standing.iter().filter(|node| state.configuration().is_lasting_voter(**node));
+        (heirs.next() == Some(&self.node)).then_some(end)
     }
 }

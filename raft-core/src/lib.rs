@@ -18,6 +18,7 @@
 
 mod clock;
 pub mod config;
+mod engine;
 #[cfg(test)]
 mod engine_tests;
 mod enter;
@@ -26,16 +27,24 @@ pub mod feed;
 pub mod fencer;
 mod folder;
 mod gate;
+mod grantor;
+mod inner;
+mod keeper;
 mod lead;
+pub mod lease;
+pub mod ledger;
 mod log_store;
 mod machine;
 mod monitor;
 mod network;
 pub mod node;
+pub mod probe;
 mod propose;
 mod reconcile;
+mod renewer;
 pub mod rpc;
 mod service;
+pub mod stop;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod transport;
@@ -43,9 +52,12 @@ mod types;
 mod view;
 
 pub use config::Config;
-pub use error::{Fatal, HandOverError, ProposeError, ReadError, Refusal, StartError, TransportError};
+pub use error::{Fatal, HandOverError, ProposeError, ReadError, Refusal, StartError, SucceedError, TransportError};
 pub use feed::FeedItem;
 pub use fencer::{FenceRequest, Fencer, Fencing, Returned};
+pub use lease::{Lease, LeaseStage, LeaseView, NotHeld, ProtectError, Protection};
 pub use node::{Node, NodeSettings, Outcome};
+pub use probe::{Probe, probe};
+pub use stop::{BoundChild, Deadman, StopMechanism, TokensOnly, Watchdog};
 pub use transport::{Lane, Peer, Service, Transport};
 pub use view::{Local, Sighting, View};

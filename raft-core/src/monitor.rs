@@ -20,13 +20,13 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::clock;
 use crate::error::Fatal;
+use crate::inner::Inner;
 use crate::machine::revision;
-use crate::node::Inner;
 use crate::view::{Local, Sighting, View};
 
 /// Runs until `stop` or until the node has failed.
 pub(crate) async fn run(inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
-    let mut pace = interval(inner.config.heartbeat / 2);
+    let mut pace = interval(inner.config.heartbeat() / 2);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut progress = inner.machine.progress();
     let mut monitor = Monitor { detector: Detector::new(inner.config.patience()), leading: None, embargoed: true };
@@ -71,7 +71,7 @@ impl Monitor {
             let (cluster, heard) = (inner.feed.state(), inner.wire.contacts.all());
             self.detector = Detector::new(inner.config.patience());
             for node in cluster.members().keys().filter(|node| **node != inner.node) {
-                let lately = heard.get(node).filter(|at| now.since(**at) < inner.config.election_max * 2);
+                let lately = heard.get(node).filter(|at| now.since(**at) < inner.config.election_max() * 2);
                 self.detector.watch(*node, lately.copied().unwrap_or(now));
             }
             self.leading = leading;
@@ -93,11 +93,11 @@ impl Monitor {
             ServerState::Leader if metrics.membership_config.voter_ids().all(|voter| voter == inner.node.get()) => true,
             // A send time, hence on the safe side. The engine's own state does not change when time passes.
             ServerState::Leader => {
-                metrics.last_quorum_acked.is_some_and(|acked| acked.elapsed() < inner.config.election_max)
+                metrics.last_quorum_acked.is_some_and(|acked| acked.elapsed() < inner.config.election_max())
             }
             _ => leader.is_some_and(|leader| {
                 let heard = inner.wire.contacts.all().get(&leader).copied();
-                leader != inner.node && heard.is_some_and(|at| now.since(at) < inner.config.election_max)
+                leader != inner.node && heard.is_some_and(|at| now.since(at) < inner.config.election_max())
             }),
         };
         let sightings: BTreeMap<NodeId, Sighting> = match self.leading {
@@ -119,6 +119,7 @@ impl Monitor {
             term: metrics.current_term,
             applied: metrics.last_applied.map(|id| revision(id.index)).unwrap_or_default(),
             sightings,
+            lease: inner.keeper.view(),
             stopped: inner.stopped(),
         };
         View { cluster, local }

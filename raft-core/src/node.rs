@@ -10,26 +10,30 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use futures_util::stream::BoxStream;
-use openraft::async_runtime::WatchReceiver;
-use openraft::{SnapshotPolicy, StepDownPolicy};
 use quorate_membership::detector::Moment;
-use quorate_membership::{Address, Command, Identity, NodeId, Nonce, Revision};
+use quorate_membership::{Address, Command, Identity, NodeId, Nonce, ProvedEnd, Revision};
 use tokio::sync::watch;
 
 use crate::clock;
 use crate::config::Config;
-use crate::error::{Fatal, HandOverError, ProposeError, ReadError, StartError};
+use crate::error::{Fatal, HandOverError, ProposeError, ReadError, Refusal, StartError, SucceedError};
 use crate::feed::{Feed, FeedItem};
 use crate::fencer::Fencer;
 use crate::folder::{Folder, random};
 use crate::gate::Gate;
-use crate::log_store::{LogStore, OpenError};
+use crate::grantor::Office;
+use crate::inner::Inner;
+use crate::keeper::Keeper;
+use crate::lease::Lease;
+use crate::ledger::{LastEnd, Ledger, Note};
+use crate::log_store::LogStore;
 use crate::machine::Machine;
 use crate::network::{Contacts, Links, Wire};
+use crate::stop::{Nothing, StopMechanism};
 use crate::transport::{Service, Transport};
 use crate::types::Raft;
 use crate::view::{Local, View};
-use crate::{monitor, reconcile, service};
+use crate::{engine, grantor, monitor, probe, reconcile, renewer, service, stop};
 
 /// What a node needs to start.
 pub struct NodeSettings {
@@ -45,6 +49,12 @@ pub struct NodeSettings {
     pub transport: Arc<dyn Transport>,
     /// How it fences. `None`: open orders wait for an operator's word or for a node that can.
     pub fencer: Option<Arc<dyn Fencer>>,
+    /// What stops the work of this node at the end of its lease. `None`: nothing that could be relied on, so that time
+    /// alone never proves the end of its lives.
+    pub stop: Option<Box<dyn StopMechanism>>,
+    /// Says that the clock of this virtual machine counts while the machine is frozen by its host. Without it a stop
+    /// mechanism that rests on time is refused in a virtual machine.
+    pub trust_vm_clock: bool,
 }
 
 /// The end of a command that was carried out.
@@ -61,51 +71,6 @@ pub struct Node {
     stop: watch::Sender<bool>,
 }
 
-pub(crate) struct Inner {
-    pub(crate) node: NodeId,
-    pub(crate) session: Nonce,
-    pub(crate) addresses: Vec<Address>,
-    pub(crate) config: Config,
-    pub(crate) raft: Raft,
-    pub(crate) machine: Machine,
-    pub(crate) store: LogStore,
-    pub(crate) feed: Feed,
-    pub(crate) wire: Arc<Wire>,
-    pub(crate) gate: Gate,
-    pub(crate) fencer: Option<Arc<dyn Fencer>>,
-    pub(crate) view: watch::Sender<View>,
-    pub(crate) embargo_ends: Option<Moment>,
-    pub(crate) folder: Mutex<Option<Folder>>,
-    identity: OnceLock<Identity>,
-    shut: OnceLock<()>,
-}
-
-fn engine_config(config: &Config, stand: bool) -> Result<openraft::Config, StartError> {
-    let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
-    let made = openraft::Config {
-        cluster_name: "quorate".into(),
-        heartbeat_interval: ms(config.heartbeat),
-        election_timeout_min: ms(config.election_min),
-        election_timeout_max: ms(config.election_max),
-        install_snapshot_timeout: 30_000,
-        snapshot_policy: SnapshotPolicy::LogsSinceLast(config.snapshot_every),
-        replication_lag_threshold: config.snapshot_every * 2,
-        max_in_snapshot_log_to_keep: config.keep_entries,
-        purge_batch_size: 64,
-        backoff: "20ms 40ms 80ms ...200ms".into(),
-        enable_elect: stand,
-        enable_pre_vote: Some(true),
-        // A restarted leader must be elected anew: what it believed before its restart proves nothing.
-        enable_leader_restore: Some(false),
-        // Without it a connected majority can stay without a leader under a bridge partition (openraft#2080).
-        quorum_loss_probe_interval: Some(2 * ms(config.election_max)),
-        broadcast_submitted_on_append: Some(true),
-        removed_leader_step_down: StepDownPolicy::After(ms(config.election_min)),
-        ..Default::default()
-    };
-    made.validate().map_err(|e| StartError::Engine(e.to_string()))
-}
-
 impl Node {
     /// Opens the data folder and starts the engine. The node belongs to a cluster only after [`Node::bootstrap`],
     /// [`Node::join`] or [`Node::resume`]; its [`Node::service`] may be served from now on.
@@ -119,15 +84,23 @@ impl Node {
             let why = "nodes are numbered from 1".into();
             return Err(StartError::Config { what: "the node", value: node.to_string(), why });
         }
-        let (folder, store) = tokio::task::spawn_blocking(move || open(&data, node))
-            .await
-            .map_err(|e| StartError::Engine(e.to_string()))??;
+        // Whose end time alone proves must not be declared dead for a slow disk.
+        let by_time = settings.stop.is_some().then_some(settings.config.timing);
+        let opened = move || {
+            let opened = engine::open(&data, node)?;
+            by_time.map_or(Ok(()), |timing| probe::admit(&data, timing))?;
+            Ok::<_, StartError>(opened)
+        };
+        let (folder, store) =
+            tokio::task::spawn_blocking(opened).await.map_err(|e| StartError::Engine(e.to_string()))??;
         Self::run(settings, folder, store).await
     }
 
     /// Starts the engine on an open folder and an open log.
     pub(crate) async fn run(settings: NodeSettings, folder: Folder, store: LogStore) -> Result<Self, StartError> {
-        let NodeSettings { node, data: _, addresses, config, transport, fencer } = settings;
+        let NodeSettings { node, data: _, addresses, mut config, transport, fencer, stop, trust_vm_clock } = settings;
+        let mut mechanism: Box<dyn StopMechanism> = stop.unwrap_or_else(|| Box::new(Nothing));
+        config.timing = stop::admit(mechanism.as_mut(), config.timing, trust_vm_clock)?;
         let session = Nonce::new(random().map_err(|source| StartError::Folder { path: folder.path().into(), source })?);
         let feed = Feed::new(config.event_history);
         let machine = Machine::new(store.clone(), feed.clone());
@@ -136,7 +109,7 @@ impl Node {
             node,
             disk: folder.disk(),
             session,
-            timing: config.timing_hash(),
+            timing: config.timing.hash(),
             cluster: Mutex::new(folder.cluster()),
             feed: feed.clone(),
             contacts: Contacts::default(),
@@ -145,13 +118,20 @@ impl Node {
         // P22: who voted before may still be bound by a promise that it has forgotten.
         let voted = store.vote().is_some();
         let embargo_ends = voted.then(|| Moment::new(clock::now().since_origin() + config.embargo()));
-        let engine = Arc::new(engine_config(&config, !voted)?);
+        let engine = Arc::new(engine::config(&config, !voted)?);
         let raft = Raft::new(node.get(), engine, Links(wire.clone()), store.clone(), machine.clone())
             .await
             .map_err(|e| StartError::Engine(e.to_string()))?;
         let view = watch::Sender::new(View { cluster: feed.state(), local: Local::unknown(node) });
+        let ledger = Ledger::open(folder.path(), node)
+            .map_err(|source| StartError::Folder { path: folder.path().into(), source })?;
+        ledger.note(Note::Started { session });
         let (folder, gate) = (Mutex::new(Some(folder)), Gate::default());
         let (identity, shut) = (OnceLock::new(), OnceLock::new());
+        let (sent, outbox) = tokio::sync::mpsc::unbounded_channel();
+        let keeper = Keeper::start(*config.timing.plan(), mechanism, sent, ledger.clone())
+            .map_err(|e| StartError::Engine(format!("the keeper's thread: {e}")))?;
+        let (grantor, outbox) = (Office::new(), Mutex::new(Some(outbox)));
         let inner = Arc::new(Inner {
             node,
             session,
@@ -164,6 +144,10 @@ impl Node {
             wire,
             gate,
             fencer,
+            grantor,
+            keeper,
+            outbox,
+            ledger,
             view,
             embargo_ends,
             folder,
@@ -173,6 +157,8 @@ impl Node {
         let stop = watch::Sender::new(false);
         tokio::spawn(monitor::run(inner.clone(), stop.subscribe()));
         tokio::spawn(reconcile::run(inner.clone(), stop.subscribe()));
+        tokio::spawn(grantor::run(inner.clone(), stop.subscribe()));
+        tokio::spawn(renewer::run(inner.clone(), stop.subscribe()));
         Ok(Self { inner, stop })
     }
 
@@ -189,6 +175,21 @@ impl Node {
     /// This life's name; `None` until its join is applied here.
     pub fn identity(&self) -> Option<Identity> {
         self.inner.identity()
+    }
+
+    /// How the process before this one ended, as the ledger in the data folder has it: why was I reset?
+    pub fn last_end(&self) -> &LastEnd {
+        self.inner.ledger.last_end()
+    }
+
+    /// The lease of `who`, which must be this life.
+    pub fn lease_of(&self, who: Identity) -> Lease {
+        self.inner.keeper.lease(who)
+    }
+
+    /// This life's lease; `None` until its join is applied here.
+    pub fn lease(&self) -> Option<Lease> {
+        self.inner.identity().map(|who| self.inner.keeper.lease(who))
     }
 
     /// The latest picture.
@@ -231,6 +232,16 @@ impl Node {
         self.inner.hand_over(to).await
     }
 
+    /// Stands for election at once in place of a leader that is proved to have ended, instead of waiting until it has
+    /// been silent for long enough. Every node does so by itself for an end that is committed; this is for who knows
+    /// it from elsewhere.
+    ///
+    /// # Errors
+    /// [`SucceedError`]; nothing was changed.
+    pub async fn succeed(&self, end: &ProvedEnd) -> Result<(), SucceedError> {
+        self.inner.succeed(end).await
+    }
+
     /// Ends this life cleanly: says in the log that it has stopped everything, hands leadership over if it has it, and
     /// shuts down. Call it only when nothing that this node was given still runs. The node stays a member.
     ///
@@ -243,6 +254,12 @@ impl Node {
         let give_up = tokio::time::Instant::now() + self.inner.config.propose_timeout * 2;
         let told = loop {
             let Some(who) = self.identity() else { break Ok(()) };
+            // P19: the lease first. Who still protects something has not stopped, and must not say so.
+            match self.inner.keeper.surrender(self.inner.config.timing.plan().lease).await {
+                Some(protected) if protected.is_empty() => {}
+                Some(protected) => break Err(still_protected(&protected.join(", "))),
+                None => break Err(still_protected("what its keeper does not tell")),
+            }
             match self.propose(Command::Leave { who }).await {
                 Ok(_) => break Ok(()),
                 // It may be repeated: said twice it ends the life once.
@@ -280,63 +297,7 @@ impl Drop for Node {
     }
 }
 
-fn open(data: &std::path::Path, node: NodeId) -> Result<(Folder, LogStore), StartError> {
-    let folder = Folder::open(data, node)?;
-    let path = folder.log_path();
-    // Who belongs to a cluster has a log, with votes in it: if it is gone it must not begin anew under the same number.
-    let opened = match folder.cluster() {
-        Some(_) => LogStore::open_existing(&path),
-        None => LogStore::open(&path),
-    };
-    let store = opened.map_err(|error| match error {
-        OpenError::InUse => StartError::InUse(data.into()),
-        OpenError::Damaged(why) => StartError::Damaged { path: path.clone(), why },
-        OpenError::Io(source) => StartError::Folder { path: path.clone(), source },
-    })?;
-    Ok((folder, store))
-}
-
-impl Inner {
-    pub(crate) fn identity(&self) -> Option<Identity> {
-        if let Some(known) = self.identity.get() {
-            return Some(*known);
-        }
-        let found = self.feed.state().life_of(self.node, self.session)?;
-        Some(*self.identity.get_or_init(|| found))
-    }
-
-    /// Why this node has stopped, if it has.
-    pub(crate) fn stopped(&self) -> Option<Fatal> {
-        if let Some(why) = self.store.poisoned() {
-            return Some(Fatal::Storage(why));
-        }
-        if let Some(fatal) = self.machine.unreadable() {
-            return Some(fatal);
-        }
-        if self.shut.get().is_some() {
-            return Some(Fatal::Shutdown);
-        }
-        let running = self.raft.metrics().borrow_watched().running_state.clone();
-        running.err().map(|e| Fatal::Engine(e.to_string()))
-    }
-
-    pub(crate) async fn shut_down(&self, why: Fatal) {
-        if matches!(why, Fatal::Shutdown) && self.shut.set(()).is_err() {
-            return;
-        }
-        if let Err(error) = self.raft.shutdown().await {
-            tracing::warn!(node = %self.node, %error, "the engine did not end cleanly");
-        }
-        self.view.send_modify(|view| view.local.stopped = Some(why));
-        self.feed.close();
-        self.store.close();
-        self.folder.lock().unwrap_or_else(PoisonError::into_inner).take();
-    }
-
-    /// The picture as of now: what the monitor saw last, with everything that is applied since.
-    pub(crate) fn latest(&self) -> View {
-        let local = self.view.borrow().local.clone();
-        let applied = (*self.machine.progress().borrow()).max(local.applied);
-        View { cluster: self.feed.state(), local: Local { identity: self.identity(), applied, ..local } }
-    }
+fn still_protected(what: &str) -> ProposeError {
+    let why = format!("this life still protects {what}: say that it has stopped before it leaves; nobody was told");
+    ProposeError::Refused(Refusal::Malformed(why))
 }

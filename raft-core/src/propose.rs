@@ -18,8 +18,9 @@ use quorate_membership::{Command, NodeId, Revision};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::error::{ProposeError, ReadError, Refusal, TransportError};
+use crate::inner::Inner;
 use crate::machine::revision;
-use crate::node::{Inner, Outcome};
+use crate::node::Outcome;
 use crate::rpc::{Payload, Proposed};
 use crate::service;
 
@@ -48,7 +49,7 @@ impl Inner {
                         return Err(ProposeError::NoLeader { waited: patience });
                     }
                     tracing::trace!(?leader, ?hint, "no leader took the command yet");
-                    sleep(self.config.heartbeat / 4).await;
+                    sleep(self.config.heartbeat() / 4).await;
                 }
             }
         }
@@ -59,7 +60,7 @@ impl Inner {
             Ok(found) => found,
             Err(_) => return Ok(Proposed::NotLeader { leader: None }),
         };
-        let left = give_up.saturating_duration_since(Instant::now()).max(self.config.heartbeat);
+        let left = give_up.saturating_duration_since(Instant::now()).max(self.config.heartbeat());
         match self.wire.transport.propose(&peer, caller, payload.clone(), left).await {
             Ok(proposed) => Ok(proposed),
             Err(TransportError::Unreachable(_)) => Ok(Proposed::NotLeader { leader: None }),
@@ -120,7 +121,11 @@ impl Inner {
     /// A read index from this node's own engine; `None` when it does not lead or finds no quorum.
     pub(crate) async fn read_index_here(&self, patience: Duration) -> Option<Revision> {
         // Never `LeaseRead`: with one restarted voter and one partition it read stale in 97 of 100 runs.
-        let reading = self.raft.get_read_linearizer(ReadPolicy::ReadIndex);
+        let policy = match cfg!(quorate_mutant = "lease_reads_without_embargo") {
+            true => ReadPolicy::LeaseRead,
+            false => ReadPolicy::ReadIndex,
+        };
+        let reading = self.raft.get_read_linearizer(policy);
         let linearizer = timeout(patience, reading).await.ok()?.ok()?;
         Some(revision(linearizer.read_log_id().index()))
     }
@@ -147,7 +152,7 @@ impl Inner {
             if let Some(index) = found {
                 break index;
             }
-            sleep(self.config.heartbeat / 4).await;
+            sleep(self.config.heartbeat() / 4).await;
         };
         let mut progress = self.machine.progress();
         let reached = timeout_at(give_up, progress.wait_for(|at| *at >= index)).await;

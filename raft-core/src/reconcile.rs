@@ -25,8 +25,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use crate::clock;
 use crate::fencer::attempt;
+use crate::inner::Inner;
 use crate::machine::revision;
-use crate::node::Inner;
 use crate::rpc::{Payload, Proposed};
 use crate::view::View;
 
@@ -50,14 +50,16 @@ struct Steward {
     inner: Arc<Inner>,
     running: BTreeMap<Work, JoinHandle<Done>>,
     waits: BTreeMap<Work, (Moment, u32)>,
+    /// The leader whose end this node has stood for election on: once each.
+    succeeded: Option<Identity>,
 }
 
 /// Runs until `stop`.
 pub(crate) async fn run(inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
-    let mut pace = interval(inner.config.heartbeat);
+    let mut pace = interval(inner.config.heartbeat());
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut progress = inner.machine.progress();
-    let mut steward = Steward { inner, running: BTreeMap::new(), waits: BTreeMap::new() };
+    let mut steward = Steward { inner, running: BTreeMap::new(), waits: BTreeMap::new(), succeeded: None };
     loop {
         tokio::select! {
             _ = pace.tick() => {}
@@ -75,7 +77,13 @@ impl Steward {
     async fn round(&mut self) {
         self.collect().await;
         let view = self.inner.view.borrow().clone();
-        if view.local.stopped.is_some() || !view.local.quorate || !self.inner.leading() {
+        if view.local.stopped.is_some() {
+            return;
+        }
+        if !self.inner.leading() {
+            return self.succeed().await;
+        }
+        if !view.local.quorate {
             return;
         }
         // The freshest state, not the view's: a duty that was just done is not begun again.
@@ -89,6 +97,15 @@ impl Steward {
                 let task = tokio::spawn(carry_out(self.inner.clone(), work, state.clone()));
                 self.running.insert(work, task);
             }
+        }
+    }
+
+    /// Takes over from a leader that is proved to have ended, without waiting for its silence.
+    async fn succeed(&mut self) {
+        let Some(end) = self.inner.succession().filter(|end| self.succeeded != Some(end.who())) else { return };
+        self.succeeded = Some(end.who());
+        if let Err(error) = self.inner.succeed(&end).await {
+            tracing::debug!(%error, "no succession; the ordinary election comes");
         }
     }
 
@@ -129,8 +146,9 @@ fn would_pass(state: &Cluster, command: &Command) -> bool {
     decide(state, state.revision().next(), command).is_ok()
 }
 
-fn order(target: Identity, cause: Cause) -> Command {
-    Command::OrderFence { target, cause }
+/// This leader's opinion, which counts under its activation only.
+fn order(inner: &Inner, target: Identity, cause: Cause) -> Command {
+    Command::OrderFence { target, cause, under: inner.grantor.activation() }
 }
 
 /// Everything that this leader should be doing.
@@ -149,8 +167,11 @@ fn owed(inner: &Inner, view: &View, state: &Cluster) -> Vec<Work> {
                 None => {}
             },
             Duty::Condemn { former, .. } if former.node == me && others => {}
+            // Time alone will prove its end, and shoots nobody: a device might hit the life that came back.
+            Duty::Condemn { former, .. }
+                if state.life(former).is_some_and(|life| life.contract.own_wait().is_some()) => {}
             Duty::Condemn { former, waiting }
-                if !would_pass(state, &order(former, Cause::Returned { as_life: waiting })) => {}
+                if !would_pass(state, &order(inner, former, Cause::Returned { as_life: waiting })) => {}
             Duty::Promote(node) | Duty::Activate(Identity { node, .. }) if !caught_up(inner, state, node) => {}
             // A change of voters that is begun and cannot be committed blocks everything: both sets must be there.
             Duty::Promote(node) if !heard_quorum(inner, state, node) => {}
@@ -171,7 +192,9 @@ fn owed(inner: &Inner, view: &View, state: &Cluster) -> Vec<Work> {
         |node: NodeId| state.newest(node).filter(|who| state.life(*who).is_some_and(|l| l.phase == Phase::Active));
     let suspects = red.filter_map(|(node, _)| active(*node));
     let for_ms = 0; // how long does not matter to the rules
-    owed.extend(suspects.filter(|who| would_pass(state, &order(*who, Cause::Silent { for_ms }))).map(Work::Suspect));
+    owed.extend(
+        suspects.filter(|who| would_pass(state, &order(inner, *who, Cause::Silent { for_ms }))).map(Work::Suspect),
+    );
     let witness = state.member(me).is_some_and(|member| member.role == Role::Witness);
     let standing = state.standing();
     let mut heirs = state.members().iter().filter(|(node, m)| m.role == Role::Voter && standing.contains(node));
@@ -183,7 +206,7 @@ fn owed(inner: &Inner, view: &View, state: &Cluster) -> Vec<Work> {
 
 /// Whether those who were heard just now could commit a change of the voters that adds or takes the vote of `node`.
 fn heard_quorum(inner: &Inner, state: &Cluster, node: NodeId) -> bool {
-    let (now, limit) = (clock::now(), inner.config.heartbeat * 3);
+    let (now, limit) = (clock::now(), inner.config.heartbeat() * 3);
     let lately = inner.wire.contacts.all().into_iter().filter(|(_, at)| now.since(*at) < limit).map(|(node, _)| node);
     let mut heard: BTreeSet<NodeId> = lately.chain([inner.node]).collect();
     let configuration = state.configuration();
@@ -215,7 +238,7 @@ async fn carry_out(inner: Arc<Inner>, work: Work, state: Arc<Cluster>) -> Done {
             let Some(sighting) = sighting.filter(|s| s.signal == Signal::Red) else { return Ok(()) };
             let for_ms = u64::try_from(sighting.silence.as_millis()).unwrap_or(u64::MAX);
             tracing::warn!(%target, for_ms, "silent; asking for a fence order");
-            propose_as_leader(&inner, order(target, Cause::Silent { for_ms })).await
+            propose_as_leader(&inner, order(&inner, target, Cause::Silent { for_ms })).await
         }
         Work::HandOver => {
             let heir = inner.hand_over(None).await?;
@@ -227,7 +250,7 @@ async fn carry_out(inner: Arc<Inner>, work: Work, state: Arc<Cluster>) -> Done {
             None => Ok(()),
         },
         Work::Duty(Duty::Condemn { former, waiting }) => {
-            propose_as_leader(&inner, order(former, Cause::Returned { as_life: waiting })).await
+            propose_as_leader(&inner, order(&inner, former, Cause::Returned { as_life: waiting })).await
         }
         Work::Duty(Duty::Activate(who)) => propose(&inner, Command::Activate { who }).await,
         Work::Duty(Duty::FinishChange) => change(&inner, ChangeMembers::AddVoterIds(Default::default()), true).await,
@@ -248,9 +271,9 @@ async fn carry_out(inner: Arc<Inner>, work: Work, state: Arc<Cluster>) -> Done {
 
 /// For opinions: one try, on this node's own engine. An opinion that outlived its leadership is not handed to another
 /// leader, who may hear well what this one could not.
-async fn propose_as_leader(inner: &Inner, command: Command) -> Done {
+pub(crate) async fn propose_as_leader(inner: &Inner, command: Command) -> Done {
     let payload = Payload::new(encode(&command)?);
-    match inner.propose_here(payload, Instant::now() + inner.config.election_max * 2).await {
+    match inner.propose_here(payload, Instant::now() + inner.config.election_max() * 2).await {
         Proposed::Applied { .. } | Proposed::NotLeader { .. } => Ok(()),
         Proposed::Rejected { rejection, .. } => Err(rejection.into()),
         Proposed::Unknown { reason } => anyhow::bail!("{reason}"),

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-use quorate_membership::{ClusterId, Configuration, Disk, NodeId, Nonce, Rejection, Revision};
+use quorate_membership::{ClusterId, Configuration, Disk, Identity, NodeId, Nonce, Rejection, Revision};
 use serde::{Deserialize, Serialize};
 
 /// A place in the log: which leader's entry, and where. Printed `t3.i42`.
@@ -247,6 +247,55 @@ pub enum Proposed {
     },
 }
 
+/// A member's request for its lease: to hold it for L from the instant at which it sent this.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Renewal {
+    /// Which life asks.
+    pub who: Identity,
+    /// Which of its requests this is. Never used twice by one life.
+    pub seq: u64,
+}
+
+/// What became of a [`Renewal`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Renewed {
+    /// A linearizable read, begun after the renewal was received, showed that the life stands. Counts for this request
+    /// of this life and for no other.
+    Granted(Renewal),
+    /// It was not granted. The same request will not be; another may be.
+    Refused {
+        /// Why.
+        refusal: RenewRefusal,
+        /// Who leads, as far as the answerer knows.
+        leader: Option<NodeId>,
+    },
+}
+
+/// Why a [`Renewal`] was not granted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum RenewRefusal {
+    /// The node asked does not lead, or has not been activated as leader yet.
+    NotActivated,
+    /// The life is not active, is being fenced, is over, or a newer one of its node has joined.
+    NotLive,
+    /// Nothing was received of the life for too long: its end is being committed.
+    Expiring,
+    /// No quorum confirmed that the node asked still leads.
+    NotConfirmed,
+}
+
+impl fmt::Display for RenewRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotActivated => "the node asked is not activated as leader",
+            Self::NotLive => "the life may not hold a lease",
+            Self::Expiring => "the time of the life was up",
+            Self::NotConfirmed => "no quorum confirmed the leader",
+        })
+    }
+}
+
 /// Who calls: stands in front of every call between nodes, and is checked on every one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Caller {
@@ -262,6 +311,6 @@ pub struct Caller {
     pub session: Nonce,
     /// The disk that the caller's log knows the callee by. An older state of it, or another disk, must not answer.
     pub callee: Option<Disk>,
-    /// A hash of the timing that both must share, see [`Config::timing_hash`](crate::Config::timing_hash).
+    /// A hash of the timing that both must share, see [`Timing::hash`](quorate_membership::Timing::hash).
     pub timing: u64,
 }

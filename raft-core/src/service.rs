@@ -14,10 +14,11 @@ use crate::clock;
 use crate::error::{HandOverError, ProposeError, Refusal};
 use crate::feed::FeedItem;
 use crate::gate::Here;
-use crate::node::{Inner, Outcome};
+use crate::inner::Inner;
+use crate::node::Outcome;
 use crate::rpc::{
-    Append, Appended, Ballot, Caller, InstallSnapshot, Payload, Proposed, StreamAppended, Transfer, Transferred,
-    VoteAnswer, VoteRequest,
+    Append, Appended, Ballot, Caller, InstallSnapshot, Payload, Proposed, Renewal, Renewed, StreamAppended, Transfer,
+    Transferred, VoteAnswer, VoteRequest,
 };
 use crate::transport::{JoinAnswer, JoinRequest, Service};
 use crate::types::{
@@ -154,8 +155,19 @@ impl Service for Door {
         let (admitted, inner) = (self.admit(&caller), self.0.clone());
         Box::pin(async move {
             admitted?;
-            let found = inner.read_index_here(inner.config.election_max).await;
+            let found = inner.read_index_here(inner.config.election_max()).await;
             found.ok_or_else(|| Refusal::Unavailable("this node does not lead a quorum".into()))
+        })
+    }
+
+    fn renew(&self, caller: Caller, renewal: Renewal) -> BoxFuture<'static, Result<Renewed, Refusal>> {
+        let (admitted, inner) = (self.admit(&caller), self.0.clone());
+        Box::pin(async move {
+            admitted?;
+            if renewal.who.node != caller.from {
+                return Err(Refusal::Malformed(format!("{} may not renew the lease of {}", caller.from, renewal.who)));
+            }
+            Ok(inner.grantor.renew(renewal).await)
         })
     }
 
@@ -214,6 +226,10 @@ fn proposable(payload: &Payload, caller: &Caller, inner: &Inner) -> Result<(), R
     let command: Command = decode(payload.as_bytes()).map_err(|e| Refusal::Malformed(e.to_string()))?;
     match command {
         Command::Configure { .. } => Err(only_raft()),
+        // What a leader concludes it proposes on its own engine.
+        Command::ActivateLeader { .. } | Command::Expire { .. } => {
+            Err(Refusal::Malformed("only a leader says this, and to itself".into()))
+        }
         Command::Leave { who } => {
             let state = inner.feed.state();
             let own = who.node == caller.from && state.life(who).is_some_and(|life| life.nonce == caller.session);

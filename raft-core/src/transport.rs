@@ -4,7 +4,7 @@
 //!   Node ──calls──▶ Transport (client side)  ~~~ network ~~~  server ──calls──▶ Service (implemented by Node)
 //! ```
 //!
-//! Three kinds of call must not wait for each other: heartbeats, log entries, snapshots ([`Lane`]). A transport keeps a
+//! Four kinds of call must not wait for each other: heartbeats, log entries, snapshots, renewals ([`Lane`]). A transport keeps a
 //! connection for each, made lazily and kept, puts the given deadline on every call, and tells "never arrived"
 //! ([`TransportError::Unreachable`]) from "may have arrived" ([`TransportError::Broken`]).
 
@@ -17,8 +17,8 @@ use quorate_membership::{Address, Identity, NodeId, Revision};
 use crate::error::{Refusal, TransportError};
 use crate::feed::FeedItem;
 use crate::rpc::{
-    Append, Appended, Caller, InstallSnapshot, Payload, Proposed, StreamAppended, Transfer, Transferred, VoteAnswer,
-    VoteRequest,
+    Append, Appended, Caller, InstallSnapshot, Payload, Proposed, Renewal, Renewed, StreamAppended, Transfer,
+    Transferred, VoteAnswer, VoteRequest,
 };
 use crate::view::View;
 
@@ -31,6 +31,8 @@ pub enum Lane {
     Log,
     /// Snapshots: large.
     Snapshot,
+    /// Renewals: small, and late ones cost a lease. Commands that hang on the control lane must not hold them up.
+    Lease,
 }
 
 /// A node and where it can be reached, most preferred address first. Never empty.
@@ -119,6 +121,16 @@ pub trait Transport: Send + Sync + 'static {
         deadline: Duration,
     ) -> BoxFuture<'static, Result<Revision, TransportError>>;
 
+    /// Asks the leader to prolong the lease of a life of this node. Small, frequent, and of no use late: on a
+    /// lane of its own.
+    fn renew(
+        &self,
+        peer: &Peer,
+        caller: Caller,
+        renewal: Renewal,
+        deadline: Duration,
+    ) -> BoxFuture<'static, Result<Renewed, TransportError>>;
+
     /// Asks any member, found by an address alone, to let a process in. The one call without a [`Caller`]: who has
     /// never joined does not know the cluster's name yet.
     fn join(
@@ -185,6 +197,10 @@ pub trait Service: Send + Sync + 'static {
 
     /// Answers [`Transport::read_index`].
     fn read_index(&self, caller: Caller) -> BoxFuture<'static, Result<Revision, Refusal>>;
+
+    /// Answers [`Transport::renew`], within a heartbeat and a round trip to a quorum. Refused to callers that ask for
+    /// another node's life.
+    fn renew(&self, caller: Caller, renewal: Renewal) -> BoxFuture<'static, Result<Renewed, Refusal>>;
 
     /// Answers [`Transport::join`]; forwarded to the leader from any node.
     fn join(&self, request: JoinRequest) -> BoxFuture<'static, Result<JoinAnswer, Refusal>>;

@@ -8,6 +8,7 @@ use quorate_membership::detector::Signal;
 use quorate_membership::{Cluster, Identity, NodeId, Revision};
 
 use crate::error::Fatal;
+use crate::lease::LeaseView;
 
 /// What a node knows and what it sees.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,6 +36,8 @@ pub struct Local {
     pub applied: Revision,
     /// How the others sound to this node. Only a leader hears everybody.
     pub sightings: BTreeMap<NodeId, Sighting>,
+    /// This node's own lease: whether it may act, what would stop its work, and whether that is armed.
+    pub lease: LeaseView,
     /// Why this node has stopped for good, if it has.
     pub stopped: Option<Fatal>,
 }
@@ -59,6 +62,7 @@ impl Local {
             term: 0,
             applied: Revision::default(),
             sightings: BTreeMap::new(),
+            lease: LeaseView::default(),
             stopped: None,
         }
     }

@@ -21,7 +21,7 @@ async fn order(t: &mut TestCluster, through: u64, target: Identity) -> Result<()
     let cause = Cause::Requested { reason: Reason::clipped("a test") };
     #[expect(clippy::unwrap_used, reason = "the test's own node runs")]
     let node = t.node(through).unwrap().handle().unwrap();
-    node.propose(Command::OrderFence { target, cause }).await.map(|_| ())
+    node.propose(Command::OrderFence { target, cause, under: None }).await.map(|_| ())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -91,8 +91,13 @@ async fn a_snapshot_brings_back_a_node_that_the_log_no_longer_reaches() -> Resul
 /// P22. A voter that restarts answers no vote and no pre-vote for as long as a promise of its former life may hold.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restarted_voter_gives_no_vote_before_its_embargo_is_over() -> Result<()> {
-    let config =
-        Config { election_max: std::time::Duration::from_secs(60), red: std::time::Duration::from_secs(90), ..fast() };
+    let timing = quorate_membership::Timing::new(fast().timing.plan().scaled(100, 1))?;
+    let config = Config {
+        timing,
+        yellow: std::time::Duration::from_secs(60),
+        red: std::time::Duration::from_secs(90),
+        ..fast()
+    };
     let mut t = TestCluster::start_with(1, config.clone()).await?;
     let cluster = t.node(1)?.handle()?.view().cluster.id().context("founded")?;
     t.node(1)?.stop().await;
@@ -105,7 +110,7 @@ async fn a_restarted_voter_gives_no_vote_before_its_embargo_is_over() -> Result<
         disk: quorate_membership::Disk { id: quorate_membership::DiskId::new(7), opened: 1 },
         session: Nonce::new(7),
         callee: None,
-        timing: config.timing_hash(),
+        timing: config.timing.hash(),
     };
     let ask = VoteRequest { ballot: Ballot { term: 900, node: n(7), committed: false }, last: None, transfer: false };
     for answer in [door.vote(caller, ask).await, door.pre_vote(caller, ask).await] {

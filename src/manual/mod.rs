@@ -1,10 +1,14 @@
-//! The manual: what is promised and what is not, how it is built, how to fence, how to run it.
+//! The manual: what is promised and what is not, how it is built, how to fence, how a
+//! node stops by itself, how to run it.
 
 #[doc = include_str!("guarantees.md")]
 pub mod guarantees {}
 
 #[doc = include_str!("fencing.md")]
 pub mod fencing {}
+
+#[doc = include_str!("leases.md")]
+pub mod leases {}
 
 #[doc = include_str!("operations.md")]
 pub mod operations {}

@@ -19,8 +19,8 @@ use http::Uri;
 use prost::Message;
 use quorate_membership::{Address, Revision};
 use quorate_raft_core::rpc::{
-    Append, Appended, Ballot, Caller, InstallSnapshot, Payload, Proposed, StreamAppended, Transfer, Transferred,
-    VoteAnswer, VoteRequest,
+    Append, Appended, Ballot, Caller, InstallSnapshot, Payload, Proposed, Renewal, Renewed, StreamAppended, Transfer,
+    Transferred, VoteAnswer, VoteRequest,
 };
 use quorate_raft_core::transport::{JoinAnswer, JoinRequest};
 use quorate_raft_core::{Lane, Peer, Refusal, Transport, TransportError};
@@ -301,6 +301,19 @@ impl Transport for GrpcTransport {
         let link = self.links.link(peer, Lane::Control);
         let message = (pb::ReadIndexRequest { caller: Some(caller.into()) }, MESSAGE_LIMIT, "the request");
         Box::pin(bounded(link, deadline, message, |to, message| async move { raft(to).read_index(message).await }))
+    }
+
+    fn renew(
+        &self,
+        peer: &Peer,
+        caller: Caller,
+        renewal: Renewal,
+        deadline: Duration,
+    ) -> BoxFuture<'static, Result<Renewed, TransportError>> {
+        let link = self.links.link(peer, Lane::Lease);
+        let message = pb::RenewRequest { caller: Some(caller.into()), renewal: Some(renewal.into()) };
+        let message = (message, MESSAGE_LIMIT, "the renewal");
+        Box::pin(bounded(link, deadline, message, |to, message| async move { raft(to).renew(message).await }))
     }
 
     fn join(

@@ -10,11 +10,15 @@
 
 mod cluster;
 mod command;
+mod contract;
 mod event;
 mod raft;
 mod refusal;
+mod renewal;
 #[cfg(test)]
 mod tests;
+
+use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_membership::{ClusterId, Disk, DiskId, Identity, Incarnation, NodeId};
@@ -66,6 +70,11 @@ pub(crate) fn id_from(bytes: &[u8], what: &str) -> Result<u128, Malformed> {
 /// A cluster id that may be absent.
 pub(crate) fn cluster_from(bytes: Option<Bytes>) -> Result<Option<ClusterId>, Malformed> {
     bytes.map(|bytes| id_from(&bytes, "the cluster id").map(ClusterId::new)).transpose()
+}
+
+/// A duration in nanoseconds; one of more than 584 years, which no contract and no wait allows, as the longest there is.
+pub(crate) fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Cuts a text for people at [`TEXT_LIMIT`].

@@ -3,7 +3,8 @@
 //! ```text
 //!   raft-core ──▶ GrpcTransport ──links.rs──▶ connection: Control ═╗
 //!   (asks a peer)   client.rs     per peer    connection: Log ═════╬═ HTTP/2 ═▶ Server ──door.rs──▶ Service ──▶ raft-core
-//!                                 and lane    connection: Snapshot ╝            server.rs            (another node)
+//!                                 and lane    connection: Snapshot ╣            server.rs            (another node)
+//!                                             connection: Lease ═══╝
 //!                                             any language, Cluster ══════════▶
 //! ```
 //!

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use quorate_membership::{NodeId, codec};
-use quorate_raft_core::rpc::{Append, Caller, InstallSnapshot, SnapshotMeta, Transfer, VoteRequest};
+use quorate_raft_core::rpc::{Append, Caller, InstallSnapshot, Renewal, SnapshotMeta, Transfer, VoteRequest};
 use quorate_raft_core::{Refusal, Service};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -112,6 +112,12 @@ impl Raft for RaftDoor {
         let caller = caller(request.into_inner().caller)?;
         let revision = self.service.read_index(caller).await.map_err(|refusal| refused(&refusal))?;
         Ok(Response::new(pb::ReadIndexResponse { revision: revision.get() }))
+    }
+
+    async fn renew(&self, request: Request<pb::RenewRequest>) -> Result<Response<pb::RenewResponse>, Status> {
+        let pb::RenewRequest { caller: from, renewal } = request.into_inner();
+        let renewal = need(renewal, "the renewal").and_then(Renewal::from_wire).map_err(no)?;
+        answer(self.service.renew(caller(from)?, renewal).await)
     }
 }
 

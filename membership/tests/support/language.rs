@@ -2,8 +2,10 @@
 //!
 //! ```text
 //!   found 7                                      order n3#1 silent 1500 | returned n3#2 | requested "why"
-//!   configure n1 n2 -> n1 n2 n3 learners n4      start f1 by n1 attempt 1
-//!   join n3 voter disk=3/1 nonce=5 [at=a:1,b:2]  fail f1 attempt 1 "why"
+//!   configure n1 n2 -> n1 n2 n3 learners n4      … under a9 (else the current activation)
+//!   join n3 voter disk=3/1 nonce=5 [at=a:1,b:2]  start f1 by n1 attempt 1
+//!     [lease=3000 stop=deadman:250 drift=10000]  fail f1 attempt 1 "why"
+//!   lead n1 nonce=1001                           expire n3#1 under a9 after 3400
 //!   activate n3#1 | leave n3#1 | remove n3       confirm f1 n3#1 device by n1 attempt 1 "what was seen"
 //!   role n3 learner | address n3 a:1 b:2         confirm f1 n3#1 operator "who" "how" | vouch n3#1 "who" "how"
 //! ```
@@ -11,6 +13,7 @@
 //! Texts are taken as a wire would bring them, unchecked: `""` and `"x"*5000` reach the rules as they stand.
 
 use std::str::FromStr;
+use std::time::Duration;
 
 use quorate_membership::*;
 use serde::de::DeserializeOwned;
@@ -24,7 +27,8 @@ join n2 voter disk=2/1 nonce=21
 join n3 voter disk=3/1 nonce=31
 activate n1#1
 activate n2#1
-activate n3#1";
+activate n3#1
+lead n1 nonce=1001";
 
 /// Reads one command.
 pub(crate) fn command(line: &str) -> Result<Command, String> {
@@ -35,7 +39,21 @@ pub(crate) fn command(line: &str) -> Result<Command, String> {
         "configure" => configure(&mut words)?,
         "join" => join(&mut words)?,
         "activate" => Command::Activate { who: words.id()? },
-        "order" => Command::OrderFence { target: words.id()?, cause: cause(&mut words)? },
+        "order" => {
+            let (target, cause) = (words.id()?, cause(&mut words)?);
+            let under = if words.rest.is_empty() { None } else { Some(words.after("under")?.id()?) };
+            Command::OrderFence { target, cause, under }
+        }
+        "lead" => {
+            let (leader, word) = (words.id()?, words.next()?);
+            let nonce = word.strip_prefix("nonce=").ok_or("a leader needs nonce=")?;
+            Command::ActivateLeader { leader, nonce: Nonce::new(parse(nonce)?) }
+        }
+        "expire" => {
+            let (target, under) = (words.id()?, words.after("under")?.id()?);
+            let waited = Duration::from_millis(words.after("after")?.number()?);
+            Command::Expire { target, under, waited }
+        }
         "start" => {
             let (order, by) = (words.id()?, words.after("by")?.id()?);
             Command::StartFence { order, by, attempt: words.after("attempt")?.attempt()? }
@@ -56,6 +74,16 @@ pub(crate) fn command(line: &str) -> Result<Command, String> {
         other => return Err(format!("`{other}` is no command")),
     };
     if words.rest.is_empty() { Ok(command) } else { Err(format!("`{}` is left over in `{line}`", words.rest)) }
+}
+
+/// What a leader concludes is concluded under the current activation, unless the line says otherwise.
+pub(crate) fn under_current(command: Command, state: &Cluster) -> Command {
+    match command {
+        Command::OrderFence { target, cause, under: None } if !matches!(cause, Cause::Requested { .. }) => {
+            Command::OrderFence { target, cause, under: state.leadership().map(|l| l.activation) }
+        }
+        other => other,
+    }
 }
 
 fn configure(words: &mut Words<'_>) -> Result<Command, String> {
@@ -82,6 +110,7 @@ fn configure(words: &mut Words<'_>) -> Result<Command, String> {
 fn join(words: &mut Words<'_>) -> Result<Command, String> {
     let (node, role) = (words.id::<NodeId>()?, role(&words.next()?)?);
     let (mut disk, mut nonce, mut addresses) = (None, None, vec![unchecked(&format!("{node}:7400"))?]);
+    let mut contract = Contract::default();
     while !words.rest.is_empty() {
         let word = words.next()?;
         match word.split_once('=') {
@@ -92,11 +121,30 @@ fn join(words: &mut Words<'_>) -> Result<Command, String> {
             Some(("nonce", value)) => nonce = Some(parse::<u128>(value)?),
             Some(("at", "")) => addresses = vec![],
             Some(("at", value)) => addresses = value.split(',').map(unchecked).collect::<Result<_, _>>()?,
+            Some(("lease", value)) => contract.lease = Duration::from_millis(parse(value)?),
+            Some(("drift", value)) => contract.drift = Drift::ppm(parse(value)?),
+            Some(("stop", value)) => contract.stop = stop(value)?,
             _ => return Err(format!("`{word}` is not part of a join")),
         }
     }
     let (disk, nonce) = (disk.ok_or("a join needs disk=")?, nonce.ok_or("a join needs nonce=")?);
-    Ok(Command::Join { node, role, addresses, disk, boot: BootId::new(nonce), nonce: Nonce::new(nonce) })
+    Ok(Command::Join { node, role, addresses, disk, boot: BootId::new(nonce), nonce: Nonce::new(nonce), contract })
+}
+
+/// `tokens`, `deadman:250`, `own:100`, `watchdog:1000,200`.
+fn stop(word: &str) -> Result<Stop, String> {
+    let ms = |word: &str| Ok::<_, String>(Duration::from_millis(parse(word)?));
+    match word.split_once(':') {
+        None if word == "tokens" => Ok(Stop::Tokens),
+        None if word == "unbounded" => Ok(Stop::Unbounded),
+        Some(("deadman", bound)) => Ok(Stop::Deadman { lateness: ms(bound)? }),
+        Some(("own", bound)) => Ok(Stop::Own { bound: ms(bound)? }),
+        Some(("watchdog", times)) => {
+            let (timeout, reset) = times.split_once(',').ok_or("a watchdog is timeout,reset")?;
+            Ok(Stop::Watchdog { timeout: ms(timeout)?, reset: ms(reset)? })
+        }
+        _ => Err(format!("`{word}` stops nothing")),
+    }
 }
 
 fn role(word: &str) -> Result<Role, String> {
@@ -113,6 +161,7 @@ fn cause(words: &mut Words<'_>) -> Result<Cause, String> {
         "silent" => Ok(Cause::Silent { for_ms: words.number()? }),
         "returned" => Ok(Cause::Returned { as_life: words.id()? }),
         "requested" => Ok(Cause::Requested { reason: words.text()? }),
+        "lapsed" => Ok(Cause::Lapsed),
         other => Err(format!("`{other}` is no cause")),
     }
 }

@@ -7,7 +7,8 @@ use quorate_membership::*;
 
 pub(crate) fn in_command(command: &Command) -> Vec<&'static str> {
     match command {
-        Command::Join { role, .. } | Command::SetRole { role, .. } => vec![of_role(*role)],
+        Command::Join { role, contract, .. } => vec![of_role(*role), of_stop(contract.stop)],
+        Command::SetRole { role, .. } => vec![of_role(*role)],
         Command::OrderFence { cause, .. } => vec![of_cause(cause)],
         Command::ConfirmFence { confirmation: Confirmation::Device { .. }, .. } => vec!["by device"],
         Command::ConfirmFence { confirmation: Confirmation::Operator { .. }, .. } => vec!["by operator"],
@@ -23,6 +24,9 @@ pub(crate) fn in_cluster(state: &Cluster) -> BTreeSet<&'static str> {
     names.extend(state.fences().history().flat_map(|record| [of_proof(&record.proof), of_cause(&record.cause)]));
     names.extend(state.configuration().is_joint().then_some("joint"));
     names.extend(state.retired().first().map(|_| "retired"));
+    names.extend(state.fences().history().filter(|record| record.second.is_some()).map(|_| "corroborated"));
+    names.extend(state.leadership().map(|_| "led"));
+    names.extend(state.lives().map(|(_, life)| of_stop(life.contract.stop)));
     names.extend(state.id().map(|_| "founded"));
     names
 }
@@ -35,11 +39,22 @@ fn of_role(role: Role) -> &'static str {
     }
 }
 
+fn of_stop(stop: Stop) -> &'static str {
+    match stop {
+        Stop::Unbounded => "unbounded",
+        Stop::Tokens => "tokens",
+        Stop::Watchdog { .. } => "watchdog",
+        Stop::Deadman { .. } => "deadman",
+        Stop::Own { .. } => "own",
+    }
+}
+
 fn of_cause(cause: &Cause) -> &'static str {
     match cause {
         Cause::Silent { .. } => "silent",
         Cause::Returned { .. } => "returned",
         Cause::Requested { .. } => "requested",
+        Cause::Lapsed => "lapsed",
     }
 }
 
@@ -66,5 +81,6 @@ fn of_proof(proof: &FenceProof) -> &'static str {
         FenceProof::Device { .. } => "device",
         FenceProof::CleanLeave => "clean leave",
         FenceProof::Operator { .. } => "operator",
+        FenceProof::Expired { .. } => "expired",
     }
 }

@@ -2,6 +2,7 @@
 //! one that was given before.
 
 use std::fmt;
+use std::time::Duration;
 
 use proptest::prelude::*;
 use quorate_membership::*;
@@ -131,10 +132,10 @@ fn choose(walk: &Walk, pick: Pick) -> Command {
     let gone: Vec<_> = gone.filter(|_| !twist.is_multiple_of(4)).collect();
     let nothing_open = order.is_none() && !wrong;
     match what % 16 {
-        6..=8 if nothing_open => Command::OrderFence { target: life_in(&[Phase::Active]), cause: cause(twist) },
+        6..=8 if nothing_open => order_against(&state, life_in(&[Phase::Active]), cause(twist), wrong),
         0 | 1 => join(&state, of(&gone, which).unwrap_or(free), walk.0.len(), twist),
         2 | 3 => Command::Activate { who: life_in(&[Phase::Joining]) },
-        4 | 5 => Command::OrderFence { target: life_in(&[Phase::Active]), cause: cause(twist) },
+        4 | 5 => order_against(&state, life_in(&[Phase::Active]), cause(twist), wrong),
         6 => Command::StartFence {
             order: id,
             by: node,
@@ -153,6 +154,10 @@ fn choose(walk: &Walk, pick: Pick) -> Command {
         10 if twist.is_multiple_of(2) => {
             Command::Leave { who: life_in(&[Phase::Joining, Phase::Active, Phase::Fencing]) }
         }
+        10 => match twist % 8 {
+            1 => Command::ActivateLeader { leader: node, nonce: Nonce::new(u128::from(which)) },
+            _ => expire(&state, life_in(&[Phase::Active, Phase::Fencing, Phase::Fenced]), which, wrong),
+        },
         11 => Command::SetRole { node, role: role(twist) },
         12 if wrong => Command::SetAddresses { node, addresses: addresses(twist) },
         12 => Command::Remove { node },
@@ -162,6 +167,20 @@ fn choose(walk: &Walk, pick: Pick) -> Command {
             of(&owed, which).unwrap_or_else(|| join(&state, node, walk.0.len(), twist))
         }
     }
+}
+
+fn order_against(state: &Cluster, target: Identity, cause: Cause, wrong: bool) -> Command {
+    let opinion = !matches!(cause, Cause::Requested { .. });
+    let current = state.leadership().map(|l| l.activation).filter(|_| opinion);
+    let under = if wrong { current.map(Activation::next) } else { current };
+    Command::OrderFence { target, cause, under }
+}
+
+fn expire(state: &Cluster, target: Identity, which: u8, wrong: bool) -> Command {
+    let current = state.leadership().map_or(Activation::new(1), |l| l.activation);
+    let under = if wrong { current.next() } else { current };
+    let waited = Duration::from_millis(if which.is_multiple_of(5) { 3000 } else { 3100 });
+    Command::Expire { target, under, waited }
 }
 
 fn of<T: Clone>(list: &[T], which: u8) -> Option<T> {
@@ -177,7 +196,9 @@ fn join(state: &Cluster, node: NodeId, fresh: usize, twist: u8) -> Command {
         _ => Disk { opened: known.opened + 1, ..known },
     };
     let nonce = Nonce::new(fresh as u128);
-    Command::Join { node, role: role(twist), addresses: addresses(twist), disk, boot: BootId::new(1), nonce }
+    let stop = if twist.is_multiple_of(8) { Stop::Unbounded } else { Stop::Tokens };
+    let contract = Contract { stop, ..Contract::default() };
+    Command::Join { node, role: role(twist), addresses: addresses(twist), disk, boot: BootId::new(1), nonce, contract }
 }
 
 fn role(twist: u8) -> Role {
@@ -222,7 +243,12 @@ pub(crate) fn carried_out(state: &Cluster, duty: Duty) -> Vec<Command> {
             return vec![start, Command::ConfirmFence { order, target: open.target, confirmation }];
         }
         Duty::Condemn { former, waiting } => {
-            return vec![Command::OrderFence { target: former, cause: Cause::Returned { as_life: waiting } }];
+            let lead = Command::ActivateLeader { leader: waiting.node, nonce: Nonce::new(7) };
+            let cause = Cause::Returned { as_life: waiting };
+            return match state.leadership() {
+                None => vec![lead],
+                Some(_) => vec![order_against(state, former, cause, false)],
+            };
         }
         Duty::Activate(who) => return vec![Command::Activate { who }],
         Duty::FinishChange => Configuration::uniform(votes, learners),

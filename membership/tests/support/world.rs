@@ -274,10 +274,13 @@ impl World {
                 let disk = Disk { id: DiskId::new(node.get().into()), opened: process };
                 let (boot, nonce) = (BootId::new(process.into()), Nonce::new(process.into()));
                 let addresses = vec![Address::new("host:1").ok()?];
-                Command::Join { node, role: Role::Voter, addresses, disk, boot, nonce }
+                Command::Join { node, role: Role::Voter, addresses, disk, boot, nonce, contract: Contract::default() }
             }
             Step::Activate(who) => Command::Activate { who },
-            Step::Suspect(target) => Command::OrderFence { target, cause: Cause::Silent { for_ms: 1 } },
+            Step::Suspect(target) => {
+                let under = self.cluster().leadership().map(|l| l.activation);
+                Command::OrderFence { target, cause: Cause::Silent { for_ms: 1 }, under }
+            }
             Step::Begin(order) => {
                 let attempt = self.cluster().fences().get(order)?.attempts + 1;
                 Command::StartFence { order, by: leader(attempt), attempt }
@@ -330,7 +333,7 @@ fn proved(before: &Cluster, events: &[Event], event: &Event) -> bool {
     let open = before.fences().get(*order).filter(|open| open.target == *who);
     match proof {
         FenceProof::Device { attempt, .. } => open.is_some_and(|open| (1..=open.attempts).contains(attempt)),
-        FenceProof::CleanLeave => open.is_some(),
+        FenceProof::CleanLeave | FenceProof::Expired { .. } => open.is_some(),
         FenceProof::Operator { .. } => {
             let here =
                 |e: &Event| matches!(e, Event::FenceOrdered { order: o, target, .. } if o == order && target == who);

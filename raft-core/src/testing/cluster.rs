@@ -18,12 +18,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use quorate_membership::{Cluster, Identity, NodeId, Phase, Role};
+use quorate_membership::{Cluster, Drift, Identity, NodeId, Phase, Plan, Role, Stop, Timing};
 use tokio::time::{Instant, sleep};
 
-use super::{Switchboard, TestFencer};
+use super::{Switchboard, TestFencer, TestStop};
 use crate::config::Config;
 use crate::fencer::Fencer;
+use crate::lease::Lease;
 use crate::node::{Node, NodeSettings};
 
 /// How long a test waits for what must come. Long: a busy machine must not fail a test.
@@ -33,9 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub fn fast() -> Config {
     let ms = Duration::from_millis;
     Config {
-        heartbeat: ms(50),
-        election_min: ms(300),
-        election_max: ms(600),
+        timing: quick(),
         yellow: ms(400),
         red: ms(1200),
         fence_deadline: ms(500),
@@ -45,6 +44,24 @@ pub fn fast() -> Config {
     }
 }
 
+fn quick() -> Timing {
+    let ms = Duration::from_millis;
+    let plan = Plan {
+        heartbeat: ms(50),
+        election_min: ms(300),
+        election_max: ms(600),
+        renew: ms(150),
+        lease: ms(2600),
+        margin: ms(700),
+        stop: Stop::Unbounded,
+        in_flight: Duration::ZERO,
+        drift: Drift::default(),
+        round_trip: ms(10),
+        fsync: ms(50),
+    };
+    Timing::new(plan).unwrap_or_default()
+}
+
 /// Several nodes on one [`Switchboard`], each with a durable log in a temporary folder.
 pub struct TestCluster {
     /// The network between them.
@@ -52,6 +69,7 @@ pub struct TestCluster {
     /// The fencing device that all of them use.
     pub fencer: TestFencer,
     config: Config,
+    promise: Option<Stop>,
     folder: tempfile::TempDir,
     nodes: BTreeMap<NodeId, TestNode>,
 }
@@ -63,6 +81,7 @@ pub struct TestNode {
     config: Config,
     switchboard: Switchboard,
     fencer: Option<Arc<dyn Fencer>>,
+    stop: Option<TestStop>,
     running: Option<Node>,
 }
 
@@ -80,7 +99,28 @@ impl TestCluster {
     /// # Errors
     /// When it does not form.
     pub async fn start_with(n: u64, config: Config) -> anyhow::Result<Self> {
+        Self::form(n, config, None).await
+    }
+
+    /// As [`Self::start`], with a [`TestStop`] in each node that promises `promise`.
+    ///
+    /// # Errors
+    /// When it does not form.
+    pub async fn start_protected(n: u64, promise: Stop) -> anyhow::Result<Self> {
+        Self::start_protected_with(n, fast(), promise).await
+    }
+
+    /// As [`Self::start_protected`], with other settings.
+    ///
+    /// # Errors
+    /// When it does not form.
+    pub async fn start_protected_with(n: u64, config: Config, promise: Stop) -> anyhow::Result<Self> {
+        Self::form(n, config, Some(promise)).await
+    }
+
+    async fn form(n: u64, config: Config, promise: Option<Stop>) -> anyhow::Result<Self> {
         let mut made = Self {
+            promise,
             switchboard: Switchboard::new(),
             fencer: TestFencer::default(),
             config,
@@ -109,6 +149,7 @@ impl TestCluster {
             config: self.config.clone(),
             switchboard: self.switchboard.clone(),
             fencer: Some(Arc::new(self.fencer.clone())),
+            stop: self.promise.map(TestStop::new),
             running: None,
         };
         let node = place.open().await?;
@@ -215,6 +256,8 @@ impl TestNode {
             config: self.config.clone(),
             transport: self.switchboard.transport(self.number),
             fencer: self.fencer.clone(),
+            stop: self.stop.clone().map(|stop| Box::new(stop) as _),
+            trust_vm_clock: true,
         })
         .await?;
         self.switchboard.connect(self.number, node.service());
@@ -227,6 +270,22 @@ impl TestNode {
     /// When none does.
     pub fn handle(&self) -> anyhow::Result<&Node> {
         self.running.as_ref().with_context(|| format!("{} does not run", self.number))
+    }
+
+    /// Its lease.
+    ///
+    /// # Errors
+    /// When no node runs here, or its join is not applied yet.
+    pub fn lease(&self) -> anyhow::Result<Lease> {
+        self.handle()?.lease().with_context(|| format!("{} has no name yet", self.number))
+    }
+
+    /// Its stop mechanism.
+    ///
+    /// # Errors
+    /// When it has none.
+    pub fn mechanism(&self) -> anyhow::Result<&TestStop> {
+        self.stop.as_ref().with_context(|| format!("{} has no stop mechanism", self.number))
     }
 
     /// Its data folder.

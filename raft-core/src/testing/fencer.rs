@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use quorate_membership::Evidence;
 
@@ -16,6 +17,8 @@ pub enum Conduct {
     Fail,
     /// Never answers.
     Hang,
+    /// Isolates the target, and says so only that much later.
+    Late(Duration),
     /// Panics.
     Panic,
 }
@@ -60,6 +63,10 @@ impl Fencer for TestFencer {
                 Conduct::Succeed => Ok(Evidence::new(seen)?),
                 Conduct::Fail => anyhow::bail!("the test device was told to fail"),
                 Conduct::Hang => std::future::pending().await,
+                Conduct::Late(after) => {
+                    tokio::time::sleep(after).await;
+                    Ok(Evidence::new(seen)?)
+                }
                 #[expect(clippy::panic, reason = "the point of this conduct")]
                 Conduct::Panic => panic!("the test device was told to panic"),
             }

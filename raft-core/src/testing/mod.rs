@@ -11,8 +11,10 @@
 mod cluster;
 pub mod disk;
 mod fencer;
+mod stop;
 mod switchboard;
 
 pub use cluster::{TestCluster, TestNode, fast};
 pub use fencer::{Conduct, TestFencer};
+pub use stop::{Seen, TestStop};
 pub use switchboard::Switchboard;

@@ -20,8 +20,8 @@ use tokio::time::{sleep, timeout};
 
 use crate::error::{Refusal, TransportError};
 use crate::rpc::{
-    Append, Appended, Ballot, Caller, InstallSnapshot, Payload, Proposed, StreamAppended, Transfer, Transferred,
-    VoteAnswer, VoteRequest,
+    Append, Appended, Ballot, Caller, InstallSnapshot, Payload, Proposed, Renewal, Renewed, StreamAppended, Transfer,
+    Transferred, VoteAnswer, VoteRequest,
 };
 use crate::transport::{JoinAnswer, JoinRequest, Peer, Service, Transport};
 
@@ -237,6 +237,16 @@ impl Transport for Line {
         deadline: Duration,
     ) -> BoxFuture<'static, Result<Revision, TransportError>> {
         self.call(peer.node, deadline, move |service| service.read_index(caller))
+    }
+
+    fn renew(
+        &self,
+        peer: &Peer,
+        caller: Caller,
+        renewal: Renewal,
+        deadline: Duration,
+    ) -> BoxFuture<'static, Result<Renewed, TransportError>> {
+        self.call(peer.node, deadline, move |service| service.renew(caller, renewal))
     }
 
     fn join(

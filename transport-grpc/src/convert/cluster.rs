@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 
 use quorate_membership::detector::Signal;
 use quorate_membership::{
-    Address, Cause, Cluster, Configuration, FenceOrder, FenceProof, FenceRecord, Life, Member, NodeId, Progress, Role,
+    Address, Cause, Cluster, Configuration, FenceOrder, FenceProof, FenceRecord, Leadership, Life, Member, NodeId,
+    Progress, Role,
 };
-use quorate_raft_core::{Local, View};
+use quorate_raft_core::{LeaseStage, LeaseView, Local, View};
 
 use super::raft::numbers;
-use super::{FromWire, Malformed, clip, id_to};
+use super::{FromWire, Malformed, clip, id_to, nanos};
 use crate::pb;
 
 /// The whole picture, with the newest `history_limit` ended orders (0: all).
@@ -45,15 +46,16 @@ pub(crate) fn state(cluster: &Cluster) -> pb::ClusterState {
         open_orders: cluster.fences().open().map(order).collect(),
         history: cluster.fences().history().map(record).collect(),
         failure_tolerance: cluster.failure_tolerance().map(|spare| spare as u64),
+        leadership: cluster.leadership().map(Into::into),
     }
 }
 
 fn local(local: &Local) -> pb::LocalView {
-    let Local { node, identity, quorate, leader, term, applied, sightings, stopped } = local;
+    let Local { node, identity, quorate, leader, term, applied, sightings, lease, stopped } = local;
     let sighting = |(node, sighting): (&NodeId, &quorate_raft_core::Sighting)| pb::Sighting {
         node: node.get(),
         signal: pb::Signal::from(sighting.signal).into(),
-        silence_ns: u64::try_from(sighting.silence.as_nanos()).unwrap_or(u64::MAX),
+        silence_ns: nanos(sighting.silence),
     };
     pb::LocalView {
         node: node.get(),
@@ -64,13 +66,42 @@ fn local(local: &Local) -> pb::LocalView {
         applied: applied.get(),
         sightings: sightings.iter().map(sighting).collect(),
         stopped: stopped.as_ref().map(|fatal| clip(&fatal.to_string())),
+        lease: Some(lease.into()),
+    }
+}
+
+impl From<&LeaseView> for pb::Lease {
+    fn from(LeaseView { stage, stop, armed, protecting, trouble }: &LeaseView) -> Self {
+        Self {
+            stage: pb::LeaseStage::from(*stage).into(),
+            stop: Some((*stop).into()),
+            armed: *armed,
+            protecting: protecting.iter().map(|name| clip(name)).collect(),
+            trouble: trouble.as_deref().map(clip),
+        }
+    }
+}
+
+impl From<LeaseStage> for pb::LeaseStage {
+    fn from(stage: LeaseStage) -> Self {
+        match stage {
+            LeaseStage::Lapsed => Self::Lapsed,
+            LeaseStage::Notice => Self::Notice,
+            LeaseStage::Held => Self::Held,
+        }
+    }
+}
+
+impl From<Leadership> for pb::Leadership {
+    fn from(Leadership { activation, leader, nonce }: Leadership) -> Self {
+        Self { activation: activation.get(), leader: leader.get(), nonce: id_to(nonce.get()) }
     }
 }
 
 fn member((node, member): (&NodeId, &Member)) -> pb::Member {
     let Member { role, addresses, disk, lives } = member;
     let life = |(incarnation, life): (&quorate_membership::Incarnation, &Life)| {
-        let Life { phase, boot, nonce, since, addresses } = life;
+        let Life { phase, boot, nonce, since, addresses, contract } = life;
         pb::Life {
             incarnation: incarnation.get(),
             phase: pb::Phase::from(*phase).into(),
@@ -78,6 +109,7 @@ fn member((node, member): (&NodeId, &Member)) -> pb::Member {
             nonce: id_to(nonce.get()),
             since: since.get(),
             addresses: texts(addresses),
+            contract: Some((*contract).into()),
         }
     };
     pb::Member {
@@ -113,7 +145,7 @@ fn order(order: &FenceOrder) -> pb::FenceOrder {
 }
 
 fn record(record: &FenceRecord) -> pb::FenceRecord {
-    let FenceRecord { id, target, cause, ordered, attempts, confirmed, proof } = record;
+    let FenceRecord { id, target, cause, ordered, attempts, confirmed, proof, second } = record;
     pb::FenceRecord {
         order: id.get(),
         target: Some((*target).into()),
@@ -122,6 +154,7 @@ fn record(record: &FenceRecord) -> pb::FenceRecord {
         attempts: *attempts,
         confirmed: confirmed.get(),
         proof: Some(proof.into()),
+        second: second.as_ref().map(Into::into),
     }
 }
 
@@ -132,6 +165,7 @@ impl From<&Cause> for pb::Cause {
             Cause::Silent { for_ms } => Out::SilentMs(*for_ms),
             Cause::Returned { as_life } => Out::ReturnedAs((*as_life).into()),
             Cause::Requested { reason } => Out::Requested(reason.to_string()),
+            Cause::Lapsed => Out::Lapsed(pb::Done {}),
         };
         Self { cause: Some(cause) }
     }
@@ -147,6 +181,9 @@ impl From<&FenceProof> for pb::FenceProof {
             FenceProof::CleanLeave => Out::CleanLeave(pb::Done {}),
             FenceProof::Operator { name, reason } => {
                 Out::Operator(pb::OperatorWord { name: name.to_string(), reason: reason.to_string() })
+            }
+            FenceProof::Expired { under, waited } => {
+                Out::Expired(pb::Expiry { under: under.get(), waited_ns: nanos(*waited) })
             }
         };
         Self { proof: Some(proof) }

@@ -4,8 +4,8 @@
 //! envelope. Writing an envelope anew gives the same bytes, since its form is canonical.
 
 use quorate_membership::{
-    Address, BootId, Cause, ClusterId, Command, Confirmation, Disk, FenceId, Identity, NodeId, Nonce, Reason, Revision,
-    Role, codec,
+    Address, BootId, Cause, ClusterId, Command, Confirmation, Contract, Disk, FenceId, Identity, NodeId, Nonce, Reason,
+    Revision, Role, codec,
 };
 use quorate_raft_core::rpc::Payload;
 use quorate_raft_core::transport::{JoinAnswer, JoinRequest};
@@ -39,7 +39,7 @@ fn operator(word: Option<pb::OperatorWord>) -> Result<(Reason, Reason), Malforme
 /// Spells a join out for the wire. Anything but a join is refused.
 pub(crate) fn join_request(request: &JoinRequest) -> Result<pb::JoinRequest, Malformed> {
     let command = codec::decode(request.command.as_bytes()).map_err(|error| Malformed(error.to_string()))?;
-    let Command::Join { node, role, addresses, disk, boot, nonce } = command else {
+    let Command::Join { node, role, addresses, disk, boot, nonce, contract } = command else {
         return Err(Malformed("only a join may be asked for without being a member".into()));
     };
     Ok(pb::JoinRequest {
@@ -51,12 +51,13 @@ pub(crate) fn join_request(request: &JoinRequest) -> Result<pb::JoinRequest, Mal
         disk: Some(disk.into()),
         boot: id_to(boot.get()),
         nonce: id_to(nonce.get()),
+        contract: Some(contract.into()),
     })
 }
 
 /// Puts a join from the wire into its envelope.
 pub(crate) fn join_command(request: pb::JoinRequest) -> Result<JoinRequest, Malformed> {
-    let pb::JoinRequest { cluster, timing, node, role: number, addresses: at, disk, boot, nonce } = request;
+    let pb::JoinRequest { cluster, timing, node, role: number, addresses: at, disk, boot, nonce, contract } = request;
     let command = Command::Join {
         node: NodeId::new(node),
         role: role(number)?,
@@ -64,6 +65,7 @@ pub(crate) fn join_command(request: pb::JoinRequest) -> Result<JoinRequest, Malf
         disk: Disk::from_wire(need(disk, "the disk")?)?,
         boot: BootId::new(id_from(&boot, "the boot id")?),
         nonce: Nonce::new(id_from(&nonce, "the nonce")?),
+        contract: Contract::from_wire(need(contract, "the contract")?)?,
     };
     let bytes = codec::encode(&command).map_err(|error| Malformed(error.to_string()))?;
     Ok(JoinRequest { cluster: cluster_from(cluster)?, command: Payload::new(bytes), timing })
@@ -103,7 +105,8 @@ impl FromWire<pb::RemoveRequest> for Command {
 impl FromWire<pb::OrderFenceRequest> for Command {
     fn from_wire(request: pb::OrderFenceRequest) -> Result<Self, Malformed> {
         let cause = Cause::Requested { reason: reason(request.reason, "the reason of a fence order")? };
-        Ok(Self::OrderFence { target: life(request.target)?, cause })
+        // What somebody asks for is no opinion of a leader, and stands under no activation.
+        Ok(Self::OrderFence { target: life(request.target)?, cause, under: None })
     }
 }
 

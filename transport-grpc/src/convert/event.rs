@@ -26,13 +26,14 @@ fn kind(event: &Event) -> Option<pb::event::Kind> {
     use pb::event::Kind as Out;
     Some(match event {
         Event::Founded { cluster } => Out::Founded(id_to(cluster.get())),
-        Event::Joined { who, role, addresses, disk, boot, nonce } => Out::Joined(pb::Joined {
+        Event::Joined { who, role, addresses, disk, boot, nonce, contract } => Out::Joined(pb::Joined {
             who: Some((*who).into()),
             role: pb::Role::from(*role).into(),
             addresses: texts(addresses),
             disk: Some((*disk).into()),
             boot: id_to(boot.get()),
             nonce: id_to(nonce.get()),
+            contract: Some((*contract).into()),
         }),
         Event::Activated { who } => Out::Activated((*who).into()),
         Event::FenceOrdered { order, target, cause } => Out::FenceOrdered(pb::FenceOrdered {
@@ -68,6 +69,12 @@ fn kind(event: &Event) -> Option<pb::event::Kind> {
         }
         Event::Removed { node } => Out::Removed(node.get()),
         Event::Configured { configuration } => Out::Configured(configuration.into()),
+        Event::LeaderActivated { leadership } => Out::LeaderActivated((*leadership).into()),
+        Event::Corroborated { order, who, proof } => Out::Corroborated(pb::Corroborated {
+            order: order.get(),
+            who: Some((*who).into()),
+            proof: Some(proof.into()),
+        }),
         _ => return None,
     })
 }

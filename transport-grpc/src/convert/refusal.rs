@@ -4,10 +4,12 @@
 
 use std::time::Duration;
 
-use quorate_membership::{ClusterId, Disk, DiskId, FenceId, Identity, NodeId, Phase, Rejection, TextError};
+use quorate_membership::{
+    Activation, ClusterId, ContractError, Disk, DiskId, FenceId, Identity, NodeId, Phase, Rejection, TextError,
+};
 use quorate_raft_core::{HandOverError, ProposeError, Refusal};
 
-use super::{FromWire, Malformed, clip, id_from, id_to, need};
+use super::{FromWire, Malformed, clip, id_from, id_to, nanos, need};
 use crate::pb;
 
 fn millis(duration: Duration) -> u64 {
@@ -47,10 +49,7 @@ impl From<&Refusal> for pb::Refusal {
             }
             Refusal::TwoProcesses(node) => ("two_processes", Some(Out::TwoProcesses(node.get()))),
             Refusal::OtherTiming => ("other_timing", Some(Out::OtherTiming(pb::Done {}))),
-            Refusal::Embargo { remaining } => {
-                let nanos = u64::try_from(remaining.as_nanos()).unwrap_or(u64::MAX);
-                ("embargo", Some(Out::Embargo(nanos)))
-            }
+            Refusal::Embargo { remaining } => ("embargo", Some(Out::Embargo(nanos(*remaining)))),
             Refusal::NotReady => ("not_ready", Some(Out::NotReady(pb::Done {}))),
             Refusal::Stopped(why) => ("stopped", Some(Out::Stopped(clip(why)))),
             Refusal::Malformed(why) => ("malformed", Some(Out::Malformed(clip(why)))),
@@ -150,6 +149,17 @@ impl From<&Rejection> for pb::Rejection {
             }
             Rejection::StillLives(who) => ("still_lives", Out::StillLives((*who).into())),
             Rejection::LastVoter(node) => ("last_voter", Out::LastVoter(node.get())),
+            Rejection::Contract(fault) => ("contract", Out::Contract(fault.into())),
+            Rejection::OtherActivation { under, current } => {
+                let both = pb::OtherActivation { under: under.get(), current: current.map(Activation::get) };
+                ("other_activation", Out::OtherActivation(both))
+            }
+            Rejection::WithoutActivation => ("without_activation", Out::WithoutActivation(pb::Done {})),
+            Rejection::NeverExpires(who) => ("never_expires", Out::NeverExpires((*who).into())),
+            Rejection::TooEarly { who, waited, need } => {
+                let (waited_ns, need_ns) = (nanos(*waited), nanos(*need));
+                ("too_early", Out::TooEarly(pb::TooEarly { who: Some((*who).into()), waited_ns, need_ns }))
+            }
             _ => return Self { code: "unknown".into(), message: clip(&rejection.to_string()), kind: None },
         };
         Self { code: code.into(), message: clip(&rejection.to_string()), kind: Some(kind) }
@@ -195,6 +205,17 @@ impl FromWire<pb::Rejection> for Rejection {
             }
             In::StillLives(who) => Self::StillLives(who.into()),
             In::LastVoter(node) => Self::LastVoter(NodeId::new(node)),
+            In::Contract(fault) => Self::Contract(ContractError::from_wire(fault)?),
+            In::OtherActivation(pb::OtherActivation { under, current }) => {
+                Self::OtherActivation { under: Activation::new(under), current: current.map(Activation::new) }
+            }
+            In::WithoutActivation(pb::Done {}) => Self::WithoutActivation,
+            In::NeverExpires(who) => Self::NeverExpires(who.into()),
+            In::TooEarly(pb::TooEarly { who, waited_ns, need_ns }) => Self::TooEarly {
+                who: life(who)?,
+                waited: Duration::from_nanos(waited_ns),
+                need: Duration::from_nanos(need_ns),
+            },
         })
     }
 }

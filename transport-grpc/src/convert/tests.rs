@@ -1,19 +1,20 @@
 //! Both ways without a loss, and nothing that arrives makes anything panic.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use proptest::collection::{btree_set, vec};
 use proptest::option::of;
 use proptest::prelude::*;
 use prost::Message;
 use quorate_membership::{
-    Address, BootId, ClusterId, Command, Disk, DiskId, Identity, Incarnation, NodeId, Nonce, Rejection, Revision, Role,
-    codec,
+    Activation, Address, BootId, ClusterId, Command, Contract, ContractError, ContractPart, Disk, DiskId, Drift,
+    Identity, Incarnation, NodeId, Nonce, Rejection, Revision, Role, Stop, codec,
 };
 use quorate_raft_core::Refusal;
 use quorate_raft_core::rpc::{
-    Append, Appended, Ballot, Body, Caller, LogEntry, Payload, Position, Proposed, SnapshotMeta, StreamAppended,
-    Transferred, VoteAnswer, VoterSets,
+    Append, Appended, Ballot, Body, Caller, LogEntry, Payload, Position, Proposed, RenewRefusal, Renewal, Renewed,
+    SnapshotMeta, StreamAppended, Transferred, VoteAnswer, VoterSets,
 };
 use quorate_raft_core::transport::{JoinAnswer, JoinRequest};
 
@@ -71,17 +72,68 @@ fn caller() -> impl Strategy<Value = Caller> {
     )
 }
 
+/// Any that the wire has room for, whether or not it could be kept.
+fn time() -> impl Strategy<Value = Duration> {
+    any::<u64>().prop_map(Duration::from_nanos)
+}
+
+fn contract() -> impl Strategy<Value = Contract> {
+    let stop = prop_oneof![
+        Just(Stop::Unbounded),
+        Just(Stop::Tokens),
+        (time(), time()).prop_map(|(timeout, reset)| Stop::Watchdog { timeout, reset }),
+        time().prop_map(|lateness| Stop::Deadman { lateness }),
+        time().prop_map(|bound| Stop::Own { bound }),
+    ];
+    (time(), stop, time(), any::<u32>()).prop_map(|(lease, stop, in_flight, drift)| Contract {
+        lease,
+        stop,
+        in_flight,
+        drift: Drift::ppm(drift),
+    })
+}
+
+fn renewal() -> impl Strategy<Value = Renewal> {
+    (life(), any::<u64>()).prop_map(|(who, seq)| Renewal { who, seq })
+}
+
+fn renewed() -> impl Strategy<Value = Renewed> {
+    use RenewRefusal::{Expiring, NotActivated, NotConfirmed, NotLive};
+    let refusal = prop_oneof![Just(NotActivated), Just(NotLive), Just(Expiring), Just(NotConfirmed)];
+    prop_oneof![
+        renewal().prop_map(Renewed::Granted),
+        (refusal, of(node())).prop_map(|(refusal, leader)| Renewed::Refused { refusal, leader }),
+    ]
+}
+
+/// The rejections of everything that rests on time.
+fn rejection() -> impl Strategy<Value = Rejection> {
+    let part = prop_oneof![Just(ContractPart::Lease), Just(ContractPart::Stop), Just(ContractPart::InFlight)];
+    let activation = || any::<u64>().prop_map(Activation::new);
+    prop_oneof![
+        (part, time(), time(), time())
+            .prop_map(|(what, got, low, high)| { Rejection::Contract(ContractError::Bounds { what, got, low, high }) }),
+        any::<u32>().prop_map(|got| Rejection::Contract(ContractError::Drift { got: Drift::ppm(got) })),
+        (time(), time()).prop_map(|(timeout, lease)| Rejection::Contract(ContractError::Watchdog { timeout, lease })),
+        (activation(), of(activation())).prop_map(|(under, current)| Rejection::OtherActivation { under, current }),
+        Just(Rejection::WithoutActivation),
+        life().prop_map(Rejection::NeverExpires),
+        (life(), time(), time()).prop_map(|(who, waited, need)| Rejection::TooEarly { who, waited, need }),
+    ]
+}
+
 fn join() -> impl Strategy<Value = Command> {
     let role = prop_oneof![Just(Role::Voter), Just(Role::Learner), Just(Role::Witness)];
     let address = "[a-z]{1,20}:[0-9]{1,5}".prop_map(|text| Address::new(text).unwrap());
-    (node(), role, vec(address, 0..9), disk(), any::<u128>(), any::<u128>()).prop_map(
-        |(node, role, addresses, disk, boot, nonce)| Command::Join {
+    (node(), role, vec(address, 0..9), disk(), any::<u128>(), any::<u128>(), contract()).prop_map(
+        |(node, role, addresses, disk, boot, nonce, contract)| Command::Join {
             node,
             role,
             addresses,
             disk,
             boot: BootId::new(boot),
             nonce: Nonce::new(nonce),
+            contract,
         },
     )
 }
@@ -134,8 +186,7 @@ fn proposed() -> impl Strategy<Value = Proposed> {
     let revision = || any::<u64>().prop_map(Revision::new);
     prop_oneof![
         revision().prop_map(|revision| Proposed::Applied { revision }),
-        (revision(), node())
-            .prop_map(|(revision, node)| Proposed::Rejected { revision, rejection: Rejection::LastVoter(node) }),
+        (revision(), rejection()).prop_map(|(revision, rejection)| Proposed::Rejected { revision, rejection }),
         of(node()).prop_map(|leader| Proposed::NotLeader { leader }),
         ".{0,200}".prop_map(|reason| Proposed::Unknown { reason }),
     ]
@@ -144,10 +195,12 @@ fn proposed() -> impl Strategy<Value = Proposed> {
 proptest! {
     #[test]
     fn what_nodes_ask_of_each_other_travels_without_a_loss(
-        (caller, append, meta) in (caller(), append(), (of(position()), of(position()), voters())),
+        (caller, append, renewal) in (caller(), append(), renewal()),
+        meta in (of(position()), of(position()), voters()),
     ) {
         prop_assert_eq!(travelled::<_, pb::Caller>(caller).unwrap(), caller);
         prop_assert_eq!(travelled::<_, pb::Append>(append.clone()).unwrap(), append);
+        prop_assert_eq!(travelled::<_, pb::Renewal>(renewal).unwrap(), renewal);
         let meta = SnapshotMeta { last: meta.0, configured: meta.1, voters: meta.2 };
         prop_assert_eq!(travelled::<_, pb::SnapshotMeta>(meta.clone()).unwrap(), meta);
     }
@@ -155,13 +208,14 @@ proptest! {
     #[test]
     fn what_nodes_answer_travels_without_a_loss(
         (appended, stream, transferred, proposed) in (appended(), stream_appended(), transferred(), proposed()),
-        vote in (ballot(), any::<bool>(), of(position())),
+        (vote, renewed) in ((ballot(), any::<bool>(), of(position())), renewed()),
         joined in (any::<u128>(), life(), any::<u64>()),
     ) {
         prop_assert_eq!(travelled::<_, pb::AppendResponse>(appended).unwrap(), appended);
         prop_assert_eq!(travelled::<_, pb::AppendStreamResponse>(stream).unwrap(), stream);
         prop_assert_eq!(travelled::<_, pb::TransferResponse>(transferred).unwrap(), transferred);
         prop_assert_eq!(travelled::<_, pb::ProposeResponse>(proposed.clone()).unwrap(), proposed);
+        prop_assert_eq!(travelled::<_, pb::RenewResponse>(renewed).unwrap(), renewed);
         let vote = VoteAnswer { ballot: vote.0, granted: vote.1, last: vote.2 };
         prop_assert_eq!(travelled::<_, pb::VoteResponse>(vote).unwrap(), vote);
         let joined = JoinAnswer { cluster: ClusterId::new(joined.0), who: joined.1, revision: Revision::new(joined.2) };
@@ -212,6 +266,9 @@ fn read_as_everything(bytes: &[u8]) {
     read::<SnapshotMeta, pb::SnapshotMeta>(bytes);
     read::<JoinAnswer, pb::JoinResponse>(bytes);
     read::<Rejection, pb::Rejection>(bytes);
+    read::<Renewal, pb::Renewal>(bytes);
+    read::<Renewed, pb::RenewResponse>(bytes);
+    read::<Contract, pb::Contract>(bytes);
     let _ = pb::Refusal::decode(bytes).map(Refusal::from);
     let _ = pb::JoinRequest::decode(bytes).map(super::join_command);
     read::<Command, pb::ConfirmFenceRequest>(bytes);
@@ -250,4 +307,29 @@ fn what_a_newer_build_says_keeps_its_name_and_its_text_and_claims_no_more_than_i
         panic!("not unknown")
     };
     assert!(reason.contains("too_late") && reason.contains("come tomorrow"), "{reason}");
+}
+
+/// Whatever a newer node answers, it is a grant only where it says so in words that are known here.
+#[test]
+fn a_renewal_is_granted_by_nothing_but_a_grant() {
+    use pb::renewed::Result as Answer;
+    let said = |result| Renewed::from_wire(pb::RenewResponse { result: Some(pb::Renewed { result }) });
+    for number in [0, 5, 77, i32::MAX, -1] {
+        let why = said(Some(Answer::Refused(pb::RenewRefused { refusal: number, leader: Some(1) }))).unwrap_err().0;
+        assert!(why.contains(&format!("number {number}")), "{why}");
+    }
+    assert!(said(None).unwrap_err().0.contains("the result of a renewal is missing"));
+    assert!(Renewed::from_wire(pb::RenewResponse { result: None }).is_err());
+    let nobody = pb::Renewal { who: None, seq: 3 };
+    assert!(said(Some(Answer::Granted(nobody))).unwrap_err().0.contains("the life of a renewal is missing"));
+}
+
+/// The room that is kept beside the result: what a newer node adds there is passed over, and the result is read.
+#[test]
+fn receipts_beside_the_result_of_a_renewal_are_passed_over() {
+    let granted = Renewed::Granted(Renewal { who: Identity::new(NodeId::new(3), Incarnation::new(2)), seq: 8 });
+    let mut bytes = pb::RenewResponse::from(granted).encode_to_vec();
+    // Field 2, three bytes long.
+    bytes.extend([0x12, 3, 7, 7, 7]);
+    assert_eq!(Renewed::from_wire(pb::RenewResponse::decode(bytes.as_slice()).unwrap()).unwrap(), granted);
 }

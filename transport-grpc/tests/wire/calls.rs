@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use quorate_membership::{Address, Command, Rejection, Revision, codec};
 use quorate_raft_core::rpc::{
-    Append, Appended, Body, InstallSnapshot, LogEntry, Payload, Proposed, SnapshotMeta, Transfer, Transferred,
+    Append, Appended, Body, InstallSnapshot, LogEntry, Payload, Proposed, Renewed, SnapshotMeta, Transfer, Transferred,
     VoterSets,
 };
 use quorate_raft_core::transport::JoinRequest;
@@ -46,6 +46,9 @@ async fn every_call_between_nodes_arrives_with_all_its_fields_and_so_does_its_an
     assert_eq!(proposed.unwrap(), Proposed::Applied { revision: Revision::new(42) });
     assert_eq!(transport.read_index(&peer, caller(), LIVENESS).await.unwrap(), Revision::new(1042));
 
+    let renewed = transport.renew(&peer, caller(), renewal(9), LIVENESS).await;
+    assert_eq!(renewed.unwrap(), Renewed::Granted(renewal(9)));
+
     let expected = [
         Call::Append(caller(), append),
         Call::Append(caller(), heartbeat),
@@ -55,6 +58,7 @@ async fn every_call_between_nodes_arrives_with_all_its_fields_and_so_does_its_an
         Call::Transfer(caller(), transfer),
         Call::Propose(caller(), envelope(10)),
         Call::ReadIndex(caller()),
+        Call::Renew(caller(), renewal(9)),
     ];
     assert_eq!(fake.calls(), expected);
 }

@@ -1,13 +1,17 @@
 //! The feed of events as another language reads it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
-use quorate_membership::{Address, Cause, Configuration, Event, FenceId, FenceProof, Revision, Role};
+use quorate_membership::{Activation, Address, Cause, Configuration, Event, FenceId, FenceProof, Revision, Role};
 use quorate_raft_core::FeedItem;
 
 use crate::fake::*;
-use crate::outside::{eventful, id, pb_life, reason, started};
+use crate::outside::started;
 use crate::pb;
+use crate::refusals::{name, variants};
+use crate::story::*;
 use crate::values::*;
 
 #[tokio::test]
@@ -27,6 +31,12 @@ async fn events_come_in_order_with_all_their_fields_and_a_gap_brings_the_state()
     told.push((r(25), Event::Fenced { order: FenceId::new(2), who: life(2, 1), proof, token: r(25) }));
     let cause = Cause::Returned { as_life: life(2, 2) };
     told.push((r(26), Event::FenceOrdered { order: FenceId::new(3), target: life(2, 1), cause }));
+    told.push((r(27), Event::FenceOrdered { order: FenceId::new(4), target: life(1, 1), cause: Cause::Lapsed }));
+    let proof = FenceProof::Expired { under: Activation::new(8), waited: Duration::from_millis(700) };
+    told.push((r(27), Event::Fenced { order: FenceId::new(4), who: life(1, 1), proof, token: r(27) }));
+    // An event added elsewhere has to be told here, and to be given a message.
+    let told_of: BTreeSet<_> = told.iter().map(|(_, event)| name(event)).collect();
+    assert_eq!(told_of, variants(include_str!("../../../membership/src/event.rs"), "pub enum Event {"));
     let gap = FeedItem::Gap { state: Arc::new(state.clone()) };
     let items = told.iter().map(|(revision, event)| FeedItem::Event { revision: *revision, event: event.clone() });
     let feed = items.chain([gap]).collect();
@@ -60,6 +70,7 @@ async fn events_come_in_order_with_all_their_fields_and_a_gap_brings_the_state()
             disk: Some(pb::Disk { id: id(3), opened: 1 }),
             boot: id(103),
             nonce: id(203),
+            contract: Some(pb_contract()),
         }),
         Kind::Configured(pb::Configuration { voters: set(&[1, 2, 4]), outgoing: None, learners: set(&[3, 5]) }),
         Kind::Activated(pb_life(3, 1)),
@@ -79,9 +90,9 @@ async fn events_come_in_order_with_all_their_fields_and_a_gap_brings_the_state()
             order: 1,
             who: third,
             proof: proved(pb::fence_proof::Proof::Device(device)),
-            token: 15,
+            token: 16,
         }),
-        Kind::Left(pb::Left { who: Some(pb_life(5, 1)), token: 16 }),
+        Kind::Left(pb::Left { who: Some(pb_life(5, 1)), token: 17 }),
         Kind::Superseded(pb_life(4, 1)),
         Kind::RoleChanged(pb::RoleChanged { node: 4, role: pb::Role::Witness.into() }),
         Kind::Readdressed(pb::Readdressed { node: 4, addresses: vec!["x:1".into()] }),
@@ -98,6 +109,14 @@ async fn events_come_in_order_with_all_their_fields_and_a_gap_brings_the_state()
             target: second,
             cause: caused(pb::cause::Cause::ReturnedAs(pb_life(2, 2))),
         }),
+        Kind::LeaderActivated(pb::Leadership { activation: 8, leader: 1, nonce: id(300) }),
+        Kind::Corroborated(pb::Corroborated { order: 1, who: third, proof: Some(expired()) }),
+        Kind::FenceOrdered(pb::FenceOrdered {
+            order: 4,
+            target: Some(pb_life(1, 1)),
+            cause: caused(pb::cause::Cause::Lapsed(pb::Done {})),
+        }),
+        Kind::Fenced(pb::Fenced { order: 4, who: Some(pb_life(1, 1)), proof: Some(expired()), token: 27 }),
     ];
     for kind in expected {
         assert!(kinds.contains(&kind), "{kind:?} is not among {kinds:#?}");

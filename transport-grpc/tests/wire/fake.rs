@@ -9,11 +9,11 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use quorate_membership::{Cluster, Command, NodeId, Revision};
 use quorate_raft_core::node::Outcome;
 use quorate_raft_core::rpc::{
-    Append, Appended, Ballot, Caller, InstallSnapshot, Payload, Position, Proposed, StreamAppended, Transfer,
-    Transferred, VoteAnswer, VoteRequest,
+    Append, Appended, Ballot, Caller, InstallSnapshot, Payload, Position, Proposed, RenewRefusal, Renewal, Renewed,
+    StreamAppended, Transfer, Transferred, VoteAnswer, VoteRequest,
 };
 use quorate_raft_core::transport::{JoinAnswer, JoinRequest};
-use quorate_raft_core::{FeedItem, HandOverError, Local, ProposeError, Refusal, Service, View};
+use quorate_raft_core::{FeedItem, HandOverError, LeaseView, Local, ProposeError, Refusal, Service, View};
 
 use crate::values::{LIVENESS, ballot, joined, n, vote_answer};
 
@@ -30,6 +30,7 @@ pub(crate) enum Call {
     Transfer(Caller, Transfer),
     Propose(Caller, Payload),
     ReadIndex(Caller),
+    Renew(Caller, Renewal),
     Join(JoinRequest),
     Command(Command),
     HandOver(Option<NodeId>),
@@ -60,6 +61,8 @@ pub(crate) struct Script {
     pub(crate) appended: Appended,
     pub(crate) transferred: Transferred,
     pub(crate) proposed: Proposed,
+    /// `None`: what is asked for is granted.
+    pub(crate) not_renewed: Option<(RenewRefusal, Option<NodeId>)>,
     pub(crate) streams: Streams,
     pub(crate) view: View,
     /// Always an error: only a node can say that it applied something (see `nodes.rs`).
@@ -97,6 +100,7 @@ impl Fake {
             term: 3,
             applied: Revision::new(9),
             sightings: BTreeMap::new(),
+            lease: LeaseView::default(),
             stopped: None,
         };
         let script = Script {
@@ -105,6 +109,7 @@ impl Fake {
             appended: Appended::Success,
             transferred: Transferred::Accepted,
             proposed: Proposed::Applied { revision: Revision::new(42) },
+            not_renewed: None,
             streams: Streams::AtOnce,
             view: View { cluster: Arc::new(Cluster::new()), local },
             command: ProposeError::OutcomeUnknown { reason: "never".into() },
@@ -250,6 +255,13 @@ impl Service for Door {
 
     fn read_index(&self, caller: Caller) -> BoxFuture<'static, Result<Revision, Refusal>> {
         self.answer(Call::ReadIndex(caller), |_| Revision::new(1042))
+    }
+
+    fn renew(&self, caller: Caller, renewal: Renewal) -> BoxFuture<'static, Result<Renewed, Refusal>> {
+        self.answer(Call::Renew(caller, renewal), |script| match script.not_renewed {
+            Some((refusal, leader)) => Renewed::Refused { refusal, leader },
+            None => Renewed::Granted(renewal),
+        })
     }
 
     fn join(&self, request: JoinRequest) -> BoxFuture<'static, Result<JoinAnswer, Refusal>> {

@@ -85,7 +85,9 @@ async fn messages_that_are_cut_short_or_overlong_are_refused_and_others_are_serv
     let mut client = Plain::connect(server.local_addr()).await;
     let invalid = Some("3".to_owned());
     let framed = |length: u32, message: &[u8]| [&[0][..], &length.to_be_bytes(), message].concat();
-    for path in ["/quorate.v1.Raft/Vote", "/quorate.v1.Raft/Append", "/quorate.v1.Cluster/Join"] {
+    for path in
+        ["/quorate.v1.Raft/Vote", "/quorate.v1.Raft/Append", "/quorate.v1.Raft/Renew", "/quorate.v1.Cluster/Join"]
+    {
         // Announces four gigabytes and sends three bytes.
         assert_eq!(post(&mut client, path, framed(u32::MAX, b"abc")).await, invalid, "{path}");
         // Not protobuf.

@@ -77,11 +77,13 @@ async fn each_lane_has_one_connection_and_keeps_it() {
     let way = Way::to(server.local_addr()).await;
     let (transport, peer) = (patient(), peer(way.address));
     for _ in 0..5 {
-        let (a, b) = tokio::join!(vote(&transport, &peer), transport.read_index(&peer, caller(), LIVENESS));
-        assert!(a.is_ok() && b.is_ok());
+        let renewing = transport.renew(&peer, caller(), renewal(1), LIVENESS);
+        let reading = transport.read_index(&peer, caller(), LIVENESS);
+        let (a, b, c) = tokio::join!(vote(&transport, &peer), reading, renewing);
+        assert!(a.is_ok() && b.is_ok() && c.is_ok());
     }
-    assert_eq!(way.connections.get(), 1);
-    for expected in [2, 2] {
+    assert_eq!(way.connections.get(), 2);
+    for expected in [3, 3] {
         let appends = stream::iter([append(0, 10)]).boxed();
         let answers = transport.append_stream(&peer, caller(), appends, LIVENESS).await.unwrap();
         assert_eq!(answers.count().await, 1);
@@ -91,7 +93,7 @@ async fn each_lane_has_one_connection_and_keeps_it() {
     let snapshot = InstallSnapshot { ballot: ballot(1, 1), meta: SnapshotMeta::default(), data };
     assert!(transport.snapshot(&peer, caller(), snapshot, LIVENESS).await.is_ok());
     assert!(vote(&transport.clone(), &peer).await.is_ok());
-    assert_eq!(way.connections.get(), 3);
+    assert_eq!(way.connections.get(), 4);
 }
 
 #[tokio::test]

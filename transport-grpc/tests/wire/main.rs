@@ -19,7 +19,9 @@ mod links;
 mod nodes;
 mod outside;
 mod refusals;
+mod renewals;
 mod snapshots;
+mod story;
 mod streams;
 mod values;
 

@@ -1,10 +1,12 @@
-//! Real nodes over the wire: they form a cluster, commit commands that any of them was given, and carry on without one.
+//! Real nodes over the wire: they form a cluster, commit commands that any of them was given, hold leases that the one
+//! which leads grants to them, and carry on without one.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_membership::{Address, Phase, Role};
-use quorate_raft_core::{Config, Node, NodeSettings};
+use quorate_raft_core::rpc::{Caller, RenewRefusal, Renewal, Renewed};
+use quorate_raft_core::{Config, LeaseStage, Node, NodeSettings, Refusal, Transport, TransportError, View};
 use quorate_transport_grpc::{GrpcTransport, Server};
 
 use crate::pb;
@@ -20,6 +22,8 @@ async fn node(number: u64, folder: &std::path::Path) -> (Node, Server) {
         config: Config::default(),
         transport: Arc::new(GrpcTransport::new()),
         fencer: None,
+        stop: None,
+        trust_vm_clock: false,
     };
     let node = Node::start(settings).await.unwrap();
     let server = Server::start(listener, node.service()).unwrap();
@@ -27,8 +31,12 @@ async fn node(number: u64, folder: &std::path::Path) -> (Node, Server) {
 }
 
 async fn until(node: &Node, claim: &str, what: impl Fn(&quorate_membership::Cluster) -> bool) {
+    until_seen(node, claim, |view| what(&view.cluster)).await;
+}
+
+async fn until_seen(node: &Node, claim: &str, what: impl Fn(&View) -> bool) {
     let mut view = node.watch();
-    let waited = tokio::time::timeout(LIVENESS, view.wait_for(|view| what(&view.cluster))).await;
+    let waited = tokio::time::timeout(LIVENESS, view.wait_for(what)).await;
     assert!(waited.is_ok(), "{claim}: never, at {:?}", node.view());
 }
 
@@ -45,6 +53,8 @@ async fn three_nodes_form_a_cluster_and_any_of_them_takes_commands() {
     for node in [&first, &second, &third] {
         until(node, "all are active", |cluster| cluster.active().count() == 3).await;
         until(node, "all vote", |cluster| cluster.configuration().voters().len() == 3).await;
+        // Two of the three are granted theirs over the wire.
+        until_seen(node, "holds its lease", |view| view.local.lease.stage == LeaseStage::Held).await;
     }
 
     // Given to a follower or to the leader: it is committed, and told to whoever reads anywhere.
@@ -83,4 +93,55 @@ async fn three_nodes_form_a_cluster_and_any_of_them_takes_commands() {
         tokio::time::timeout(LIVENESS, node.shutdown()).await.unwrap();
         tokio::time::timeout(LIVENESS + Duration::from_secs(10), server.shutdown()).await.unwrap();
     }
+}
+
+/// A node asks for the leases of its own lives alone, and only while everything else that it says of itself is right.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_renews_its_own_life_and_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let (first, at_first) = node(1, folder.path()).await;
+    let own = first.bootstrap(Role::Voter, LIVENESS).await.unwrap();
+    let (transport, state) = (patient(), first.view().cluster);
+    let peer = quorate_raft_core::Peer { node: n(1), ..peer(at_first.local_addr()) };
+    let (member, cluster) = (state.member(n(1)).unwrap(), state.id().unwrap());
+    let session = state.life(own).unwrap().nonce;
+    let timing = Config::default().timing.hash();
+    let itself = Caller { cluster, from: n(1), to: n(1), disk: member.disk, session, callee: None, timing };
+    let stranger = Caller { from: n(2), disk: disk(2, 1), ..itself };
+    // Higher than any that the node itself gets to in the time of a test.
+    let renewal = |seq: u64| Renewal { who: own, seq: (1 << 32) + seq };
+
+    for seq in 1.. {
+        match transport.renew(&peer, itself, renewal(seq), LIVENESS).await.unwrap() {
+            Renewed::Granted(granted) => {
+                assert_eq!(granted, renewal(seq));
+                break;
+            }
+            // It leads, and its activation is being committed; or the machine is too busy for a round among one.
+            Renewed::Refused { refusal: RenewRefusal::NotActivated | RenewRefusal::NotConfirmed, .. } if seq < 1000 => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            refused @ Renewed::Refused { .. } => panic!("{refused:?}"),
+        }
+    }
+    let error = transport.renew(&peer, stranger, renewal(2000), LIVENESS).await.unwrap_err();
+    let TransportError::Refused(Refusal::Malformed(why)) = error else { panic!("{error}") };
+    assert_eq!(why, format!("n2 may not renew the lease of {own}"));
+    for (never, who) in [("nobody", life(2, 1)), ("a life to come", life(1, 2))] {
+        let from = if who.node == n(2) { stranger } else { itself };
+        let answer = transport.renew(&peer, from, Renewal { who, seq: 1 }, LIVENESS).await.unwrap();
+        let expected = Renewed::Refused { refusal: RenewRefusal::NotLive, leader: Some(n(1)) };
+        assert_eq!(answer, expected, "{never}");
+    }
+    let others = [
+        (Caller { timing: timing + 1, ..itself }, Refusal::OtherTiming),
+        (Caller { to: n(7), ..itself }, Refusal::OtherNode { meant: n(7), here: n(1) }),
+        (Caller { session: quorate_membership::Nonce::new(1), ..itself }, Refusal::TwoProcesses(n(1))),
+    ];
+    for (from, refusal) in others {
+        let error = transport.renew(&peer, from, renewal(3000), LIVENESS).await.unwrap_err();
+        assert_eq!(error, TransportError::Refused(refusal));
+    }
+    tokio::time::timeout(LIVENESS, first.shutdown()).await.unwrap();
+    at_first.shutdown().await;
 }

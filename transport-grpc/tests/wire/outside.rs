@@ -5,73 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_membership::detector::Signal;
-use quorate_membership::{
-    Address, BootId, Cause, Cluster, ClusterId, Command, Configuration, Confirmation, Event, Evidence, FenceId, Nonce,
-    Reason, Rejection, Revision, Role, apply, codec,
-};
+use quorate_membership::{Address, Cause, Command, Confirmation, FenceId, Rejection, Revision, Role, Stop, codec};
 use quorate_raft_core::rpc::Payload;
 use quorate_raft_core::transport::JoinRequest;
-use quorate_raft_core::{Fatal, HandOverError, Local, ProposeError, Refusal, Sighting, View};
+use quorate_raft_core::{Fatal, HandOverError, LeaseStage, LeaseView, Local, ProposeError, Refusal, Sighting, View};
 use quorate_transport_grpc::{Server, ServerSettings};
 use tonic::{Code, Status};
 
 use crate::fake::*;
 use crate::pb;
+use crate::story::*;
 use crate::values::*;
-
-pub(crate) fn reason(text: &str) -> Reason {
-    Reason::new(text).unwrap()
-}
-
-pub(crate) fn id(bits: u128) -> bytes::Bytes {
-    bytes::Bytes::copy_from_slice(&bits.to_be_bytes())
-}
-
-pub(crate) fn pb_life(node: u64, incarnation: u64) -> pb::Identity {
-    pb::Identity { node, incarnation }
-}
-
-/// Three nodes; n3 was fenced, n2 is being fenced.
-pub(crate) fn eventful() -> (Cluster, Vec<(Revision, Event)>) {
-    let mut state = Cluster::new();
-    let mut events = Vec::new();
-    let join = |node: u64| Command::Join {
-        node: n(node),
-        role: if node % 2 == 1 && node > 1 { Role::Learner } else { Role::Voter },
-        addresses: vec![Address::new(format!("10.0.0.{node}:7400")).unwrap()],
-        disk: disk(node.into(), 1),
-        boot: BootId::new(100 + u128::from(node)),
-        nonce: Nonce::new(200 + u128::from(node)),
-    };
-    let device = Confirmation::Device { by: n(1), attempt: 2, evidence: Evidence::new("read back: off").unwrap() };
-    let (order, target) = (FenceId::new(1), life(3, 1));
-    let requested = Cause::Requested { reason: reason("maintenance") };
-    let commands = [
-        Command::Found { cluster: ClusterId::new(7) },
-        join(1),
-        join(2),
-        join(3),
-        join(4),
-        join(5),
-        Command::Configure { configuration: Configuration::uniform([n(1), n(2), n(4)], [n(3), n(5)]) },
-        Command::Activate { who: life(1, 1) },
-        Command::Activate { who: life(2, 1) },
-        Command::Activate { who: life(3, 1) },
-        Command::OrderFence { target, cause: Cause::Silent { for_ms: 1500 } },
-        Command::StartFence { order, by: n(1), attempt: 1 },
-        Command::FailFence { order, attempt: 1, reason: reason("no power to the device") },
-        Command::StartFence { order, by: n(1), attempt: 2 },
-        Command::ConfirmFence { order, target, confirmation: device },
-        Command::Leave { who: life(5, 1) },
-        Command::OrderFence { target: life(2, 1), cause: requested },
-    ];
-    for (command, revision) in commands.iter().zip(1..) {
-        let revision = Revision::new(revision);
-        let applied = apply(&mut state, revision, command).unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        events.extend(applied.into_iter().map(|event| (revision, event)));
-    }
-    (state, events)
-}
 
 pub(crate) async fn started() -> (Arc<Fake>, Server) {
     let fake = Fake::new();
@@ -84,6 +28,13 @@ async fn status_tells_what_is_committed_and_what_is_seen_apart() {
     let (fake, server) = started().await;
     let (state, _) = eventful();
     let sighting = Sighting { signal: Signal::Yellow, silence: Duration::from_millis(650) };
+    let lease = LeaseView {
+        stage: LeaseStage::Notice,
+        stop: Stop::Watchdog { timeout: Duration::from_secs(1), reset: Duration::from_millis(20) },
+        armed: true,
+        protecting: vec!["disk of vm 7".into()],
+        trouble: Some("the watchdog is open elsewhere".into()),
+    };
     let local = Local {
         node: n(1),
         identity: Some(life(1, 1)),
@@ -92,6 +43,7 @@ async fn status_tells_what_is_committed_and_what_is_seen_apart() {
         term: 12,
         applied: Revision::new(19),
         sightings: BTreeMap::from([(n(2), sighting)]),
+        lease,
         stopped: Some(Fatal::Shutdown),
     };
     fake.set(|script| script.view = View { cluster: Arc::new(state.clone()), local });
@@ -116,13 +68,14 @@ async fn status_tells_what_is_committed_and_what_is_seen_apart() {
         nonce: id(203),
         since: 4,
         addresses: vec!["10.0.0.3:7400".into()],
+        contract: Some(pb_contract()),
     };
     assert_eq!(third.lives, [ended]);
     let open = pb::FenceOrder {
         order: 2,
         target: Some(pb_life(2, 1)),
         cause: Some(pb::Cause { cause: Some(pb::cause::Cause::Requested("maintenance".into())) }),
-        ordered: 17,
+        ordered: 18,
         attempts: 0,
         progress: Some(pb::fence_order::Progress::Waiting(pb::Done {})),
     };
@@ -132,12 +85,14 @@ async fn status_tells_what_is_committed_and_what_is_seen_apart() {
         order: 1,
         target: Some(pb_life(3, 1)),
         cause: Some(pb::Cause { cause: Some(pb::cause::Cause::SilentMs(1500)) }),
-        ordered: 11,
+        ordered: 12,
         attempts: 2,
-        confirmed: 15,
+        confirmed: 16,
         proof: Some(pb::FenceProof { proof: Some(pb::fence_proof::Proof::Device(proof)) }),
+        second: Some(expired()),
     };
     assert_eq!(committed.history, [record]);
+    assert_eq!(committed.leadership, Some(pb::Leadership { activation: 8, leader: 1, nonce: id(300) }));
     let sighting = pb::Sighting { node: 2, signal: pb::Signal::Yellow.into(), silence_ns: 650_000_000 };
     let expected = pb::LocalView {
         node: 1,
@@ -148,6 +103,18 @@ async fn status_tells_what_is_committed_and_what_is_seen_apart() {
         applied: 19,
         sightings: vec![sighting],
         stopped: Some("this node was shut down".into()),
+        lease: Some(pb::Lease {
+            stage: pb::LeaseStage::Notice.into(),
+            stop: Some(pb::Stop {
+                mechanism: Some(pb::stop::Mechanism::Watchdog(pb::Watchdog {
+                    timeout_ns: 1_000_000_000,
+                    reset_ns: 20_000_000,
+                })),
+            }),
+            armed: true,
+            protecting: vec!["disk of vm 7".into()],
+            trouble: Some("the watchdog is open elsewhere".into()),
+        }),
     };
     assert_eq!(status.local, Some(expected));
 
@@ -179,7 +146,7 @@ async fn every_command_arrives_as_what_it_says() {
             addresses: vec![Address::new("a:1").unwrap(), Address::new("b:2").unwrap()],
         },
         Command::Remove { node: n(3) },
-        Command::OrderFence { target: life(3, 2), cause: Cause::Requested { reason: reason("smoke") } },
+        Command::OrderFence { target: life(3, 2), cause: Cause::Requested { reason: reason("smoke") }, under: None },
         Command::ConfirmFence {
             order: FenceId::new(9),
             target: life(3, 2),
@@ -323,7 +290,10 @@ async fn any_language_can_let_a_node_join() {
         disk: Some(pb::Disk { id: id(44), opened: 3 }),
         boot: id(45),
         nonce: id(46),
+        contract: Some(pb_contract()),
     };
+    let silent = client.join(pb::JoinRequest { contract: None, ..request.clone() }).await.unwrap_err();
+    assert!(silent.code() == Code::InvalidArgument && silent.message().contains("the contract is missing"), "{silent}");
     let answer = client.join(request).await.unwrap().into_inner();
     let expected = pb::JoinResponse { cluster: id(u128::MAX - 7), who: Some(pb_life(4, 2)), revision: 77 };
     assert_eq!(answer, expected);

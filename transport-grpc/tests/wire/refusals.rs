@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
-use quorate_membership::{ClusterId, DiskId, FenceId, Phase, Rejection, Revision, TextError, codec};
+use quorate_membership::{
+    Activation, ClusterId, ContractError, ContractPart, DiskId, Drift, FenceId, Phase, Rejection, Revision, TextError,
+    codec,
+};
 use quorate_raft_core::rpc::{Append, Body, LogEntry, Payload, Proposed};
 use quorate_raft_core::transport::JoinRequest;
 use quorate_raft_core::{Refusal, Transport, TransportError};
@@ -15,7 +18,19 @@ use crate::fake::*;
 use crate::pb;
 use crate::values::*;
 
+fn contract_errors() -> Vec<ContractError> {
+    let (ms, high) = (Duration::from_millis, Duration::from_secs(3600));
+    let mut all = vec![
+        ContractError::Drift { got: Drift::ppm(400_001) },
+        ContractError::Watchdog { timeout: ms(3000), lease: ms(2999) },
+    ];
+    let parts = [ContractPart::Lease, ContractPart::Stop, ContractPart::InFlight];
+    all.extend(parts.map(|what| ContractError::Bounds { what, got: Duration::from_nanos(1), low: ms(1), high }));
+    all
+}
+
 fn rejections() -> Vec<Rejection> {
+    let ms = Duration::from_millis;
     let phases = [Phase::Joining, Phase::Active, Phase::Fencing, Phase::Fenced, Phase::Left];
     let mut all = vec![
         Rejection::AlreadyFounded(ClusterId::new(1 << 127 | 5)),
@@ -38,7 +53,13 @@ fn rejections() -> Vec<Rejection> {
         Rejection::Attempt { order: FenceId::new(12), at: 3, got: 5 },
         Rejection::StillLives(life(13, 1)),
         Rejection::LastVoter(n(14)),
+        Rejection::OtherActivation { under: Activation::new(57), current: Some(Activation::new(60)) },
+        Rejection::OtherActivation { under: Activation::new(57), current: None },
+        Rejection::WithoutActivation,
+        Rejection::NeverExpires(life(16, 1)),
+        Rejection::TooEarly { who: life(17, 1), waited: Duration::from_nanos(3_312_999_999), need: ms(3313) },
     ];
+    all.extend(contract_errors().into_iter().map(Rejection::Contract));
     all.extend(phases.map(|phase| Rejection::Phase { who: life(15, 1), phase }));
     all
 }
@@ -69,15 +90,18 @@ fn the_lists_are_complete() {
     let refusals: BTreeSet<_> = refusals().iter().map(name).collect();
     let source = include_str!("../../../membership/src/rejection.rs");
     assert_eq!(rejections, variants(source, "pub enum Rejection {"));
+    let errors: BTreeSet<_> = contract_errors().iter().map(name).collect();
+    let source = include_str!("../../../membership/src/contract.rs");
+    assert_eq!(errors, variants(source, "pub enum ContractError {"));
     let source = include_str!("../../../raft-core/src/error.rs");
     assert_eq!(refusals, variants(source, "pub enum Refusal {"));
 }
 
-fn name(value: &impl std::fmt::Debug) -> String {
+pub(crate) fn name(value: &impl std::fmt::Debug) -> String {
     format!("{value:?}").chars().take_while(char::is_ascii_alphanumeric).collect()
 }
 
-fn variants(source: &str, from: &str) -> BTreeSet<String> {
+pub(crate) fn variants(source: &str, from: &str) -> BTreeSet<String> {
     let body = source.split_once(from).unwrap().1.split_once("\n}").unwrap().0;
     let variant = |line: &str| {
         let line = line.strip_prefix("    ").filter(|line| line.starts_with(|c: char| c.is_ascii_uppercase()))?;
@@ -98,6 +122,7 @@ async fn every_refusal_comes_back_from_every_kind_of_call() {
         assert_eq!(vote(&transport, &peer).await.unwrap_err(), expected);
         assert_eq!(transport.append(&peer, caller(), append(1, 5), LIVENESS).await.unwrap_err(), expected);
         assert_eq!(transport.read_index(&peer, caller(), LIVENESS).await.unwrap_err(), expected);
+        assert_eq!(transport.renew(&peer, caller(), renewal(7), LIVENESS).await.unwrap_err(), expected);
         let joined = transport.join(&peer.addresses[0], join.clone(), LIVENESS).await;
         assert_eq!(joined.unwrap_err(), expected);
         let appends = stream::iter([append(0, 1)]).boxed();

@@ -11,9 +11,12 @@ use http::{Request, Response, Uri};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use quorate_membership::{
-    Address, BootId, ClusterId, Command, Disk, DiskId, Identity, Incarnation, NodeId, Nonce, Revision, Role, codec,
+    Address, BootId, ClusterId, Command, Contract, Disk, DiskId, Drift, Identity, Incarnation, NodeId, Nonce, Revision,
+    Role, Stop, codec,
 };
-use quorate_raft_core::rpc::{Append, Ballot, Body, Caller, LogEntry, Payload, Position, VoteAnswer, VoteRequest};
+use quorate_raft_core::rpc::{
+    Append, Ballot, Body, Caller, LogEntry, Payload, Position, Renewal, VoteAnswer, VoteRequest,
+};
 use quorate_raft_core::transport::JoinAnswer;
 use quorate_raft_core::{Peer, Transport, TransportError};
 use quorate_transport_grpc::{ClientSettings, GrpcTransport, Server, ServerSettings};
@@ -71,6 +74,13 @@ pub(crate) fn vote_request() -> VoteRequest {
     VoteRequest { ballot: Ballot { term: 7, node: n(1), committed: false }, last: Some(at(6, 40)), transfer: true }
 }
 
+/// No value of it is the default.
+pub(crate) fn contract() -> Contract {
+    let ms = Duration::from_millis;
+    let stop = Stop::Deadman { lateness: ms(50) };
+    Contract { lease: ms(600), stop, in_flight: Duration::from_nanos(7), drift: Drift::ppm(20_000) }
+}
+
 pub(crate) fn join_command() -> Command {
     Command::Join {
         node: n(4),
@@ -79,7 +89,13 @@ pub(crate) fn join_command() -> Command {
         disk: disk(44, 3),
         boot: BootId::new(45),
         nonce: Nonce::new(46),
+        contract: contract(),
     }
+}
+
+/// The `seq`th renewal of the caller's own life.
+pub(crate) fn renewal(seq: u64) -> Renewal {
+    Renewal { who: life(1, 3), seq }
 }
 
 /// A command in its envelope, padded to about `size` bytes where that is more than it takes.

@@ -1,0 +1,83 @@
+//! Orders to end a life, and the attempts at them.
+
+use super::{known_life, quorum_or, unknown};
+use crate::cluster::{Cluster, Phase};
+use crate::event::Event;
+use crate::fencing::{Cause, FenceOrder, Progress};
+use crate::id::{Activation, FenceId, Identity, NodeId};
+use crate::rejection::Rejection;
+use crate::text::Reason;
+
+/// Refused unless the others still hold a majority (I18): a partition of the few never shoots the many, and a cluster
+/// never shoots itself below what it needs to decide anything.
+///
+/// A leader's opinion counts only under the current activation (P5): one that survived in the log of a leader that is
+/// none any more is void. What a person asks for is no opinion of a leader.
+pub(super) fn order(
+    state: &Cluster,
+    target: Identity,
+    cause: &Cause,
+    under: Option<Activation>,
+) -> Result<Vec<Event>, Rejection> {
+    let life = known_life(state, target)?;
+    match life.phase {
+        Phase::Active => {}
+        Phase::Fencing => return Ok(vec![]), // merged with the open order
+        phase @ (Phase::Joining | Phase::Fenced | Phase::Left) => return Err(Rejection::Phase { who: target, phase }),
+    }
+    match cause {
+        Cause::Requested { reason } => reason.check().map_err(Rejection::Text)?,
+        Cause::Silent { .. } | Cause::Returned { .. } | Cause::Lapsed => {
+            current_activation(state, under.ok_or(Rejection::WithoutActivation)?)?;
+        }
+    }
+    majority_without(state, target.node)?;
+    Ok(vec![Event::FenceOrdered { order: state.fences.upcoming(), target, cause: cause.clone() }])
+}
+
+pub(super) fn start(state: &Cluster, order: FenceId, by: NodeId, attempt: u32) -> Result<Vec<Event>, Rejection> {
+    let open = open_order(state, order)?;
+    if !state.members.contains_key(&by) {
+        return Err(unknown(state, by));
+    }
+    if open.attempts.checked_add(1) != Some(attempt) {
+        return Err(Rejection::Attempt { order, at: open.attempts, got: attempt });
+    }
+    Ok(vec![Event::FenceStarted { order, target: open.target, by, attempt }])
+}
+
+pub(super) fn fail(state: &Cluster, order: FenceId, attempt: u32, reason: &Reason) -> Result<Vec<Event>, Rejection> {
+    let open = open_order(state, order)?;
+    reason.check().map_err(Rejection::Text)?;
+    match open.progress {
+        Progress::Executing { .. } if open.attempts == attempt => {
+            Ok(vec![Event::FenceFailed { order, target: open.target, attempt, reason: reason.clone() }])
+        }
+        Progress::Failed { .. } if open.attempts == attempt => Ok(vec![]),
+        Progress::Ordered | Progress::Executing { .. } | Progress::Failed { .. } => {
+            Err(Rejection::Attempt { order, at: open.attempts, got: attempt })
+        }
+    }
+}
+
+pub(super) fn open_order(state: &Cluster, order: FenceId) -> Result<&FenceOrder, Rejection> {
+    state.fences.get(order).ok_or(Rejection::UnknownOrder(order))
+}
+
+/// P5: what was concluded under another activation than the current one does not count (I9).
+pub(super) fn current_activation(state: &Cluster, under: Activation) -> Result<(), Rejection> {
+    let current = state.leadership.map(|leadership| leadership.activation);
+    if cfg!(quorate_mutant = "stale_activation_accepted") || current == Some(under) {
+        return Ok(());
+    }
+    Err(Rejection::OtherActivation { under, current })
+}
+
+pub(super) fn majority_without(state: &Cluster, node: NodeId) -> Result<(), Rejection> {
+    let mut rest = state.standing();
+    rest.remove(&node);
+    if cfg!(quorate_mutant = "no_majority_check") {
+        return Ok(());
+    }
+    quorum_or(&state.configuration, &rest, node)
+}

@@ -1,0 +1,84 @@
+//! Leases: for how long a member may act, and from when on others know that it does not.
+//!
+//! ```text
+//!   member: Holder                                  leader: Grantor
+//!   poll_renewal: notes the time, then sends ──────▶ handle_renewal: last := now, waits
+//!                                                    poll_read ─▶ one ReadIndex, begun after the receipts
+//!   handle_grant: E := max(E, sent + L)  ◀────────── handle_read: granted iff the activation and the life still stand
+//!        │ nothing comes                                  │ nothing comes
+//!        ▼ E − M notice, E the mechanism acts              ▼ now − last ≥ D: Expiring for good, then Expire proposed
+//! ```
+//!
+//! In everyday words: the member counts from the moment at which it *asked*, the leader from the later moment at which it
+//! *heard*; both wait the same length, the leader a little longer for what clocks may be off and for the mechanism to
+//! act. So the member has always stopped first. That a leader is still the leader is never assumed: a grant is a
+//! linearizable read, and an expiry counts only under the activation that is current when it is applied.
+//!
+//! Both are state machines without a clock, a socket or a task: time is an argument, `handle_*` takes what arrives,
+//! `poll_*` gives what is due.
+
+mod grantor;
+mod holder;
+
+use std::time::Duration;
+
+pub use grantor::{Expiry, Grantor, NotRenewed, Round};
+pub use holder::{Holder, Stage};
+
+/// One look at the two clocks that a lease rests on.
+///
+/// CLOCK_BOOTTIME counts while the machine is suspended, but its rate may be steered; CLOCK_MONOTONIC_RAW is not
+/// steered, but stops in suspend. A member takes the *larger* of the two advances and a leader the *smaller*, so each
+/// errs on its own safe side and ρ has to cover the oscillator only.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Reading {
+    boottime: Duration,
+    raw: Duration,
+}
+
+impl Reading {
+    /// What the two clocks show.
+    pub const fn new(boottime: Duration, raw: Duration) -> Self {
+        Self { boottime, raw }
+    }
+
+    /// Two clocks that agree, for models and tests.
+    pub const fn steady(shown: Duration) -> Self {
+        Self { boottime: shown, raw: shown }
+    }
+
+    /// What CLOCK_BOOTTIME shows.
+    pub const fn boottime(self) -> Duration {
+        self.boottime
+    }
+
+    /// What CLOCK_MONOTONIC_RAW shows.
+    pub const fn raw(self) -> Duration {
+        self.raw
+    }
+
+    /// How long after `earlier` this is at the most: for whoever must not act too late.
+    pub fn longest_since(self, earlier: Self) -> Duration {
+        self.boottime.saturating_sub(earlier.boottime).max(self.raw.saturating_sub(earlier.raw))
+    }
+
+    /// How long after `earlier` this is at the least: for whoever must wait long enough.
+    pub fn shortest_since(self, earlier: Self) -> Duration {
+        self.boottime.saturating_sub(earlier.boottime).min(self.raw.saturating_sub(earlier.raw))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_side_errs_on_its_own_safe_side() {
+        let ms = Duration::from_millis;
+        let before = Reading::new(ms(100), ms(90));
+        let suspended = Reading::new(ms(5100), ms(95));
+        assert_eq!((suspended.longest_since(before), suspended.shortest_since(before)), (ms(5000), ms(5)));
+        let slewed = Reading::new(ms(150), ms(152));
+        assert_eq!((slewed.longest_since(before), slewed.shortest_since(before)), (ms(62), ms(50)));
+    }
+}

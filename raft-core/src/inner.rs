@@ -1,0 +1,101 @@
+//! What the tasks of a node share: its engine, its state, its ways out, and whether it still runs.
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use openraft::async_runtime::WatchReceiver;
+use quorate_membership::detector::Moment;
+use quorate_membership::{Address, Identity, NodeId, Nonce};
+use tokio::sync::watch;
+
+use crate::config::Config;
+use crate::error::Fatal;
+use crate::feed::Feed;
+use crate::fencer::Fencer;
+use crate::folder::Folder;
+use crate::gate::Gate;
+use crate::grantor::Office;
+use crate::keeper::Keeper;
+use crate::ledger::Ledger;
+use crate::log_store::LogStore;
+use crate::machine::Machine;
+use crate::network::Wire;
+use crate::renewer::Outbox;
+use crate::types::Raft;
+use crate::view::{Local, View};
+
+/// How long a shutdown waits for the last lines of the ledger.
+const LEDGER_PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// One node, from the inside.
+pub(crate) struct Inner {
+    pub(crate) node: NodeId,
+    pub(crate) session: Nonce,
+    pub(crate) addresses: Vec<Address>,
+    pub(crate) config: Config,
+    pub(crate) raft: Raft,
+    pub(crate) machine: Machine,
+    pub(crate) store: LogStore,
+    pub(crate) feed: Feed,
+    pub(crate) wire: Arc<Wire>,
+    pub(crate) gate: Gate,
+    pub(crate) fencer: Option<Arc<dyn Fencer>>,
+    pub(crate) grantor: Office,
+    pub(crate) keeper: Keeper,
+    pub(crate) outbox: Outbox,
+    pub(crate) ledger: Ledger,
+    pub(crate) view: watch::Sender<View>,
+    pub(crate) embargo_ends: Option<Moment>,
+    pub(crate) folder: Mutex<Option<Folder>>,
+    pub(crate) identity: OnceLock<Identity>,
+    pub(crate) shut: OnceLock<()>,
+}
+
+impl Inner {
+    pub(crate) fn identity(&self) -> Option<Identity> {
+        if let Some(known) = self.identity.get() {
+            return Some(*known);
+        }
+        let found = self.feed.state().life_of(self.node, self.session)?;
+        Some(*self.identity.get_or_init(|| found))
+    }
+
+    /// Why this node has stopped, if it has.
+    pub(crate) fn stopped(&self) -> Option<Fatal> {
+        if let Some(why) = self.store.poisoned() {
+            return Some(Fatal::Storage(why));
+        }
+        if let Some(fatal) = self.machine.unreadable() {
+            return Some(fatal);
+        }
+        if self.shut.get().is_some() {
+            return Some(Fatal::Shutdown);
+        }
+        let running = self.raft.metrics().borrow_watched().running_state.clone();
+        running.err().map(|e| Fatal::Engine(e.to_string()))
+    }
+
+    pub(crate) async fn shut_down(&self, why: Fatal) {
+        if matches!(why, Fatal::Shutdown) && self.shut.set(()).is_err() {
+            return;
+        }
+        if let Err(error) = self.raft.shutdown().await {
+            tracing::warn!(node = %self.node, %error, "the engine did not end cleanly");
+        }
+        self.view.send_modify(|view| view.local.stopped = Some(why));
+        self.feed.close();
+        self.store.close();
+        // Before the folder may belong to another process.
+        if !self.ledger.close(LEDGER_PATIENCE).await {
+            tracing::warn!(node = %self.node, "the last lines of the ledger may not have come to the disk");
+        }
+        self.folder.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    /// The picture as of now: what the monitor saw last, with everything that is applied since.
+    pub(crate) fn latest(&self) -> View {
+        let local = self.view.borrow().local.clone();
+        let applied = (*self.machine.progress().borrow()).max(local.applied);
+        let lease = self.keeper.view();
+        View { cluster: self.feed.state(), local: Local { identity: self.identity(), applied, lease, ..local } }
+    }
+}

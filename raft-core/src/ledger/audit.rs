@@ -1,0 +1,61 @@
+//! The auditor: proves from the ledgers of all nodes of a run that nobody acted when others were told that it could not.
+//!
+//! ```text
+//!   n3#2   protects ├───────── may act ──────────┤ E + T_stop + T_io   (or `stopped`, if that was earlier)
+//!                         held  held  held       │
+//!   n1     granted ─────────────────────────     │  ◀─ the gap ─▶  ended n3#2   (the earliest line of any node)
+//!   works  db r7   ├─────────────────────────────┤                    ├── db r9 on n1#1 …
+//! ```
+//!
+//! Where both ends of a comparison are times of one boot, clocks are compared. Elsewhere nothing is concluded from the
+//! times of two machines; there the order that the log gives has to do: whose end was concluded from time, the leader
+//! waited long enough on its own clock, from a moment that lies after its activation and after each grant that it made,
+//! and no grant was made under a later activation.
+//!
+//! Lines may be missing, so a life is taken to have held what its own lines *or* the leaders' grants say, whichever is
+//! longer. A device's or an operator's proof is taken as what it is, and counted. The auditor errs on the side of an
+//! alarm: what it cannot see to be sound it calls incomplete.
+
+mod lives;
+mod report;
+mod rules;
+mod works;
+
+use std::path::PathBuf;
+
+pub use report::{Gap, Incomplete, Interval, Report, Rule, Verdict, Violation};
+
+use super::reader::{Kept, Unreadable, read};
+use lives::Record;
+
+/// Reads the ledgers in these data folders, both files of each, and judges them together. They must be those of all
+/// nodes of one cluster: what a node wrote that is not among them is missing in the proof.
+///
+/// # Errors
+/// [`Unreadable`]: nothing was judged.
+pub fn audit(folders: &[PathBuf]) -> Result<Report, Unreadable> {
+    let kept: Vec<Kept> = folders.iter().map(|folder| read(folder)).collect::<Result<_, _>>()?;
+    Ok(judge(&kept))
+}
+
+/// Judges what was read from the data folders of all nodes of one cluster.
+pub fn judge(ledgers: &[Kept]) -> Report {
+    let record = Record::of(ledgers);
+    let mut report = Report { ledgers: ledgers.len(), ..Report::default() };
+    for kept in ledgers {
+        report.lines += kept.lines.len();
+        report.torn += kept.torn;
+        let damaged =
+            kept.damaged.iter().map(|(place, why)| Incomplete::Damaged { place: place.clone(), why: why.clone() });
+        report.incomplete.extend(damaged);
+        let file = kept.lines.first().map(|line| line.place.file.to_path_buf());
+        if let (notes @ 1.., Some(file)) = (kept.dropped(), file) {
+            report.incomplete.push(Incomplete::Dropped { file, notes });
+        }
+    }
+    for life in record.lives.values() {
+        rules::check(&record, life, &mut report);
+    }
+    works::check(&record, &mut report);
+    report
+}

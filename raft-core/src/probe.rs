@@ -1,0 +1,108 @@
+//! How slow the disk is: measured at start, because a timing that the disk cannot hold makes healthy nodes look dead.
+//!
+//! ```text
+//!   32 small writes, each with fdatasync ──▶ sorted: median │ slow (9 of 10 are faster) │ worst
+//!   up to 3 rounds, the best counts: a busy moment at the start is not the disk
+//! ```
+//!
+//! A follower answers a heartbeat only after what was logged before it is flushed, so the slow fsyncs are the floor of
+//! every interval (see [`Timing::fastest_for`]).
+
+use std::fs::OpenOptions;
+use std::io::{self, Seek, SeekFrom, Write};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use quorate_membership::Timing;
+
+use crate::error::StartError;
+
+const WRITES: usize = 32;
+const ROUNDS: usize = 3;
+
+/// How long fdatasync takes after a small write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Probe {
+    /// Half were faster.
+    pub median: Duration,
+    /// Nine of ten were faster.
+    pub slow: Duration,
+    /// The slowest of all.
+    pub worst: Duration,
+}
+
+/// Measures the disk that `folder` is on, in a file of its own that is removed again. The folder must exist. Blocks for
+/// as long as some hundred fsyncs take at the most.
+///
+/// # Errors
+/// When the file cannot be written or synced.
+pub fn probe(folder: &Path) -> io::Result<Probe> {
+    let path = folder.join("probe");
+    let measured = rounds(&path);
+    std::fs::remove_file(&path)?;
+    measured
+}
+
+fn rounds(path: &Path) -> io::Result<Probe> {
+    let mut file = OpenOptions::new().create(true).truncate(true).write(true).open(path)?;
+    file.write_all(&[0; 4096])?;
+    file.sync_all()?;
+    let mut round = || -> io::Result<Probe> {
+        let mut took = [Duration::ZERO; WRITES];
+        for (number, took) in took.iter_mut().enumerate() {
+            file.seek(SeekFrom::Start(0))?;
+            file.write_all(&[number as u8; 512])?;
+            let begun = Instant::now();
+            file.sync_data()?;
+            *took = begun.elapsed();
+        }
+        took.sort_unstable();
+        Ok(Probe { median: took[WRITES / 2], slow: took[WRITES * 9 / 10], worst: took[WRITES - 1] })
+    };
+    let mut best = round()?;
+    for _ in 1..ROUNDS {
+        let next = round()?;
+        let worst = best.worst.max(next.worst);
+        best = Probe { worst, ..if next.slow < best.slow { next } else { best } };
+    }
+    Ok(best)
+}
+
+/// Refuses a timing that the disk of `folder` does not hold, and names one that it does.
+pub(crate) fn admit(folder: &Path, timing: Timing) -> Result<(), StartError> {
+    let found = probe(folder).map_err(|source| StartError::Folder { path: folder.into(), source })?;
+    if timing.holds_on(found.slow) {
+        return Ok(());
+    }
+    let (meant, slow) = (timing.plan().fsync, found.slow);
+    let fits = match Timing::fastest_for(slow) {
+        Some(fits) => format!("one with a heartbeat of {:?} would do (Timing::fastest_for)", fits.plan().heartbeat),
+        None => "no timing would do; use a faster disk".into(),
+    };
+    let why = format!("it is meant for fsyncs of {meant:?}, and one of ten takes more than {slow:?} here; {fits}");
+    Err(StartError::Config { what: "the timing", value: format!("heartbeat {:?}", timing.plan().heartbeat), why })
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_membership::{Plan, Profile};
+
+    use super::*;
+
+    #[test]
+    fn a_probe_is_in_order_and_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let found = probe(folder.path()).unwrap();
+        assert!(found.median <= found.slow && found.slow <= found.worst && !found.median.is_zero(), "{found:?}");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_timing_for_a_faster_disk_is_refused_with_one_that_fits() {
+        let folder = tempfile::tempdir().unwrap();
+        let plan = Plan { fsync: Duration::from_nanos(1), ..*Profile::Standard.timing().plan() };
+        let error = admit(folder.path(), Timing::new(plan).unwrap()).unwrap_err().to_string();
+        assert!(error.contains("meant for fsyncs of 1ns") && error.contains("one with a heartbeat of"), "{error}");
+    }
+}

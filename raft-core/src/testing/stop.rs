@@ -1,0 +1,91 @@
+//! A stop mechanism for tests: promises what it is told to, and remembers what it was asked.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use quorate_membership::Stop;
+
+use crate::stop::StopMechanism;
+
+/// What a [`TestStop`] has seen.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Whether it is armed now.
+    pub armed: bool,
+    /// How often it was armed, or had to wait on.
+    pub sustained: u64,
+    /// How often it was disarmed.
+    pub disarmed: u64,
+    /// How often the lease ended with something left.
+    pub fired: u64,
+}
+
+#[derive(Debug, Default)]
+struct Device {
+    seen: Seen,
+    broken: bool,
+}
+
+/// The mechanism. Clones share what they have seen. It ends nothing: a test in one process has nothing to kill.
+#[derive(Debug, Clone)]
+pub struct TestStop {
+    promise: Stop,
+    device: Arc<Mutex<Device>>,
+}
+
+impl TestStop {
+    /// One that promises `promise`.
+    pub fn new(promise: Stop) -> Self {
+        Self { promise, device: Arc::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Device> {
+        self.device.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What it has seen.
+    pub fn seen(&self) -> Seen {
+        self.lock().seen
+    }
+
+    /// From here on it cannot be armed.
+    pub fn break_it(&self) {
+        self.lock().broken = true;
+    }
+}
+
+impl StopMechanism for TestStop {
+    fn stop(&self) -> Stop {
+        self.promise
+    }
+
+    fn check(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn pace(&self) -> Duration {
+        Duration::from_millis(50)
+    }
+
+    fn sustain(&mut self, _: Duration) -> io::Result<()> {
+        let mut device = self.lock();
+        if device.broken {
+            return Err(io::Error::other("the test device is broken"));
+        }
+        device.seen.armed = true;
+        device.seen.sustained += 1;
+        Ok(())
+    }
+
+    fn disarm(&mut self) -> io::Result<()> {
+        let mut device = self.lock();
+        device.seen.armed = false;
+        device.seen.disarmed += 1;
+        Ok(())
+    }
+
+    fn fire(&mut self) {
+        self.lock().seen.fired += 1;
+    }
+}

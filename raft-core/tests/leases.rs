@@ -1,0 +1,198 @@
+//! Leases on a real engine: held, lost by one's own clock, and their end as a proof for others.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use quorate_membership::{Command, FenceProof, Identity, NodeId, Phase, Revision, Stop};
+use quorate_raft_core::testing::{Conduct, TestCluster, fast};
+use quorate_raft_core::{LeaseStage, ProposeError, ProtectError};
+use tokio::time::timeout;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const BOUND: Stop = Stop::Own { bound: Duration::from_millis(100) };
+
+async fn all_hold(t: &mut TestCluster, n: u64) -> Result<()> {
+    for number in 1..=n {
+        let lease = t.node(number)?.lease()?;
+        timeout(PATIENCE, lease.held()).await.with_context(|| format!("n{number} never got its lease"))?;
+    }
+    Ok(())
+}
+
+fn proof_of(state: &quorate_membership::Cluster, who: Identity) -> Option<FenceProof> {
+    state.fences().ended(who).map(|record| record.proof.clone())
+}
+
+/// Every member gets its lease, the leader's own included, and may say so within nanoseconds. Nobody who protects
+/// nothing is armed (I19).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_member_holds_a_lease_and_nobody_is_armed() -> Result<()> {
+    let mut t = TestCluster::start_protected(3, BOUND).await?;
+    all_hold(&mut t, 3).await?;
+    for number in 1..=3 {
+        let node = t.node(number)?;
+        let left = node.lease()?.check()?;
+        ensure!(!left.is_zero() && left <= Duration::from_millis(1900), "{left:?}");
+        assert_eq!(node.mechanism()?.seen(), Default::default(), "n{number} was armed for nothing");
+        assert_eq!(node.lease()?.view().stop, BOUND);
+    }
+    let activation = t.node(1)?.handle()?.view().cluster.leadership().context("a leader was activated")?;
+    let leader = t.leader().await?;
+    ensure!(activation.leader == leader, "{activation:?}, and {leader} leads");
+    Ok(())
+}
+
+/// An isolated member loses its lease by its own clock, with notice first; the others conclude its end from time alone
+/// where no fencer can reach it; and it comes back as a new life.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_is_cut_off_stops_and_time_proves_it() -> Result<()> {
+    let mut t = TestCluster::start_protected(3, BOUND).await?;
+    t.fencer.always(Conduct::Fail);
+    all_hold(&mut t, 3).await?;
+    let leader = t.leader().await?;
+    let away = [1, 2, 3].into_iter().find(|n| NodeId::new(*n) != leader).context("three nodes")?;
+    let (lease, stop) = (t.node(away)?.lease()?, t.node(away)?.mechanism()?.clone());
+    let who = lease.who();
+    let protection = lease.protect("worker", Revision::new(7)).await?;
+    ensure!(stop.seen().armed && lease.view().protecting == ["worker"], "armed before the work may begin");
+    t.isolate(away);
+    timeout(PATIENCE, lease.lost()).await.context("no notice")?;
+    ensure!(protection.check().is_err(), "something could still be begun after the notice");
+    t.until("its end is proved by time", |state| matches!(proof_of(state, who), Some(FenceProof::Expired { .. })))
+        .await?;
+    // By then the mechanism had been told, on the isolated side.
+    assert_eq!((stop.seen().fired, lease.view().stage), (1, LeaseStage::Lapsed));
+    protection.stopped();
+    t.heal();
+    t.until("it is known over there, too", |state| state.life(who).is_none_or(|life| life.phase.is_over())).await?;
+    t.node(away)?.stop().await;
+    let again = t.node(away)?.start().await?;
+    t.until_active(&again.to_string()).await?;
+    timeout(PATIENCE, t.node(away)?.lease()?.held()).await.context("the new life has no lease")
+}
+
+/// Staged loss: the consumer stops its work when it is told, says so, and nothing is fired.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_stops_in_time_is_not_reset() -> Result<()> {
+    let mut t = TestCluster::start_protected(3, BOUND).await?;
+    all_hold(&mut t, 3).await?;
+    let (lease, stop) = (t.node(3)?.lease()?, t.node(3)?.mechanism()?.clone());
+    let stopped = lease.protect("worker", Revision::new(7)).await?.stop_with(|| async {});
+    t.isolate(3);
+    timeout(PATIENCE, stopped).await.context("the callback never ran")??;
+    let mut view = lease.view();
+    while view.armed {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        view = lease.view();
+    }
+    t.until("it is fenced", |state| state.life(lease.who()).is_some_and(|life| life.phase == Phase::Fenced)).await?;
+    let seen = stop.seen();
+    ensure!(seen.fired == 0 && !seen.armed && seen.disarmed == 1 && seen.sustained > 0, "{seen:?}");
+    Ok(())
+}
+
+/// A leader that is cut off grants nothing any more and ends nobody, however long it believes in itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_is_cut_off_grants_and_ends_nothing() -> Result<()> {
+    let mut t = TestCluster::start_protected(3, BOUND).await?;
+    t.fencer.always(Conduct::Fail);
+    all_hold(&mut t, 3).await?;
+    let old = t.leader().await?;
+    let lease = t.node(old.get())?.lease()?;
+    let who = lease.who();
+    t.isolate(old.get());
+    timeout(PATIENCE, lease.lost()).await.context("it still grants itself a lease")?;
+    t.until("the others have ended it by time, under another activation", |state| {
+        let other = state.leadership().is_some_and(|l| l.leader != old);
+        other && matches!(proof_of(state, who), Some(FenceProof::Expired { .. }))
+    })
+    .await?;
+    let here = t.node(old.get())?.handle()?.view();
+    assert_eq!(here.cluster.fences().history().count(), 0, "it ended somebody all by itself");
+    ensure!(lease.view().stage == LeaseStage::Lapsed && lease.check().is_err());
+    Ok(())
+}
+
+/// Time alone proves the end of a former life, so the device is not asked: it might hit the life that came back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_former_life_ends_by_time_and_nobody_is_shot() -> Result<()> {
+    let mut t = TestCluster::start_protected(3, BOUND).await?;
+    all_hold(&mut t, 3).await?;
+    t.node(3)?.stop().await;
+    let again = t.node(3)?.start().await?;
+    assert_eq!(again.to_string(), "n3#2");
+    t.until_active("n3#2").await?;
+    let former: Identity = "n3#1".parse()?;
+    let state = t.node(1)?.handle()?.view().cluster;
+    ensure!(matches!(proof_of(&state, former), Some(FenceProof::Expired { .. })), "{:?}", proof_of(&state, former));
+    assert_eq!(t.fencer.asked(), []);
+    Ok(())
+}
+
+/// Both ways to a proof run side by side; the first that comes wins, the second is recorded beside it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_second_proof_is_recorded_beside_the_first() -> Result<()> {
+    let config = quorate_raft_core::Config { fence_deadline: Duration::from_secs(600), ..fast() };
+    let mut t = TestCluster::start_protected_with(3, config, BOUND).await?;
+    all_hold(&mut t, 3).await?;
+    let leader = t.leader().await?;
+    let away = [1, 2, 3].into_iter().find(|n| NodeId::new(*n) != leader).context("three nodes")?;
+    let who = t.node(away)?.lease()?.who();
+    // The device gets there, but much later than the time.
+    t.fencer.then([Conduct::Late(Duration::from_secs(5))]);
+    t.node(away)?.stop().await;
+    t.until("time came first", |state| matches!(proof_of(state, who), Some(FenceProof::Expired { .. }))).await?;
+    t.until("the device is recorded, too", |state| {
+        let second = state.fences().ended(who).and_then(|record| record.second.as_ref());
+        matches!(second, Some(FenceProof::Device { .. }))
+    })
+    .await
+}
+
+/// P19: who still protects something has not stopped, and does not say so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_leaves_with_work_that_is_protected() -> Result<()> {
+    let mut t = TestCluster::start_protected(3, BOUND).await?;
+    all_hold(&mut t, 3).await?;
+    let protection = t.node(3)?.lease()?.protect("worker", Revision::new(7)).await?;
+    let error = t.node(3)?.leave().await.err().context("it left")?;
+    let refused = error.downcast_ref::<ProposeError>().is_some_and(|e| matches!(e, ProposeError::Refused(_)));
+    ensure!(refused && error.to_string().contains("worker"), "{error:#}");
+    let phase = t.node(1)?.handle()?.view().cluster.life("n3#1".parse()?).map(|life| life.phase);
+    ensure!(phase != Some(Phase::Left), "it said that it had left");
+    protection.stopped();
+    Ok(())
+}
+
+/// A mechanism that cannot be armed protects nothing; one that fails later is trouble that everybody sees.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_mechanism_that_works_nothing_is_begun() -> Result<()> {
+    let mut t = TestCluster::start_protected(1, BOUND).await?;
+    all_hold(&mut t, 1).await?;
+    let (lease, stop) = (t.node(1)?.lease()?, t.node(1)?.mechanism()?.clone());
+    let held = lease.protect("worker", Revision::new(7)).await?;
+    stop.break_it();
+    timeout(PATIENCE, lease.lost()).await.context("nobody was told")?;
+    ensure!(lease.check().is_err() && lease.view().trouble.is_some(), "{:?}", lease.view());
+    held.stopped();
+    let refused = lease.protect("worker", Revision::new(8)).await.err();
+    ensure!(matches!(refused, Some(ProtectError::Mechanism(_) | ProtectError::NotHeld(_))), "{refused:?}");
+    Ok(())
+}
+
+/// What one leader concluded does not count once another was activated (I9), and only a leader may conclude it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_expiry_counts_only_under_the_current_activation() -> Result<()> {
+    let mut t = TestCluster::start_protected(3, BOUND).await?;
+    all_hold(&mut t, 3).await?;
+    let leader = t.leader().await?;
+    let node = t.node(leader.get())?.handle()?;
+    let under = node.view().cluster.leadership().context("activated")?.activation;
+    let heir = node.hand_over(None).await?;
+    t.until("another activation", |state| state.leadership().is_some_and(|l| l.activation > under)).await?;
+    let target = t.node(1)?.lease()?.who();
+    let expire = Command::Expire { target, under, waited: Duration::from_secs(3600) };
+    let refused = t.node(heir.get())?.handle()?.propose(expire).await.err().context("it counted")?;
+    ensure!(refused.to_string().contains("is not the current activation"), "{refused}");
+    Ok(())
+}

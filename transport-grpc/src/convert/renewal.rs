@@ -1,0 +1,70 @@
+//! Renewals and their answers. Whatever cannot be read for certain is no grant.
+
+use quorate_membership::NodeId;
+use quorate_raft_core::rpc::{RenewRefusal, Renewal, Renewed};
+
+use super::{FromWire, Malformed, need};
+use crate::pb;
+
+impl From<Renewal> for pb::Renewal {
+    fn from(Renewal { who, seq }: Renewal) -> Self {
+        Self { who: Some(who.into()), seq }
+    }
+}
+
+impl FromWire<pb::Renewal> for Renewal {
+    fn from_wire(pb::Renewal { who, seq }: pb::Renewal) -> Result<Self, Malformed> {
+        Ok(Self { who: need(who, "the life of a renewal")?.into(), seq })
+    }
+}
+
+impl From<Renewed> for pb::RenewResponse {
+    fn from(renewed: Renewed) -> Self {
+        use pb::renewed::Result as Out;
+        let result = match renewed {
+            Renewed::Granted(renewal) => Out::Granted(renewal.into()),
+            Renewed::Refused { refusal, leader } => {
+                let refusal = pb::RenewRefusal::from(refusal).into();
+                Out::Refused(pb::RenewRefused { refusal, leader: leader.map(NodeId::get) })
+            }
+        };
+        Self { result: Some(pb::Renewed { result: Some(result) }) }
+    }
+}
+
+impl FromWire<pb::RenewResponse> for Renewed {
+    fn from_wire(response: pb::RenewResponse) -> Result<Self, Malformed> {
+        use pb::renewed::Result as In;
+        Ok(match need(response.result.and_then(|inner| inner.result), "the result of a renewal")? {
+            In::Granted(renewal) => Self::Granted(Renewal::from_wire(renewal)?),
+            In::Refused(pb::RenewRefused { refusal: number, leader }) => {
+                let unknown = || Malformed(format!("a renewal was refused for a reason unknown here, number {number}"));
+                let refusal = pb::RenewRefusal::try_from(number).ok().and_then(known).ok_or_else(unknown)?;
+                Self::Refused { refusal, leader: leader.map(NodeId::new) }
+            }
+        })
+    }
+}
+
+impl From<RenewRefusal> for pb::RenewRefusal {
+    fn from(refusal: RenewRefusal) -> Self {
+        match refusal {
+            RenewRefusal::NotActivated => Self::NotActivated,
+            RenewRefusal::NotLive => Self::NotLive,
+            RenewRefusal::Expiring => Self::Expiring,
+            RenewRefusal::NotConfirmed => Self::NotConfirmed,
+            // A case of a newer engine. Read by nobody as anything but a refusal that it does not know.
+            _ => Self::Unspecified,
+        }
+    }
+}
+
+fn known(refusal: pb::RenewRefusal) -> Option<RenewRefusal> {
+    Some(match refusal {
+        pb::RenewRefusal::Unspecified => return None,
+        pb::RenewRefusal::NotActivated => RenewRefusal::NotActivated,
+        pb::RenewRefusal::NotLive => RenewRefusal::NotLive,
+        pb::RenewRefusal::Expiring => RenewRefusal::Expiring,
+        pb::RenewRefusal::NotConfirmed => RenewRefusal::NotConfirmed,
+    })
+}
