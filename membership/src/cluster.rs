@@ -285,6 +285,20 @@ impl Cluster {
         self.members.iter().filter_map(stands).collect()
     }
 
+    /// The nodes without which no majority would stand; every member when none stands already.
+    pub fn needed(&self) -> BTreeSet<NodeId> {
+        let standing = self.standing();
+        if !self.configuration.has_quorum(&standing) {
+            return self.members.keys().copied().collect();
+        }
+        let decides_without = |node: &NodeId| {
+            let mut rest = standing.clone();
+            rest.remove(node);
+            self.configuration.has_quorum(&rest)
+        };
+        self.configuration.voters().into_iter().filter(|node| !decides_without(node)).collect()
+    }
+
     /// How many more nodes may be lost before no majority stands; `None` when none stands already.
     pub fn failure_tolerance(&self) -> Option<usize> {
         self.configuration.failure_tolerance(&self.standing())

@@ -184,6 +184,12 @@ pub enum SucceedError {
         /// Who leads.
         leader: Option<NodeId>,
     },
+    /// This voter has been started again so lately that a promise of its former life may still hold.
+    #[error("this node was started lately and may stand for election in {remaining:?}")]
+    Embargo {
+        /// For how long.
+        remaining: Duration,
+    },
     /// A node that does not vote cannot lead.
     #[error("{0} does not vote; say it to a voter")]
     NoVoter(NodeId),

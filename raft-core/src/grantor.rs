@@ -17,7 +17,7 @@ use std::time::Duration;
 use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver;
 use quorate_membership::lease::{Expiry, Grantor, NotRenewed, Reading, Round};
-use quorate_membership::{Activation, Command, Epoch, Identity, Leadership, Nonce};
+use quorate_membership::{Activation, Command, Epoch, Identity, Leadership, Nonce, Rejection};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -67,6 +67,12 @@ impl Office {
     }
 }
 
+/// What a proposal was for.
+enum Proposal {
+    Activation,
+    Expiry { target: Identity, refused: bool },
+}
+
 struct Task {
     inner: Arc<Inner>,
     grantor: Grantor,
@@ -74,10 +80,14 @@ struct Task {
     waiting: BTreeMap<(Identity, u64), (oneshot::Sender<Renewed>, Reading)>,
     /// The term that this node leads in, as far as the engine believes.
     leading: Option<u64>,
-    reads: JoinSet<(Round, bool)>,
+    reads: JoinSet<bool>,
+    /// The round that the read under way is for.
+    round: Option<Round>,
     read_begun: Option<Instant>,
-    proposals: JoinSet<Option<Identity>>,
+    proposals: JoinSet<Proposal>,
     activating: bool,
+    /// When it was looked at the clock last.
+    ticked: Reading,
     /// What the grantor was told last of the state.
     seen: Option<(Epoch, Option<Leadership>)>,
     /// Whose expiry is being proposed.
@@ -99,9 +109,11 @@ pub(crate) async fn run(inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
         waiting: BTreeMap::new(),
         leading: None,
         reads: JoinSet::new(),
+        round: None,
         read_begun: None,
         proposals: JoinSet::new(),
         activating: false,
+        ticked: clock::reading(),
         seen: None,
         expiring: BTreeSet::new(),
         announced: BTreeSet::new(),
@@ -115,8 +127,8 @@ pub(crate) async fn run(inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
                 Err(_) => break,
             },
             Some(ask) = queue.recv() => task.received(ask),
-            Some(Ok((round, confirmed))) = task.reads.join_next() => task.read(round, confirmed),
-            Some(done) = task.proposals.join_next() => task.proposed(done.ok().flatten()),
+            Some(confirmed) = task.reads.join_next() => task.read(confirmed.unwrap_or(false)),
+            Some(done) = task.proposals.join_next() => task.proposed(done.ok()),
             _ = pace.tick() => task.tick(),
         }
     }
@@ -134,20 +146,30 @@ impl Task {
         if leading == self.leading {
             return;
         }
-        match leading {
-            None => self.grantor.handle_loss(),
-            Some(_) => match random() {
-                Ok(bits) => self.grantor.handle_gain(Nonce::new(bits)),
-                Err(error) => {
-                    tracing::error!(%error, "no activation without randomness");
-                    return;
-                }
-            },
-        }
         self.leading = leading;
+        match leading {
+            None => self.forget(),
+            Some(_) => self.begin_anew(),
+        }
+    }
+
+    fn forget(&mut self) {
+        self.grantor.handle_loss();
         self.seen = None;
         self.publish();
         self.refuse_all(RenewRefusal::NotActivated);
+    }
+
+    /// Asks for an activation under a nonce that was never used. Every wait begins anew with it.
+    fn begin_anew(&mut self) {
+        self.forget();
+        match random() {
+            Ok(bits) => self.grantor.handle_gain(Nonce::new(bits)),
+            Err(error) => {
+                tracing::error!(%error, "no activation without randomness; tried again");
+                self.leading = None;
+            }
+        }
     }
 
     fn publish(&self) {
@@ -170,6 +192,8 @@ impl Task {
             if let Some(activation) = self.grantor.activation() {
                 tracing::info!(%activation, "activated as leader");
                 self.inner.ledger.note(Note::Activated { activation, since: now });
+            } else {
+                self.refuse_all(RenewRefusal::NotActivated);
             }
             self.publish();
         }
@@ -221,19 +245,20 @@ impl Task {
             self.answer(who, seq, granted);
         }
         let Some(round) = self.grantor.poll_read() else { return };
-        self.read_begun = Some(Instant::now());
+        (self.round, self.read_begun) = (Some(round), Some(Instant::now()));
         let inner = self.inner.clone();
         self.reads.spawn(async move {
             let patience = inner.config.timing.plan().lease;
-            let Some(index) = inner.read_index_here(patience).await else { return (round, false) };
+            let Some(index) = inner.read_index_here(patience).await else { return false };
             let reached = tokio::time::timeout(patience, async {
                 inner.machine.progress().wait_for(|at| *at >= index).await.is_ok()
             });
-            (round, reached.await.unwrap_or(false))
+            reached.await.unwrap_or(false)
         });
     }
 
-    fn read(&mut self, round: Round, confirmed: bool) {
+    fn read(&mut self, confirmed: bool) {
+        let Some(round) = self.round.take() else { return };
         let answers = match confirmed {
             true => self.grantor.handle_read(round, &self.inner.feed.state()),
             false => self.grantor.handle_read_failed(round).into_iter().map(|(who, seq)| (who, seq, false)).collect(),
@@ -259,6 +284,12 @@ impl Task {
     }
 
     fn tick(&mut self) {
+        let now = clock::reading();
+        let stood_still = now.longest_since(std::mem::replace(&mut self.ticked, now));
+        if stood_still > self.inner.config.timing.plan().lease / 4 {
+            tracing::warn!(?stood_still, "this leader stood still; nobody's wait counts that");
+            self.grantor.handle_pause(now);
+        }
         self.watch_leadership();
         self.begin_read();
         if let Some(nonce) = self.grantor.poll_activation().filter(|_| !self.activating) {
@@ -271,11 +302,11 @@ impl Task {
                     if let Err(error) = said {
                         tracing::debug!(%error, "the activation was not committed");
                     }
-                    None
+                    Proposal::Activation
                 });
             }
         }
-        for expiry in self.grantor.poll_expiries(clock::reading()) {
+        for expiry in self.grantor.poll_expiries(now) {
             self.expire(expiry);
         }
     }
@@ -291,21 +322,34 @@ impl Task {
             tracing::warn!(%target, ?waited, "no renewal; its lease is over and its stop mechanism has acted");
         }
         self.proposals.spawn(async move {
-            if let Err(error) = propose_as_leader(&inner, Command::Expire { target, under, waited }).await {
-                tracing::debug!(%target, %error, "the expiry was not committed");
-                tokio::time::sleep(inner.config.heartbeat()).await;
+            match propose_as_leader(&inner, Command::Expire { target, under, waited }).await {
+                Ok(()) => Proposal::Expiry { target, refused: false },
+                Err(error) => {
+                    tracing::debug!(%target, %error, "the expiry was not committed");
+                    tokio::time::sleep(inner.config.heartbeat()).await;
+                    Proposal::Expiry { target, refused: error.is::<Rejection>() }
+                }
             }
-            Some(target)
         });
     }
 
     /// A proposal has ended: if what it was for is still owed, it is owed again.
-    fn proposed(&mut self, expired: Option<Identity>) {
-        match expired {
-            Some(who) => {
-                self.expiring.remove(&who);
+    fn proposed(&mut self, done: Option<Proposal>) {
+        match done {
+            Some(Proposal::Activation) => self.activating = false,
+            Some(Proposal::Expiry { target, refused }) => {
+                self.expiring.remove(&target);
+                // It is marked for good under this activation, and the rules do not let it end: another activation, under
+                // which nobody is marked, lets it be renewed again.
+                if refused && self.grantor.is_expiring(target) {
+                    self.begin_anew();
+                }
             }
-            None => self.activating = false,
+            // A proposal that panicked: nothing is known of any of them any more.
+            None => {
+                self.activating = false;
+                self.expiring.clear();
+            }
         }
     }
 }

@@ -8,6 +8,7 @@ use quorate_membership::{Address, Identity, NodeId, Nonce};
 use tokio::sync::watch;
 
 use crate::config::Config;
+use crate::confirm::Rounds;
 use crate::error::Fatal;
 use crate::feed::Feed;
 use crate::fencer::Fencer;
@@ -43,6 +44,7 @@ pub(crate) struct Inner {
     pub(crate) keeper: Keeper,
     pub(crate) outbox: Outbox,
     pub(crate) ledger: Ledger,
+    pub(crate) rounds: Rounds,
     pub(crate) view: watch::Sender<View>,
     pub(crate) embargo_ends: Option<Moment>,
     pub(crate) folder: Mutex<Option<Folder>>,

@@ -11,6 +11,8 @@
 //! It waits for messages and for the clock, for nothing else: the ledger has a thread of its own, and the network is the
 //! renewer's. Should this thread itself stand still, nobody sustains the mechanism, and it acts.
 
+mod works;
+
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
@@ -20,8 +22,9 @@ use quorate_membership::{Identity, Plan, Revision, Stop};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{oneshot, watch};
 
+use self::works::Works;
 use crate::clock;
-use crate::lease::{Closed, Lease, LeaseStage, LeaseView, Limits, NotHeld, ProtectError, Protection};
+use crate::lease::{Closed, Lease, LeaseStage, LeaseView, Limits, NotHeld, Offer, ProtectError, Protection, seen};
 use crate::ledger::{Ledger, Note};
 use crate::rpc::Renewal;
 use crate::stop::StopMechanism;
@@ -44,7 +47,7 @@ pub(crate) enum Message {
         token: Revision,
         at_end: Option<Box<dyn FnMut() + Send>>,
         lease: Lease,
-        reply: oneshot::Sender<Result<Protection, ProtectError>>,
+        reply: oneshot::Sender<Result<Offer, ProtectError>>,
     },
     /// It has stopped.
     Stopped { id: u64 },
@@ -69,22 +72,12 @@ pub(crate) struct Keeper {
     views: watch::Receiver<LeaseView>,
 }
 
-struct Work {
-    id: u64,
-    what: String,
-    token: Revision,
-    at_end: Option<Box<dyn FnMut() + Send>>,
-}
-
 struct Thread {
     plan: Plan,
-    mechanism: Box<dyn StopMechanism>,
     holder: Option<Holder>,
-    works: Vec<Work>,
-    next_id: u64,
-    sustained: Option<Reading>,
-    fired: bool,
-    trouble: Option<String>,
+    works: Works,
+    /// The lease was given up, or the node is shut down: for good, whatever is granted or begun later.
+    given_up: bool,
     closed: bool,
     limits: Arc<Limits>,
     views: watch::Sender<LeaseView>,
@@ -108,13 +101,9 @@ impl Keeper {
         let (views, watched) = watch::channel(LeaseView { stop: mechanism.stop(), ..LeaseView::default() });
         let thread = Thread {
             plan,
-            mechanism,
             holder: None,
-            works: vec![],
-            next_id: 1,
-            sustained: None,
-            fired: false,
-            trouble: None,
+            works: Works::new(mechanism, ledger.clone()),
+            given_up: false,
             closed: false,
             limits: limits.clone(),
             views,
@@ -130,7 +119,7 @@ impl Keeper {
     }
 
     pub(crate) fn view(&self) -> LeaseView {
-        self.views.borrow().clone()
+        seen(&self.views)
     }
 
     /// Gives the lease up before this life says that it has stopped. Answers what is still protected; `None` when the
@@ -160,6 +149,8 @@ impl Thread {
             }
             if self.closed && self.works.is_empty() {
                 self.limits.set(None);
+                // Whoever holds a handle still learns that there is no lease any more, and that none will come.
+                self.views.send_modify(|view| view.stage = LeaseStage::Lapsed);
                 return;
             }
         }
@@ -173,6 +164,9 @@ impl Thread {
                 if self.holder.as_ref().is_none_or(|holder| holder.who() != who) {
                     self.holder = Some(Holder::new(who, lease, margin, renew));
                 }
+                if self.given_up {
+                    self.condemn();
+                }
             }
             Message::Granted(Renewal { who, seq }) => {
                 let Some(holder) = &mut self.holder else { return };
@@ -180,7 +174,7 @@ impl Thread {
                     && let Some(from) = holder.held_from()
                 {
                     self.ledger.note(Note::Held { who, seq, from });
-                    self.sustained = None; // E has moved
+                    self.works.extended();
                 }
             }
             Message::Again => {
@@ -190,77 +184,35 @@ impl Thread {
             }
             Message::Condemned => self.condemn(),
             Message::Surrender { reply } => {
-                self.condemn();
-                self.limits.set(None);
-                let _gave_up = reply.send(self.protecting());
+                self.give_up();
+                let _nobody_waits = reply.send(self.works.names());
             }
             Message::Protect { what, token, at_end, lease, reply } => {
-                let made = self.protect(now, what, token, at_end, lease);
-                // Nobody waits for it any more: it was never begun.
-                if let Err(Ok(protection)) = reply.send(made) {
-                    self.stopped(protection.id);
-                }
+                let made = match &self.holder {
+                    Some(holder) if !self.given_up => self.works.protect(holder, what, token, at_end),
+                    Some(_) | None => Err(NotHeld.into()),
+                };
+                // One that nobody takes says by itself that it has stopped: it was never begun.
+                let made = made.map(|(id, what)| Offer::new(Protection { id, what, token, lease }));
+                let _nobody_waits = reply.send(made);
             }
-            Message::Stopped { id } => self.stopped(id),
+            Message::Stopped { id } => self.works.stopped(id),
             Message::Close => {
                 self.closed = true;
-                self.condemn();
+                self.give_up();
             }
         }
+    }
+
+    fn give_up(&mut self) {
+        self.given_up = true;
+        self.condemn();
+        self.limits.set(None);
     }
 
     fn condemn(&mut self) {
         if let Some(holder) = &mut self.holder {
             holder.handle_condemned();
-        }
-    }
-
-    fn protecting(&self) -> Vec<String> {
-        self.works.iter().map(|work| work.what.clone()).collect()
-    }
-
-    /// P14: armed before the work may begin.
-    fn protect(
-        &mut self,
-        now: Reading,
-        what: String,
-        token: Revision,
-        at_end: Option<Box<dyn FnMut() + Send>>,
-        lease: Lease,
-    ) -> Result<Protection, ProtectError> {
-        let stage = self.holder.as_ref().map_or(Stage::Lapsed, |holder| holder.stage(now));
-        let (Stage::Held { left }, Some(holder)) = (stage, &self.holder) else { return Err(NotHeld.into()) };
-        if let Some(trouble) = &self.trouble {
-            return Err(ProtectError::Mechanism(trouble.clone()));
-        }
-        let who = holder.who();
-        if !cfg!(quorate_mutant = "never_armed") {
-            self.mechanism.sustain(left).map_err(|e| ProtectError::Mechanism(e.to_string()))?;
-        }
-        self.sustained = Some(now);
-        let id = self.next_id;
-        self.next_id += 1;
-        self.works.push(Work { id, what: what.clone(), token, at_end });
-        self.ledger.note(Note::Protects { who, what: what.clone(), token });
-        Ok(Protection { id, what, token, lease })
-    }
-
-    fn stopped(&mut self, id: u64) {
-        let Some(at) = self.works.iter().position(|work| work.id == id) else { return };
-        let Work { what, token, .. } = self.works.remove(at);
-        if let Some(who) = self.holder.as_ref().map(Holder::who) {
-            self.ledger.note(Note::Stopped { who, what, token });
-        }
-        if self.works.is_empty() {
-            self.sustained = None;
-            self.fired = false;
-            match self.mechanism.disarm() {
-                Ok(()) => self.trouble = None,
-                Err(error) => {
-                    tracing::error!(%error, "the stop mechanism could not be disarmed and may act");
-                    self.trouble = Some(format!("disarming it failed: {error}"));
-                }
-            }
         }
     }
 
@@ -278,9 +230,9 @@ impl Thread {
         let (stage, left, from) = (holder.stage(now), holder.left(now), holder.held_from());
         let condemned = holder.is_condemned();
         let until_renewal = if condemned || self.closed { NAP } else { holder.until_renewal(now) };
-        self.sustain(now, left);
+        self.works.sustain(now, left);
         let stage = match stage {
-            Stage::Held { .. } if self.trouble.is_none() => LeaseStage::Held,
+            Stage::Held { .. } if self.works.trouble().is_none() => LeaseStage::Held,
             Stage::Held { .. } | Stage::Notice { .. } => LeaseStage::Notice,
             Stage::Lapsed => LeaseStage::Lapsed,
         };
@@ -288,39 +240,26 @@ impl Thread {
         let until = from.filter(|_| stage == LeaseStage::Held);
         self.limits.set(until.map(|from| Reading::new(from.boottime() + usable, from.raw() + usable)));
         self.publish(who, stage, left, condemned);
-        if stage == LeaseStage::Lapsed && !self.works.is_empty() && !self.fired {
-            self.fired = true;
-            self.works.iter_mut().filter_map(|work| work.at_end.as_mut()).for_each(|end| end());
-            self.mechanism.fire();
+        match stage {
+            LeaseStage::Lapsed => self.works.end(),
+            LeaseStage::Held => self.works.held(),
+            LeaseStage::Notice => {}
         }
         let next_stage = match stage {
             LeaseStage::Held => left.saturating_sub(self.plan.margin),
             LeaseStage::Notice => left,
             LeaseStage::Lapsed => NAP,
         };
-        let pace = if self.works.is_empty() { NAP } else { self.mechanism.pace() };
-        until_renewal.min(next_stage).min(pace).clamp(Duration::from_millis(1), NAP)
-    }
-
-    fn sustain(&mut self, now: Reading, left: Duration) {
-        let due = self.sustained.is_none_or(|at| now.longest_since(at) >= self.mechanism.pace());
-        if self.works.is_empty() || left.is_zero() || !due || cfg!(quorate_mutant = "never_armed") {
-            return;
-        }
-        self.sustained = Some(now);
-        if let Err(error) = self.mechanism.sustain(left) {
-            tracing::error!(%error, "the stop mechanism does not work; nothing further is begun");
-            self.trouble.get_or_insert(error.to_string());
-        }
+        until_renewal.min(next_stage).min(self.works.pace().unwrap_or(NAP)).clamp(Duration::from_millis(1), NAP)
     }
 
     fn publish(&mut self, who: Identity, stage: LeaseStage, left: Duration, condemned: bool) {
         let view = LeaseView {
             stage,
-            stop: self.mechanism.stop(),
-            armed: !self.works.is_empty() && self.mechanism.stop() != Stop::Unbounded,
-            protecting: self.protecting(),
-            trouble: self.trouble.clone(),
+            stop: self.works.stop(),
+            armed: !self.works.is_empty() && self.works.stop() != Stop::Unbounded,
+            protecting: self.works.names(),
+            trouble: self.works.trouble().map(str::to_string),
         };
         let before = self.views.borrow().stage;
         let protecting = view.protecting.clone();
@@ -343,5 +282,60 @@ impl Thread {
                 self.ledger.note(Note::Lapsed { who, protecting });
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_membership::{NodeId, Stop, Timing};
+
+    use super::*;
+    use crate::testing::TestStop;
+
+    /// A keeper whose every renewal is granted at once.
+    fn kept() -> (Keeper, TestStop, Identity, tempfile::TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(folder.path(), NodeId::new(3)).unwrap();
+        let stop = TestStop::new(Stop::Own { bound: Duration::from_millis(100) });
+        let (sent, mut outbox) = tokio::sync::mpsc::unbounded_channel();
+        let plan = *Timing::default().plan();
+        let keeper = Keeper::start(plan, Box::new(stop.clone()), sent, ledger).unwrap();
+        let post = keeper.post.clone();
+        std::thread::spawn(move || {
+            while let Some(renewal) = outbox.blocking_recv() {
+                let _keeper_gone = post.send(Message::Granted(renewal));
+            }
+        });
+        (keeper, stop, "n3#1".parse().unwrap(), folder)
+    }
+
+    /// P19. A life that said that it gives its lease up, and begins only then, must not get one behind its own back.
+    #[tokio::test]
+    async fn a_lease_that_was_given_up_is_not_held_again() {
+        let (keeper, stop, who, _folder) = kept();
+        let lease = keeper.lease(who);
+        assert_eq!(keeper.surrender(Duration::from_secs(60)).await, Some(vec![]));
+        keeper.post.send(Message::Begin { who }).unwrap();
+        keeper.post.send(Message::Granted(Renewal { who, seq: 1 })).unwrap();
+        assert_eq!(lease.protect("worker", Revision::new(7)).await.unwrap_err(), NotHeld.into());
+        assert!(lease.check().is_err() && stop.seen().sustained == 0);
+    }
+
+    /// Whoever holds a handle to a node that is shut down learns that there is no lease, and does not spin.
+    #[tokio::test]
+    async fn after_the_end_of_the_keeper_nothing_is_held() {
+        let (keeper, _, who, _folder) = kept();
+        let lease = keeper.lease(who);
+        keeper.post.send(Message::Begin { who }).unwrap();
+        lease.held().await;
+        keeper.post.send(Message::Close).unwrap();
+        lease.lost().await;
+        while keeper.post.send(Message::Again).is_ok() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!((lease.view().stage, lease.check()), (LeaseStage::Lapsed, Err(NotHeld)));
+        assert_eq!(lease.protect("worker", Revision::new(7)).await.unwrap_err(), ProtectError::Closed);
+        let held = tokio::time::timeout(Duration::from_millis(50), lease.held()).await;
+        assert!(held.is_err(), "no lease will ever come");
     }
 }

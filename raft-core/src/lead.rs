@@ -12,6 +12,7 @@ use openraft::async_runtime::WatchReceiver;
 use quorate_membership::{NodeId, Phase, ProvedEnd, Role};
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::clock;
 use crate::error::{Fatal, HandOverError, SucceedError};
 use crate::inner::Inner;
 use crate::types::OrTransfer;
@@ -81,6 +82,10 @@ impl Inner {
         }
         if !state.configuration().is_lasting_voter(self.node) {
             return Err(SucceedError::NoVoter(self.node));
+        }
+        // P22: what it promised before its restart binds it in standing, too.
+        if let Some(remaining) = self.embargo_ends.map(|ends| ends.since(clock::now())).filter(|left| !left.is_zero()) {
+            return Err(SucceedError::Embargo { remaining });
         }
         let (vote, last) = {
             let metrics = self.raft.metrics();

@@ -110,6 +110,15 @@ impl Limits {
     }
 }
 
+/// What was published last; a keeper that has ended keeps no lease, whatever it said last.
+pub(crate) fn seen(views: &watch::Receiver<LeaseView>) -> LeaseView {
+    let view = views.borrow().clone();
+    match views.has_changed() {
+        Ok(_) => view,
+        Err(_) => LeaseView { stage: LeaseStage::Lapsed, ..view },
+    }
+}
+
 /// This life's lease. Clones are the same lease.
 #[derive(Clone)]
 pub struct Lease {
@@ -142,7 +151,7 @@ impl Lease {
 
     /// How it stands, what is armed and what is protected.
     pub fn view(&self) -> LeaseView {
-        self.views.borrow().clone()
+        seen(&self.views)
     }
 
     /// Waits until the lease is held. Cancel-safe. Never resolves once the node is shut down.
@@ -158,10 +167,15 @@ impl Lease {
 
     async fn until(&self, wanted: impl Fn(LeaseStage) -> bool) {
         let mut views = self.views.clone();
-        let found = views.wait_for(|view| wanted(view.stage)).await.is_ok();
-        // The keeper has ended. There is no lease any more, and there will be none.
-        if !found && !wanted(LeaseStage::Lapsed) {
-            std::future::pending::<()>().await;
+        loop {
+            // A keeper that has ended keeps no lease, whatever it said last.
+            let stage = if views.has_changed().is_err() { LeaseStage::Lapsed } else { views.borrow_and_update().stage };
+            if wanted(stage) {
+                return;
+            }
+            if views.changed().await.is_err() && !wanted(LeaseStage::Lapsed) {
+                std::future::pending::<()>().await;
+            }
         }
     }
 
@@ -185,7 +199,7 @@ impl Lease {
         let (reply, replied) = oneshot::channel();
         let lease = self.clone();
         self.post.send(Message::Protect { what, token, at_end, lease, reply }).map_err(|_| ProtectError::Closed)?;
-        replied.await.map_err(|_| ProtectError::Closed)?
+        replied.await.map_err(|_| ProtectError::Closed)?.map(Offer::take)?.ok_or(ProtectError::Closed)
     }
 }
 
@@ -247,6 +261,28 @@ impl Protection {
             stop().await;
             self.stopped();
         })
+    }
+}
+
+/// A protection on its way to whoever asked for it. Should nobody take it, it was never begun, and says so.
+#[derive(Debug)]
+pub(crate) struct Offer(Option<Protection>);
+
+impl Offer {
+    pub(crate) fn new(protection: Protection) -> Self {
+        Self(Some(protection))
+    }
+
+    fn take(mut self) -> Option<Protection> {
+        self.0.take()
+    }
+}
+
+impl Drop for Offer {
+    fn drop(&mut self) {
+        if let Some(protection) = self.0.take() {
+            protection.stopped();
+        }
     }
 }
 

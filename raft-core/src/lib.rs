@@ -18,6 +18,7 @@
 
 mod clock;
 pub mod config;
+mod confirm;
 mod engine;
 #[cfg(test)]
 mod engine_tests;

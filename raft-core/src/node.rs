@@ -148,6 +148,7 @@ impl Node {
             keeper,
             outbox,
             ledger,
+            rounds: Default::default(),
             view,
             embargo_ends,
             folder,

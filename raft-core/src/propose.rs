@@ -9,6 +9,7 @@
 //! "Nothing was proposed" is tried again until the time is up; "unknown" never is: only the caller knows whether its
 //! command may be repeated.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::ReadPolicy;
@@ -119,18 +120,27 @@ impl Inner {
     }
 
     /// A read index from this node's own engine; `None` when it does not lead or finds no quorum.
-    pub(crate) async fn read_index_here(&self, patience: Duration) -> Option<Revision> {
+    pub(crate) async fn read_index_here(self: &Arc<Self>, patience: Duration) -> Option<Revision> {
         // Never `LeaseRead`: with one restarted voter and one partition it read stale in 97 of 100 runs.
-        let policy = match cfg!(quorate_mutant = "lease_reads_without_embargo") {
-            true => ReadPolicy::LeaseRead,
-            false => ReadPolicy::ReadIndex,
+        let by_lease = cfg!(quorate_mutant = "lease_reads_without_embargo");
+        let policy = if by_lease { ReadPolicy::LeaseRead } else { ReadPolicy::ReadIndex };
+        let index = async {
+            let linearizer = self.raft.get_read_linearizer(policy).await.ok()?;
+            Some(revision(linearizer.read_log_id().index()))
         };
-        let reading = self.raft.get_read_linearizer(policy);
-        let linearizer = timeout(patience, reading).await.ok()?.ok()?;
-        Some(revision(linearizer.read_log_id().index()))
+        let trusting = by_lease || cfg!(quorate_mutant = "engine_confirms_reads");
+        let confirmed = async { (trusting || self.confirm().await).then_some(()) };
+        let (index, _confirmed) = timeout(
+            patience,
+            futures_util::future::try_join(async { index.await.ok_or(()) }, async { confirmed.await.ok_or(()) }),
+        )
+        .await
+        .ok()?
+        .ok()?;
+        Some(index)
     }
 
-    pub(crate) async fn read_barrier(&self, patience: Duration) -> Result<Revision, ReadError> {
+    pub(crate) async fn read_barrier(self: &Arc<Self>, patience: Duration) -> Result<Revision, ReadError> {
         let give_up = Instant::now() + patience;
         let stale = ReadError::MaybeStale { waited: patience };
         let index = loop {

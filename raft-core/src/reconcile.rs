@@ -52,6 +52,32 @@ struct Steward {
     waits: BTreeMap<Work, (Moment, u32)>,
     /// The leader whose end this node has stood for election on: once each.
     succeeded: Option<Identity>,
+    closing: Closing,
+}
+
+/// The former lives whose nodes have come back, and since when this node knows. Every node keeps it, so that a change of
+/// leaders does not begin the time anew.
+#[derive(Default)]
+struct Closing(BTreeMap<Identity, Moment>);
+
+impl Closing {
+    fn look(&mut self, state: &Cluster) {
+        let closing = |who: Identity| {
+            let life = state.life(who).filter(|life| life.phase == Phase::Active);
+            life.is_some() && state.newest(who.node) != Some(who)
+        };
+        self.0.retain(|who, _| closing(*who));
+        for (who, _) in state.lives().filter(|(who, _)| closing(*who)) {
+            self.0.entry(who).or_insert_with(clock::now);
+        }
+    }
+
+    /// Whether time alone will still prove its end: within twice what its contract asks for.
+    fn soon(&self, state: &Cluster, former: Identity) -> bool {
+        let wait = state.life(former).and_then(|life| life.contract.own_wait());
+        let known = self.0.get(&former).map(|since| clock::now().since(*since)).unwrap_or_default();
+        wait.is_some_and(|wait| known < wait * 2)
+    }
 }
 
 /// Runs until `stop`.
@@ -59,7 +85,13 @@ pub(crate) async fn run(inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
     let mut pace = interval(inner.config.heartbeat());
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut progress = inner.machine.progress();
-    let mut steward = Steward { inner, running: BTreeMap::new(), waits: BTreeMap::new(), succeeded: None };
+    let mut steward = Steward {
+        inner,
+        running: BTreeMap::new(),
+        waits: BTreeMap::new(),
+        succeeded: None,
+        closing: Closing::default(),
+    };
     loop {
         tokio::select! {
             _ = pace.tick() => {}
@@ -80,6 +112,7 @@ impl Steward {
         if view.local.stopped.is_some() {
             return;
         }
+        self.closing.look(&self.inner.feed.state());
         if !self.inner.leading() {
             return self.succeed().await;
         }
@@ -88,7 +121,7 @@ impl Steward {
         }
         // The freshest state, not the view's: a duty that was just done is not begun again.
         let state = self.inner.feed.state();
-        let owed = owed(&self.inner, &view, &state);
+        let owed = owed(&self.inner, &view, &state, &self.closing);
         self.waits.retain(|work, _| owed.contains(work));
         for work in owed {
             let due = self.waits.get(&work).is_none_or(|(at, _)| clock::now() >= *at);
@@ -152,7 +185,7 @@ fn order(inner: &Inner, target: Identity, cause: Cause) -> Command {
 }
 
 /// Everything that this leader should be doing.
-fn owed(inner: &Inner, view: &View, state: &Cluster) -> Vec<Work> {
+fn owed(inner: &Inner, view: &View, state: &Cluster, closing: &Closing) -> Vec<Work> {
     let me = inner.node;
     let all = duties(state);
     // Own former life last: who ends it should not be who may be hit by that.
@@ -167,9 +200,9 @@ fn owed(inner: &Inner, view: &View, state: &Cluster) -> Vec<Work> {
                 None => {}
             },
             Duty::Condemn { former, .. } if former.node == me && others => {}
-            // Time alone will prove its end, and shoots nobody: a device might hit the life that came back.
-            Duty::Condemn { former, .. }
-                if state.life(former).is_some_and(|life| life.contract.own_wait().is_some()) => {}
+            // Time alone will prove its end, and shoots nobody: a device might hit the life that came back. It gets as long
+            // as it needs, twice over, and no longer: leaders that change begin the wait anew.
+            Duty::Condemn { former, .. } if closing.soon(state, former) => {}
             Duty::Condemn { former, waiting }
                 if !would_pass(state, &order(inner, former, Cause::Returned { as_life: waiting })) => {}
             Duty::Promote(node) | Duty::Activate(Identity { node, .. }) if !caught_up(inner, state, node) => {}

@@ -13,7 +13,7 @@ use futures_util::StreamExt;
 use quorate_membership::{Contract, Event, FenceProof, Identity, NodeId, Phase, Revision};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::feed::FeedItem;
 use crate::inner::Inner;
@@ -50,10 +50,11 @@ pub(crate) async fn run(inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
                     break;
                 }
                 let known = inner.leader();
-                if known.is_some() && known != leader && leader.is_some() {
+                // The last one that was known: during an election nobody is.
+                if known.is_some() && known != leader {
                     tell(&inner, Message::Again);
+                    leader = known;
                 }
-                leader = known;
                 own = own.look(&inner);
             }
         }
@@ -104,12 +105,13 @@ impl Own {
 async fn ask(inner: Arc<Inner>, renewal: Renewal) {
     let deadline = inner.config.timing.plan().lease / 2;
     let answer = match inner.leader() {
-        Some(leader) if leader == inner.node => Some(inner.grantor.renew(renewal).await),
+        Some(leader) if leader == inner.node => timeout(deadline, inner.grantor.renew(renewal)).await.ok(),
         Some(leader) => remote(&inner, leader, renewal, deadline).await,
         None => None,
     };
     match answer {
-        Some(Renewed::Granted(granted)) => tell(&inner, Message::Granted(granted)),
+        Some(Renewed::Granted(granted)) if granted == renewal => tell(&inner, Message::Granted(granted)),
+        Some(Renewed::Granted(granted)) => tracing::warn!(?renewal, ?granted, "a grant of what was not asked for"),
         Some(Renewed::Refused { refusal, leader }) => {
             tracing::trace!(?renewal, %refusal, ?leader, "not renewed");
             sleep(inner.config.heartbeat() / 2).await;

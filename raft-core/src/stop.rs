@@ -17,6 +17,7 @@ mod watchdog;
 use std::io;
 use std::time::Duration;
 
+use quorate_membership::lease::Reading;
 use quorate_membership::{Stop, Timing};
 
 use crate::error::StartError;
@@ -25,7 +26,8 @@ pub use child::BoundChild;
 pub use deadman::Deadman;
 pub use watchdog::Watchdog;
 
-/// Ends the work of this life when it is no longer told to wait. All calls come from the keeper's own thread.
+/// Ends the work of this life when it is no longer told to wait. All calls come from the keeper's own thread. Dropping it
+/// while it is armed must not disarm it: that is how it ends should the keeper die.
 pub trait StopMechanism: Send + 'static {
     /// What it promises. Registered with each life of the node when it joins; every leader computes its wait from it, so
     /// it must be the same for as long as the process lives.
@@ -41,13 +43,14 @@ pub trait StopMechanism: Send + 'static {
     /// its timeout (E5).
     fn pace(&self) -> Duration;
 
-    /// Arms it, or has it wait on: it must act `left` from now on the lease clock at the latest, plus the bound that it
-    /// promised, if it is not called again.
+    /// Arms it, or has it wait on: it must act at the latest `left` after `looked`, plus the bound that it promised, if it
+    /// is not called again. Both are on the lease clock. That is an instant and not a span from this call: a pause between
+    /// the look and the call must not move the end.
     ///
     /// # Errors
     /// When it could not be armed, or may not act in time: nothing further is begun under this lease, and what is
     /// protected is told to stop.
-    fn sustain(&mut self, left: Duration) -> io::Result<()>;
+    fn sustain(&mut self, looked: Reading, left: Duration) -> io::Result<()>;
 
     /// Everything that was protected has stopped: it must not act any more.
     ///
@@ -77,7 +80,7 @@ impl StopMechanism for TokensOnly {
         Duration::from_secs(1)
     }
 
-    fn sustain(&mut self, _: Duration) -> io::Result<()> {
+    fn sustain(&mut self, _: Reading, _: Duration) -> io::Result<()> {
         Ok(())
     }
 
@@ -105,7 +108,7 @@ impl StopMechanism for Nothing {
         Duration::from_secs(1)
     }
 
-    fn sustain(&mut self, _: Duration) -> io::Result<()> {
+    fn sustain(&mut self, _: Reading, _: Duration) -> io::Result<()> {
         Ok(())
     }
 
@@ -134,11 +137,23 @@ pub(crate) fn admit(
         return Err(refused(why.into()));
     }
     mechanism.check().map_err(|error| refused(error.to_string()))?;
+    if let Stop::Watchdog { timeout, .. } = stop
+        && mechanism.pace() > timeout / 4
+    {
+        let pace = mechanism.pace();
+        return Err(refused(format!("it is fed every {pace:?}, and must be four times within its timeout (E5)")));
+    }
     timing.stopped_by(stop).map_err(|error| refused(error.to_string()))
 }
 
-/// Whether the processor says that a hypervisor is under it.
+/// Whether there may be a hypervisor under this machine. What cannot be told counts as one.
 fn in_a_virtual_machine() -> bool {
-    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    text.lines().any(|line| line.starts_with("flags") && line.split_whitespace().any(|flag| flag == "hypervisor"))
+    if cfg!(any(target_arch = "x86", target_arch = "x86_64")) {
+        // The processor says so itself.
+        let Ok(text) = std::fs::read_to_string("/proc/cpuinfo") else { return true };
+        let mut flags = text.lines().filter(|line| line.starts_with("flags")).peekable();
+        return flags.peek().is_none() || flags.any(|line| line.split_whitespace().any(|flag| flag == "hypervisor"));
+    }
+    // Elsewhere no flag does: only a firmware that names a physical maker would be believed, and none is asked here.
+    true
 }

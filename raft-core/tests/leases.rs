@@ -196,3 +196,48 @@ async fn an_expiry_counts_only_under_the_current_activation() -> Result<()> {
     ensure!(refused.to_string().contains("is not the current activation"), "{refused}");
     Ok(())
 }
+
+/// A life that may not work yet renews no lease, and its silence counts from when it may: after everything was down at
+/// once, everybody holds a lease again, and nobody is ended for having waited.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_restarts_holds_a_lease_again_one_or_all() -> Result<()> {
+    for n in [1, 3] {
+        let mut t = TestCluster::start_protected(n, BOUND).await?;
+        all_hold(&mut t, n).await?;
+        for number in 1..=n {
+            t.node(number)?.stop().await;
+        }
+        for number in 1..=n {
+            t.node(number)?.open_again().await?;
+        }
+        for number in 1..=n {
+            t.node(number)?.handle()?.resume(PATIENCE).await?;
+        }
+        all_hold(&mut t, n).await?;
+        for number in 1..=n {
+            let who = t.node(number)?.lease()?.who();
+            assert_eq!(who.to_string(), format!("n{number}#2"), "it was ended and came back");
+        }
+    }
+    Ok(())
+}
+
+/// A future of `protect` that is dropped protects nothing, even if the keeper had answered already.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_for_protection_that_is_dropped_leaves_nothing_armed() -> Result<()> {
+    let mut t = TestCluster::start_protected(1, BOUND).await?;
+    all_hold(&mut t, 1).await?;
+    let (lease, stop) = (t.node(1)?.lease()?, t.node(1)?.mechanism()?.clone());
+    let mut asked = Box::pin(lease.protect("worker", Revision::new(7)));
+    ensure!(futures_util::poll!(&mut asked).is_pending(), "the keeper is another thread");
+    while stop.seen().sustained == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    drop(asked);
+    let gone = async {
+        while stop.seen().armed || !lease.view().protecting.is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, gone).await.context("it stays armed for nobody")
+}

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use quorate_raft_core::{Deadman, StopMechanism};
 use rustix::process::{Signal, getpid, kill_process};
-use victim::{Victim, boottime, part, say, say_at};
+use victim::{Victim, boottime, look, part, say, say_at};
 
 const SIGKILL: Option<i32> = Some(9);
 /// What a test asserts; what it measures is printed. No machine that runs tests at all is later than that.
@@ -42,7 +42,7 @@ fn victim() {
     }
     deadman.check().expect("it can be had here");
     let arm = |deadman: &mut Deadman| {
-        deadman.sustain(ms(250)).expect("it can be armed");
+        deadman.sustain(look(), ms(250)).expect("it can be armed");
         say_at("at", deadman.deadline().expect("it is armed"));
     };
     match part.as_str() {
@@ -84,7 +84,7 @@ fn victim() {
             std::thread::spawn(move || {
                 let end = boottime() + ms(300);
                 for _ in 0..5 {
-                    deadman.sustain(end.saturating_sub(boottime())).expect("it can be armed");
+                    deadman.sustain(look(), end.saturating_sub(boottime())).expect("it can be armed");
                     std::thread::sleep(deadman.pace());
                 }
                 arm(&mut deadman);
@@ -95,31 +95,31 @@ fn victim() {
         }
         "kept alive" => {
             for _ in 0..40 {
-                deadman.sustain(Duration::from_secs(10)).expect("it can be armed");
+                deadman.sustain(look(), Duration::from_secs(10)).expect("it can be armed");
                 say_at("moved", deadman.deadline().expect("it is armed"));
                 std::thread::sleep(deadman.pace());
             }
-            deadman.sustain(ms(200)).expect("it can be armed");
+            deadman.sustain(look(), ms(200)).expect("it can be armed");
             say_at("at", deadman.deadline().expect("it is armed"));
         }
         "kept to the end" => {
             let end = boottime() + ms(1500);
             say_at("end", end);
             loop {
-                deadman.sustain(end.saturating_sub(boottime())).expect("it can be armed");
+                deadman.sustain(look(), end.saturating_sub(boottime())).expect("it can be armed");
                 say_at("moved", deadman.deadline().expect("it is armed"));
                 std::thread::sleep(deadman.pace());
             }
         }
         "disarmed" => {
-            deadman.sustain(ms(3000)).expect("it can be armed");
+            deadman.sustain(look(), ms(3000)).expect("it can be armed");
             deadman.disarm().expect("it can be disarmed");
             std::thread::sleep(ms(3500));
             say("alive", 1);
             return;
         }
         "fired" => {
-            deadman.sustain(Duration::from_secs(60)).expect("it can be armed");
+            deadman.sustain(look(), Duration::from_secs(60)).expect("it can be armed");
             say_at("at", boottime());
             deadman.fire();
         }

@@ -16,7 +16,7 @@ use quorate_raft_core::testing::{Switchboard, fast};
 use quorate_raft_core::{Node, NodeSettings, StopMechanism, Watchdog};
 use rustix::process::{Pid, Signal, kill_process};
 use standin::StandIn;
-use victim::{Victim, boottime, part, say, say_at};
+use victim::{Victim, boottime, look, part, say, say_at};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// The lease of the victims that need no node.
@@ -37,7 +37,7 @@ fn feed_until(dog: &mut Watchdog, end: Duration) {
         if left.is_zero() {
             return;
         }
-        dog.sustain(left).expect("it can be fed");
+        dog.sustain(look(), left).expect("it can be fed");
         std::thread::sleep(dog.pace());
     }
 }
@@ -60,28 +60,28 @@ fn victim() {
             std::thread::sleep(SECOND * 3);
         }
         "killed" => {
-            dog.sustain(LEASE).expect("it can be armed");
+            dog.sustain(look(), LEASE).expect("it can be armed");
             say("armed", 1);
             std::thread::sleep(SECOND * 60);
         }
         "stops in time" => {
             feed_until(&mut dog, boottime() + ms(400));
-            dog.sustain(LEASE).expect("it can be fed");
+            dog.sustain(look(), LEASE).expect("it can be fed");
             dog.disarm().expect("it can be disarmed");
         }
         "armed once" => {
-            let refusal = dog.sustain(LEASE).expect_err("such a device is refused").to_string();
+            let refusal = dog.sustain(look(), LEASE).expect_err("such a device is refused").to_string();
             println!("{refusal}");
             say("refused", 1);
             std::thread::sleep(SECOND * 2);
         }
         "accepts nowayout" => {
             let mut dog = dog.accept_nowayout();
-            dog.sustain(LEASE).expect("it is accepted");
+            dog.sustain(look(), LEASE).expect("it is accepted");
             dog.disarm().expect("it is fed from here on");
             say_at("disarmed", boottime());
             std::thread::sleep(SECOND * 2);
-            dog.sustain(LEASE).expect("it is armed again");
+            dog.sustain(look(), LEASE).expect("it is armed again");
             drop(dog);
             say_at("alone", boottime());
             std::thread::sleep(SECOND * 2);
@@ -90,12 +90,12 @@ fn victim() {
             let mut other = watchdog(SECOND);
             let mut third = watchdog(SECOND * 2);
             let (end, far) = (boottime() + ms(600), boottime() + SECOND * 60);
-            other.sustain(end.saturating_sub(boottime())).expect("it can be armed");
-            dog.sustain(far - boottime()).expect("the device is shared");
-            let disagreement = third.sustain(LEASE).expect_err("one device has one timeout").to_string();
+            other.sustain(look(), end.saturating_sub(boottime())).expect("it can be armed");
+            dog.sustain(look(), far - boottime()).expect("the device is shared");
+            let disagreement = third.sustain(look(), LEASE).expect_err("one device has one timeout").to_string();
             assert!(disagreement.contains("1 s") && disagreement.contains("2 s"), "{disagreement}");
             let refusal = loop {
-                match dog.sustain(far - boottime()) {
+                match dog.sustain(look(), far - boottime()) {
                     Ok(()) => std::thread::sleep(dog.pace()),
                     Err(refusal) => break refusal.to_string(),
                 }
@@ -105,7 +105,7 @@ fn victim() {
             say_at("refused", boottime());
             // Late, and before it has bitten: the other one has stopped after all.
             other.disarm().expect("it can be disarmed");
-            dog.sustain(far - boottime()).expect("it is fed again");
+            dog.sustain(look(), far - boottime()).expect("it is fed again");
             say_at("fed", boottime());
             dog.disarm().expect("it can be disarmed");
         }

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Reading;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Phase};
 use crate::contract::Drift;
 use crate::id::{Activation, Identity, NodeId, Nonce};
 
@@ -55,6 +55,8 @@ pub enum NotRenewed {
 struct Watched {
     last: Reading,
     wait: Option<Duration>,
+    /// Whether the rules would let it end now: the others still hold a majority.
+    dispensable: bool,
     expiring: bool,
 }
 
@@ -129,11 +131,16 @@ impl Grantor {
         if self.activation.is_none() {
             return;
         }
-        let drift = self.drift;
-        self.watched.retain(|who, _| state.life(*who).is_some_and(|life| !life.phase.is_over()));
-        for (who, life) in state.lives().filter(|(_, life)| !life.phase.is_over()) {
+        let (drift, needed) = (self.drift, state.needed());
+        // A life that may not work yet holds no lease and renews none: its silence begins when it may.
+        self.watched.retain(|who, _| state.life(*who).is_some_and(|life| life.phase.may_work()));
+        for (who, life) in state.lives().filter(|(_, life)| life.phase.may_work()) {
             let wait = life.contract.wait(drift);
-            let watched = self.watched.entry(who).or_insert(Watched { last: now, wait, expiring: false });
+            let spare = !needed.contains(&who.node) || state.newest(who.node) != Some(who);
+            let dispensable = spare || life.phase == Phase::Fencing;
+            let fresh = Watched { last: now, wait, dispensable, expiring: false };
+            let watched = self.watched.entry(who).or_insert(fresh);
+            watched.dispensable = dispensable;
             if cfg!(quorate_mutant = "new_leader_does_not_wait") && watched.last == now {
                 watched.last = Reading::default();
             }
@@ -204,14 +211,22 @@ impl Grantor {
         std::mem::take(&mut self.waiting).into_iter().map(|(who, seq)| (who, seq, true)).collect()
     }
 
+    /// This node itself stood still until `now`: what it did not receive meanwhile says nothing of the others. Only ever
+    /// waits longer, so nothing rests on it.
+    pub fn handle_pause(&mut self, now: Reading) {
+        self.watched.values_mut().filter(|watched| !watched.expiring).for_each(|watched| watched.last = now);
+    }
+
     /// The lives whose time is up at `now` (P10): each is marked in this very step, for good within this activation, and
-    /// only then to be proposed. Those marked before are named again until they are over: a proposal may be lost.
+    /// only then to be proposed. Those marked before are named again until they are over: a proposal may be lost. One
+    /// that the rules would not let end now, because no majority would stand without it, is not marked: it may be
+    /// renewed still.
     pub fn poll_expiries(&mut self, now: Reading) -> Vec<Expiry> {
         let Some(under) = self.activation else { return vec![] };
         let mut due = vec![];
         for (target, watched) in &mut self.watched {
             let waited = now.shortest_since(watched.last);
-            if watched.wait.is_some_and(|wait| waited >= wait) {
+            if watched.dispensable && watched.wait.is_some_and(|wait| waited >= wait) {
                 watched.expiring = true;
             }
             if watched.expiring {

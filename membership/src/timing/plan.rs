@@ -97,7 +97,7 @@ pub struct Plan {
     pub election_min: Duration,
     /// The longest. More than `election_min`, at most 120 s.
     pub election_max: Duration,
-    /// R: how often a member renews its lease.
+    /// R: how often a member renews its lease. At least H.
     pub renew: Duration,
     /// L: how long a lease lasts from the sending of the renewal. At most 1 h.
     pub lease: Duration,
@@ -116,10 +116,10 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Every time in it, `percent` of `of` percent. The drift stays.
+    /// Every time in it, multiplied by `percent / of`; `of` counts as 1 if it is 0. The drift stays.
     #[must_use]
     pub fn scaled(self, percent: u32, of: u32) -> Self {
-        let by = |d: Duration| d * percent / of;
+        let by = |d: Duration| d.saturating_mul(percent) / of.max(1);
         Self {
             heartbeat: by(self.heartbeat),
             election_min: by(self.election_min),

@@ -126,7 +126,7 @@ impl LastEnd {
             (Some((who, ..)), Some(at), _) => Self::SelfFenced { at, who: *who, protecting, reason },
             (_, _, Some(at)) => Self::Closed { at },
             (Some((who, ..)), None, None) => {
-                let until = from.zip(lease).map(|(from, lease)| from + lease);
+                let until = from.zip(lease).map(|(from, lease): (Duration, Duration)| from.saturating_add(lease));
                 Self::Silent { last: stamp(last), who: *who, protecting, until }
             }
             (None, _, None) => Self::Unarmed { last: stamp(last) },

@@ -10,13 +10,10 @@
 //!
 //! The timer runs on CLOCK_BOOTTIME, which counts while the machine sleeps but whose rate may be steered by σ
 //! ([`SLEW_PERCENT`]). Armed σ short of what is left it can only be early, and each renewed arming has less left to be
-//! wrong about: a keeper that lives comes as close to E as its pace.
+//! wrong about: a keeper that lives comes as close to E as σ of its pace.
 //!
-//! **From when `left` counts.** The keeper looks at its lease and then calls; a pause of the process may fall between
-//! the two, and an instant counted from the call would then lie *behind* E. So while it is armed, `left` is counted from
-//! the return of the call before: the look was later than that. This costs one pace, and on the safe side. The first
-//! arming has nothing earlier to count from; what may be begun after a pause there is decided by the lease's own check
-//! ([`Lease::check`](crate::Lease::check)), which reads the clock itself, and by the keeper's next turn.
+//! **From when `left` counts.** From the caller's look at its lease, not from the call: a pause of the process may fall
+//! between the two, and an instant counted from the call would then lie *behind* E.
 //!
 //! What it does not reach: a process in an uninterruptible wait of a kernel that hangs; a machine whose hypervisor has
 //! frozen it; other processes (see [`BoundChild`](crate::BoundChild) for children: a timer is not inherited by fork);
@@ -27,6 +24,7 @@ use std::process::abort;
 use std::time::Duration;
 
 use quorate_membership::Stop;
+use quorate_membership::lease::Reading;
 use quorate_membership::timing::SLEW_PERCENT;
 use rustix::process::{Signal, getpid, kill_process};
 
@@ -44,18 +42,11 @@ use crate::clock;
 pub struct Deadman {
     lateness: Duration,
     timer: Option<Timer>,
-    armed: Option<Armed>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Armed {
     /// What CLOCK_BOOTTIME shows when the kernel acts.
-    at: Duration,
-    /// What it showed when the last call returned: the caller's next look at its lease is later.
-    returned: Duration,
+    armed: Option<Duration>,
 }
 
-/// How often it is pushed on. One pace is what a healthy process loses of its lease.
+/// How often it is pushed on. The last arming before E is at most this old, and short of E by σ of that.
 const PACE: Duration = Duration::from_millis(20);
 
 /// How far ahead it is armed to try it out: no start of a node takes that long, and nothing runs yet that could be lost.
@@ -84,7 +75,7 @@ impl Deadman {
     /// What CLOCK_BOOTTIME will show when the kernel kills this process, unless it is pushed on or disarmed; `None` when
     /// it is not armed.
     pub fn deadline(&self) -> Option<Duration> {
-        self.armed.map(|armed| armed.at)
+        self.armed
     }
 
     fn timer(&mut self) -> io::Result<&Timer> {
@@ -122,11 +113,15 @@ impl StopMechanism for Deadman {
         PACE
     }
 
-    fn sustain(&mut self, left: Duration) -> io::Result<()> {
-        let looked = self.armed.map_or_else(|| clock::now().since_origin(), |armed| armed.returned);
-        let at = instant(looked, left);
+    fn sustain(&mut self, looked: Reading, left: Duration) -> io::Result<()> {
+        let at = instant(looked.boottime(), left);
+        if self.armed.is_none() && at <= clock::now().since_origin() {
+            return Err(io::Error::other(
+                "the lease was over before the timer was armed; nothing runs that it should end",
+            ));
+        }
         self.timer()?.set(Some(at)).map_err(|e| refused("arm", &e))?;
-        self.armed = Some(Armed { at, returned: clock::now().since_origin() });
+        self.armed = Some(at);
         Ok(())
     }
 
@@ -185,11 +180,11 @@ mod tests {
         let (mut k, minute) = (Deadman::new(), Duration::from_secs(60));
         k.check().unwrap();
         assert_eq!((k.deadline(), k.timer().unwrap().left().unwrap()), (None, None));
-        k.sustain(minute).unwrap();
+        k.sustain(clock::reading(), minute).unwrap();
         let first = k.deadline().unwrap();
         let left = k.timer().unwrap().left().unwrap().unwrap();
         assert!(left <= ms(54_000) && left > ms(30_000), "{left:?}");
-        k.sustain(minute * 2).unwrap();
+        k.sustain(clock::reading(), minute * 2).unwrap();
         assert!(k.deadline().unwrap() > first + ms(50_000));
         k.disarm().unwrap();
         assert_eq!((k.deadline(), k.timer().unwrap().left().unwrap()), (None, None));
@@ -199,12 +194,12 @@ mod tests {
     #[test]
     fn a_pause_between_the_look_and_the_call_moves_nothing_beyond_the_end_of_the_lease() {
         let mut k = Deadman::new();
-        k.sustain(Duration::from_secs(60)).unwrap();
-        let left = Duration::from_secs(12);
-        let end = clock::now().since_origin() + left;
+        k.sustain(clock::reading(), Duration::from_secs(60)).unwrap();
+        let (looked, left) = (clock::reading(), Duration::from_secs(12));
+        let end = looked.boottime() + left;
         // Longer than what σ makes up for, far shorter than what is armed.
         std::thread::sleep(ms(1500));
-        k.sustain(left).unwrap();
+        k.sustain(looked, left).unwrap();
         let at = k.deadline().unwrap();
         k.disarm().unwrap();
         assert!(at < end, "armed at {at:?}, the lease ends at {end:?}");

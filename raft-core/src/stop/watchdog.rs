@@ -32,10 +32,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use quorate_membership::Stop;
+use quorate_membership::lease::Reading;
 
 use self::owner::{Owner, Terms};
 use super::StopMechanism;
-use crate::clock;
 
 /// Resets the machine at the end of the lease, by a watchdog device ([`Stop::Watchdog`]).
 ///
@@ -52,8 +52,6 @@ pub struct Watchdog {
     accept_nowayout: bool,
     user: u64,
     owner: Option<Arc<Owner>>,
-    /// What CLOCK_BOOTTIME showed when the last call returned, while it is armed: the caller's next look is later.
-    returned: Option<Duration>,
 }
 
 impl Watchdog {
@@ -63,7 +61,7 @@ impl Watchdog {
         static USERS: AtomicU64 = AtomicU64::new(0);
         let user = USERS.fetch_add(1, Ordering::Relaxed);
         let path = PathBuf::from("/dev/watchdog");
-        Self { path, timeout, reset: Duration::ZERO, accept_nowayout: false, user, owner: None, returned: None }
+        Self { path, timeout, reset: Duration::ZERO, accept_nowayout: false, user, owner: None }
     }
 
     /// Another device.
@@ -113,18 +111,13 @@ impl StopMechanism for Watchdog {
         self.timeout / 8
     }
 
-    fn sustain(&mut self, left: Duration) -> io::Result<()> {
+    fn sustain(&mut self, looked: Reading, left: Duration) -> io::Result<()> {
         let terms = self.terms()?;
         let owner = self.owner.get_or_insert_with(|| Owner::of(&self.path)).clone();
-        // As a dead-man does: a pause between the caller's look and this call must not move the end of its lease.
-        let looked = self.returned.unwrap_or_else(|| clock::now().since_origin());
-        owner.sustain(self.user, terms, looked.saturating_add(left))?;
-        self.returned = Some(clock::now().since_origin());
-        Ok(())
+        owner.sustain(self.user, terms, looked.boottime().saturating_add(left))
     }
 
     fn disarm(&mut self) -> io::Result<()> {
-        self.returned = None;
         self.owner.as_ref().map_or(Ok(()), |owner| owner.disarm(self.user))
     }
 

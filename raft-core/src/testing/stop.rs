@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use quorate_membership::Stop;
+use quorate_membership::lease::Reading;
 
 use crate::stop::StopMechanism;
 
@@ -68,7 +69,7 @@ impl StopMechanism for TestStop {
         Duration::from_millis(50)
     }
 
-    fn sustain(&mut self, _: Duration) -> io::Result<()> {
+    fn sustain(&mut self, _: Reading, _: Duration) -> io::Result<()> {
         let mut device = self.lock();
         if device.broken {
             return Err(io::Error::other("the test device is broken"));

@@ -9,6 +9,7 @@
 #![expect(dead_code, reason = "no file of tests uses all of it")]
 #![expect(clippy::expect_used, clippy::panic, reason = "what a test starts fails as a test does")]
 
+use quorate_membership::lease::Reading;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -22,6 +23,11 @@ const PART: &str = "QUORATE_TEST_VICTIM";
 pub(crate) fn boottime() -> Duration {
     let shown = clock_gettime(ClockId::Boottime);
     Duration::new(shown.tv_sec as u64, shown.tv_nsec as u32)
+}
+
+/// What a keeper sees that looks at its lease now.
+pub(crate) fn look() -> Reading {
+    Reading::steady(boottime())
 }
 
 /// The part that this process is to play, if it was started as a victim.

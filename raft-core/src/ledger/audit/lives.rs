@@ -122,14 +122,15 @@ impl<'a> Life<'a> {
     pub(super) fn lease_end(&self) -> Until<'a> {
         let Some((contract, boot)) = self.contract else { return Until::Open };
         let Some(bound) = contract.stop.bound(contract.drift) else { return Until::Open };
-        let after = contract.lease + contract.drift.on_a_fast_clock(bound + contract.in_flight);
+        let after =
+            contract.lease.saturating_add(contract.drift.on_a_fast_clock(bound.saturating_add(contract.in_flight)));
         let own = self.holds.iter().map(|hold| (hold.from.boottime(), hold.line));
         let theirs = self.grants.iter().filter(|grant| grant.line.entry.boot == boot);
         let theirs = theirs.map(|grant| (grant.received.boottime(), grant.line));
         // Work is protected under a lease only: should no line be left of it, it was held then at the latest.
         let implied = self.works.iter().map(|work| (work.from.entry.at, work.from));
         let last = own.chain(theirs).max_by_key(|(at, _)| *at).or(implied.max_by_key(|(at, _)| *at));
-        last.map_or(Until::Open, |(at, line)| Until::At(at + after, line))
+        last.map_or(Until::Open, |(at, line)| Until::At(at.saturating_add(after), line))
     }
 
     /// Until when this work could act.

@@ -148,7 +148,7 @@ fn waits(record: &Record<'_>, life: &Life<'_>, contract: Contract, report: &mut 
             Some(_) => {}
         }
         // At the most this long after `at` the wait would be over, had it begun at `from`.
-        let short = |from: Duration| (from + wait.waited).checked_sub(found.at).filter(|by| !by.is_zero());
+        let short = |from: Duration| from.saturating_add(wait.waited).checked_sub(found.at).filter(|by| !by.is_zero());
         if let Some((activated, since)) = record.activations.get(&wait.under)
             && activated.entry.boot == found.boot
             && let Some(by) = short(since.boottime())
@@ -196,7 +196,7 @@ fn mechanism_acts(life: &Life<'_>, contract: Contract, report: &mut Report) {
         if let Some((from, last)) = held
             && armed > 0
         {
-            let until = from + contract.lease + contract.drift.on_a_fast_clock(bound);
+            let until = from.saturating_add(contract.lease).saturating_add(contract.drift.on_a_fast_clock(bound));
             if line.entry.at > until {
                 return report.violated(Rule::MechanismActs, life.who, Some(line.entry.at - until), [last, line]);
             }

@@ -1,0 +1,203 @@
+//! A read that looks confirmed and is not: late answers to an earlier append must not be taken for answers to a later
+//! one. Whoever granted a lease on such a read would grant it to a life that others know to be over.
+//!
+//! ```text
+//!   n1 leads, and sends an entry ─▶ n2, n3 answer ─ ─ ─ the answers are slow ─ ─ ─ ─ ─ ─ ─ ─ ─▶ arrive at last, one by one
+//!                                   n1 is cut off; n2, n3 elect, wait, fence n1#1
+//!                                                           n1 begins a read ─▶ must not succeed on those answers
+//! ```
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{BoxStream, unfold};
+use quorate_membership::{Address, Command, Identity, NodeId, Phase, Revision, Role, Stop};
+use quorate_raft_core::rpc::{
+    Append, Appended, Ballot, Caller, InstallSnapshot, Payload, Proposed, Renewal, Renewed, StreamAppended, Transfer,
+    Transferred, VoteAnswer, VoteRequest,
+};
+use quorate_raft_core::testing::{Switchboard, TestStop, fast};
+use quorate_raft_core::transport::{JoinAnswer, JoinRequest};
+use quorate_raft_core::{LeaseStage, Node, NodeSettings, Peer, ReadError, Transport, TransportError};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep, timeout};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const LONELY: NodeId = NodeId::new(1);
+
+type Answer<T> = BoxFuture<'static, Result<T, TransportError>>;
+
+/// What befalls the calls of all nodes.
+struct Weather {
+    /// Nothing new passes between the lonely node and the others.
+    cut: AtomicBool,
+    /// The answers of these nodes to the lonely one's stream are held back.
+    held: BTreeMap<NodeId, watch::Sender<bool>>,
+}
+
+struct Line {
+    inner: Arc<dyn Transport>,
+    from: NodeId,
+    weather: Arc<Weather>,
+}
+
+impl Weather {
+    fn loses(&self, from: NodeId, to: NodeId) -> bool {
+        self.cut.load(Ordering::SeqCst) && (from == LONELY) != (to == LONELY)
+    }
+}
+
+impl Line {
+    fn call<T: Send + 'static>(&self, to: NodeId, deadline: Duration, call: Answer<T>) -> Answer<T> {
+        if !self.weather.loses(self.from, to) {
+            return call;
+        }
+        Box::pin(async move {
+            sleep(deadline).await;
+            Err(TransportError::Timeout(deadline))
+        })
+    }
+}
+
+macro_rules! pass {
+    ($($name:ident($what:ty) -> $answer:ty;)*) => { $(
+        fn $name(&self, peer: &Peer, caller: Caller, what: $what, deadline: Duration) -> Answer<$answer> {
+            self.call(peer.node, deadline, self.inner.$name(peer, caller, what, deadline))
+        }
+    )* };
+}
+
+impl Transport for Line {
+    pass! {
+        append(Append) -> Appended;
+        vote(VoteRequest) -> VoteAnswer;
+        pre_vote(VoteRequest) -> VoteAnswer;
+        snapshot(InstallSnapshot) -> Ballot;
+        transfer(Transfer) -> Transferred;
+        propose(Payload) -> Proposed;
+        renew(Renewal) -> Renewed;
+    }
+
+    fn append_stream(
+        &self,
+        peer: &Peer,
+        caller: Caller,
+        requests: BoxStream<'static, Append>,
+        idle: Duration,
+    ) -> Answer<BoxStream<'static, Result<StreamAppended, TransportError>>> {
+        let (weather, from, to) = (self.weather.clone(), self.from, peer.node);
+        // Requests on a line that is cut are lost, and the stream stays open.
+        let through = weather.clone();
+        let requests = requests.filter(move |_| std::future::ready(!through.loses(from, to))).boxed();
+        let opened = self.inner.append_stream(peer, caller, requests, idle);
+        let held = (from == LONELY).then(|| weather.held.get(&to).map(watch::Sender::subscribe)).flatten();
+        Box::pin(async move {
+            let mut answers = opened.await?;
+            let (arrived, waiting) = mpsc::channel(100);
+            tokio::spawn(async move {
+                while let Some(answer) = answers.next().await {
+                    if arrived.send(answer).await.is_err() {
+                        return;
+                    }
+                }
+                if weather.loses(from, to) {
+                    arrived.closed().await;
+                }
+            });
+            let answers = unfold((waiting, held), |(mut waiting, mut held)| async move {
+                let answer = waiting.recv().await?;
+                if let Some(held) = &mut held {
+                    let _weather_is_gone = held.wait_for(|held| !*held).await.is_err();
+                }
+                Some((answer, (waiting, held)))
+            });
+            Ok(answers.boxed())
+        })
+    }
+
+    fn read_index(&self, peer: &Peer, caller: Caller, deadline: Duration) -> Answer<Revision> {
+        self.call(peer.node, deadline, self.inner.read_index(peer, caller, deadline))
+    }
+
+    fn join(&self, address: &Address, request: JoinRequest, deadline: Duration) -> Answer<JoinAnswer> {
+        self.inner.join(address, request, deadline)
+    }
+}
+
+async fn three(weather: &Arc<Weather>, folder: &std::path::Path) -> Result<Vec<Arc<Node>>> {
+    let (board, mut nodes) = (Switchboard::new(), vec![]);
+    for node in [1, 2, 3].map(NodeId::new) {
+        let stop = TestStop::new(Stop::Own { bound: Duration::from_millis(100) });
+        let running = Node::start(NodeSettings {
+            node,
+            data: folder.join(node.to_string()),
+            addresses: vec![Switchboard::address(node)?],
+            config: fast(),
+            transport: Arc::new(Line { inner: board.transport(node), from: node, weather: weather.clone() }),
+            fencer: None,
+            stop: Some(Box::new(stop)),
+            trust_vm_clock: true,
+        })
+        .await?;
+        board.connect(node, running.service());
+        match nodes.is_empty() {
+            true => running.bootstrap(Role::Voter, PATIENCE).await?,
+            false => running.join(&[Switchboard::address(LONELY)?], Role::Voter, PATIENCE).await?,
+        };
+        nodes.push(Arc::new(running));
+    }
+    for node in &nodes {
+        timeout(PATIENCE, node.lease().context("it has a name")?.held()).await?;
+    }
+    Ok(nodes)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn late_answers_to_an_earlier_append_confirm_no_read() -> Result<()> {
+    let held = [2, 3].map(|node| (NodeId::new(node), watch::Sender::new(false))).into();
+    let weather = Arc::new(Weather { cut: AtomicBool::new(false), held });
+    let folder = tempfile::tempdir()?;
+    let nodes = three(&weather, folder.path()).await?;
+    let (lonely, other) = (nodes[0].clone(), nodes[1].clone());
+    ensure!(lonely.view().local.leader == Some(LONELY), "the founder leads");
+    let lease = lonely.lease().context("it has a name")?;
+    let who: Identity = lease.who();
+    // An entry is on its way; its answers are slow from here on.
+    weather.held.values().for_each(|held| {
+        held.send_replace(true);
+    });
+    let addresses = vec![Switchboard::address(NodeId::new(3))?, Address::new("memory:elsewhere")?];
+    let command = Command::SetAddresses { node: NodeId::new(3), addresses };
+    let proposer = lonely.clone();
+    let proposed = tokio::spawn(async move { proposer.propose(command).await });
+    sleep(Duration::from_millis(200)).await;
+    weather.cut.store(true, Ordering::SeqCst);
+    let give_up = Instant::now() + PATIENCE;
+    while other.view().cluster.life(who).is_none_or(|life| life.phase != Phase::Fenced) {
+        ensure!(Instant::now() < give_up, "never fenced: {:?}", other.view());
+        sleep(Duration::from_millis(10)).await;
+    }
+    timeout(PATIENCE, lease.lost()).await?;
+    // Now it reads, and the old answers come in, one after the other.
+    let reader = lonely.clone();
+    let read = tokio::spawn(async move { reader.read_barrier(Duration::from_secs(2)).await });
+    for node in [2, 3] {
+        sleep(Duration::from_millis(50)).await;
+        if let Some(held) = weather.held.get(&NodeId::new(node)) {
+            held.send_replace(false);
+        }
+    }
+    let answer = read.await?;
+    ensure!(
+        matches!(answer, Err(ReadError::MaybeStale { .. })),
+        "a read of a deposed leader was confirmed: {answer:?}"
+    );
+    ensure!(lease.check().is_err() && lease.view().stage == LeaseStage::Lapsed, "{who} is over, and holds a lease");
+    proposed.abort();
+    Ok(())
+}
