@@ -10,62 +10,28 @@
 //! Nothing here asks whether this node leads. That the engine believes so only triggers an activation; a grant is a read
 //! that a quorum confirmed, and an expiry counts if the activation is still the current one when it is applied (P21).
 
+mod office;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver;
 use quorate_membership::lease::{Expiry, Grantor, NotRenewed, Reading, Round};
 use quorate_membership::{Activation, Command, Epoch, Identity, Leadership, Nonce, Rejection};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use self::office::Ask;
+pub(crate) use self::office::Office;
 use crate::clock;
 use crate::folder::random;
 use crate::inner::Inner;
 use crate::ledger::Note;
 use crate::reconcile::propose_as_leader;
 use crate::rpc::{RenewRefusal, Renewal, Renewed};
-
-/// How many renewals may wait to be looked at. What comes beyond is refused, and asked again.
-const QUEUE: usize = 8192;
-
-/// One renewal, and who waits for the answer.
-struct Ask {
-    renewal: Renewal,
-    answer: oneshot::Sender<Renewed>,
-}
-
-/// The way to the task, and what it is at.
-pub(crate) struct Office {
-    asks: mpsc::Sender<Ask>,
-    queue: Mutex<Option<mpsc::Receiver<Ask>>>,
-    activation: watch::Sender<Option<Activation>>,
-}
-
-impl Office {
-    pub(crate) fn new() -> Self {
-        let (asks, queue) = mpsc::channel(QUEUE);
-        Self { asks, queue: Mutex::new(Some(queue)), activation: watch::Sender::new(None) }
-    }
-
-    /// The activation that this node acts under as leader, if it does.
-    pub(crate) fn activation(&self) -> Option<Activation> {
-        *self.activation.borrow()
-    }
-
-    /// Answers a renewal, once a read that was begun after this call has confirmed it.
-    pub(crate) async fn renew(&self, renewal: Renewal) -> Renewed {
-        let (answer, answered) = oneshot::channel();
-        let refused = Renewed::Refused { refusal: RenewRefusal::NotConfirmed, leader: None };
-        if self.asks.try_send(Ask { renewal, answer }).is_err() {
-            return refused;
-        }
-        answered.await.unwrap_or(refused)
-    }
-}
 
 /// What a proposal was for.
 enum Proposal {

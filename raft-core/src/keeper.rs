@@ -250,7 +250,7 @@ impl Thread {
             LeaseStage::Notice => left,
             LeaseStage::Lapsed => NAP,
         };
-        until_renewal.min(next_stage).min(self.works.pace().unwrap_or(NAP)).clamp(Duration::from_millis(1), NAP)
+        until_renewal.min(next_stage).min(self.works.until_due(now).unwrap_or(NAP)).clamp(Duration::from_millis(1), NAP)
     }
 
     fn publish(&mut self, who: Identity, stage: LeaseStage, left: Duration, condemned: bool) {

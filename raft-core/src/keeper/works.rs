@@ -56,9 +56,10 @@ impl Works {
         self.trouble.as_deref()
     }
 
-    /// How often the mechanism has to hear something, while anything runs.
-    pub(crate) fn pace(&self) -> Option<Duration> {
-        (!self.works.is_empty()).then(|| self.mechanism.pace())
+    /// How long until the mechanism has to hear something again, while anything runs.
+    pub(crate) fn until_due(&self, now: Reading) -> Option<Duration> {
+        let since = self.sustained.map_or(Duration::MAX, |at| now.longest_since(at));
+        (!self.works.is_empty()).then(|| self.mechanism.pace().saturating_sub(since))
     }
 
     /// P14: armed before the work may begin, and the lease still held when it is: whoever stood still in between must not

@@ -1,0 +1,35 @@
+//! `quorate audit`: reads the ledgers in the data folders of all nodes of a cluster, and says whether anybody could act
+//! when others were told that it could not.
+//!
+//! ```text
+//!   cargo run --example audit -- /var/lib/quorate/n1 /var/lib/quorate/n2 /var/lib/quorate/n3
+//! ```
+//!
+//! Ends with 0 when it is clean, with 1 when it is not, and with 2 when a ledger cannot be read or something is missing.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use quorate_raft_core::ledger::audit::{Verdict, audit};
+
+fn main() -> ExitCode {
+    let folders: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
+    if folders.is_empty() {
+        eprintln!("usage: audit FOLDER...   (the data folders of all nodes)");
+        return ExitCode::from(2);
+    }
+    match audit(&folders) {
+        Ok(report) => {
+            println!("{report}");
+            match report.verdict() {
+                Verdict::Clean => ExitCode::SUCCESS,
+                Verdict::Overlap => ExitCode::from(1),
+                Verdict::Incomplete => ExitCode::from(2),
+            }
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(2)
+        }
+    }
+}
