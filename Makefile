@@ -1,6 +1,6 @@
 # `make verify` only reads, `make fix` writes. The other targets prove or measure something.
 
-.PHONY: verify fix model mutants bench demo line
+.PHONY: verify fix model sim mutants bench demo line
 
 verify:
 	cargo fmt --all --check
@@ -13,9 +13,9 @@ fix:
 	cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged
 	cargo fmt --all
 
-# Every interleaving of a larger world than `cargo test` walks; prints states and seconds.
+# Every interleaving of larger worlds than `cargo test` walks, of the cluster and of leases; prints states and seconds.
 model:
-	QUORATE_MODEL=full cargo test --release -p quorate-membership --test model -- --nocapture
+	QUORATE_MODEL=full cargo test --release -p quorate-membership --test model --test lease_model -- --nocapture
 
 # Each seeded mistake, and the test that caught it. Fails if one was not caught.
 mutants:
@@ -30,3 +30,8 @@ demo:
 # The crates depend one way, and each foreign package is named where it belongs.
 line:
 	.ci/line
+
+# The leases in continuous time, simulated around the shipped types: hours, faults, and times beside their bounds.
+# SEEDS=n and FIRST=n choose the seeds.
+sim:
+	QUORATE_SIM=full cargo test --release -p quorate-membership --test des -- --nocapture --test-threads=1
