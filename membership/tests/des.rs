@@ -46,7 +46,7 @@ mod world;
 
 use std::time::Duration;
 
-use quorate_membership::{Plan, Profile, Stop, Timing, TimingError};
+use quorate_membership::{Profile, Stop, Timing, TimingError};
 use setup::{Setup, Weakness, Weather};
 use sweep::{chosen, full, hunt, run, seeds, sweep};
 use tally::{Tally, spread};
@@ -84,8 +84,9 @@ fn everything() -> Vec<Setup> {
 }
 
 /// What chaos has to bring about, or it has shown nothing.
-const REACHED: [&str; 45] = [
+const REACHED: [&str; 46] = [
     "a grant was late, doubled or another's",
+    "a leader noticed that it had stood still",
     "a leader restarted in its own term",
     "a life was ordered fenced without a device",
     "a process found its life over and started again",
@@ -190,7 +191,7 @@ fn weakened() -> Vec<Setup> {
 #[test]
 fn each_mistake_is_noticed() {
     let setups = weakened();
-    let found = hunt(&setups, &seeds(400, 400));
+    let found = hunt(&setups, &(1..400));
     for (setup, found) in setups.iter().zip(&found) {
         match found {
             Some((seed, how, hours)) => println!("{:<64} seed {seed:3}, {hours:5.1} h: {how}", setup.name),
@@ -198,12 +199,6 @@ fn each_mistake_is_noticed() {
         }
     }
     assert!(found.iter().all(Option::is_some), "a mistake was not noticed");
-}
-
-/// From a crash to `Fenced`, at the most, in real time. The leader's clock may run slow by the drift, and the last renewal
-/// may have left right before the crash; one commit is as the plan has it.
-fn member_bound(plan: &Plan, wait: Duration) -> Duration {
-    plan.drift.on_a_slow_clock(wait + plan.heartbeat / 4) + plan.round_trip / 2 + plan.round_trip + plan.fsync * 2
 }
 
 fn fine(profile: Profile, nodes: usize) -> Setup {
@@ -217,21 +212,12 @@ fn a_crash_is_over_within_its_bound_and_spares_the_healthy() {
     let tallies = sweep("a_crash_is_over_within_its_bound_and_spares_the_healthy", &setups, seeds(1, 20));
     let within = |samples: &[u64], bound: Duration| samples.iter().all(|took| Duration::from_nanos(*took) <= bound);
     for (setup, tally) in setups.iter().zip(&tallies) {
-        let timing = Timing::new(setup.plan);
-        let (Ok(Some(wait)), Ok(Some(member)), Ok(Some(leader))) = (
-            timing.clone().map(|t| t.contract().own_wait()),
-            timing.clone().map(|t| t.member_crash()),
-            timing.map(|t| t.leader_crash()),
-        ) else {
-            unreachable!("{} has bounds", setup.name)
-        };
-        let most = member_bound(&setup.plan, wait);
-        let beyond = tally.member.iter().filter(|took| Duration::from_nanos(**took) > member).count();
+        let bounds = Timing::new(setup.plan).ok().and_then(|t| Some((t.member_crash()?, t.leader_crash()?)));
+        let Some((member, leader)) = bounds else { unreachable!("{} has bounds", setup.name) };
         let shown = |d: Duration| format!("{:.1} ms", d.as_secs_f64() * 1000.0);
         let (member_s, leader_s) = (shown(member), shown(leader));
         println!("{}, {:.1} h", setup.name, tally.hours());
-        println!("  member        {}; bound {}", spread(&tally.member), shown(most));
-        println!("                {beyond} of them took longer than Timing::member_crash says, {member_s}");
+        println!("  member        {}; bound {member_s}", spread(&tally.member));
         println!("  leader        {}; bound {leader_s}", spread(&tally.leader));
         println!("  … of 2nd vote {}", spread(&tally.leader_later));
         let spared = tally.of("members that a change of leaders had to spare");
@@ -240,7 +226,7 @@ fn a_crash_is_over_within_its_bound_and_spares_the_healthy() {
             "  {spared} healthy members saw a change of leaders; {longer} had notice in elections of several votes"
         );
         assert!(tally.member.len() > 3 && tally.leader.len() > 3 && spared > 10, "{}: too little happened", setup.name);
-        assert!(within(&tally.member, most), "{}: a member's end took longer than {most:?}", setup.name);
+        assert!(within(&tally.member, member), "{}: a member's end took longer than {member:?}", setup.name);
         assert!(within(&tally.leader, leader), "{}: a leader's end took longer than {leader:?}", setup.name);
         assert_eq!(tally.of("notice to a healthy member"), 0, "{}: I13, I15", setup.name);
     }

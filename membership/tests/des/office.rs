@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use quorate_membership::lease::{Expiry, Grantor, NotRenewed, Round};
+use quorate_membership::lease::{Expiry, Grantor, NotRenewed, Reading, Round};
 use quorate_membership::{Activation, Cause, Command, Drift, Duty, Identity, Nonce, Reason, duties};
 
 use crate::clocks::Nanos;
@@ -21,13 +21,14 @@ pub(crate) struct Office {
     /// The term that this process leads in, as far as it has noticed.
     leading: Option<u64>,
     ticking: bool,
+    ticked: Option<Reading>,
     activating: Option<u64>,
     waiting: BTreeSet<(Identity, u64)>,
     read: Option<(Round, u64)>,
     read_begun: Option<Nanos>,
     /// What was proposed: the index, and when by its own clock.
     expiring: BTreeMap<Identity, (u64, Nanos)>,
-    owed: BTreeMap<Duty, u64>,
+    owed: BTreeMap<Duty, (u64, Nanos)>,
 }
 
 impl Office {
@@ -36,6 +37,7 @@ impl Office {
             grantor: Grantor::new(node(i), drift),
             leading: None,
             ticking: false,
+            ticked: None,
             activating: None,
             waiting: BTreeSet::new(),
             read: None,
@@ -66,13 +68,20 @@ impl World {
     pub(crate) fn office_tick(&mut self, i: usize) {
         let term = self.machines[i].disk.term;
         let leading = self.seat(i).filter(|seat| seat.leads()).map(|_| term);
+        let (now, lease) = (self.reading(i), self.setup.plan.lease);
         let Some(office) = self.office(i) else { return };
-        if leading != office.leading {
+        let changed = leading != office.leading;
+        let before = office.ticked.replace(now).unwrap_or(now);
+        if now.longest_since(before) > lease / 4 {
+            office.grantor.handle_pause(now);
+            self.tally.count("a leader noticed that it had stood still");
+        }
+        if changed {
             self.leadership_changed(i, leading);
         }
         if leading.is_none() {
             if let Some(office) = self.office(i) {
-                office.ticking = false;
+                (office.ticking, office.ticked) = (false, None);
             }
             return;
         }
@@ -205,7 +214,9 @@ impl World {
         let machine = &self.machines[i];
         let Some(office) = machine.process.as_ref().map(|process| &process.office) else { return };
         let (Some(under), applied) = (office.activation(), machine.disk.applied) else { return };
-        let fresh = |duty: &Duty| office.owed.get(duty).is_none_or(|index| *index <= applied);
+        let (raw, heartbeat) = (self.raw(i), self.times.heartbeat);
+        let under_way = |(index, at): &(u64, Nanos)| *index > applied || raw - at < heartbeat;
+        let fresh = |duty: &Duty| !office.owed.get(duty).is_some_and(under_way);
         for duty in duties(&machine.disk.state).into_iter().filter(fresh).collect::<Vec<_>>() {
             let command = match duty {
                 Duty::Activate(who) => Command::Activate { who },
@@ -218,7 +229,7 @@ impl World {
                 Duty::FinishChange | Duty::CatchUp(_) | Duty::Promote(_) | Duty::Demote(_) | Duty::Expel(_) => continue,
             };
             if let (Some(index), Some(office)) = (self.propose(i, command), self.office(i)) {
-                office.owed.insert(duty, index);
+                office.owed.insert(duty, (index, raw));
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use quorate_membership::lease::Reading;
-use quorate_membership::{Rejection, Revision, apply};
+use quorate_membership::{Command, Rejection, Revision, apply};
 
 use crate::setup::Weakness;
 use crate::world::World;
@@ -35,7 +35,10 @@ impl World {
                 self.witness(&command, &events);
             }
             Err(Rejection::OtherActivation { .. }) => self.tally.count("an expiry of an earlier activation was void"),
-            Err(Rejection::Majority { .. }) => self.tally.count("an expiry was refused for want of a majority"),
+            Err(Rejection::Majority { .. }) => self.tally.count(match *command {
+                Command::Expire { .. } => "an expiry was refused for want of a majority",
+                _ => "an order was refused for want of a majority",
+            }),
             Err(_) => self.tally.count("a command was rejected"),
         }
     }
