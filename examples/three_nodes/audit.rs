@@ -1,4 +1,4 @@
-//! The audit: reads the ledger, and the attempts to write to it, as a stranger would; counts what must not be there.
+//! The audits: what the worker wrote, and tried to write, read as a stranger would; and what the nodes noted of leases.
 //!
 //! ```text
 //!   r7   n1#1  ├──────────────┤                    from its first attempt to its last
@@ -7,7 +7,11 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
 
+use anyhow::Result;
+use quorate::ledger::audit::{Report, Verdict, audit};
 use quorate::{Identity, Revision};
 
 use crate::ledger::Line;
@@ -48,6 +52,60 @@ impl Audit {
 
     pub(crate) fn clean(&self) -> bool {
         self.overlaps == 0 && self.backwards == 0
+    }
+}
+
+/// What the nodes' own ledgers show of their leases: quorate's auditor, over every data folder of the run.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct LeaseAudit {
+    report: Report,
+}
+
+impl LeaseAudit {
+    pub(crate) fn of(folders: &[PathBuf]) -> Result<Self> {
+        Ok(Self { report: audit(folders)? })
+    }
+
+    /// Whether something contradicts the promise. What is not on record contradicts nothing: lines of a process that was
+    /// killed may be missing.
+    pub(crate) fn clean(&self) -> bool {
+        self.report.verdict() != Verdict::Overlap
+    }
+
+    /// How many contradictions there are.
+    pub(crate) fn violations(&self) -> usize {
+        self.report.violations.len()
+    }
+
+    /// How much is not on record.
+    pub(crate) fn incomplete(&self) -> usize {
+        self.report.incomplete.len()
+    }
+
+    /// The smallest time between the end of what a life could do and the first word of its end, in milliseconds.
+    pub(crate) fn smallest_gap(&self) -> Option<f64> {
+        self.report.smallest_gap.as_ref().map(|gap| gap.gap.as_secs_f64() * 1e3)
+    }
+}
+
+impl fmt::Display for LeaseAudit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Report { ledgers, lives, granted, intervals, .. } = &self.report;
+        let proofs = self.report.proofs.iter().map(|(kind, count)| format!("{count} {kind}")).collect::<Vec<_>>();
+        write!(
+            f,
+            "{ledgers} ledgers of {lives} lives, {} of which could act; {granted} grants; ends: {}; {} violations",
+            intervals.len(),
+            proofs.join(", "),
+            self.violations()
+        )?;
+        if let Some(gap) = self.smallest_gap() {
+            write!(f, "; smallest gap before the word of an end {gap:.1} ms")?;
+        }
+        match self.report.verdict() {
+            Verdict::Clean => Ok(()),
+            Verdict::Overlap | Verdict::Incomplete => write!(f, "\n{}", self.report),
+        }
     }
 }
 

@@ -1,24 +1,33 @@
-//! The fencer of the demo: ends a life by killing its process group, and verifies that nobody of it runs.
+//! The fencer of the demo: ends a life by killing its daemon's process group and those of its workers, and verifies that
+//! nobody of them runs.
 //!
 //! ```text
-//!   groups/n1#2: "4711 88112"   group 4711, whose first process was started at tick 88112
+//!   groups/n1#2:             "4711 88112"   the daemon's group, whose first process was started at tick 88112
+//!   groups/n1#2 worker 4790: "4790 88391"   a worker's group
 //!       │ still that process, or children of it left ─▶ SIGKILL to the group ─▶ nobody left in /proc? ─▶ evidence
 //!       └ the number belongs to a process started later ─▶ the group had emptied before ─▶ evidence
+//!
+//!   fencer:  writes "n1#2 over", then reads the records        one of the two sees the other: no worker that is
+//!   worker:  writes its record, then looks for "n1#2 over"     starting just now escapes
 //! ```
 //!
 //! The kernel does not give a process number away while a group of that number has members, so a group is known by
 //! its number and the start time of its first process.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use quorate::{Evidence, FenceRequest, Identity, NodeId};
 
-use crate::process;
+use crate::process::{self, end_group};
 
-/// Kills process groups. Each process records its own in `folder` before it joins, and under its life's name before
-/// that life runs a worker.
+/// The name under which every life is over: the demo has ended.
+const EVERYBODY: &str = "everybody";
+
+/// What is recorded of process groups. Each daemon records its own in `folder` before it joins, and under its life's name
+/// before that life runs a worker; each worker records its own before it works.
 #[derive(Debug, Clone)]
 pub(crate) struct ProcessGroups {
     pub(crate) folder: PathBuf,
@@ -34,47 +43,121 @@ impl ProcessGroups {
         {
             bail!("process {group} runs as {node} already; stop it first");
         }
-        self.record(&name)
+        self.record(&name, own_group())
     }
 
     /// Records the process group of a life, before it runs a worker.
     pub(crate) fn register(&self, who: Identity) -> Result<()> {
-        self.record(&who.to_string())
+        self.record(&who.to_string(), own_group())
     }
 
-    fn record(&self, name: &str) -> Result<()> {
+    /// Records the process group of a worker, before it works.
+    ///
+    /// # Errors
+    /// When its life is over: it must not work.
+    pub(crate) fn register_worker(&self, who: Identity) -> Result<()> {
+        let group = own_group();
+        self.record(&format!("{who} worker {group}"), group)?;
+        for over in [who.to_string(), EVERYBODY.into()] {
+            ensure!(!self.folder.join(format!("{over} over")).try_exists()?, "{who} is over: nothing is begun for it");
+        }
+        Ok(())
+    }
+
+    fn record(&self, name: &str, group: i32) -> Result<()> {
         std::fs::create_dir_all(&self.folder)?;
-        let group = rustix::process::getpgrp().as_raw_nonzero().get();
-        let since = process::started(group)?.context("this process leads its group")?;
+        let since = process::started(group)?.context("a process leads this group")?;
         let (new, file) = (self.folder.join(format!("{name}.new")), self.folder.join(name));
         std::fs::write(&new, format!("{group} {since}\n"))?;
         std::fs::rename(new, file)?;
         Ok(())
     }
 
+    /// From here on no worker of that life begins to work.
+    fn close(&self, who: &str) -> Result<()> {
+        std::fs::create_dir_all(&self.folder)?;
+        std::fs::write(self.folder.join(format!("{who} over")), "").context("closing a life")
+    }
+
+    /// The process groups of every worker of `who`, or of everybody.
+    fn workers(&self, who: Option<Identity>) -> Result<Vec<(i32, u64)>> {
+        let mut found = vec![];
+        for entry in std::fs::read_dir(&self.folder).context("the records of process groups")? {
+            let name = entry?.file_name();
+            let Some((life, number)) = name.to_str().and_then(|name| name.split_once(" worker ")) else { continue };
+            let wanted = who.is_none_or(|who| who.to_string() == life);
+            if wanted && !number.ends_with(".new") {
+                found.extend(process::read_numbers(&self.folder.join(&name))?);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The worker groups of a life, or of everybody, that still are the ones that were recorded.
+    pub(crate) fn known_workers(&self, who: Option<Identity>) -> Result<Vec<i32>> {
+        let mut found = vec![];
+        for (group, since) in self.workers(who)? {
+            if process::started(group)?.is_none_or(|started| started == since) {
+                found.push(group);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The processes of a life's workers that are not dead.
+    pub(crate) fn working(&self, who: Identity) -> Result<Vec<i32>> {
+        let groups = self.known_workers(Some(who))?;
+        Ok(groups.into_iter().map(process::workers).collect::<Result<Vec<_>>>()?.concat())
+    }
+
+    /// Ends every worker there is, and lets none begin any more.
+    pub(crate) async fn end_all_workers(&self) -> Result<()> {
+        self.close(EVERYBODY)?;
+        for group in self.workers(None)? {
+            end_group(group).await?;
+        }
+        Ok(())
+    }
+
     /// Ends the target of `request`, or says why it is not certain that it has ended.
-    pub(crate) async fn fence(self, request: FenceRequest) -> Result<Evidence> {
+    async fn fence(&self, request: &FenceRequest) -> Result<Evidence> {
+        let life = request.target.to_string();
+        self.close(&life)?;
         // A life without a record of its own never ran a worker; its process is the one that was starting last.
-        let (life, node) = (request.target.to_string(), format!("{} starting", request.target.node));
-        let known = match process::read_numbers(&self.folder.join(life))? {
+        let known = match process::read_numbers(&self.folder.join(&life))? {
             Some(own) => Some(own),
-            None => process::read_numbers(&self.folder.join(node))?,
+            None => process::read_numbers(&self.folder.join(format!("{} starting", request.target.node)))?,
         };
-        let Some((group, since)) = known else {
+        let Some(daemon) = known else {
             bail!("no process group is known for {}", request.target);
         };
-        if process::started(group)?.is_some_and(|started| started != since) {
-            return Ok(Evidence::new(format!("process {group} was started later: the group had ended"))?);
-        }
-        let before = process::members(group)?;
-        process::kill_group(group)?;
-        loop {
-            let left = process::members(group)?;
-            if left.is_empty() {
-                let killed = before.len();
-                return Ok(Evidence::new(format!("process group {group} is gone, {killed} killed"))?);
+        let mut said = match end_group(daemon).await? {
+            Some(killed) => format!("process group {} is gone, {killed} killed", daemon.0),
+            None => format!("process {} was started later: the group had ended", daemon.0),
+        };
+        for worker in self.workers(Some(request.target))? {
+            if let Some(killed) = end_group(worker).await? {
+                said += &format!("; worker group {} is gone, {killed} killed", worker.0);
             }
-            tokio::time::sleep(Duration::from_millis(2)).await;
         }
+        Ok(Evidence::new(said)?)
+    }
+}
+
+fn own_group() -> i32 {
+    rustix::process::getpgrp().as_raw_nonzero().get()
+}
+
+/// The fencer of one node, with a switch: switched off it reaches nobody, as a management network that is down.
+#[derive(Debug, Clone)]
+pub(crate) struct Fencer {
+    pub(crate) groups: ProcessGroups,
+    pub(crate) off: Arc<AtomicBool>,
+}
+
+impl Fencer {
+    pub(crate) async fn fence(self, request: FenceRequest) -> Result<Evidence> {
+        ensure!(!self.off.load(Ordering::SeqCst), "the fencer is switched off and reaches nobody");
+        self.groups.fence(&request).await
     }
 }

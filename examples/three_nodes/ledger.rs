@@ -46,6 +46,38 @@ pub(crate) fn read(path: &Path) -> Result<Vec<Line>> {
     whole.lines().filter(|line| !line.is_empty()).map(parse).collect()
 }
 
+/// Reads on where it stopped: for looking again and again at a file that grows.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    path: PathBuf,
+    offset: u64,
+    lines: Vec<Line>,
+}
+
+impl Reader {
+    pub(crate) fn new(path: PathBuf) -> Self {
+        Self { path, offset: 0, lines: vec![] }
+    }
+
+    /// Every whole line by now.
+    pub(crate) fn lines(&mut self) -> Result<&[Line]> {
+        let mut file = match File::open(&self.path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(&self.lines),
+            opened => opened.with_context(|| format!("reading {}", self.path.display()))?,
+        };
+        file.seek(SeekFrom::Start(self.offset))?;
+        let mut bytes = vec![];
+        file.read_to_end(&mut bytes)?;
+        let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        let text = std::str::from_utf8(&bytes[..whole]).context("the ledger is text")?;
+        for line in text.lines().filter(|line| !line.is_empty()) {
+            self.lines.push(parse(line)?);
+        }
+        self.offset += whole as u64;
+        Ok(&self.lines)
+    }
+}
+
 /// Where every attempt is noted, refused or not.
 pub(crate) fn attempts(path: &Path) -> PathBuf {
     path.with_extension("attempts")

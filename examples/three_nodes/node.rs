@@ -1,48 +1,63 @@
-//! One node of the demo: a quorate node, and the few lines of an HA manager that decide who runs the worker.
+//! One node of the demo: a quorate node, its manager (manager.rs), and the orders that the director gives it.
 //!
-//! The rule is a function of the events alone, so every node comes to the same answer: lives queue up in the order in
-//! which they were activated, the first one owns the work; when it is fenced or has left, the next one owns it, with
-//! the revision of that end as its token. (Locks, which will say this in one word, are an issue of their own.)
+//! ```text
+//!   events ──────▶ Manager ──▶ lease.spawn(worker), stop          stdin: leave │ remove n3 │ lead n2 │ fencer off
+//!   lease.lost() ─▶   │                                                  block │ spin      (what a sick process does)
+//!                     └──▶ stdout: one line of JSON for each thing that the director times
+//! ```
 
-use std::collections::VecDeque;
 use std::io::Write;
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
-use quorate::{Cluster, Event, Identity, NodeId, Revision};
+use quorate::{Cluster, Deadman, Event, NodeId, Revision, Stop};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
 
-use crate::fencer::ProcessGroups;
+use crate::fencer::{Fencer, ProcessGroups};
+use crate::manager::Manager;
+use crate::pace::Pace;
 use crate::process;
 
-struct Place {
+/// How many threads the runtime of a node has.
+const THREADS: usize = 2;
+
+/// Where a node lives, and what it was started for.
+#[derive(Debug)]
+pub(crate) struct Place {
     number: u64,
-    folder: PathBuf,
-    guardian: (i32, u64),
+    pub(crate) folder: PathBuf,
+    pub(crate) guardian: (i32, u64),
+    /// The relay in front of it: nobody is told where it really listens.
+    relay: String,
+    pace: Pace,
     /// `found`, `resume`, or the addresses to join through.
     way: String,
 }
 
-/// `node NUMBER FOLDER GUARDIAN SINCE found|resume|ADDRESS,ADDRESS…`
+/// `node NUMBER FOLDER GUARDIAN SINCE RELAY PACE found|resume|ADDRESS,ADDRESS…`
 pub(crate) fn main(mut args: impl Iterator<Item = String>) -> Result<()> {
     let mut next = |what: &'static str| args.next().with_context(|| format!("the node needs {what}"));
     let place = Place {
         number: next("a number")?.parse()?,
         folder: next("a folder")?.into(),
         guardian: (next("a guardian")?.parse()?, next("its start")?.parse()?),
+        relay: next("a relay")?,
+        pace: next("a pace")?.parse()?,
         way: next("a way in")?,
     };
-    // The engine complains of its own end when a node leaves; RUST_LOG shows everything.
+    // The engine complains of its own end when a node leaves; RUST_LOG shows everything. Losing a lease is what is shown.
     let filter = tracing_subscriber::EnvFilter::try_from_default_env();
     let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("error,openraft=off"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     process::end_with(place.guardian.0, place.guardian.1);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).enable_all().build()?;
     let ended = runtime.block_on(run(&place));
+    // Not dropped: that would wait for the next order.
+    runtime.shutdown_background();
     if let Err(error) = &ended {
         say(json!({ "error": format!("{error:#}") }));
     }
@@ -50,7 +65,7 @@ pub(crate) fn main(mut args: impl Iterator<Item = String>) -> Result<()> {
 }
 
 /// One line to the director.
-fn say(mut line: Value) {
+pub(crate) fn say(mut line: Value) {
     line["at"] = process::monotonic_ns().into();
     // A director that is gone hears nothing; this process then ends by itself, see `process::end_with`.
     let _unheard = writeln!(std::io::stdout(), "{line}");
@@ -59,11 +74,22 @@ fn say(mut line: Value) {
 async fn run(place: &Place) -> Result<()> {
     let groups = ProcessGroups { folder: place.folder.join("groups") };
     groups.starting(NodeId::new(place.number))?;
-    let fencer = groups.clone();
+    let off = Arc::new(AtomicBool::new(false));
+    let fencer = Fencer { groups: groups.clone(), off: off.clone() };
+    let config = place.pace.config()?;
+    let Stop::Deadman { lateness } = config.timing.plan().stop else {
+        anyhow::bail!("the timings of this demo are those of a dead-man");
+    };
     let node = Cluster::builder(NodeId::new(place.number))
         .data(place.folder.join(format!("n{}", place.number)))
         .listen_plaintext("127.0.0.1:0".parse()?)
-        .fencing(move |request| fencer.clone().fence(request));
+        .fencing(move |request| fencer.clone().fence(request))
+        .self_fencing(Deadman::within(lateness))
+        // A demo may: all three nodes and the worker are processes of one machine. Should its host freeze it, it freezes
+        // all of them at once, so that no other is there to take over meanwhile. A real cluster must know its host.
+        .trust_vm_clock()
+        .config(config)
+        .advertise([place.relay.as_str()]);
     let cluster = match place.way.as_str() {
         "found" => node.bootstrap().await?,
         "resume" => node.resume().await?,
@@ -71,110 +97,106 @@ async fn run(place: &Place) -> Result<()> {
     };
     let me = cluster.identity();
     groups.register(me)?;
-    let address = cluster.local_addr().context("it listens")?.to_string();
-    say(json!({ "kind": "joined", "who": me.to_string(), "address": address }));
+    say(json!({ "kind": "joined", "who": me.to_string() }));
 
     let mut events = cluster.events_since(Revision::default());
-    let mut manager = Manager { me, queue: VecDeque::new(), worker: None, place };
+    let mut manager = Manager::new(me, cluster.lease(), place);
     let mut orders = BufReader::new(tokio::io::stdin()).lines();
     let cluster = Arc::new(cluster);
-    loop {
+    let leaves = loop {
         tokio::select! {
             event = events.next() => {
                 let event = event.context("this demo keeps no records to go on from")?;
-                manager.handle(event, events.revision()).await?;
-            }
-            order = orders.next_line() => match order?.as_deref().map(|line| line.split(' ').collect::<Vec<_>>()).as_deref() {
-                Some(["leave"]) => break,
-                Some(["remove", node]) => {
-                    let (cluster, node) = (cluster.clone(), node.parse()?);
-                    tokio::spawn(async move {
-                        match cluster.remove(node).await {
-                            Ok(done) => say(json!({ "kind": "removed", "node": node.to_string(), "revision": done.revision.get() })),
-                            Err(error) => say(json!({ "error": format!("removing {node}: {error}") })),
-                        }
-                    });
+                report(&event);
+                manager.handle(&event, events.revision()).await?;
+                if let Event::Fenced { who, .. } = event && who == me {
+                    // This process can do nothing more under this name; the director starts it again for the next.
+                    say(json!({ "kind": "over", "who": me.to_string() }));
+                    break false;
                 }
-                Some(other) => say(json!({ "error": format!("`{}` is not an order", other.join(" ")) })),
-                None => anyhow::bail!("the director is gone"),
-            },
-            status = manager.worker_ended() => {
-                let status = status?;
-                say(json!({ "error": format!("the worker ended by itself: {status}") }));
-                manager.worker = None;
             }
+            order = orders.next_line() => {
+                let order = order?.context("the director is gone")?;
+                if order == "leave" {
+                    break true;
+                }
+                obey(&order, &cluster, &off);
+            }
+            turn = manager.turn() => manager.follow(turn).await?,
+        }
+    };
+    // Stop first, then say so.
+    manager.stop().await?;
+    // An order that is still being carried out is given up with this process.
+    if let Some(cluster) = Arc::into_inner(cluster) {
+        match leaves {
+            true => cluster.leave().await?,
+            false => cluster.shutdown().await,
         }
     }
-    // Stop first, then say so.
-    manager.stop_worker().await?;
-    let cluster = Arc::into_inner(cluster).context("an order is still being carried out")?;
-    cluster.leave().await?;
     say(json!({ "kind": "gone", "who": me.to_string() }));
     Ok(())
 }
 
-struct Manager<'a> {
-    me: Identity,
-    /// Lives in the order of their activation. The first owns the work.
-    queue: VecDeque<Identity>,
-    worker: Option<Child>,
-    place: &'a Place,
+/// Does what the director says, or begins to.
+fn obey(order: &str, cluster: &Arc<Cluster>, off: &AtomicBool) {
+    let words: Vec<&str> = order.split(' ').collect();
+    match words[..] {
+        ["fencer", state @ ("on" | "off")] => {
+            off.store(state == "off", Ordering::SeqCst);
+            say(json!({ "kind": "fencer", "state": state }));
+        }
+        ["remove", node] => {
+            let (cluster, node) = (cluster.clone(), node.to_owned());
+            tokio::spawn(async move {
+                match remove(&cluster, &node).await {
+                    Ok(revision) => say(json!({ "kind": "removed", "node": node, "revision": revision.get() })),
+                    Err(error) => say(json!({ "error": format!("removing {node}: {error:#}") })),
+                }
+            });
+        }
+        ["lead", node] => {
+            let (cluster, node) = (cluster.clone(), node.to_owned());
+            tokio::spawn(async move {
+                // Not to lead any more is no trouble: the director looks who does.
+                let said = match node.parse() {
+                    Ok(to) => cluster.hand_over(Some(to)).await.map_or_else(|e| e.to_string(), |to| to.to_string()),
+                    Err(_) => format!("`{node}` is not a node"),
+                };
+                say(json!({ "kind": "handed over", "text": said }));
+            });
+        }
+        ["block"] => {
+            say(json!({ "kind": "sick" }));
+            for _ in 0..THREADS * 2 {
+                tokio::spawn(async { never_yields() });
+            }
+            never_yields();
+        }
+        ["spin"] => {
+            let cores = std::thread::available_parallelism().map_or(2, usize::from);
+            for _ in 0..cores * 4 {
+                std::thread::spawn(|| {
+                    loop {
+                        std::hint::spin_loop();
+                    }
+                });
+            }
+            say(json!({ "kind": "sick" }));
+        }
+        _ => say(json!({ "error": format!("`{order}` is not an order") })),
+    }
 }
 
-impl Manager<'_> {
-    async fn handle(&mut self, event: Event, revision: Revision) -> Result<()> {
-        report(&event);
-        let before = self.queue.front().copied();
-        let (over, token) = match &event {
-            Event::Activated { who } => {
-                self.queue.push_back(*who);
-                return match before {
-                    None if *who == self.me => self.start_worker(revision).await,
-                    None | Some(_) => Ok(()),
-                };
-            }
-            Event::Fenced { who, token, .. } | Event::Left { who, token } => (*who, *token),
-            Event::FenceOrdered { target, .. } if *target == self.me => return self.stop_worker().await,
-            _ => return Ok(()),
-        };
-        self.queue.retain(|who| *who != over);
-        if over == self.me {
-            self.stop_worker().await?;
-        } else if before == Some(over) && self.queue.front() == Some(&self.me) {
-            self.start_worker(token).await?;
-        }
-        Ok(())
+/// What must never be called in a task: the thread of the runtime that comes here does nothing else any more.
+fn never_yields() {
+    loop {
+        std::thread::sleep(Duration::from_secs(1));
     }
+}
 
-    async fn start_worker(&mut self, token: Revision) -> Result<()> {
-        let Place { folder, guardian, .. } = self.place;
-        let (program, ledger) = (std::env::current_exe()?, folder.join("ledger"));
-        let worker = Command::new(program)
-            .arg("worker")
-            .args([token.to_string(), self.me.to_string()])
-            .arg(ledger)
-            .args([guardian.0.to_string(), guardian.1.to_string()])
-            .stdin(Stdio::null())
-            .spawn()
-            .context("starting the worker")?;
-        say(json!({ "kind": "worker", "who": self.me.to_string(), "token": token.get(), "pid": worker.id() }));
-        self.worker = Some(worker);
-        Ok(())
-    }
-
-    async fn stop_worker(&mut self) -> Result<()> {
-        if let Some(mut worker) = self.worker.take() {
-            worker.kill().await.context("stopping the worker")?;
-        }
-        Ok(())
-    }
-
-    async fn worker_ended(&mut self) -> Result<std::process::ExitStatus> {
-        match &mut self.worker {
-            Some(worker) => Ok(worker.wait().await?),
-            None => std::future::pending().await,
-        }
-    }
+async fn remove(cluster: &Cluster, node: &str) -> Result<Revision> {
+    Ok(cluster.remove(node.parse()?).await?.revision)
 }
 
 /// Tells the director what it times.
@@ -186,6 +208,8 @@ fn report(event: &Event) {
         Event::Left { .. } => "left",
         Event::Removed { .. } => "out",
         Event::Configured { .. } => "configured",
+        Event::LeaderActivated { .. } => "leads",
+        Event::Corroborated { .. } => "corroborated",
         _ => return,
     };
     let mut line = json!({ "kind": kind, "text": event.to_string() });
@@ -193,12 +217,13 @@ fn report(event: &Event) {
         line["who"] = who.to_string().into();
     }
     match event {
-        Event::Fenced { proof: quorate::FenceProof::Device { .. }, .. } => line["proof"] = "device".into(),
-        Event::Fenced { proof: quorate::FenceProof::Operator { .. }, .. } => line["proof"] = "operator".into(),
-        Event::Fenced { proof: quorate::FenceProof::CleanLeave, .. } | Event::Left { .. } => {
-            line["proof"] = "clean leave".into();
-        }
+        Event::Fenced { proof, .. } | Event::Corroborated { proof, .. } => line["proof"] = proof.kind().into(),
+        Event::Left { .. } => line["proof"] = "clean leave".into(),
         Event::Removed { node } => line["node"] = node.to_string().into(),
+        Event::LeaderActivated { leadership } => {
+            line["node"] = leadership.leader.to_string().into();
+            line["activation"] = leadership.activation.get().into();
+        }
         _ => {}
     }
     say(line);

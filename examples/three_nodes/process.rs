@@ -85,12 +85,41 @@ pub(crate) fn members(group: i32) -> Result<Vec<i32>> {
     Ok(found)
 }
 
+/// Those of [`members`] that could do any work. The guardian that a bound child is started beside does none: it waits for
+/// the death of its parent, and may do so stopped.
+pub(crate) fn workers(group: i32) -> Result<Vec<i32>> {
+    let name = |pid: &i32| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    Ok(members(group)?.into_iter().filter(|pid| name(pid).trim_end() != "quorate-guard").collect())
+}
+
+/// Sends a signal to a whole process group. A group that is gone is no error.
+pub(crate) fn signal_group(group: i32, signal: Signal) -> Result<()> {
+    let pid = Pid::from_raw(group).filter(|_| group > 1).with_context(|| format!("{group} is not a process group"))?;
+    match rustix::process::kill_process_group(pid, signal) {
+        Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+        Err(errno) => Err(errno).with_context(|| format!("sending {signal:?} to the process group {group}")),
+    }
+}
+
 /// Kills a whole process group with SIGKILL. A group that is gone is no error.
 pub(crate) fn kill_group(group: i32) -> Result<()> {
-    let pid = Pid::from_raw(group).filter(|_| group > 1).with_context(|| format!("{group} is not a process group"))?;
-    match rustix::process::kill_process_group(pid, Signal::KILL) {
-        Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
-        Err(errno) => Err(errno).with_context(|| format!("killing the process group {group}")),
+    signal_group(group, Signal::KILL)
+}
+
+/// Kills a process group until nobody of it is left. Returns how many there were. `since` is when its first process was
+/// started: a group of that number whose first process was started later is another one, and `None` says that the one
+/// that was meant had ended before.
+pub(crate) async fn end_group((group, since): (i32, u64)) -> Result<Option<usize>> {
+    if started(group)?.is_some_and(|started| started != since) {
+        return Ok(None);
+    }
+    let before = members(group)?.len();
+    loop {
+        kill_group(group)?;
+        if members(group)?.is_empty() {
+            return Ok(Some(before));
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
 

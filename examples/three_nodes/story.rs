@@ -1,38 +1,25 @@
-//! The story: what is done to the cluster, in order, and what is waited for.
+//! The story: what is done to the cluster, in order, and how it is whole again after each of it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use quorate::Identity;
 
-use crate::director::{Report, Stage};
-use crate::table::Takeover;
-use crate::{Options, ledger};
+use crate::fault::Fault;
+use crate::report::Report;
+use crate::stage::{Actor, Stage};
+use crate::table::Run;
+use crate::{Options, kept, takeover};
 
-/// What befalls an owner.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fault {
-    /// Its whole process group is killed: daemon and worker.
-    Crash,
-    /// Its daemon alone is killed; the worker goes on writing until the fencer ends it.
-    DaemonDies,
-    /// Nothing: the work is handed over by plan.
-    HandOver,
-}
+/// How long the director waits for the worker to write.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-impl Fault {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Crash => "kill -9 daemon and worker",
-            Self::DaemonDies => "kill -9 daemon, worker left",
-            Self::HandOver => "hand-over by plan",
-        }
-    }
-}
+/// How often it is tried to show a fault.
+const ATTEMPTS: u32 = 4;
 
 /// What must never be seen.
 #[derive(Debug)]
-pub(crate) struct TwoOwners(String);
+pub(crate) struct TwoOwners(pub(crate) String);
 
 impl std::fmt::Display for TwoOwners {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -42,147 +29,223 @@ impl std::fmt::Display for TwoOwners {
 
 impl std::error::Error for TwoOwners {}
 
-pub(crate) async fn play(stage: &mut Stage, options: &Options, takeovers: &mut Vec<Takeover>) -> Result<()> {
+pub(crate) async fn play(stage: &mut Stage, options: &Options, run: &mut Run) -> Result<()> {
     form(stage).await?;
+    let faults = options.faults();
     for round in 1..=options.rounds {
-        let all = [Fault::Crash, Fault::DaemonDies, Fault::HandOver];
-        for fault in all.into_iter().filter(|fault| !options.only_crashes || *fault != Fault::HandOver) {
+        for fault in &faults {
             if options.rounds > 1 {
-                stage.tell(&format!("round {round} of {}: {}", options.rounds, fault.name()));
+                stage.tell(&format!("round {round} of {}: {fault}", options.rounds));
             }
-            takeovers.push(takeover(stage, fault).await?);
+            show(stage, *fault, run).await?;
+            settle(stage).await?;
         }
     }
-    if !options.only_crashes {
+    if options.exchanges() {
         exchange(stage).await?;
     }
     Ok(())
 }
 
-async fn form(stage: &mut Stage) -> Result<()> {
-    stage.tell("three processes are started: n1 founds a cluster, n2 and n3 join it");
-    stage.start(1, "found")?;
-    stage.wait(0, "n1 founds the cluster", |r| r.is("joined") && r.node == 1).await?;
-    for node in [2, 3] {
-        let seeds = stage.addresses();
-        stage.start(node, &seeds)?;
-        let who = format!("n{node}#1");
-        stage.wait(0, &format!("{who} is activated"), |r| r.is("activated") && r.text("who") == who).await?;
+/// What the demo cannot show because something else happened at the same time, as it may on a busy machine.
+#[derive(Debug)]
+pub(crate) struct Disturbed(pub(crate) String);
+
+impl std::fmt::Display for Disturbed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
     }
-    let worker = owner(stage).await?;
-    stage.tell(&format!("all three vote; the worker runs on {worker} and writes to the ledger"));
+}
+
+impl std::error::Error for Disturbed {}
+
+/// Shows a fault, and shows it again if something else happened first.
+async fn show(stage: &mut Stage, fault: Fault, run: &mut Run) -> Result<()> {
+    for attempt in 1.. {
+        let shown = match fault {
+            Fault::Leader | Fault::Followers | Fault::Pair => {
+                kept::kept(stage, fault).await.map(|kept| run.kept.push(kept))
+            }
+            Fault::Pause(percent) => kept::pause(stage, percent).await.map(|pause| run.pauses.push(pause)),
+            _ => takeover::takeover(stage, fault).await.map(|takeover| run.takeovers.push(takeover)),
+        };
+        match shown {
+            Err(error) if error.is::<Disturbed>() && attempt < ATTEMPTS => stage.tell(&format!("{error}; once more")),
+            done => return done,
+        }
+        settle(stage).await?;
+    }
     Ok(())
 }
 
-/// The life that started a worker last.
-async fn owner(stage: &mut Stage) -> Result<Identity> {
-    stage.wait(0, "a worker is started", |r| r.is("worker")).await?;
-    let last = stage.heard.iter().rfind(|r| r.is("worker")).context("a worker was started")?;
-    Ok(last.text("who").parse()?)
+async fn form(stage: &mut Stage) -> Result<()> {
+    stage.tell("three processes are started: n1 founds a cluster, n2 and n3 join it, each through relays");
+    stage.start(1, "found").await?;
+    stage.wait(0, "n1 founds the cluster", |r| r.is("joined") && r.node == 1).await?;
+    for node in [2, 3] {
+        let seeds = stage.addresses();
+        stage.start(node, &seeds).await?;
+        let who = format!("n{node}#1");
+        stage.wait(0, &format!("{who} is activated"), |r| r.is("activated") && r.text("who") == who).await?;
+    }
+    let worker = at_work(stage).await?;
+    stage.tell(&format!("all three vote; the worker runs on {worker}, bound to its lease, and writes to the ledger"));
+    Ok(())
 }
 
-fn since(fault: u64, at: u64) -> f64 {
-    (at as f64 - fault as f64) / 1e6
-}
-
-async fn takeover(stage: &mut Stage, fault: Fault) -> Result<Takeover> {
-    let old = owner(stage).await?;
-    let (node, name, from) = (old.node.get(), old.to_string(), stage.heard.len());
-    let group = stage.group_of(node)?;
-    let about = |kind: &'static str| {
-        let name = name.clone();
-        move |r: &Report| r.is(kind) && r.text("who") == name
-    };
-    // The owner has really been at work.
-    let before = ledger::read(&stage.ledger())?.len();
-    wait_for_lines(stage, before + 3, old).await?;
-    let (at, end) = match fault {
-        Fault::Crash => {
-            stage.tell(&format!("{name}: kill -9 to its whole process group"));
-            (stage.kill_all_of(node)?, "fenced")
-        }
-        Fault::DaemonDies => {
-            stage.tell(&format!("{name}: kill -9 to the daemon alone; its worker writes on, nobody watches it"));
-            (stage.kill_daemon_of(node)?, "fenced")
-        }
-        Fault::HandOver => {
-            stage.tell(&format!("{name}: is told to leave; it stops its worker, and only then says so"));
-            let at = crate::process::monotonic_ns();
-            stage.order(node, "leave").await?;
-            (at, "left")
-        }
-    };
-    let detected = match fault {
-        Fault::Crash | Fault::DaemonDies => {
-            let ordered = stage.wait(from, "the others notice", about("ordered")).await?;
-            stage.tell(&format!("the majority has ordered: {}", ordered.text("text")));
-            ordered.at()
-        }
-        Fault::HandOver => at,
-    };
-    let ended = stage.wait(from, &format!("{name} is proved to have ended"), about(end)).await?;
-    stage.tell(ended.text("text"));
-    let started = stage.wait(from, "another takes the worker over", |r| r.is("worker")).await?;
-    let new: Identity = started.text("who").parse()?;
-    ensure!(new != old, "{new} has taken over from itself");
-    // Not by what anybody says: of the old owner's worker nothing may run any more. (A daemon that was told to leave may
-    // still be saying goodbye.)
-    if fault != Fault::HandOver {
-        let left = crate::process::members(group)?;
-        if !left.is_empty() {
-            bail!(TwoOwners(format!("{new} has taken over while processes {left:?} of {name} still ran")));
+/// The lives that may work, in the order in which they were activated: the first owns the work.
+pub(crate) fn queue(stage: &Stage) -> Result<Vec<Identity>> {
+    let mut queue: Vec<Identity> = vec![];
+    for report in stage.heard.iter().filter(|r| r.is("activated")) {
+        let who = report.text("who").parse()?;
+        // A node that comes back tells everything again.
+        if !queue.contains(&who) {
+            queue.push(who);
         }
     }
-    let (last, first) = wait_for_first_line(stage, old, new).await?;
-    stage.tell(&format!("the worker runs on {new}, {:.0} ms after the fault", since(at, first)));
-    // The lost node comes back, as another life.
-    stage.wait(from, &format!("{name}'s process ends"), |r| r.is("ended") && r.node == node).await?;
-    stage.start(node, "resume")?;
-    let back = stage.wait(from, "it comes back", |r| r.is("joined") && r.node == node).await?;
-    let life = back.text("who").to_string();
-    stage.wait(from, &format!("{life} catches up"), |r| r.is("activated") && r.text("who") == life).await?;
-    stage.tell(&format!("n{node} is back as {life} and has caught up"));
-    Ok(Takeover {
-        fault: fault.name(),
-        from: name,
-        to: new.to_string(),
-        proof: ended.text("proof").into(),
-        detected: since(at, detected),
-        proved: since(at, ended.at()),
-        running: since(at, first),
-        gap: since(last, first),
-    })
+    queue.retain(|who| !is_over(stage, *who));
+    Ok(queue)
 }
 
-async fn wait_for_lines(stage: &Stage, count: usize, owner: Identity) -> Result<()> {
-    for _ in 0..3000 {
-        let lines = ledger::read(&stage.ledger())?;
-        if lines.len() >= count && lines.last().is_some_and(|line| line.owner == owner) {
+fn is_over(stage: &Stage, who: Identity) -> bool {
+    stage.heard.iter().any(|r| r.tells("fenced", who) || r.tells("left", who))
+}
+
+fn is_ordered(stage: &Stage, who: Identity) -> bool {
+    stage.heard.iter().any(|r| r.tells("ordered", who))
+}
+
+/// The node that was activated as leader last.
+pub(crate) fn leader(stage: &Stage) -> Option<u64> {
+    let activation = |r: &Report| r.line["activation"].as_u64();
+    let last = stage.heard.iter().filter(|r| r.is("leads")).max_by_key(|r| activation(r))?;
+    last.text("node").strip_prefix('n')?.parse().ok()
+}
+
+/// Waits until the worker runs, and says on whom: it has written three lines that were not there before.
+pub(crate) async fn at_work(stage: &mut Stage) -> Result<Identity> {
+    let (begun, before) = (Instant::now(), stage.written()?.len());
+    loop {
+        stage.listen()?;
+        let owner = queue(stage)?.first().copied();
+        let ordered = owner.is_some_and(|owner| is_ordered(stage, owner));
+        let fresh = stage.written()?.get(before..).unwrap_or_default();
+        if let Some(owner) = owner
+            && !ordered
+            && fresh.iter().rev().take_while(|line| line.owner == owner).count() >= 3
+        {
+            return Ok(owner);
+        }
+        ensure!(begun.elapsed() < PATIENCE, "the worker of {owner:?} writes nothing");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Has `node` lead.
+pub(crate) async fn let_lead(stage: &mut Stage, node: u64) -> Result<()> {
+    let (begun, mut said) = (Instant::now(), String::new());
+    let config = stage.pace().config()?;
+    loop {
+        stage.listen()?;
+        let leader = leader(stage).context("somebody leads")?;
+        if leader == node {
             return Ok(());
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        let actor = stage.actors.get(&node).context("it was started")?;
+        let (age, who) = (actor.started.elapsed(), actor.who.filter(|_| !actor.ended));
+        if who.is_none_or(|who| is_over(stage, who) || is_ordered(stage, who)) {
+            bail!(Disturbed(format!("n{node} was to lead and has ended")));
+        }
+        ensure!(begun.elapsed() < PATIENCE, "n{node} does not come to lead: n{leader} says `{said}`");
+        // For so long after its start it gives no vote, and takes no leadership over.
+        let embargo = config.embargo() + config.heartbeat() * 2;
+        tokio::time::sleep(embargo.saturating_sub(age)).await;
+        let from = stage.heard.len();
+        stage.order(leader, &format!("lead n{node}")).await?;
+        let handed = |r: &Report| r.is("handed over") || r.is("leads") || r.is("ended");
+        said = stage.wait(from, "leadership is handed over", handed).await?.text("text").into();
+        tokio::time::sleep(config.heartbeat()).await;
     }
-    anyhow::bail!("the worker of {owner} writes nothing")
 }
 
-/// The last attempt of the old owner to write and the first of the new one.
-async fn wait_for_first_line(stage: &Stage, old: Identity, new: Identity) -> Result<(u64, u64)> {
-    let attempts = ledger::attempts(&stage.ledger());
-    for _ in 0..3000 {
-        let lines = ledger::read(&attempts)?;
-        let last = lines.iter().rfind(|line| line.owner == old).map(|line| line.at);
-        let first = lines.iter().find(|line| line.owner == new).map(|line| line.at);
-        if let (Some(last), Some(first)) = (last, first) {
-            return Ok((last, first));
+/// Switches the fencers of all nodes off or on. Off is waited for.
+pub(crate) async fn fencers(stage: &mut Stage, state: &str) -> Result<()> {
+    stage.listen()?;
+    let running: Vec<u64> = stage.actors.iter().filter(|(_, a)| !a.ended).map(|(node, _)| *node).collect();
+    let from = stage.heard.len();
+    for node in &running {
+        let told = stage.order(*node, &format!("fencer {state}")).await;
+        if state == "off" {
+            told?;
+            let node = *node;
+            stage.wait(from, "the fencers are switched off", |r| r.is("fencer") && r.node == node).await?;
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    anyhow::bail!("the worker of {new} writes nothing")
+    Ok(())
+}
+
+/// Heals every link, switches the fencers on, and brings back who was lost, until every node is a member that may work
+/// and the worker runs.
+async fn settle(stage: &mut Stage) -> Result<()> {
+    stage.relays.lighten();
+    fencers(stage, "on").await?;
+    loop {
+        for node in stage.actors.keys().copied().collect::<Vec<_>>() {
+            bring_back(stage, node).await?;
+        }
+        at_work(stage).await?;
+        // Whatever is about to be concluded of those who came back.
+        tokio::time::sleep(stage.pace().config()?.heartbeat() * 2).await;
+        stage.listen()?;
+        let well = |actor: &Actor| !actor.ended && actor.who.is_some_and(|who| !is_ordered(stage, who));
+        if stage.actors.values().all(well) {
+            stage.expect_nothing();
+            return Ok(());
+        }
+    }
+}
+
+async fn bring_back(stage: &mut Stage, node: u64) -> Result<()> {
+    let begun = Instant::now();
+    while begun.elapsed() < PATIENCE {
+        stage.listen()?;
+        let actor = stage.actors.get(&node).context("it was started")?;
+        let (group, ended) = (i64::from(actor.group), actor.ended);
+        match actor.who {
+            _ if ended => {
+                let from = stage.heard.len();
+                stage.start(node, "resume").await?;
+                let joined = |r: &Report| (r.is("joined") || r.is("ended")) && r.node == node;
+                stage.wait(from, &format!("n{node} comes back"), joined).await?;
+            }
+            Some(who) if is_over(stage, who) => {
+                let ends = |r: &Report| r.is("ended") && r.line["group"].as_i64() == Some(group);
+                stage.wait(0, &format!("{who}'s process ends"), ends).await?;
+            }
+            Some(who) if is_ordered(stage, who) => {
+                let over = |r: &Report| r.tells("fenced", who) || r.tells("left", who);
+                stage.wait(0, &format!("{who} is proved to have ended"), over).await?;
+            }
+            Some(who) => {
+                let settled = |r: &Report| r.tells("activated", who) || r.tells("ordered", who);
+                stage.wait(0, &format!("{who} catches up"), settled).await?;
+                if !is_ordered(stage, who) {
+                    return Ok(());
+                }
+            }
+            None => {
+                let joined = |r: &Report| (r.is("joined") || r.is("ended")) && r.node == node;
+                let from = stage.heard.len();
+                stage.wait(from, &format!("n{node} joins"), joined).await?;
+            }
+        }
+    }
+    bail!("n{node} does not come back")
 }
 
 async fn exchange(stage: &mut Stage) -> Result<()> {
-    let (working, from) = (owner(stage).await?.node.get(), stage.heard.len());
-    let out = working % 3 + 1;
+    let (working, from) = (at_work(stage).await?, stage.heard.len());
+    let out = working.node.get() % 3 + 1;
     let other = out % 3 + 1;
     stage.tell(&format!("n{out} leaves for good, and n4 takes its place"));
     stage.order(out, "leave").await?;
@@ -191,13 +254,11 @@ async fn exchange(stage: &mut Stage) -> Result<()> {
     let gone = format!("n{out}");
     stage.wait(from, &format!("{gone} is removed"), |r| r.is("out") && r.text("node") == gone).await?;
     let seeds = stage.addresses();
-    stage.start(4, &seeds)?;
+    stage.start(4, &seeds).await?;
     stage.wait(from, "n4 has its vote", |r| r.is("activated") && r.text("who") == "n4#1").await?;
     let voters = stage.heard.iter().rfind(|r| r.is("configured")).map(|r| r.text("text").to_string());
     stage.tell(&format!("n4#1 votes: {}", voters.unwrap_or_default()));
-    let before = ledger::read(&stage.ledger())?.len();
-    let owner = owner(stage).await?;
-    wait_for_lines(stage, before + 3, owner).await?;
+    let owner = at_work(stage).await?;
     stage.tell(&format!("the worker on {owner} went on all the while"));
     Ok(())
 }

@@ -1,18 +1,24 @@
 //! The worker: a process that must run once. Writes a line to the ledger every few milliseconds until it is killed.
+//!
+//! It is bound to the lease of its daemon ([`quorate::Lease::spawn`]) and knows nothing of that.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use crate::fencer::ProcessGroups;
 use crate::{ledger, process};
 
-/// `worker TOKEN OWNER LEDGER GUARDIAN SINCE`
+/// `worker TOKEN OWNER FOLDER GUARDIAN SINCE`
 pub(crate) fn main(mut args: impl Iterator<Item = String>) -> Result<()> {
     let mut next = |what: &'static str| args.next().with_context(|| format!("the worker needs {what}"));
     let (token, owner) = (next("a token")?.parse()?, next("an owner")?.parse()?);
-    let path = next("a ledger")?;
+    let folder = PathBuf::from(next("a folder")?);
     process::end_with(next("a guardian")?.parse()?, next("its start")?.parse()?);
-    let mut ledger = ledger::Writer::open(path.as_ref(), token, owner)?;
+    // Known to the fencer first.
+    ProcessGroups { folder: folder.join("groups") }.register_worker(owner)?;
+    let mut ledger = ledger::Writer::open(&folder.join("ledger"), token, owner)?;
     loop {
         ledger.write()?;
         std::thread::sleep(Duration::from_millis(5));

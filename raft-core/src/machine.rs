@@ -16,11 +16,12 @@ use openraft::entry::EntryPayload;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{OptionalSend, Snapshot};
 use quorate_membership::codec::{CodecError, decode, encode};
-use quorate_membership::{Cluster, Command, Revision, apply};
+use quorate_membership::{Cluster, Command, Event, FenceProof, Revision, apply};
 use tokio::sync::watch;
 
 use crate::error::Fatal;
 use crate::feed::Feed;
+use crate::ledger::{Ledger, Note};
 use crate::log_store::LogStore;
 use crate::types::{
     OrLogId, OrSnapshot, OrSnapshotMeta, OrStoredMembership, Reply, Types, membership_from, snapshot_meta_from,
@@ -45,14 +46,15 @@ pub(crate) struct Machine {
     applied: Arc<Mutex<Applied>>,
     store: LogStore,
     feed: Feed,
+    ledger: Ledger,
     progress: Arc<watch::Sender<Revision>>,
     unreadable: Arc<Mutex<Option<Fatal>>>,
 }
 
 impl Machine {
-    pub(crate) fn new(store: LogStore, feed: Feed) -> Self {
+    pub(crate) fn new(store: LogStore, feed: Feed, ledger: Ledger) -> Self {
         let progress = Arc::new(watch::Sender::new(Revision::default()));
-        Self { applied: Arc::default(), store, feed, progress, unreadable: Arc::default() }
+        Self { applied: Arc::default(), store, feed, ledger, progress, unreadable: Arc::default() }
     }
 
     /// How far the log is applied, as it goes.
@@ -96,6 +98,8 @@ impl Machine {
         drop(applied);
         let reply = answer.map(|events| {
             if let Some(state) = state {
+                // Written down before anybody can hear of it.
+                events.iter().filter_map(ended).for_each(|note| self.ledger.note(note));
                 self.feed.publish(at, events, state);
             }
         });
@@ -171,4 +175,19 @@ impl RaftSnapshotBuilder<Types> for Picture {
         self.store.save_snapshot(snapshot_meta_from(&self.meta), data.clone()).await?;
         Ok(Snapshot { meta: self.meta.clone(), snapshot: data })
     }
+}
+
+/// From when on others may take work over.
+fn ended(event: &Event) -> Option<Note> {
+    let left = FenceProof::CleanLeave;
+    let (who, token, order, proof) = match event {
+        Event::Fenced { who, token, order, proof } => (*who, *token, Some(*order), proof),
+        Event::Left { who, token } => (*who, *token, None, &left),
+        _ => return None,
+    };
+    let (under, waited) = match proof {
+        FenceProof::Expired { under, waited } => (Some(*under), Some(*waited)),
+        FenceProof::Device { .. } | FenceProof::CleanLeave | FenceProof::Operator { .. } => (None, None),
+    };
+    Some(Note::Ended { who, token, order, proof: proof.kind().into(), under, waited })
 }

@@ -103,7 +103,10 @@ impl Node {
         config.timing = stop::admit(mechanism.as_mut(), config.timing, trust_vm_clock)?;
         let session = Nonce::new(random().map_err(|source| StartError::Folder { path: folder.path().into(), source })?);
         let feed = Feed::new(config.event_history);
-        let machine = Machine::new(store.clone(), feed.clone());
+        let ledger = Ledger::open(folder.path(), node)
+            .map_err(|source| StartError::Folder { path: folder.path().into(), source })?;
+        ledger.note(Note::Started { session });
+        let machine = Machine::new(store.clone(), feed.clone(), ledger.clone());
         let wire = Arc::new(Wire {
             transport,
             node,
@@ -123,9 +126,6 @@ impl Node {
             .await
             .map_err(|e| StartError::Engine(e.to_string()))?;
         let view = watch::Sender::new(View { cluster: feed.state(), local: Local::unknown(node) });
-        let ledger = Ledger::open(folder.path(), node)
-            .map_err(|source| StartError::Folder { path: folder.path().into(), source })?;
-        ledger.note(Note::Started { session });
         let (folder, gate) = (Mutex::new(Some(folder)), Gate::default());
         let (identity, shut) = (OnceLock::new(), OnceLock::new());
         let (sent, outbox) = tokio::sync::mpsc::unbounded_channel();

@@ -9,13 +9,11 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use futures_util::StreamExt;
-use quorate_membership::{Contract, Event, FenceProof, Identity, NodeId, Phase, Revision};
+use quorate_membership::{Contract, Identity, NodeId, Phase};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
-use crate::feed::FeedItem;
 use crate::inner::Inner;
 use crate::keeper::Message;
 use crate::ledger::Note;
@@ -28,7 +26,6 @@ pub(crate) type Outbox = Mutex<Option<mpsc::UnboundedReceiver<Renewal>>>;
 pub(crate) async fn run(inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
     let Some(mut outbox) = inner.outbox.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
     let mut progress = inner.machine.progress();
-    let mut events = inner.feed.since(Revision::default());
     let mut pace = interval(inner.config.heartbeat() / 2);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut asked, mut own, mut leader) = (JoinSet::new(), Own::Unknown, None);
@@ -43,7 +40,6 @@ pub(crate) async fn run(inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
                 Ok(()) => own = own.look(&inner),
                 Err(_) => break,
             },
-            Some(item) = events.next() => ended(&inner, &item),
             _ = pace.tick() => {
                 // P21: a node whose store or engine has failed is not kept looking well by its renewals.
                 if inner.stopped().is_some() {
@@ -133,19 +129,4 @@ async fn remote(inner: &Inner, leader: NodeId, renewal: Renewal, deadline: std::
             None
         }
     }
-}
-
-/// Writes down from when on others may take work over.
-fn ended(inner: &Inner, item: &FeedItem) {
-    let FeedItem::Event { event, .. } = item else { return };
-    let (who, token, order, proof) = match event {
-        Event::Fenced { who, token, order, proof } => (*who, *token, Some(*order), proof),
-        Event::Left { who, token } => (*who, *token, None, &FenceProof::CleanLeave),
-        _ => return,
-    };
-    let (under, waited) = match proof {
-        FenceProof::Expired { under, waited } => (Some(*under), Some(*waited)),
-        FenceProof::Device { .. } | FenceProof::CleanLeave | FenceProof::Operator { .. } => (None, None),
-    };
-    inner.ledger.note(Note::Ended { who, token, order, proof: proof.kind().into(), under, waited });
 }

@@ -87,7 +87,9 @@ impl StoreBuilder<Types, Padded, Machine, TempDir> for Files {
         let folder = tempfile::tempdir().unwrap();
         let log = LogStore::open(&folder.path().join("log.redb")).unwrap();
         // The snapshots that cover the suite's purges are not the machine's: it gets a store of its own.
-        let machine = Machine::new(LogStore::open(&folder.path().join("machine.redb")).unwrap(), Feed::new(64));
+        let ledger = crate::ledger::Ledger::open(folder.path(), quorate_membership::NodeId::new(1)).unwrap();
+        let store = LogStore::open(&folder.path().join("machine.redb")).unwrap();
+        let machine = Machine::new(store, Feed::new(64), ledger);
         Ok((folder, Padded(log), machine))
     }
 }

@@ -1,0 +1,95 @@
+//! How fast the cluster of a run is: which timing it forms with.
+
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use quorate::{Config, Profile, Timing};
+
+/// A timing, as it is handed to the nodes. Each of them makes the same of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// The standard profile.
+    Standard,
+    /// The fastest that a disk holds whose slow fsyncs take so long.
+    Fastest(Duration),
+    /// The calmest that fails over within that time.
+    Within(Duration),
+}
+
+impl Pace {
+    /// The fastest for the disk that `folder` is on, by measuring it. Twice of what it shows: what else the machine does
+    /// in this run is not known yet.
+    pub(crate) fn fastest(folder: &Path) -> Result<Self> {
+        let found = quorate::probe(folder).context("measuring the disk")?;
+        Ok(Self::Fastest(found.slow * 2))
+    }
+
+    /// The name of its rows in the tables.
+    pub(crate) fn name(self) -> String {
+        match self {
+            Self::Standard => "standard".into(),
+            Self::Fastest(_) => "fastest".into(),
+            Self::Within(target) => format!("within {target:?}"),
+        }
+    }
+
+    pub(crate) fn timing(self) -> Result<Timing> {
+        match self {
+            Self::Standard => Ok(Profile::Standard.timing()),
+            Self::Fastest(fsync) => Timing::fastest_for(fsync).context("no timing holds on this disk"),
+            Self::Within(target) => Ok(Timing::within(target)?),
+        }
+    }
+
+    /// The settings of a node. Suspicion goes with the heartbeat as in the defaults, so that the device is asked before
+    /// time alone decides at every pace. The log is never folded: who comes back learns from it who queued up when.
+    pub(crate) fn config(self) -> Result<Config> {
+        let timing = self.timing()?;
+        let beat = timing.plan().heartbeat;
+        let (yellow, red) = (beat * 15 / 2, beat * 75 / 4);
+        Ok(Config { timing, yellow, red, snapshot_every: 1_000_000, event_history: 1_000_000, ..Config::default() })
+    }
+}
+
+impl fmt::Display for Pace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Standard => f.write_str("standard"),
+            Self::Fastest(fsync) => write!(f, "fsync={}", fsync.as_nanos()),
+            Self::Within(target) => write!(f, "within={}", target.as_nanos()),
+        }
+    }
+}
+
+impl FromStr for Pace {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let nanos = |text: &str| Ok::<_, anyhow::Error>(Duration::from_nanos(text.parse()?));
+        match text.split_once('=') {
+            Some(("fsync", time)) => Ok(Self::Fastest(nanos(time)?)),
+            Some(("within", time)) => Ok(Self::Within(nanos(time)?)),
+            Some(_) | None if text == "standard" => Ok(Self::Standard),
+            Some(_) | None => anyhow::bail!("`{text}` is not a pace"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_pace_is_handed_on_as_it_is_and_works() {
+        let ms = Duration::from_millis;
+        for pace in [Pace::Standard, Pace::Fastest(ms(12)), Pace::Within(ms(2000))] {
+            assert_eq!(pace.to_string().parse::<Pace>().unwrap(), pace);
+            pace.config().unwrap().check().unwrap();
+        }
+        let standard = Pace::Standard.config().unwrap();
+        assert_eq!((standard.yellow, standard.red), (ms(600), ms(1500)));
+    }
+}

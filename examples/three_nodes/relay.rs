@@ -1,0 +1,171 @@
+//! The network between the nodes, as far as it can be cut: each node is called through a relay in front of it.
+//!
+//! ```text
+//!   n1 ──▶ relay of n2 ──▶ n2          who calls is found out from the kernel (sockets.rs)
+//!               │
+//!               └ n1 ─▶ n2 dark: accepted, open, and silent; no byte passes from n1 to n2 on any connection,
+//!                                be it a call of n1's or n1's answer to a call of n2's
+//! ```
+//!
+//! Dark is a cable without a signal, not a closed door: nothing is refused and nothing is reset. When both directions of
+//! a pair are light again, its connections from before are closed, as those of a network that lost packets for so long
+//! would be, and new ones pass.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+use crate::sockets;
+
+/// From one node to another.
+type Way = (u64, u64);
+
+/// What passes, and whom the relays know.
+#[derive(Debug, Clone, Default)]
+struct Net {
+    /// The process of each node that runs.
+    processes: BTreeMap<u64, i32>,
+    dark: BTreeSet<Way>,
+    /// How often each way was made dark.
+    cuts: BTreeMap<Way, u64>,
+}
+
+impl Net {
+    fn is_dark(&self, (from, to): Way) -> bool {
+        self.dark.contains(&(from, to))
+    }
+
+    fn is_cut(&self, (from, to): Way) -> bool {
+        self.is_dark((from, to)) || self.is_dark((to, from))
+    }
+
+    fn cuts_between(&self, (from, to): Way) -> u64 {
+        [(from, to), (to, from)].iter().filter_map(|way| self.cuts.get(way)).sum()
+    }
+}
+
+/// All relays.
+#[derive(Debug)]
+pub(crate) struct Relays {
+    net: watch::Sender<Net>,
+}
+
+impl Relays {
+    pub(crate) fn new() -> Self {
+        Self { net: watch::Sender::new(Net::default()) }
+    }
+
+    /// Opens the relay in front of `node`. It stays for as long as this process runs, whatever becomes of the node.
+    pub(crate) async fn open(&self, node: u64) -> Result<SocketAddr> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("a relay")?;
+        let here = listener.local_addr()?;
+        let net = self.net.subscribe();
+        tokio::spawn(async move {
+            while let Ok((caller, from)) = listener.accept().await {
+                let net = net.clone();
+                // What fails here is a connection that fails, which is what connections do.
+                tokio::spawn(async move { carry(net, caller, from.port(), node, here.port()).await });
+            }
+        });
+        Ok(here)
+    }
+
+    /// Says which process runs as `node` from now on.
+    pub(crate) fn runs(&self, node: u64, process: i32) {
+        self.net.send_modify(|net| {
+            net.processes.insert(node, process);
+        });
+    }
+
+    /// Makes each of `ways` dark.
+    pub(crate) fn darken(&self, ways: impl IntoIterator<Item = Way>) {
+        self.net.send_modify(|net| {
+            for way in ways {
+                net.dark.insert(way);
+                *net.cuts.entry(way).or_default() += 1;
+            }
+        });
+    }
+
+    /// Makes everything light again.
+    pub(crate) fn lighten(&self) {
+        self.net.send_if_modified(|net| !std::mem::take(&mut net.dark).is_empty());
+    }
+}
+
+/// Both ways between two nodes.
+pub(crate) fn between(one: u64, other: u64) -> [Way; 2] {
+    [(one, other), (other, one)]
+}
+
+/// Carries one connection for as long as it lives.
+async fn carry(net: watch::Receiver<Net>, caller: TcpStream, port: u16, to: u64, relay: u16) -> Result<()> {
+    let from = who_calls(&net, port, relay).await?;
+    let (begun, cut) = {
+        let net = net.borrow();
+        (net.cuts_between((from, to)), net.is_cut((from, to)))
+    };
+    let mut changes = net.clone();
+    let stale = changes.wait_for(|net| !net.is_cut((from, to)) && (cut || net.cuts_between((from, to)) != begun));
+    let carried = async {
+        if cut {
+            std::future::pending::<()>().await;
+        }
+        let node = *net.borrow().processes.get(&to).context("it does not run")?;
+        let port = tokio::task::spawn_blocking(move || sockets::listens_on(node)).await??;
+        let there = TcpStream::connect((Ipv4Addr::LOCALHOST, port.context("it does not listen")?)).await?;
+        there.set_nodelay(true)?;
+        caller.set_nodelay(true)?;
+        let ((from_caller, to_caller), (from_node, to_node)) = (caller.into_split(), there.into_split());
+        tokio::select! {
+            done = pump(net.clone(), (from, to), from_caller, to_node) => done,
+            done = pump(net.clone(), (to, from), from_node, to_caller) => done,
+        }
+    };
+    tokio::select! {
+        _ = stale => Ok(()),
+        done = carried => done,
+    }
+}
+
+/// Which node calls. A process that was started just now may not be known yet.
+async fn who_calls(net: &watch::Receiver<Net>, from: u16, to: u16) -> Result<u64> {
+    for _ in 0..10 {
+        let processes: Vec<_> = net.borrow().processes.iter().map(|(node, pid)| (*node, *pid)).collect();
+        let found = tokio::task::spawn_blocking(move || sockets::caller(from, to, &processes)).await??;
+        if let Some(node) = found {
+            return Ok(node);
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    anyhow::bail!("nobody of this demo calls from port {from}")
+}
+
+/// Carries what goes one way, for as long as that way is light. What is on its way when it becomes dark is lost, and so
+/// is the news that the sender has hung up.
+async fn pump(
+    mut net: watch::Receiver<Net>,
+    way: Way,
+    mut source: OwnedReadHalf,
+    mut sink: OwnedWriteHalf,
+) -> Result<()> {
+    let mut piece = vec![0; 64 * 1024];
+    let mut whole = true;
+    loop {
+        let count = source.read(&mut piece).await;
+        whole &= !net.borrow_and_update().is_dark(way);
+        if !whole {
+            std::future::pending::<()>().await;
+        }
+        match count? {
+            0 => return Ok(()),
+            count => sink.write_all(&piece[..count]).await?,
+        }
+    }
+}
