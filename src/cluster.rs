@@ -13,6 +13,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use quorate_membership::{Address, Cause, Command, Event, Identity, NodeId, Phase, Reason, Revision, Role};
+use quorate_raft_core::ledger::LastEnd;
 use quorate_raft_core::{FeedItem, Lease, Node, Outcome, Refusal, View};
 use tokio::sync::watch;
 
@@ -69,6 +70,12 @@ impl Cluster {
     /// This life's lease: whether it may act now, what has to stop when it may not, and what makes sure of that.
     pub fn lease(&self) -> Lease {
         self.node.lease_of(self.identity)
+    }
+
+    /// What became of the process that had this data folder before, as far as its ledger tells: whether it was closed, was
+    /// ended by its own stop mechanism and why, or fell silent.
+    pub fn last_end(&self) -> &LastEnd {
+        self.node.last_end()
     }
 
     /// Waits until this life may be given work: it has caught up, has its vote, and every former life of this node is

@@ -14,6 +14,7 @@
 //! Reads that come while a round is under way share the next one.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -95,7 +96,10 @@ impl Inner {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let ballot = vote_from(&metrics.vote);
-        let leads = metrics.state == ServerState::Leader && ballot.committed && ballot.node == self.node;
+        // A leader that hands over, or tried to, speaks no more in this term, and the engine sends no heartbeat: what is sent
+        // here must not keep the others from standing.
+        let speaks = self.handed_over.load(Ordering::Acquire) != metrics.current_term;
+        let leads = speaks && metrics.state == ServerState::Leader && ballot.committed && ballot.node == self.node;
         leads.then(|| (ballot, membership_from(metrics.membership_config.membership()).configuration()))
     }
 

@@ -1,5 +1,7 @@
 //! What the tasks of a node share: its engine, its state, its ways out, and whether it still runs.
 
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use openraft::async_runtime::WatchReceiver;
@@ -45,6 +47,10 @@ pub(crate) struct Inner {
     pub(crate) outbox: Outbox,
     pub(crate) ledger: Ledger,
     pub(crate) rounds: Rounds,
+    /// The newest life of each node, and when this node heard of it first.
+    pub(crate) arrivals: Mutex<BTreeMap<NodeId, (Identity, Moment)>>,
+    /// The term in which this node has handed leadership over, or tried to; 0 before the first.
+    pub(crate) handed_over: AtomicU64,
     pub(crate) view: watch::Sender<View>,
     pub(crate) embargo_ends: Option<Moment>,
     pub(crate) folder: Mutex<Option<Folder>>,

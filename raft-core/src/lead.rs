@@ -7,6 +7,10 @@
 //! that a hand-over uses, which skips the wait that protects a living leader. The door takes a [`ProvedEnd`]; a wrong
 //! word there costs an election and no more, because nothing here reads on the strength of a leader's lease.
 
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
 use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver;
 use quorate_membership::{NodeId, Phase, ProvedEnd, Role};
@@ -54,6 +58,20 @@ impl Inner {
                 voters.max_by_key(preferred).ok_or(HandOverError::Nobody)?
             }
         };
+        // P22: a voter that has just been started would not stand, and the engine's leader, once it has asked, never speaks
+        // again in its term. So it is asked when it may.
+        let left = self.embargo_of(to);
+        if !left.is_zero() {
+            tracing::debug!(%to, ?left, "started lately; leadership is handed over when it may stand");
+            sleep(left).await;
+        }
+        let term = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            (metrics.state == ServerState::Leader).then_some(metrics.current_term)
+        };
+        let Some(term) = term else { return Err(HandOverError::NotLeader { leader: self.leader() }) };
+        self.handed_over.store(term, Ordering::Release);
         let waited = self.config.election_max() * 3;
         let asked = timeout(waited, self.raft.trigger().transfer_leader(to.get())).await;
         if let Ok(Err(fatal)) = asked {
@@ -67,6 +85,14 @@ impl Inner {
             }
         }
         Err(HandOverError::TimedOut { waited })
+    }
+
+    /// How long `node` may still be bound by a promise of its former life, as far as this node knows when it came.
+    fn embargo_of(&self, node: NodeId) -> Duration {
+        let arrivals = self.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = arrivals.get(&node).map(|(_, at)| clock::now().since(*at)).unwrap_or_default();
+        // And a heartbeat more, for it counts from its own start.
+        (self.config.embargo() + self.config.heartbeat()).saturating_sub(known)
     }
 
     /// Stands for election at once, in place of a leader that is proved to have ended.

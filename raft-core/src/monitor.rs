@@ -9,11 +9,11 @@
 //! Never waits for anything but its own pace, so a gap between two looks means that this node itself stood still.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use openraft::async_runtime::WatchReceiver;
 use openraft::{Instant as _, ServerState};
-use quorate_membership::detector::Detector;
+use quorate_membership::detector::{Detector, Moment};
 use quorate_membership::{NodeId, Phase};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
@@ -29,11 +29,16 @@ pub(crate) async fn run(inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
     let mut pace = interval(inner.config.heartbeat() / 2);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut progress = inner.machine.progress();
-    let mut monitor = Monitor { detector: Detector::new(inner.config.patience()), leading: None, embargoed: true };
+    let detector = Detector::new(inner.config.patience());
+    let mut monitor = Monitor { detector, leading: None, led: None, embargoed: true };
     loop {
         tokio::select! {
             _ = pace.tick() => monitor.tick(&inner),
-            changed = progress.changed() => if changed.is_err() { return },
+            changed = progress.changed() => match changed {
+                // What it hears of comes before what it says of it: a life that has just come back is not silent.
+                Ok(()) => monitor.hear(&inner, clock::now()),
+                Err(_) => return,
+            },
             _ = stop.wait_for(|stop| *stop) => return,
         }
         inner.view.send_replace(monitor.look(&inner));
@@ -49,6 +54,8 @@ struct Monitor {
     detector: Detector,
     /// The term that this node leads in, if it does.
     leading: Option<u64>,
+    /// Who led last, as this node followed.
+    led: Option<NodeId>,
     embargoed: bool,
 }
 
@@ -59,10 +66,10 @@ impl Monitor {
             self.embargoed = false;
             inner.raft.runtime_config().elect(true);
         }
-        let (state, term) = {
+        let (state, term, leader) = {
             let metrics = inner.raft.metrics();
             let metrics = metrics.borrow_watched();
-            (metrics.state, metrics.current_term)
+            (metrics.state, metrics.current_term, metrics.current_leader.map(NodeId::new))
         };
         let leading = (state == ServerState::Leader).then_some(term);
         if leading != self.leading {
@@ -71,16 +78,34 @@ impl Monitor {
             let (cluster, heard) = (inner.feed.state(), inner.wire.contacts.all());
             self.detector = Detector::new(inner.config.patience());
             for node in cluster.members().keys().filter(|node| **node != inner.node) {
-                let lately = heard.get(node).filter(|at| now.since(**at) < inner.config.election_max() * 2);
+                // An election takes about twice its longest time-out, and the dead leader was silent all the while.
+                let times = if self.led == Some(*node) { 4 } else { 2 };
+                let lately = heard.get(node).filter(|at| now.since(**at) < inner.config.election_max() * times);
                 self.detector.watch(*node, lately.copied().unwrap_or(now));
             }
             self.leading = leading;
         }
+        self.led = leader.filter(|leader| *leader != inner.node).or(self.led);
+        self.hear(inner, now);
+        if let Some(pause) = self.detector.poll(now) {
+            tracing::warn!(node = %inner.node, ?pause, "this node stood still; nobody is blamed for that silence");
+        }
+    }
+
+    /// Takes in every sign of life: the calls and answers of others, and each new life of theirs.
+    fn hear(&mut self, inner: &Inner, now: Moment) {
         for (node, at) in inner.wire.contacts.all() {
             self.detector.handle_contact(node, at);
         }
-        if let Some(pause) = self.detector.poll(now) {
-            tracing::warn!(node = %inner.node, ?pause, "this node stood still; nobody is blamed for that silence");
+        let state = inner.feed.state();
+        let mut arrivals = inner.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
+        for who in state.members().keys().filter_map(|node| state.newest(*node)) {
+            let known = arrivals.get(&who.node).is_some_and(|(life, _)| *life == who);
+            if !known {
+                arrivals.insert(who.node, (who, now));
+                // The silence of its former life was not its own.
+                self.detector.handle_contact(who.node, now);
+            }
         }
     }
 

@@ -149,6 +149,8 @@ impl Node {
             outbox,
             ledger,
             rounds: Default::default(),
+            arrivals: Mutex::default(),
+            handed_over: Default::default(),
             view,
             embargo_ends,
             folder,

@@ -118,3 +118,20 @@ async fn a_restarted_voter_gives_no_vote_before_its_embargo_is_over() -> Result<
     }
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leadership_is_handed_to_a_voter_that_was_just_started_when_it_may_stand() -> Result<()> {
+    let mut t = TestCluster::start(3).await?;
+    for _ in 0..2 {
+        let leader = t.leader().await?.get();
+        let heir = leader % 3 + 1;
+        t.node(heir)?.stop().await;
+        t.node(heir)?.open_again().await?;
+        let back = t.node(heir)?.handle()?.resume(std::time::Duration::from_secs(60)).await?;
+        t.until_active(&back.to_string()).await?;
+        assert_eq!(t.node(leader)?.handle()?.hand_over(Some(n(heir))).await?, n(heir));
+        // And whoever leads now can speak for the cluster: reads are confirmed, commands committed.
+        t.node(heir)?.handle()?.read_barrier(std::time::Duration::from_secs(60)).await?;
+    }
+    Ok(())
+}
