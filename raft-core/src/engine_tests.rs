@@ -110,6 +110,8 @@ async fn a_leader_that_is_proved_to_have_ended_is_succeeded_at_once() -> anyhow:
         let dead = t.node(leader.get())?.handle()?.identity().unwrap();
         if !vouched {
             t.node(leader.get())?.handle()?.propose(Command::Leave { who: dead }).await?;
+            // The heir has to know: one that has not heard of the end waits for an ordinary election.
+            t.until_phase(&dead.to_string(), quorate_membership::Phase::Left).await?;
         }
         let begun = tokio::time::Instant::now();
         t.node(leader.get())?.stop().await;
