@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use quorate::{Cluster, Deadman, Event, NodeId, Revision, Stop};
+use quorate::{Cluster, Deadman, Event, NodeId, ProposeError, Revision, Stop};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
@@ -195,8 +195,17 @@ fn never_yields() {
     }
 }
 
+/// Said again while its end is not known: the leader that it was handed to may be the very node that is leaving.
 async fn remove(cluster: &Cluster, node: &str) -> Result<Revision> {
-    Ok(cluster.remove(node.parse()?).await?.revision)
+    let node = node.parse()?;
+    let mut said = cluster.remove(node).await;
+    for _ in 0..5 {
+        match said {
+            Err(ProposeError::OutcomeUnknown { .. }) => said = cluster.remove(node).await,
+            other => return Ok(other?.revision),
+        }
+    }
+    Ok(said?.revision)
 }
 
 /// Tells the director what it times.
