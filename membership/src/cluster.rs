@@ -24,6 +24,7 @@ use crate::contract::Contract;
 use crate::fencing::Fences;
 use crate::id::{Activation, BootId, ClusterId, DiskId, Epoch, Identity, Incarnation, NodeId, Nonce, Revision};
 use crate::quorum::Configuration;
+use crate::store::Store;
 use crate::text::Address;
 
 /// The most nodes that one cluster may ever have had members or retired, so that its state stays bounded.
@@ -124,6 +125,8 @@ pub struct Life {
     pub addresses: Vec<Address>,
     /// What it promises about its own end.
     pub contract: Contract,
+    /// Whether it has said that its work dies with its process.
+    pub mortal: bool,
 }
 
 /// The leader whose conclusions from time count (P4, P5).
@@ -185,6 +188,7 @@ pub struct Cluster {
     pub(crate) configuration: Configuration,
     pub(crate) fences: Fences,
     pub(crate) leadership: Option<Leadership>,
+    pub(crate) store: Store,
 }
 
 impl crate::codec::Record for Cluster {
@@ -235,6 +239,11 @@ impl Cluster {
     /// The fence orders, open and ended.
     pub fn fences(&self) -> &Fences {
         &self.fences
+    }
+
+    /// The locks, records, queues and sessions.
+    pub fn store(&self) -> &Store {
+        &self.store
     }
 
     /// The current activation; `None` before the first.

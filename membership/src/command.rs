@@ -7,9 +7,13 @@ use serde::{Deserialize, Serialize};
 use crate::cluster::{Disk, Role};
 use crate::contract::Contract;
 use crate::fencing::{Cause, Confirmation};
-use crate::id::{Activation, BootId, ClusterId, FenceId, Identity, NodeId, Nonce};
+use crate::id::{Activation, BootId, ClusterId, FenceId, Identity, NodeId, Nonce, Revision, SessionId};
+use crate::lock::Holder;
 use crate::quorum::Configuration;
-use crate::text::{Address, Reason};
+use crate::record::{Change, Check};
+use crate::request::Request;
+use crate::session::Session;
+use crate::text::{Address, Name, Reason};
 
 /// A request to the cluster. Variants are only ever appended: their order is on disks.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -130,6 +134,95 @@ pub enum Command {
         /// The activation of the leader that waited.
         under: Activation,
         /// For how long nothing was received, on that leader's clock.
+        waited: Duration,
+    },
+    /// A life says that its work dies with its process, whatever becomes of the machine. Lets its successor on the same
+    /// boot stand in for it ([`Command::Inherit`]).
+    DeclareMortal {
+        /// Which life: only it may say so.
+        who: Identity,
+    },
+    /// A new life of a node, on the same boot and the same disk, says that the former one is gone with its process, and
+    /// takes its locks up (P3). Only where the former one had declared that its work dies with it.
+    Inherit {
+        /// The new life.
+        who: Identity,
+        /// The former one.
+        former: Identity,
+    },
+    /// Asks for a lock.
+    Lock {
+        /// The request.
+        request: Request,
+        /// Which lock.
+        name: Name,
+        /// Who is to hold it.
+        holder: Holder,
+        /// Whether to wait in line when it is not free.
+        wait: bool,
+    },
+    /// Releases a lock. A token that it is not held under changes nothing, so a late or repeated release is harmless.
+    Unlock {
+        /// Which lock.
+        name: Name,
+        /// The token of the grant that ends.
+        token: Revision,
+    },
+    /// Decides what became of a request: it took effect, or never will. Takes one that waits for a lock out of the line.
+    Settle {
+        /// The request.
+        request: Request,
+        /// The lock that it asked for, if it asked for one.
+        lock: Option<Name>,
+    },
+    /// Changes records and queues, if every check holds.
+    Write {
+        /// The request.
+        request: Request,
+        /// What has to hold.
+        checks: Vec<Check>,
+        /// What is done then, in one entry.
+        changes: Vec<Change>,
+    },
+    /// Takes the oldest item of a queue that was not taken under this token yet.
+    Take {
+        /// The request: said twice it takes one item.
+        request: Request,
+        /// The lock that the queue belongs to.
+        queue: Name,
+        /// The token that the lock is held under.
+        token: Revision,
+    },
+    /// Opens a session for a client that is no member.
+    OpenSession {
+        /// The request.
+        request: Request,
+        /// How it lives, and whose it is.
+        session: Session,
+    },
+    /// Ends a session cleanly: its locks pass on at once.
+    CloseSession {
+        /// Which.
+        session: SessionId,
+    },
+    /// Nothing was heard of a session for long enough.
+    ExpireSession {
+        /// Which.
+        session: SessionId,
+        /// The activation of the leader that waited.
+        under: Activation,
+        /// For how long, on that leader's clock.
+        waited: Duration,
+    },
+    /// A lock was held back for long enough after the unclean end of a session.
+    LiftDelay {
+        /// Which lock.
+        name: Name,
+        /// The token of the session that ended.
+        token: Revision,
+        /// The activation of the leader that waited.
+        under: Activation,
+        /// For how long, on that leader's clock.
         waited: Duration,
     },
 }

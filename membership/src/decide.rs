@@ -8,13 +8,16 @@
 //! The state comes in by shared reference, so "a rejection changes nothing" (I16) holds by type. Every command may be
 //! repeated: networks repeat, and an outcome that was lost must be safe to ask for again.
 //!
-//! How lives are fenced is in `decide/fencing.rs`, how they end in `decide/ending.rs`.
+//! How lives are fenced is in `decide/fencing.rs`, how they end in `decide/ending.rs`; locks are in `decide/locks.rs`,
+//! records, queues and sessions in `decide/writes.rs`.
 //!
 //! The `quorate_mutant` branches are seeded mistakes. No build has them but the one of `make mutants`, which checks
 //! that a named test catches each.
 
 mod ending;
 mod fencing;
+mod locks;
+mod writes;
 
 use crate::cluster::{Cluster, Disk, Leadership, Life, MAX_ADDRESSES, MAX_NODES, Phase, Role};
 use crate::command::Command;
@@ -31,6 +34,12 @@ use crate::text::Address;
 /// # Errors
 /// A [`Rejection`], which changed nothing.
 pub fn decide(state: &Cluster, revision: Revision, command: &Command) -> Result<Vec<Event>, Rejection> {
+    let mut events = answer(state, revision, command)?;
+    locks::pass_on(state, revision, &mut events);
+    Ok(events)
+}
+
+fn answer(state: &Cluster, revision: Revision, command: &Command) -> Result<Vec<Event>, Rejection> {
     match command {
         Command::Found { cluster } => match state.id {
             None => Ok(vec![Event::Founded { cluster: *cluster }]),
@@ -65,6 +74,19 @@ pub fn decide(state: &Cluster, revision: Revision, command: &Command) -> Result<
             Ok(if same { vec![] } else { vec![Event::Readdressed { node: *node, addresses: addresses.clone() }] })
         }
         Command::Remove { node } => remove(state, *node),
+        Command::DeclareMortal { who } => ending::declare_mortal(state, *who),
+        Command::Inherit { who, former } => ending::inherit(state, revision, *who, *former),
+        Command::Lock { request, name, holder, wait } => locks::lock(state, revision, *request, name, *holder, *wait),
+        Command::Unlock { name, token } => Ok(locks::unlock(state, revision, name, *token)),
+        Command::Settle { request, lock } => locks::settle(state, revision, *request, lock.as_ref()),
+        Command::Write { request, checks, changes } => writes::write(state, revision, *request, checks, changes),
+        Command::Take { request, queue, token } => writes::take(state, revision, *request, queue, *token),
+        Command::OpenSession { request, session } => writes::open(state, revision, *request, session),
+        Command::CloseSession { session } => Ok(writes::close(state, *session)),
+        Command::ExpireSession { session, under, waited } => writes::expire(state, *session, *under, *waited),
+        Command::LiftDelay { name, token, under, waited } => {
+            locks::lift(state, revision, name, *token, *under, *waited)
+        }
     }
 }
 

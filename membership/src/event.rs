@@ -1,15 +1,19 @@
 //! What happened: every change of the cluster's state, in the order of the log, the same on every node.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Disk, Leadership, Role};
 use crate::contract::Contract;
 use crate::fencing::{Cause, FenceProof};
-use crate::id::{BootId, ClusterId, FenceId, Identity, NodeId, Nonce, Revision};
+use crate::id::{BootId, ClusterId, FenceId, Identity, ItemId, NodeId, Nonce, Revision, SessionId};
+use crate::lock::{Holder, Release};
 use crate::quorum::Configuration;
-use crate::text::{Address, Reason};
+use crate::record::Value;
+use crate::session::Session;
+use crate::text::{Address, Key, Name, Reason};
 
 /// A committed fact. Variants are only ever appended.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -134,6 +138,132 @@ pub enum Event {
         /// The second proof.
         proof: FenceProof,
     },
+    /// A life has said that its work dies with its process.
+    DeclaredMortal {
+        /// The life.
+        who: Identity,
+    },
+    /// A request took effect: the events of the same revision are what it did.
+    Answered {
+        /// The request.
+        request: Nonce,
+    },
+    /// A request was settled before it took effect: it never will.
+    Voided {
+        /// The request.
+        request: Nonce,
+    },
+    /// A lock is held. Its token is this revision.
+    LockGranted {
+        /// Which lock.
+        name: Name,
+        /// By whom.
+        holder: Holder,
+        /// The fencing token.
+        token: Revision,
+        /// The request that asked for it.
+        request: Nonce,
+    },
+    /// Somebody waits for a lock.
+    LockQueued {
+        /// Which lock.
+        name: Name,
+        /// Who.
+        holder: Holder,
+        /// Under which request.
+        request: Nonce,
+    },
+    /// Somebody waits for a lock no more.
+    LockWithdrawn {
+        /// Which lock.
+        name: Name,
+        /// Who.
+        holder: Holder,
+        /// Under which request.
+        request: Nonce,
+    },
+    /// A lock is not held any more under that token.
+    LockReleased {
+        /// Which lock.
+        name: Name,
+        /// By whom it was held.
+        holder: Holder,
+        /// Under which token.
+        token: Revision,
+        /// Why it is not any more.
+        why: Release,
+    },
+    /// A lock is held back: the session that held it ended without having been closed.
+    LockDelayed {
+        /// Which lock.
+        name: Name,
+        /// The session's token.
+        token: Revision,
+        /// For at least how long.
+        at_least: Duration,
+    },
+    /// A lock is held back no more.
+    LockLifted {
+        /// Which lock.
+        name: Name,
+        /// The token of the session that had ended.
+        token: Revision,
+    },
+    /// A record was stored. Its version is this revision.
+    Put {
+        /// Where.
+        key: Key,
+        /// What.
+        value: Value,
+        /// With whom it vanishes.
+        bound: Option<Holder>,
+    },
+    /// A record was removed, or vanished with the holder that it was bound to.
+    Deleted {
+        /// Which.
+        key: Key,
+    },
+    /// An item was appended to a queue.
+    Pushed {
+        /// The lock that the queue belongs to.
+        queue: Name,
+        /// Its number.
+        item: ItemId,
+        /// What.
+        value: Value,
+    },
+    /// An item was taken by the holder of the lock. It stays in the queue until it is acknowledged.
+    Taken {
+        /// The lock that the queue belongs to.
+        queue: Name,
+        /// Which item.
+        item: ItemId,
+        /// Under which token.
+        token: Revision,
+        /// By which request.
+        request: Nonce,
+    },
+    /// An item is done with.
+    Acknowledged {
+        /// The lock that the queue belongs to.
+        queue: Name,
+        /// Which item.
+        item: ItemId,
+    },
+    /// A session was opened. Its number is this revision.
+    SessionOpened {
+        /// Its number.
+        id: SessionId,
+        /// How it lives, and whose it is.
+        session: Session,
+    },
+    /// A session has ended.
+    SessionEnded {
+        /// Which.
+        id: SessionId,
+        /// Whether its client said so.
+        clean: bool,
+    },
 }
 
 impl Event {
@@ -148,8 +278,23 @@ impl Event {
             Self::FenceOrdered { target, .. }
             | Self::FenceStarted { target, .. }
             | Self::FenceFailed { target, .. } => Some(*target),
-            Self::Corroborated { who, .. } => Some(*who),
-            Self::Founded { .. }
+            Self::Corroborated { who, .. } | Self::DeclaredMortal { who } => Some(*who),
+            Self::LockGranted { .. }
+            | Self::LockQueued { .. }
+            | Self::LockWithdrawn { .. }
+            | Self::LockReleased { .. }
+            | Self::LockDelayed { .. }
+            | Self::LockLifted { .. }
+            | Self::Put { .. }
+            | Self::Deleted { .. }
+            | Self::Pushed { .. }
+            | Self::Taken { .. }
+            | Self::Acknowledged { .. }
+            | Self::SessionOpened { .. }
+            | Self::SessionEnded { .. }
+            | Self::Answered { .. }
+            | Self::Voided { .. }
+            | Self::Founded { .. }
             | Self::RoleChanged { .. }
             | Self::Readdressed { .. }
             | Self::Removed { .. }
@@ -187,6 +332,32 @@ impl fmt::Display for Event {
                 write!(f, "activated leader {} as {}", leadership.leader, leadership.activation)
             }
             Self::Corroborated { order, who, proof } => write!(f, "corroborated {order}, the end of {who}: {proof}"),
+            Self::DeclaredMortal { who } => write!(f, "the work of {who} dies with its process"),
+            Self::Answered { request } => write!(f, "answered {request}"),
+            Self::Voided { request } => write!(f, "voided {request}"),
+            Self::LockGranted { name, holder, token, request: _ } => {
+                write!(f, "granted lock `{name}` to {holder}, token {token}")
+            }
+            Self::LockQueued { name, holder, request: _ } => write!(f, "{holder} waits for lock `{name}`"),
+            Self::LockWithdrawn { name, holder, request: _ } => write!(f, "{holder} waits for lock `{name}` no more"),
+            Self::LockReleased { name, holder, token, why } => {
+                write!(f, "released lock `{name}`, {token} of {holder}: {why}")
+            }
+            Self::LockDelayed { name, token, at_least } => {
+                write!(f, "lock `{name}` is held back for {at_least:?}, after {token}")
+            }
+            Self::LockLifted { name, token } => write!(f, "lock `{name}` is held back no more, after {token}"),
+            Self::Put { key, value, bound: None } => write!(f, "put `{key}` = {value:?}"),
+            Self::Put { key, value, bound: Some(holder) } => write!(f, "put `{key}` = {value:?}, bound to {holder}"),
+            Self::Deleted { key } => write!(f, "deleted `{key}`"),
+            Self::Pushed { queue, item, value } => write!(f, "pushed {item} to `{queue}`: {value:?}"),
+            Self::Taken { queue, item, token, request: _ } => write!(f, "took {item} from `{queue}` under {token}"),
+            Self::Acknowledged { queue, item } => write!(f, "acknowledged {item} of `{queue}`"),
+            Self::SessionOpened { id, session } => {
+                write!(f, "opened session {id} of {}, ttl {:?}", session.label, session.ttl)
+            }
+            Self::SessionEnded { id, clean: true } => write!(f, "closed session {id}"),
+            Self::SessionEnded { id, clean: false } => write!(f, "session {id} has run out"),
         }
     }
 }

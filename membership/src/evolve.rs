@@ -1,6 +1,8 @@
 //! `evolve`: what an event does to the state. Total: every event can be applied to every state, so that events alone
 //! rebuild it, and snapshot + events = state for any watcher that joins late (I17).
 
+mod store;
+
 use std::collections::BTreeMap;
 
 use crate::cluster::{Cluster, Life, Member, Phase};
@@ -14,6 +16,7 @@ use crate::rejection::Rejection;
 /// Applies one committed event, which stands in the log at `revision`.
 pub fn evolve(state: &mut Cluster, revision: Revision, event: &Event) {
     state.revision = state.revision.max(revision);
+    store::evolve(&mut state.store, revision, event);
     let changes_view = match event {
         Event::Founded { cluster } => {
             state.id = Some(*cluster);
@@ -25,7 +28,8 @@ pub fn evolve(state: &mut Cluster, revision: Revision, event: &Event) {
             member.addresses.clone_from(addresses);
             member.disk = *disk;
             let (phase, addresses) = (Phase::Joining, addresses.clone());
-            let life = Life { phase, boot: *boot, nonce: *nonce, since: revision, addresses, contract: *contract };
+            let (since, contract) = (revision, *contract);
+            let life = Life { phase, boot: *boot, nonce: *nonce, since, addresses, contract, mortal: false };
             member.lives.insert(who.incarnation, life);
             forget_ended(state, who.node);
             true
@@ -98,6 +102,28 @@ pub fn evolve(state: &mut Cluster, revision: Revision, event: &Event) {
             state.fences.corroborate(*order, proof.clone());
             false
         }
+        Event::DeclaredMortal { who } => {
+            let member = state.members.get_mut(&who.node);
+            if let Some(life) = member.and_then(|member| member.lives.get_mut(&who.incarnation)) {
+                life.mortal = true;
+            }
+            false
+        }
+        Event::Answered { .. }
+        | Event::Voided { .. }
+        | Event::LockGranted { .. }
+        | Event::LockQueued { .. }
+        | Event::LockWithdrawn { .. }
+        | Event::LockReleased { .. }
+        | Event::LockDelayed { .. }
+        | Event::LockLifted { .. }
+        | Event::Put { .. }
+        | Event::Deleted { .. }
+        | Event::Pushed { .. }
+        | Event::Taken { .. }
+        | Event::Acknowledged { .. }
+        | Event::SessionOpened { .. }
+        | Event::SessionEnded { .. } => false,
     };
     if changes_view {
         state.epoch = state.epoch.next();

@@ -143,6 +143,12 @@ pub enum FenceProof {
         /// For how long nothing was received, on that leader's clock.
         waited: Duration,
     },
+    /// Its work died with its process, as it had declared, and its successor on the same boot and the same disk, which
+    /// holds the lock on the data folder, says that the process is gone (P3).
+    Succeeded {
+        /// The successor.
+        by: Identity,
+    },
 }
 
 impl From<Confirmation> for FenceProof {
@@ -161,6 +167,7 @@ impl fmt::Display for FenceProof {
             Self::CleanLeave => f.write_str("clean leave"),
             Self::Operator { name, reason } => write!(f, "word of {name}: {reason}"),
             Self::Expired { under, waited } => write!(f, "expired, {waited:.1?} without a renewal, under {under}"),
+            Self::Succeeded { by } => write!(f, "succeeded by {by} on the same boot"),
         }
     }
 }
@@ -173,6 +180,7 @@ impl FenceProof {
             Self::CleanLeave => "clean leave",
             Self::Operator { .. } => "operator",
             Self::Expired { .. } => "expired",
+            Self::Succeeded { .. } => "succeeded",
         }
     }
 }

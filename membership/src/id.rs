@@ -8,6 +8,8 @@
 //!   r1042   a place in the log           Revision        doubles as fencing token
 //!   f9      a fence order                FenceId         what a confirmation must name
 //!   a57     an activation of a leader    Activation      what an expiry must name
+//!   s77     a session of a client        SessionId       holds locks for who is no member
+//!   q12     an item in a queue           ItemId          grows with every item of any queue
 //! ```
 //!
 //! The forms are the same in logs, errors, scripts and documentation, and each type parses what it prints.
@@ -102,6 +104,14 @@ number!(
     /// An activation of a leader, `a57`: the number of the entry that began it. What a leader concludes from time counts
     /// only under the activation that is current when it is applied.
     Activation, "a", "an activation (a57)"
+);
+number!(
+    /// A session, `s77`: the number of the entry that opened it. A client that is no member holds locks by it.
+    SessionId, "s", "a session (s77)"
+);
+number!(
+    /// An item in a queue, `q12`. Grows with every item of any queue, and is never given again.
+    ItemId, "q", "a queued item (q12)"
 );
 
 /// One life of one node, `n3#2`: from one start of its daemon until a proof that this life can do no more harm.

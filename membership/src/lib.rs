@@ -13,7 +13,8 @@
 //! same [`Cluster`]. The model checker, the property tests and the scripts under `tests/` drive these very types.
 //!
 //! Where to read on: [`cluster`] for the phases of a life, [`fencing`] for orders and proofs, [`lease`] for the right to
-//! act, [`timing`] for its arithmetic, [`quorum`] for majorities.
+//! act, [`timing`] for its arithmetic, [`quorum`] for majorities, [`lock`], [`record`], [`queue`] and [`session`] for what
+//! consumers keep here.
 //!
 //! ```
 //! use quorate_membership::*;
@@ -40,8 +41,14 @@ mod evolve;
 pub mod fencing;
 mod id;
 pub mod lease;
+pub mod lock;
+pub mod queue;
 pub mod quorum;
+pub mod record;
 mod rejection;
+pub mod request;
+pub mod session;
+mod store;
 mod text;
 pub mod timing;
 
@@ -54,9 +61,15 @@ pub use event::Event;
 pub use evolve::{apply, evolve};
 pub use fencing::{Cause, Confirmation, FenceOrder, FenceProof, FenceRecord, Fences, Progress, ProvedEnd};
 pub use id::{
-    Activation, BootId, ClusterId, DiskId, Epoch, FenceId, Identity, Incarnation, NodeId, Nonce, ParseIdError, Revision,
+    Activation, BootId, ClusterId, DiskId, Epoch, FenceId, Identity, Incarnation, ItemId, NodeId, Nonce, ParseIdError,
+    Revision, SessionId,
 };
+pub use lock::{Holder, Lock, Release};
 pub use quorum::{Configuration, majority};
+pub use record::{Change, Check, Record, Value};
 pub use rejection::Rejection;
-pub use text::{Address, Evidence, Reason, TextError};
+pub use request::{Fate, Request};
+pub use session::Session;
+pub use store::{MAX_BYTES, Store};
+pub use text::{Address, Evidence, Key, Name, Reason, TextError};
 pub use timing::{Plan, Profile, Timing, TimingError};

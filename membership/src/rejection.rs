@@ -6,8 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Disk, Phase};
 use crate::contract::ContractError;
-use crate::id::{Activation, ClusterId, DiskId, FenceId, Identity, NodeId};
-use crate::text::TextError;
+use crate::id::{Activation, ClusterId, DiskId, FenceId, Identity, ItemId, NodeId, Revision, SessionId};
+use crate::lock::Holder;
+use crate::request::Request;
+use crate::text::{Key, Name, TextError};
 
 /// A refusal, with what to do instead. None of them changed anything.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
@@ -164,4 +166,151 @@ pub enum Rejection {
         /// D of its contract.
         need: Duration,
     },
+    /// A life has not declared that its work dies with its process.
+    #[error("{0} has not declared that its work dies with its process; fence it, or vouch for its end")]
+    NotMortal(Identity),
+    /// A life cannot stand in for one of another boot, or node.
+    #[error("{who} cannot stand in for {former}: it is not the next life of the same node on the same boot")]
+    NotItsSuccessor {
+        /// The life that asked.
+        who: Identity,
+        /// The life that it named.
+        former: Identity,
+    },
+    /// The request was settled before it took effect, and never will.
+    #[error("request {0} was settled before it took effect; make a new one")]
+    Void(Request),
+    /// The request was under way for too long: whether a copy of it took effect is not remembered for ever.
+    #[error("request {request} came to stand at {at}, too late or from nowhere; make a new one")]
+    Outdated {
+        /// The request.
+        request: Request,
+        /// Where it came to stand.
+        at: Revision,
+    },
+    /// The holder may be granted nothing: its life does not stand, or its session is not open.
+    #[error("{0} may hold nothing: its life is not active, is being fenced or was replaced, or its session is not open")]
+    MayNotHold(Holder),
+    /// The lock is not free, and the request was not to wait.
+    #[error("lock `{name}` is held by {holder} under {token}")]
+    LockHeld {
+        /// Which lock.
+        name: Name,
+        /// By whom.
+        holder: Holder,
+        /// Under which token.
+        token: Revision,
+    },
+    /// The lock is held back after the unclean end of a session, and the request was not to wait.
+    #[error("lock `{name}` is held back after its session ended uncleanly ({token}); wait in line for it")]
+    LockHeldBack {
+        /// Which lock.
+        name: Name,
+        /// The token of the session that ended.
+        token: Revision,
+    },
+    /// A bound was reached.
+    #[error("there are {limit} {what} already, the most there may be; {remedy}")]
+    Full {
+        /// What there are too many of.
+        what: String,
+        /// The bound.
+        limit: u64,
+        /// What can be done.
+        remedy: String,
+    },
+    /// The lock is not held under that token: somebody else may hold it, or nobody.
+    #[error("lock `{name}` is not held under {token} ({}); begin nothing under that token any more", current.map_or("it is free".to_string(), |now| format!("it is held under {now}")))]
+    NotHolder {
+        /// Which lock.
+        name: Name,
+        /// The token that was shown.
+        token: Revision,
+        /// The token that it is held under.
+        current: Option<Revision>,
+    },
+    /// A record has another version than was named.
+    #[error("record `{key}` {}, and the write expects that it {}; read it again", version_of(*found), version_of(*expected))]
+    Version {
+        /// Which record.
+        key: Key,
+        /// The version that was named; `None` for no such record.
+        expected: Option<Revision>,
+        /// The version that it has.
+        found: Option<Revision>,
+    },
+    /// A record has another value than was named.
+    #[error("record `{key}` {}, and not the value that the write expects; read it again", version_of(*found))]
+    Value {
+        /// Which record.
+        key: Key,
+        /// The version that it has; `None` for no such record.
+        found: Option<Revision>,
+    },
+    /// A life is not proved to be over.
+    #[error("{0} is not proved to be over; wait for its end")]
+    NotOver(Identity),
+    /// A write has too many checks or changes, names a record twice, or is too large.
+    #[error("the write has {got} {what}, and {limit} is the most; split it")]
+    WriteTooLarge {
+        /// What there is too much of.
+        what: String,
+        /// How much.
+        got: u64,
+        /// The bound.
+        limit: u64,
+    },
+    /// One write names the same thing twice.
+    #[error("the write changes `{0}` twice; a key may occur once")]
+    Twice(String),
+    /// A value is too large.
+    #[error("a value of {got} bytes was given, and {limit} is the most; store it elsewhere and its place here")]
+    ValueTooLarge {
+        /// Its size in bytes.
+        got: u64,
+        /// The bound in bytes.
+        limit: u64,
+    },
+    /// The item is not in the queue, or was not taken under that token.
+    #[error("{item} was not taken from `{queue}` under {token}; take it first")]
+    NotTaken {
+        /// The queue.
+        queue: Name,
+        /// Which item.
+        item: ItemId,
+        /// The token that was shown.
+        token: Revision,
+    },
+    /// Nothing waits in the queue that was not taken under this token already.
+    #[error("nothing waits in `{0}`")]
+    QueueEmpty(Name),
+    /// No such session is open.
+    #[error("session {0} is not open; open another")]
+    UnknownSession(SessionId),
+    /// A session cannot live so.
+    #[error("a session's {what} of {got:?} is not between {from:?} and {to:?}")]
+    SessionTimes {
+        /// Which of its times.
+        what: String,
+        /// What was given.
+        got: Duration,
+        /// The least.
+        from: Duration,
+        /// The most.
+        to: Duration,
+    },
+    /// The wait of a leader was shorter than needed.
+    #[error("{what} asks for a wait of {need:?}, and {waited:?} was waited; wait on")]
+    WaitOn {
+        /// What was waited for.
+        what: String,
+        /// For how long.
+        waited: Duration,
+        /// What is needed.
+        need: Duration,
+    },
+}
+
+fn version_of(version: Option<Revision>) -> String {
+    version.map_or("is not there".into(), |version| format!("has version {version}"))
 }

@@ -84,6 +84,22 @@ text!(
     Evidence, "the evidence of a fence", 4096
 );
 
+text!(
+    /// The name of a lock and of the queue that belongs to it. At most 255 bytes.
+    Name, "a name", 255
+);
+text!(
+    /// The key of a record. At most 512 bytes; `/` parts it by custom, and by custom only.
+    Key, "a key", 512
+);
+
+/// Keys are in the order of their texts, so that those with one prefix are next to each other.
+impl std::borrow::Borrow<str> for Key {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
 impl Reason {
     /// Makes a reason of any text: cut at the bound, and "unspecified" where it says nothing. For errors of others,
     /// which must be recorded however they are worded.

@@ -132,6 +132,49 @@ pub(super) fn expire(
     }
 }
 
+/// That its work dies with its process, only the life itself may say, and not once it is to be ended: then it is too late
+/// for anybody to count on.
+pub(super) fn declare_mortal(state: &Cluster, who: Identity) -> Result<Vec<Event>, Rejection> {
+    let life = known_life(state, who)?;
+    match life.phase {
+        Phase::Joining | Phase::Active if life.mortal => Ok(vec![]),
+        Phase::Joining | Phase::Active => Ok(vec![Event::DeclaredMortal { who }]),
+        phase @ (Phase::Fencing | Phase::Fenced | Phase::Left) => Err(Rejection::Phase { who, phase }),
+    }
+}
+
+/// P3: the next life of the same node, on the same disk and the same boot, says that the process of the former one is
+/// gone, and that was all there was to it. It shoots nobody, so no spare majority is needed.
+pub(super) fn inherit(
+    state: &Cluster,
+    token: Revision,
+    who: Identity,
+    former: Identity,
+) -> Result<Vec<Event>, Rejection> {
+    let (heir, gone) = (known_life(state, who)?, known_life(state, former)?);
+    let next = who.node == former.node && who > former && state.newest(who.node) == Some(who);
+    if !next || heir.boot != gone.boot || heir.phase != Phase::Joining {
+        return Err(Rejection::NotItsSuccessor { who, former });
+    }
+    if !gone.mortal {
+        return Err(Rejection::NotMortal(former));
+    }
+    let fenced = |order| Event::Fenced { order, who: former, proof: FenceProof::Succeeded { by: who }, token };
+    match gone.phase {
+        Phase::Active => {
+            let (order, cause) = (state.fences.upcoming(), Cause::Returned { as_life: who });
+            Ok(vec![Event::FenceOrdered { order, target: former, cause }, fenced(order)])
+        }
+        Phase::Fencing => {
+            let order = state.fences.against(former).ok_or(Rejection::UnknownLife(former))?.id;
+            Ok(vec![fenced(order)])
+        }
+        // What has ended has passed on what it held.
+        Phase::Fenced | Phase::Left => Ok(vec![]),
+        phase @ Phase::Joining => Err(Rejection::Phase { who: former, phase }),
+    }
+}
+
 /// The second proof of an end that another kind of proof came first for. `None` if the order has not ended so.
 fn corroboration(state: &Cluster, order: FenceId, who: Identity, proof: &FenceProof) -> Option<Vec<Event>> {
     let ended = state.fences.ended(who).filter(|ended| ended.id == order && state.fences.get(order).is_none())?;
@@ -141,7 +184,7 @@ fn corroboration(state: &Cluster, order: FenceId, who: Identity, proof: &FencePr
             (1..=ended.attempts).contains(attempt) && evidence.check().is_ok()
         }
         FenceProof::Expired { .. } => true,
-        FenceProof::CleanLeave | FenceProof::Operator { .. } => false,
+        FenceProof::CleanLeave | FenceProof::Operator { .. } | FenceProof::Succeeded { .. } => false,
     };
     (fresh && sound).then(|| vec![Event::Corroborated { order, who, proof: proof.clone() }])
 }

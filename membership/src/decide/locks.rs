@@ -1,0 +1,193 @@
+//! Who holds a lock: asked for, released, passed on. The picture is in `lock.rs`.
+
+use std::time::Duration;
+
+use super::fencing::current_activation;
+use crate::cluster::Cluster;
+use crate::event::Event;
+use crate::evolve::evolve;
+use crate::id::{Activation, Revision};
+use crate::fencing::FenceProof;
+use crate::lock::{Delay, Grant, Holder, MAX_LOCKS, MAX_WAITERS, Release};
+use crate::rejection::Rejection;
+use crate::request::Request;
+use crate::session;
+use crate::text::Name;
+
+pub(super) fn lock(
+    state: &Cluster,
+    revision: Revision,
+    request: Request,
+    name: &Name,
+    holder: Holder,
+    wait: bool,
+) -> Result<Vec<Event>, Rejection> {
+    if !state.store.answered.admit(revision, request)? {
+        return Ok(vec![]);
+    }
+    name.check().map_err(Rejection::Text)?;
+    if !state.may_hold(holder) {
+        return Err(Rejection::MayNotHold(holder));
+    }
+    let answered = Event::Answered { request: request.nonce };
+    let Some(lock) = state.store.locks.get(name) else {
+        if state.store.locks.len() >= MAX_LOCKS {
+            return Err(full("locks", MAX_LOCKS, "release some"));
+        }
+        return Ok(vec![answered, granted(state, revision, name, holder, request)]);
+    };
+    if lock.is_free() {
+        // Whoever waits for a free lock may hold nothing any more, and never will again.
+        return Ok(vec![answered, granted(state, revision, name, holder, request)]);
+    }
+    if wait {
+        if lock.waiters.len() >= MAX_WAITERS {
+            return Err(full(&format!("that wait for lock `{name}`"), MAX_WAITERS, "ask again later"));
+        }
+        return Ok(vec![answered, Event::LockQueued { name: name.clone(), holder, request: request.nonce }]);
+    }
+    Err(match (lock.grant, lock.delay) {
+        (Some(Grant { holder, token, .. }), _) => Rejection::LockHeld { name: name.clone(), holder, token },
+        (None, Some(Delay { token, .. })) => Rejection::LockHeldBack { name: name.clone(), token },
+        (None, None) => Rejection::MayNotHold(holder),
+    })
+}
+
+fn granted(state: &Cluster, revision: Revision, name: &Name, holder: Holder, request: Request) -> Event {
+    Event::LockGranted { name: name.clone(), holder, token: token(state, revision), request: request.nonce }
+}
+
+/// The revision of the entry that grants; never a term or an activation, which several grants share.
+fn token(state: &Cluster, revision: Revision) -> Revision {
+    match state.leadership.filter(|_| cfg!(quorate_mutant = "token_of_the_term")) {
+        Some(leadership) => Revision::new(leadership.activation.get()),
+        None => revision,
+    }
+}
+
+/// By token, never by owner: what a stale guard says late changes nothing (P13).
+pub(super) fn unlock(state: &Cluster, revision: Revision, name: &Name, shown: Revision) -> Vec<Event> {
+    let Some(grant) = state.store.locks.get(name).and_then(|lock| lock.grant) else { return vec![] };
+    if grant.token != shown && !cfg!(quorate_mutant = "release_by_owner") {
+        return vec![];
+    }
+    let (holder, token) = (grant.holder, grant.token);
+    let mut events = vec![Event::LockReleased { name: name.clone(), holder, token, why: Release::Unlocked }];
+    events.extend(next(state, revision, name));
+    events
+}
+
+/// What became of a request is decided here at the latest. A lock that it was granted stays granted.
+pub(super) fn settle(
+    state: &Cluster,
+    revision: Revision,
+    request: Request,
+    lock: Option<&Name>,
+) -> Result<Vec<Event>, Rejection> {
+    match state.store.answered.admit(revision, request) {
+        Ok(true) => return Ok(vec![Event::Voided { request: request.nonce }]),
+        Ok(false) | Err(Rejection::Void(_)) => {}
+        // So old that no copy of it counts any more; whether one did, is not remembered.
+        Err(other) => return Err(other),
+    }
+    let Some(name) = lock else { return Ok(vec![]) };
+    let waiters = state.store.locks.get(name).map(|lock| &lock.waiters);
+    let waiter = waiters.and_then(|waiters| waiters.iter().find(|waiter| waiter.request == request.nonce));
+    Ok(waiter
+        .map(|waiter| Event::LockWithdrawn { name: name.clone(), holder: waiter.holder, request: request.nonce })
+        .into_iter()
+        .collect())
+}
+
+/// A lock that was held back passes on once the wait was long enough, by the leader whose waits count.
+pub(super) fn lift(
+    state: &Cluster,
+    revision: Revision,
+    name: &Name,
+    token: Revision,
+    under: Activation,
+    waited: Duration,
+) -> Result<Vec<Event>, Rejection> {
+    current_activation(state, under)?;
+    let Some(delay) = state.store.locks.get(name).and_then(|lock| lock.delay).filter(|delay| delay.token == token)
+    else {
+        return Ok(vec![]);
+    };
+    let need = session::wait(delay.at_least);
+    if waited < need {
+        return Err(Rejection::WaitOn { what: format!("lock `{name}`"), waited, need });
+    }
+    let mut events = vec![Event::LockLifted { name: name.clone(), token }];
+    events.extend(next(state, revision, name));
+    Ok(events)
+}
+
+/// The grant to the first in line that may hold anything, once nobody holds the lock and nothing holds it back.
+fn next(state: &Cluster, revision: Revision, name: &Name) -> Option<Event> {
+    let waiters = &state.store.locks.get(name)?.waiters;
+    let waiter = waiters.iter().find(|waiter| state.may_hold(waiter.holder))?;
+    let (holder, request) = (waiter.holder, waiter.request);
+    Some(Event::LockGranted { name: name.clone(), holder, token: token(state, revision), request })
+}
+
+/// What follows when holders end: their locks pass on, and what was bound to them vanishes, in the same entry as the
+/// proof (P11).
+pub(super) fn pass_on(state: &Cluster, revision: Revision, events: &mut Vec<Event>) {
+    let ended: Vec<_> = events.iter().filter_map(|event| end(state, event)).collect();
+    if ended.is_empty() {
+        return;
+    }
+    let mut after = state.clone();
+    events.iter().for_each(|event| evolve(&mut after, revision, event));
+    let mut follow = |after: &mut Cluster, event: Event| {
+        evolve(after, revision, &event);
+        events.push(event);
+    };
+    for (over, delay, heir) in ended {
+        let held: Vec<_> = after.store.held_by(over).map(|(name, token)| (name.clone(), token)).collect();
+        for (name, token) in held {
+            let request = after.store.locks.get(&name).and_then(|lock| lock.grant).map(|grant| grant.request);
+            let why = Release::HolderEnded;
+            follow(&mut after, Event::LockReleased { name: name.clone(), holder: over, token, why });
+            if let (Some(heir), Some(request)) = (heir, request) {
+                follow(&mut after, Event::LockGranted { name, holder: heir, token: revision, request });
+                continue;
+            }
+            let at_least = delay.unwrap_or_default();
+            if !at_least.is_zero() {
+                follow(&mut after, Event::LockDelayed { name, token, at_least });
+            } else if let Some(grant) = next(&after, revision, &name) {
+                follow(&mut after, grant);
+            }
+        }
+        let bound: Vec<_> =
+            after.store.records.iter().filter(|(_, r)| r.bound == Some(over)).map(|(key, _)| key.clone()).collect();
+        for key in bound {
+            follow(&mut after, Event::Deleted { key });
+        }
+    }
+}
+
+/// A holder that is over, for how long its locks are held back, and who takes them up in its stead.
+type End = (Holder, Option<Duration>, Option<Holder>);
+
+/// What this event ends; `state` is from before it.
+fn end(state: &Cluster, event: &Event) -> Option<End> {
+    Some(match event {
+        Event::Fenced { who, proof: FenceProof::Succeeded { by }, .. } => ((*who).into(), None, Some((*by).into())),
+        Event::Fenced { who, .. } | Event::Left { who, .. } | Event::Superseded { who } => ((*who).into(), None, None),
+        Event::SessionEnded { id, clean } => {
+            let delay = state.store.sessions.get(id).filter(|_| !clean).map(|session| session.lock_delay);
+            ((*id).into(), delay, None)
+        }
+        // The mistake: silence, and a wish to have it ended, are taken for the end.
+        Event::FenceOrdered { target, .. } if cfg!(quorate_mutant = "lock_passes_on_silence") => {
+            ((*target).into(), None, None)
+        }
+        _ => return None,
+    })
+}
+
+pub(super) fn full(what: &str, limit: usize, remedy: &str) -> Rejection {
+    Rejection::Full { what: what.into(), limit: limit as u64, remedy: remedy.into() }
+}

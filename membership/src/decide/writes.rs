@@ -1,0 +1,225 @@
+//! Records, queues and sessions: what a write checks and changes, what is taken, who is let in as a client.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::fencing::current_activation;
+use super::locks::full;
+use crate::cluster::{Cluster, Phase};
+use crate::event::Event;
+use crate::id::{Activation, ItemId, Revision, SessionId};
+use crate::queue::{Item, MAX_ITEMS, MAX_QUEUE};
+use crate::record::{Change, Check, MAX_BOUND, MAX_RECORDS, MAX_STEPS, MAX_VALUE, MAX_WRITE};
+use crate::rejection::Rejection;
+use crate::request::Request;
+use crate::session::{self, MAX_SESSIONS, MAX_TTL, MIN_TTL, Session};
+use crate::store::MAX_BYTES;
+use crate::text::{Key, Name};
+
+/// Every check, then every change, in one entry; or none.
+pub(super) fn write(
+    state: &Cluster,
+    revision: Revision,
+    request: Request,
+    checks: &[Check],
+    changes: &[Change],
+) -> Result<Vec<Event>, Rejection> {
+    if !state.store.answered.admit(revision, request)? {
+        return Ok(vec![]);
+    }
+    sized("checks", checks.len(), MAX_STEPS)?;
+    sized("changes", changes.len(), MAX_STEPS)?;
+    sized("bytes", changes.iter().map(Change::bytes).sum(), MAX_WRITE)?;
+    checks.iter().try_for_each(|check| holds(state, check))?;
+    let mut events = vec![Event::Answered { request: request.nonce }];
+    let (mut keys, mut items, mut item) = (BTreeSet::new(), BTreeSet::new(), state.store.last_item);
+    for change in changes {
+        if let Some(value) = change.value().filter(|value| value.as_bytes().len() > MAX_VALUE) {
+            return Err(Rejection::ValueTooLarge { got: value.as_bytes().len() as u64, limit: MAX_VALUE as u64 });
+        }
+        match change {
+            Change::Put { key, value, bound } => {
+                key.check().map_err(Rejection::Text)?;
+                once(keys.insert(key), key.as_str())?;
+                if let Some(holder) = bound.filter(|holder| !state.may_hold(*holder)) {
+                    return Err(Rejection::MayNotHold(holder));
+                }
+                events.push(Event::Put { key: key.clone(), value: value.clone(), bound: *bound });
+            }
+            Change::Delete { key } => {
+                once(keys.insert(key), key.as_str())?;
+                if state.store.records.contains_key(key) {
+                    events.push(Event::Deleted { key: key.clone() });
+                }
+            }
+            Change::Push { queue, value } => {
+                queue.check().map_err(Rejection::Text)?;
+                item = item.next();
+                events.push(Event::Pushed { queue: queue.clone(), item, value: value.clone() });
+            }
+            Change::Acknowledge { queue, item, token } => {
+                held(state, queue, *token)?;
+                once(items.insert(*item), &item.to_string())?;
+                taken(state, queue, *item, *token)?;
+                events.push(Event::Acknowledged { queue: queue.clone(), item: *item });
+            }
+        }
+    }
+    room(state, changes)?;
+    Ok(events)
+}
+
+fn holds(state: &Cluster, check: &Check) -> Result<(), Rejection> {
+    let record = |key: &Key| state.store.records.get(key);
+    match check {
+        Check::Version { key, version } => {
+            let of = |r: &crate::record::Record| {
+                if cfg!(quorate_mutant = "compare_wrong_version") { r.created } else { r.version }
+            };
+            let found = record(key).map(of);
+            let same = found == *version;
+            same.then_some(()).ok_or_else(|| Rejection::Version { key: key.clone(), expected: *version, found })
+        }
+        Check::Value { key, value } => {
+            let found = record(key);
+            let same = found.is_some_and(|record| record.value == *value);
+            let version = found.map(|record| record.version);
+            same.then_some(()).ok_or_else(|| Rejection::Value { key: key.clone(), found: version })
+        }
+        Check::Holds { lock, token } => held(state, lock, *token),
+        Check::Over { who } => state.is_over(*who).then_some(()).ok_or(Rejection::NotOver(*who)),
+        Check::Active { who } => match super::known_life(state, *who)?.phase {
+            Phase::Active => Ok(()),
+            phase @ (Phase::Joining | Phase::Fencing | Phase::Fenced | Phase::Left) => {
+                Err(Rejection::Phase { who: *who, phase })
+            }
+        },
+    }
+}
+
+/// That the lock is held under this very token: what a superseded holder says comes too late.
+fn held(state: &Cluster, name: &Name, token: Revision) -> Result<(), Rejection> {
+    let current = state.store.locks.get(name).and_then(|lock| lock.grant).map(|grant| grant.token);
+    if current == Some(token) || cfg!(quorate_mutant = "stale_token_accepted") {
+        return Ok(());
+    }
+    Err(Rejection::NotHolder { name: name.clone(), token, current })
+}
+
+fn taken<'a>(state: &'a Cluster, queue: &Name, item: ItemId, token: Revision) -> Result<&'a Item, Rejection> {
+    let found = state.store.queues.get(queue).and_then(|queue| queue.items.get(&item));
+    let under = found.filter(|found| found.taken.is_some_and(|taken| taken.token == token));
+    under.ok_or_else(|| Rejection::NotTaken { queue: queue.clone(), item, token })
+}
+
+fn once(fresh: bool, what: &str) -> Result<(), Rejection> {
+    fresh.then_some(()).ok_or_else(|| Rejection::Twice(what.into()))
+}
+
+fn sized(what: &str, got: usize, limit: usize) -> Result<(), Rejection> {
+    let (got, limit) = (got as u64, limit as u64);
+    if got <= limit { Ok(()) } else { Err(Rejection::WriteTooLarge { what: what.into(), got, limit }) }
+}
+
+/// Whether everything would still fit once these changes were made.
+fn room(state: &Cluster, changes: &[Change]) -> Result<(), Rejection> {
+    let store = &state.store;
+    let (mut bytes, mut fresh, mut bound, mut pushed) = (store.bytes, 0, 0, 0);
+    for change in changes {
+        match change {
+            Change::Put { key, bound: with, .. } => {
+                bytes += change.bytes() as u64;
+                let old = store.records.get(key);
+                fresh += usize::from(old.is_none());
+                bytes -= old.map_or(0, |record| (key.as_str().len() + record.value.as_bytes().len()) as u64);
+                bound += usize::from(with.is_some() && old.is_none_or(|record| record.bound.is_none()));
+            }
+            Change::Push { queue, .. } => {
+                bytes += change.bytes() as u64;
+                pushed += 1;
+                let waiting = store.queues.get(queue).map_or(0, |queue| queue.items.len());
+                if waiting + pushed > MAX_QUEUE {
+                    return Err(full(&format!("items in queue `{queue}`"), MAX_QUEUE, "take and acknowledge some"));
+                }
+            }
+            Change::Delete { .. } | Change::Acknowledge { .. } => {}
+        }
+    }
+    if store.items + pushed as u64 > MAX_ITEMS {
+        return Err(full("items in all queues", MAX_ITEMS as usize, "take and acknowledge some"));
+    }
+    if fresh > 0 && store.records.len() + fresh > MAX_RECORDS {
+        return Err(full("records", MAX_RECORDS, "delete some"));
+    }
+    if bound > 0 && store.records.values().filter(|record| record.bound.is_some()).count() + bound > MAX_BOUND {
+        return Err(full("records bound to a holder", MAX_BOUND, "delete some"));
+    }
+    // Room is made by deleting first: what a write deletes counts until it is gone.
+    if bytes > MAX_BYTES && bytes > store.bytes {
+        return Err(full("bytes of records and items", MAX_BYTES as usize, "delete some"));
+    }
+    Ok(())
+}
+
+/// The oldest item that this token was not given yet. What an earlier token took is there again.
+pub(super) fn take(
+    state: &Cluster,
+    revision: Revision,
+    request: Request,
+    queue: &Name,
+    token: Revision,
+) -> Result<Vec<Event>, Rejection> {
+    if !state.store.answered.admit(revision, request)? {
+        return Ok(vec![]);
+    }
+    held(state, queue, token)?;
+    let mut waiting = state.store.queue(queue);
+    let free = |item: &Item| item.taken.is_none_or(|taken| taken.token != token);
+    let (item, _) = waiting.find(|(_, item)| free(item)).ok_or_else(|| Rejection::QueueEmpty(queue.clone()))?;
+    let request = request.nonce;
+    Ok(vec![Event::Answered { request }, Event::Taken { queue: queue.clone(), item, token, request }])
+}
+
+pub(super) fn open(
+    state: &Cluster,
+    revision: Revision,
+    request: Request,
+    session: &Session,
+) -> Result<Vec<Event>, Rejection> {
+    if !state.store.answered.admit(revision, request)? {
+        return Ok(vec![]);
+    }
+    session.label.check().map_err(Rejection::Text)?;
+    let between = |what: &str, got: Duration, from| match got >= from && got <= MAX_TTL {
+        true => Ok(()),
+        false => Err(Rejection::SessionTimes { what: what.into(), got, from, to: MAX_TTL }),
+    };
+    between("time to live", session.ttl, MIN_TTL)?;
+    between("lock-delay", session.lock_delay, Duration::ZERO)?;
+    if state.store.sessions.len() >= MAX_SESSIONS {
+        return Err(full("sessions", MAX_SESSIONS, "close some"));
+    }
+    let opened = Event::SessionOpened { id: SessionId::new(revision.get()), session: session.clone() };
+    Ok(vec![Event::Answered { request: request.nonce }, opened])
+}
+
+pub(super) fn close(state: &Cluster, session: SessionId) -> Vec<Event> {
+    let open = state.store.sessions.contains_key(&session);
+    if open { vec![Event::SessionEnded { id: session, clean: true }] } else { vec![] }
+}
+
+/// By time, and so only by the leader whose waits count, after a wait that is long enough on any client's clock.
+pub(super) fn expire(
+    state: &Cluster,
+    session: SessionId,
+    under: Activation,
+    waited: Duration,
+) -> Result<Vec<Event>, Rejection> {
+    current_activation(state, under)?;
+    let Some(open) = state.store.sessions.get(&session) else { return Ok(vec![]) };
+    let need = session::wait(open.ttl);
+    if waited < need {
+        return Err(Rejection::WaitOn { what: format!("session {session}"), waited, need });
+    }
+    Ok(vec![Event::SessionEnded { id: session, clean: false }])
+}

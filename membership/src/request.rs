@@ -1,0 +1,127 @@
+//! Requests that take effect at most once, however often and however late their copies arrive.
+//!
+//! ```text
+//!   Request{nonce, since r40} ─▶ log ─▶ r43: takes effect, remembered
+//!                  └── a copy ─▶ log ─▶ r51: remembered, nothing new
+//!                  └── a copy ─▶ log ─▶ r40 + WINDOW + 1: too old, refused, whatever is remembered
+//! ```
+//!
+//! A network repeats and delays. What was done is remembered for [`WINDOW`] entries, and a request is refused when more
+//! entries than that lie between what its proposer knew and where it came to stand: so nothing has to be remembered for
+//! longer. A proposer that does not know the outcome [settles](crate::Command::Settle) it: from then on the request has
+//! either taken effect, at a revision that it is told, or never will.
+
+use std::fmt;
+
+use imbl::OrdMap;
+use serde::{Deserialize, Serialize};
+
+use crate::id::{Nonce, Revision};
+use crate::rejection::Rejection;
+
+/// For how many entries a request may be under way, and for how many it is remembered.
+pub const WINDOW: u64 = 16_384;
+
+/// A request's own name, and what its proposer had applied when it was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Request {
+    /// Drawn for this request, and never used for another.
+    pub nonce: Nonce,
+    /// How far its proposer had applied the log. It must come to stand at most [`WINDOW`] entries later.
+    pub since: Revision,
+}
+
+impl fmt::Display for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x} of {}", self.nonce.get() >> 96, self.since)
+    }
+}
+
+/// What became of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Fate {
+    /// It took effect, at that revision.
+    Done(Revision),
+    /// It was settled before it took effect, at that revision, and never will.
+    Void(Revision),
+}
+
+impl Fate {
+    const fn at(self) -> Revision {
+        match self {
+            Self::Done(at) | Self::Void(at) => at,
+        }
+    }
+}
+
+/// The requests of the last [`WINDOW`] entries.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Answered {
+    fates: OrdMap<Nonce, Fate>,
+    /// By revision, for forgetting. An entry carries one request at the most.
+    order: OrdMap<Revision, Nonce>,
+}
+
+impl Answered {
+    /// What became of a request, as far as it is remembered.
+    pub fn fate(&self, nonce: Nonce) -> Option<Fate> {
+        self.fates.get(&nonce).copied()
+    }
+
+    /// Whether a request that has come to stand at `revision` is still to be carried out: `false` when it was already.
+    pub(crate) fn admit(&self, revision: Revision, request: Request) -> Result<bool, Rejection> {
+        match self.fate(request.nonce) {
+            Some(Fate::Done(_)) => Ok(false),
+            Some(Fate::Void(_)) => Err(Rejection::Void(request)),
+            None if within(revision, request) => Ok(true),
+            None => Err(Rejection::Outdated { request, at: revision }),
+        }
+    }
+
+    pub(crate) fn note(&mut self, nonce: Nonce, fate: Fate) {
+        let at = fate.at();
+        self.fates.insert(nonce, fate);
+        self.order.insert(at, nonce);
+        while let Some((oldest, nonce)) = self.order.get_min().copied() {
+            if at.get().saturating_sub(oldest.get()) <= WINDOW {
+                break;
+            }
+            self.order.remove(&oldest);
+            self.fates.remove(&nonce);
+        }
+    }
+}
+
+const fn within(revision: Revision, request: Request) -> bool {
+    let since = request.since.get();
+    since < revision.get() && revision.get() - since <= WINDOW
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn request(nonce: u128, since: u64) -> Request {
+        Request { nonce: Nonce::new(nonce), since: Revision::new(since) }
+    }
+
+    #[test]
+    fn a_copy_is_known_for_as_long_as_one_may_come() {
+        let (mut answered, r) = (Answered::default(), Revision::new);
+        assert_eq!(answered.admit(r(11), request(1, 10)), Ok(true));
+        answered.note(Nonce::new(1), Fate::Done(r(11)));
+        // Fresh ones push it towards its end, and the last moment at which a copy counts is one at which it is known.
+        answered.note(Nonce::new(2), Fate::Done(r(10 + WINDOW)));
+        assert_eq!(answered.admit(r(10 + WINDOW), request(1, 10)), Ok(false));
+        answered.note(Nonce::new(3), Fate::Void(r(12 + WINDOW)));
+        assert_eq!(answered.fate(Nonce::new(1)), None);
+        assert!(matches!(answered.admit(r(12 + WINDOW), request(1, 10)), Err(Rejection::Outdated { .. })));
+        assert!(matches!(answered.admit(r(13 + WINDOW), request(3, 11)), Err(Rejection::Void(_))));
+    }
+
+    #[test]
+    fn who_claims_to_come_from_the_future_is_refused() {
+        let answered = Answered::default();
+        assert!(matches!(answered.admit(Revision::new(11), request(1, 11)), Err(Rejection::Outdated { .. })));
+    }
+}
