@@ -189,7 +189,9 @@ pub enum Rejection {
         at: Revision,
     },
     /// The holder may be granted nothing: its life does not stand, or its session is not open.
-    #[error("{0} may hold nothing: its life is not active, is being fenced or was replaced, or its session is not open")]
+    #[error(
+        "{0} may hold nothing: its life is not active, is being fenced or was replaced, or its session is not open"
+    )]
     MayNotHold(Holder),
     /// The lock is not free, and the request was not to wait.
     #[error("lock `{name}` is held by {holder} under {token}")]

@@ -16,10 +16,11 @@ use std::path::{Path, PathBuf};
 use quorate_membership::{Cluster, Progress, Revision, apply, codec, duties, evolve};
 
 /// The folders, each with a test of its own below.
-const FOLDERS: [&str; 7] = ["join", "fence", "lease", "return", "quorum", "role", "remove"];
+const FOLDERS: [&str; 11] =
+    ["join", "fence", "lease", "return", "quorum", "role", "remove", "lock", "record", "queue", "session"];
 
 /// Fewer scripts than this means that some were lost.
-const FEWEST: usize = 50;
+const FEWEST: usize = 70;
 
 const FIVE: &str = "found 7
 configure n1 n2 n3 n4 n5
@@ -68,6 +69,26 @@ fn what_a_change_of_role_does() {
 #[test]
 fn what_a_removal_does() {
     replay_folder("remove");
+}
+
+#[test]
+fn what_a_lock_does() {
+    replay_folder("lock");
+}
+
+#[test]
+fn what_a_write_does() {
+    replay_folder("record");
+}
+
+#[test]
+fn what_a_queue_does() {
+    replay_folder("queue");
+}
+
+#[test]
+fn what_a_session_does() {
+    replay_folder("session");
 }
 
 #[test]

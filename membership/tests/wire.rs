@@ -20,7 +20,7 @@ use quorate_membership::*;
 
 /// How many variants `Command` has. It is `#[non_exhaustive]`, so no match out here can be forced to name them all:
 /// they are counted instead, and `no_variant_is_missing` fails when the number after the last one decodes.
-const COMMANDS: u32 = 15;
+const COMMANDS: u32 = 26;
 
 const HEADER: usize = 16;
 
@@ -52,6 +52,22 @@ const COMMAND_VECTORS: &[(&str, &str)] = &[
     ("command-order-lapsed", "order n3#1 lapsed under a9"),
     ("command-lead", "lead n1 nonce=1001"),
     ("command-expire", "expire n3#1 under a9 after 3400"),
+    ("command-mortal", "mortal n3#1"),
+    ("command-inherit", "inherit n3#2 n3#1"),
+    ("command-lock", "lock vm/100 n3#1 req=5 since=r8 wait"),
+    ("command-lock-session", "lock vm/100 s77 req=5 try"),
+    ("command-unlock", "unlock vm/100 r9"),
+    ("command-settle", "settle req=5 since=r8 vm/100"),
+    (
+        "command-write",
+        "write req=6 since=r8 if version a none & version b r3 & value c \"x\" & holds vm r9 & over n1#1 & active n2#1 \
+         do put a \"v\" & put b \"w\" with n3#1 & delete c & push vm \"go\" & ack vm q1 r9",
+    ),
+    ("command-take", "take vm r9 req=7"),
+    ("command-open", "open req=8 ttl=5000 delay=1000 \"a backup tool\""),
+    ("command-close", "close s77"),
+    ("command-run-out", "run-out s77 under a9 after 6000"),
+    ("command-lift", "lift vm/100 r9 under a9 after 6000"),
 ];
 
 /// Snapshots: of nothing, of a small cluster, and of one in which every variant of the state occurs.
@@ -110,6 +126,20 @@ activate n6#2
 join n6 learner disk=6/3 nonce=63
 order n6#2 returned n6#3
 start f8 by n2 attempt 1
+mortal n2#1
+mortal n1#1
+join n1 voter disk=1/2 nonce=12 boot=11
+inherit n1#2 n1#1
+open req=1 ttl=5000 delay=2000 \"tool\"
+open req=2 ttl=5000 delay=2000 \"other\"
+lock a n2#1 req=3 wait
+lock a n3#1 req=4 wait
+lock b s55 req=5 wait
+lock c s56 req=6 wait
+write req=7 do put k \"v\" & put l \"v\" with n2#1 & push a \"go\" & push a \"on\"
+take a r57 req=8
+settle req=9
+run-out s56 under a27 after 6000
 order n3#1 silent 9000",
     ),
 ];
@@ -163,6 +193,19 @@ fn no_variant_is_missing() {
         "watchdog",
         "deadman",
         "own",
+        "absent",
+        "version",
+        "value",
+        "holds",
+        "over",
+        "is active",
+        "put",
+        "put bound",
+        "delete",
+        "push",
+        "acknowledge",
+        "held by a life",
+        "held by a session",
     ];
     assert_eq!(of_commands, BTreeSet::from(expected));
     let of_state = variants::in_cluster(&cluster(CLUSTER_VECTORS[2].1));
@@ -180,7 +223,19 @@ fn no_variant_is_missing() {
             "retired",
             "founded",
         ],
-        ["lapsed", "expired", "corroborated", "led", "unbounded", "tokens", "deadman", "", "", ""],
+        [
+            "lapsed",
+            "expired",
+            "corroborated",
+            "led",
+            "unbounded",
+            "tokens",
+            "deadman",
+            "succeeded",
+            "mortal",
+            "delayed",
+        ],
+        ["waiter", "bound", "record", "taken", "waiting", "session", "held by a life", "held by a session", "", ""],
     ];
     assert_eq!(
         of_state,

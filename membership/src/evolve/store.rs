@@ -105,9 +105,8 @@ fn remove_item(store: &mut Store, name: &Name, item: ItemId) {
 
 /// Who is over waits for nothing. What it holds is released by events of its own.
 fn leave_all_lines(store: &mut Store, holder: Holder) {
-    let waits = |(name, lock): (&Name, &Lock)| {
-        lock.waiters.iter().any(|waiter| waiter.holder == holder).then(|| name.clone())
-    };
+    let waits =
+        |(name, lock): (&Name, &Lock)| lock.waiters.iter().any(|waiter| waiter.holder == holder).then(|| name.clone());
     let names: Vec<_> = store.locks.iter().filter_map(waits).collect();
     for name in names {
         if let Some(lock) = store.locks.get_mut(&name) {

@@ -10,7 +10,12 @@
 //!   role n3 learner | address n3 a:1 b:2         confirm f1 n3#1 operator "who" "how" | vouch n3#1 "who" "how"
 //! ```
 //!
+//! Those about locks, records, queues and sessions are in `language_store.rs`.
+//!
 //! Texts are taken as a wire would bring them, unchecked: `""` and `"x"*5000` reach the rules as they stand.
+
+#[path = "language_store.rs"]
+mod store;
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -71,7 +76,10 @@ pub(crate) fn command(line: &str) -> Result<Command, String> {
         "role" => Command::SetRole { node: words.id()?, role: role(&words.next()?)? },
         "address" => Command::SetAddresses { node: words.id()?, addresses: words.texts()? },
         "remove" => Command::Remove { node: words.id()? },
-        other => return Err(format!("`{other}` is no command")),
+        other => match store::command(other, &mut words) {
+            Some(command) => command?,
+            None => return Err(format!("`{other}` is no command")),
+        },
     };
     if words.rest.is_empty() { Ok(command) } else { Err(format!("`{}` is left over in `{line}`", words.rest)) }
 }
@@ -109,7 +117,8 @@ fn configure(words: &mut Words<'_>) -> Result<Command, String> {
 
 fn join(words: &mut Words<'_>) -> Result<Command, String> {
     let (node, role) = (words.id::<NodeId>()?, role(&words.next()?)?);
-    let (mut disk, mut nonce, mut addresses) = (None, None, vec![unchecked(&format!("{node}:7400"))?]);
+    let (mut disk, mut nonce, mut boot) = (None, None, None);
+    let mut addresses = vec![unchecked(&format!("{node}:7400"))?];
     let mut contract = Contract::default();
     while !words.rest.is_empty() {
         let word = words.next()?;
@@ -119,6 +128,7 @@ fn join(words: &mut Words<'_>) -> Result<Command, String> {
                 disk = Some(Disk { id: DiskId::new(parse(id)?), opened: parse(opened)? });
             }
             Some(("nonce", value)) => nonce = Some(parse::<u128>(value)?),
+            Some(("boot", value)) => boot = Some(parse::<u128>(value)?),
             Some(("at", "")) => addresses = vec![],
             Some(("at", value)) => addresses = value.split(',').map(unchecked).collect::<Result<_, _>>()?,
             Some(("lease", value)) => contract.lease = Duration::from_millis(parse(value)?),
@@ -128,7 +138,8 @@ fn join(words: &mut Words<'_>) -> Result<Command, String> {
         }
     }
     let (disk, nonce) = (disk.ok_or("a join needs disk=")?, nonce.ok_or("a join needs nonce=")?);
-    Ok(Command::Join { node, role, addresses, disk, boot: BootId::new(nonce), nonce: Nonce::new(nonce), contract })
+    let boot = BootId::new(boot.unwrap_or(nonce));
+    Ok(Command::Join { node, role, addresses, disk, boot, nonce: Nonce::new(nonce), contract })
 }
 
 /// `tokens`, `deadman:250`, `own:100`, `watchdog:1000,200`.

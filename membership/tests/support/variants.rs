@@ -13,6 +13,10 @@ pub(crate) fn in_command(command: &Command) -> Vec<&'static str> {
         Command::ConfirmFence { confirmation: Confirmation::Device { .. }, .. } => vec!["by device"],
         Command::ConfirmFence { confirmation: Confirmation::Operator { .. }, .. } => vec!["by operator"],
         Command::Configure { configuration } => vec![if configuration.is_joint() { "joint" } else { "uniform" }],
+        Command::Write { checks, changes, .. } => {
+            checks.iter().map(of_check).chain(changes.iter().map(of_change)).collect()
+        }
+        Command::Lock { holder, .. } => vec![of_holder(*holder)],
         _ => vec![],
     }
 }
@@ -28,7 +32,49 @@ pub(crate) fn in_cluster(state: &Cluster) -> BTreeSet<&'static str> {
     names.extend(state.leadership().map(|_| "led"));
     names.extend(state.lives().map(|(_, life)| of_stop(life.contract.stop)));
     names.extend(state.id().map(|_| "founded"));
+    names.extend(state.lives().filter(|(_, life)| life.mortal).map(|_| "mortal"));
+    let store = state.store();
+    names.extend(store.locks().flat_map(|(_, lock)| {
+        let held = lock.grant.map(|grant| of_holder(grant.holder));
+        held.into_iter().chain(lock.delay.map(|_| "delayed")).chain(lock.waiters.front().map(|_| "waiter"))
+    }));
+    names.extend(store.records("").map(|(_, record)| if record.bound.is_some() { "bound" } else { "record" }));
+    names.extend(store.queues().flat_map(|queue| store.queue(queue)).map(|(_, item)| match item.taken {
+        Some(_) => "taken",
+        None => "waiting",
+    }));
+    names.extend(store.sessions().map(|_| "session"));
     names
+}
+
+fn of_holder(holder: Holder) -> &'static str {
+    match holder {
+        Holder::Life(_) => "held by a life",
+        Holder::Session(_) => "held by a session",
+    }
+}
+
+fn of_check(check: &Check) -> &'static str {
+    match check {
+        Check::Version { version: None, .. } => "absent",
+        Check::Version { version: Some(_), .. } => "version",
+        Check::Value { .. } => "value",
+        Check::Holds { .. } => "holds",
+        Check::Over { .. } => "over",
+        Check::Active { .. } => "is active",
+        _ => "a check without a name here",
+    }
+}
+
+fn of_change(change: &Change) -> &'static str {
+    match change {
+        Change::Put { bound: None, .. } => "put",
+        Change::Put { bound: Some(_), .. } => "put bound",
+        Change::Delete { .. } => "delete",
+        Change::Push { .. } => "push",
+        Change::Acknowledge { .. } => "acknowledge",
+        _ => "a change without a name here",
+    }
 }
 
 fn of_role(role: Role) -> &'static str {
@@ -82,5 +128,6 @@ fn of_proof(proof: &FenceProof) -> &'static str {
         FenceProof::CleanLeave => "clean leave",
         FenceProof::Operator { .. } => "operator",
         FenceProof::Expired { .. } => "expired",
+        FenceProof::Succeeded { .. } => "succeeded",
     }
 }

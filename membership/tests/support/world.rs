@@ -333,7 +333,7 @@ fn proved(before: &Cluster, events: &[Event], event: &Event) -> bool {
     let open = before.fences().get(*order).filter(|open| open.target == *who);
     match proof {
         FenceProof::Device { attempt, .. } => open.is_some_and(|open| (1..=open.attempts).contains(attempt)),
-        FenceProof::CleanLeave | FenceProof::Expired { .. } => open.is_some(),
+        FenceProof::CleanLeave | FenceProof::Expired { .. } | FenceProof::Succeeded { .. } => open.is_some(),
         FenceProof::Operator { .. } => {
             let here =
                 |e: &Event| matches!(e, Event::FenceOrdered { order: o, target, .. } if o == order && target == who);
