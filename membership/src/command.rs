@@ -161,10 +161,13 @@ pub enum Command {
         /// Whether to wait in line when it is not free.
         wait: bool,
     },
-    /// Releases a lock. A token that it is not held under changes nothing, so a late or repeated release is harmless.
+    /// Releases a lock. If it is not held under that token and by that holder nothing changes, so a late or repeated
+    /// release is harmless.
     Unlock {
         /// Which lock.
         name: Name,
+        /// Who holds it.
+        holder: Holder,
         /// The token of the grant that ends.
         token: Revision,
     },

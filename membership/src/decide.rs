@@ -77,7 +77,7 @@ fn answer(state: &Cluster, revision: Revision, command: &Command) -> Result<Vec<
         Command::DeclareMortal { who } => ending::declare_mortal(state, *who),
         Command::Inherit { who, former } => ending::inherit(state, revision, *who, *former),
         Command::Lock { request, name, holder, wait } => locks::lock(state, revision, *request, name, *holder, *wait),
-        Command::Unlock { name, token } => Ok(locks::unlock(state, revision, name, *token)),
+        Command::Unlock { name, holder, token } => Ok(locks::unlock(state, revision, name, *holder, *token)),
         Command::Settle { request, lock } => locks::settle(state, revision, *request, lock.as_ref()),
         Command::Write { request, checks, changes } => writes::write(state, revision, *request, checks, changes),
         Command::Take { request, queue, token } => writes::take(state, revision, *request, queue, *token),

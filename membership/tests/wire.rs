@@ -56,7 +56,7 @@ const COMMAND_VECTORS: &[(&str, &str)] = &[
     ("command-inherit", "inherit n3#2 n3#1"),
     ("command-lock", "lock vm/100 n3#1 req=5 since=r8 wait"),
     ("command-lock-session", "lock vm/100 s77 req=5 try"),
-    ("command-unlock", "unlock vm/100 r9"),
+    ("command-unlock", "unlock vm/100 n3#1 r9"),
     ("command-settle", "settle req=5 since=r8 vm/100"),
     (
         "command-write",

@@ -66,12 +66,19 @@ fn token(state: &Cluster, revision: Revision) -> Revision {
 }
 
 /// By token, never by owner: what a stale guard says late changes nothing (P13).
-pub(super) fn unlock(state: &Cluster, revision: Revision, name: &Name, shown: Revision) -> Vec<Event> {
-    let Some(grant) = state.store.locks.get(name).and_then(|lock| lock.grant) else { return vec![] };
+pub(super) fn unlock(
+    state: &Cluster,
+    revision: Revision,
+    name: &Name,
+    holder: Holder,
+    shown: Revision,
+) -> Vec<Event> {
+    let held = state.store.locks.get(name).and_then(|lock| lock.grant).filter(|grant| grant.holder == holder);
+    let Some(grant) = held else { return vec![] };
     if grant.token != shown && !cfg!(quorate_mutant = "release_by_owner") {
         return vec![];
     }
-    let (holder, token) = (grant.holder, grant.token);
+    let token = grant.token;
     let mut events = vec![Event::LockReleased { name: name.clone(), holder, token, why: Release::Unlocked }];
     events.extend(next(state, revision, name));
     events

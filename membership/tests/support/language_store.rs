@@ -1,7 +1,7 @@
 //! The words of the scripts for locks, records, queues and sessions.
 //!
 //! ```text
-//!   lock vm n1#1 req=5 [since=r8] wait | try      unlock vm r9        settle req=5 [since=r8] [vm]
+//!   lock vm n1#1 req=5 [since=r8] wait | try      unlock vm n1#1 r9        settle req=5 [since=r8] [vm]
 //!   write req=6 if version k none & version k r3 & value k "x" & holds vm r9 & over n1#1 & active n2#1
 //!               do put k "v" [with n1#1] & delete k & push vm "go" & ack vm q1 r9
 //!   take vm r9 req=7        mortal n3#1        inherit n3#2 n3#1
@@ -44,7 +44,7 @@ fn lock(words: &mut Words<'_>) -> Result<Command, String> {
 }
 
 fn unlock(words: &mut Words<'_>) -> Result<Command, String> {
-    Ok(Command::Unlock { name: words.text()?, token: words.id()? })
+    Ok(Command::Unlock { name: words.text()?, holder: holder(&words.next()?)?, token: words.id()? })
 }
 
 fn settle(words: &mut Words<'_>) -> Result<Command, String> {
