@@ -4,6 +4,8 @@
 //!   view(), watch()              level: the latest picture
 //!   events(), events_since(r9)   edge:  every committed event in order, an explicit gap when too far behind
 //!   lease()                      act:   this node's own right, here and now
+//!   lock("vm/100") → Guard       hold:  exclusively, under a token, for as long as this life may act
+//!   records()                    keep:  state of one's own, in transactions; queues for the holders of locks
 //!   set_role(), remove(), …      ask:   a command to the log; answers when it is applied here
 //! ```
 
@@ -12,9 +14,9 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
-use quorate_membership::{Address, Cause, Command, Event, Identity, NodeId, Phase, Reason, Revision, Role};
+use quorate_membership::{Address, Cause, Command, Event, Identity, Name, NodeId, Phase, Reason, Revision, Role};
 use quorate_raft_core::ledger::LastEnd;
-use quorate_raft_core::{FeedItem, Lease, Node, Outcome, Refusal, View};
+use quorate_raft_core::{FeedItem, Filter, Guard, Lease, LockError, Node, Outcome, Records, Refusal, View};
 use tokio::sync::watch;
 
 use crate::builder::{Builder, Listening, unreachable};
@@ -67,9 +69,59 @@ impl Cluster {
         Events { items: self.node.events_since(revision), revision }
     }
 
+    /// As [`Self::events_since`], only of what the filter wants: topics, and names or keys with a prefix. A gap is told in
+    /// any case, with everything that holds then.
+    pub fn watch_events(&self, revision: Revision, filter: Filter) -> Events {
+        Events { items: self.node.events_matching(revision, filter), revision }
+    }
+
     /// This life's lease: whether it may act now, what has to stop when it may not, and what makes sure of that.
     pub fn lease(&self) -> Lease {
         self.node.lease_of(self.identity)
+    }
+
+    /// Asks for the lock `name` and waits in line until this life has it. First come, first served. Cancel-safe: dropped at
+    /// any moment, nothing stays behind.
+    ///
+    /// The guard is the lock, this life's lease and its stop mechanism in one; see [`Guard`].
+    ///
+    /// # Errors
+    /// [`LockError`]: the lock was not had, and nothing of the request stays in the log.
+    pub async fn lock(&self, name: Name) -> Result<Guard, LockError> {
+        self.node.lock_for(self.identity, name, Some(Duration::MAX)).await
+    }
+
+    /// As [`Self::lock`], and waits no longer than `patience`.
+    ///
+    /// # Errors
+    /// [`LockError::TimedOut`] says who holds it.
+    pub async fn lock_with_timeout(&self, name: Name, patience: Duration) -> Result<Guard, LockError> {
+        self.node.lock_for(self.identity, name, Some(patience)).await
+    }
+
+    /// As [`Self::lock`], and does not wait in line.
+    ///
+    /// # Errors
+    /// [`Rejection::LockHeld`](crate::Rejection::LockHeld) in [`LockError::Propose`] says who holds it.
+    pub async fn try_lock(&self, name: Name) -> Result<Guard, LockError> {
+        self.node.lock_for(self.identity, name, None).await
+    }
+
+    /// The locks that a former life left to this one, and that nobody has asked for yet: [`Self::lock`] takes them up. Only
+    /// where that life had said that its work dies with its process; see
+    /// [`Config::work_dies_with_process`](crate::Config::work_dies_with_process).
+    pub fn inherited(&self) -> Vec<(Name, Revision)> {
+        self.node.inherited()
+    }
+
+    /// Gives up what a former life left and nobody has asked for, so that others can have it.
+    pub fn disown(&self) {
+        self.node.disown();
+    }
+
+    /// The consumer's own records, and the queues.
+    pub fn records(&self) -> Records {
+        self.node.records()
     }
 
     /// What became of the process that had this data folder before, as far as its ledger tells: whether it was closed, was

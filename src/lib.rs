@@ -55,15 +55,17 @@ pub use cluster::{Cluster, Events, Watch};
 pub use dangerous::Dangerous;
 pub use error::{ActiveError, EventsError, Fatal, HandOverError, ProposeError, ReadError, StartError, SucceedError};
 pub use quorate_membership::{
-    Activation, Address, BootId, Cause, Cluster as State, ClusterId, Configuration, Confirmation, Contract,
-    ContractError, Disk, DiskId, Drift, Duty, Epoch, Event, Evidence, FenceId, FenceOrder, FenceProof, FenceRecord,
-    Fences, Identity, Incarnation, Leadership, Life, Member, NodeId, Nonce, ParseIdError, Phase, Plan, Profile,
-    Progress, ProvedEnd, Reason, Rejection, Revision, Role, Stop, TextError, Timing, TimingError, detector::Signal,
-    duties, evolve, majority,
+    Activation, Address, BootId, Cause, Change, Check, Cluster as State, ClusterId, Configuration, Confirmation,
+    Contract, ContractError, Disk, DiskId, Drift, Duty, Epoch, Event, Evidence, Fate, FenceId, FenceOrder, FenceProof,
+    FenceRecord, Fences, Holder, Identity, Incarnation, ItemId, Key, Leadership, Life, Lock, Member, Name, NodeId,
+    Nonce, ParseIdError, Phase, Plan, Profile, Progress, ProvedEnd, Reason, Record, Rejection, Release, Request,
+    Revision, Role, Session, SessionId, Stop, Store, TextError, Timing, TimingError, Topic, Value, detector::Signal,
+    duties, evolve, lock, majority, queue, record, request, session,
 };
 pub use quorate_raft_core::{
-    BoundChild, Config, Deadman, FenceRequest, Fencer, Fencing, Lease, LeaseStage, LeaseView, Local, NotHeld, Outcome,
-    Probe, ProtectError, Protection, Returned, Sighting, StopMechanism, TokensOnly, View, Watchdog, ledger, probe,
+    BoundChild, Config, Deadman, Delivery, FenceRequest, Fencer, Fencing, Filter, GateError, Guard, Lease, LeaseStage,
+    LeaseView, Local, LockError, NotHeld, NotOurs, Outcome, Probe, ProtectError, Protection, Records, Returned, Right,
+    Seen, Sighting, StopMechanism, TokenGate, TokensOnly, View, Watchdog, Write, ledger, probe,
 };
 
 /// The program of the README compiles.

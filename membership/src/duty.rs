@@ -68,9 +68,11 @@ pub fn duties(state: &Cluster) -> Vec<Duty> {
 }
 
 fn condemned(state: &Cluster) -> impl Iterator<Item = Duty> + '_ {
-    state.lives().filter(|(_, life)| life.phase == Phase::Active).filter_map(|(former, _)| {
+    state.lives().filter(|(_, life)| life.phase == Phase::Active).filter_map(|(former, life)| {
         let waiting = state.newest(former.node).filter(|newest| *newest != former)?;
-        Some(Duty::Condemn { former, waiting })
+        // Its successor says itself that it is gone (`Inherit`); a device would end the successor with it.
+        let succeeded = life.mortal && state.life(waiting).is_some_and(|heir| heir.boot == life.boot);
+        (!succeeded).then_some(Duty::Condemn { former, waiting })
     })
 }
 

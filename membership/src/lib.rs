@@ -51,6 +51,7 @@ pub mod session;
 mod store;
 mod text;
 pub mod timing;
+mod topic;
 
 pub use cluster::{Cluster, Disk, Leadership, Life, Member, Phase, Role};
 pub use command::Command;
@@ -73,3 +74,4 @@ pub use session::Session;
 pub use store::{MAX_BYTES, Store};
 pub use text::{Address, Evidence, Key, Name, Reason, TextError};
 pub use timing::{Plan, Profile, Timing, TimingError};
+pub use topic::Topic;

@@ -31,6 +31,13 @@ pub struct Config {
     pub keep_entries: u64,
     /// How many events are kept for readers that resume. 16 to 1 000 000, default 8 192.
     pub event_history: usize,
+    /// Says in the log that this life's work dies with its process. A next life on the same boot then stands in for it
+    /// at once, without any fencing, and takes its locks up. Default: false.
+    ///
+    /// Say so only where all of the work runs inside this process: not where children run it (they may outlive it by a
+    /// moment), not where it left writes under way elsewhere, and never in machines that are cloned or resumed from a
+    /// snapshot while the original runs: they share a boot id.
+    pub work_dies_with_process: bool,
 }
 
 impl Default for Config {
@@ -46,6 +53,7 @@ impl Default for Config {
             snapshot_every: 4096,
             keep_entries: 512,
             event_history: 8192,
+            work_dies_with_process: false,
         }
     }
 }

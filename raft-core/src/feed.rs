@@ -8,6 +8,8 @@
 //! Nothing is dropped silently: a reader that has fallen out of the history is told so by a [`FeedItem::Gap`] with a
 //! whole picture to go on from. After a restart the history begins empty, so who resumes from before it gets a gap too.
 
+mod filter;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,6 +18,8 @@ use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use quorate_membership::{Cluster, Event, Revision};
 use tokio::sync::watch;
+
+pub use self::filter::Filter;
 
 /// What a reader of the feed sees.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,7 +54,12 @@ struct History {
     events: VecDeque<(Revision, Event)>,
     state: Arc<Cluster>,
     limit: usize,
+    /// What the events weigh, in bytes.
+    weight: usize,
 }
+
+/// The most bytes of events that are kept, whatever their number.
+const MAX_WEIGHT: usize = 32 << 20;
 
 /// Where events are published and read. One a node.
 #[derive(Debug, Clone)]
@@ -62,7 +71,7 @@ pub(crate) struct Feed {
 impl Feed {
     pub(crate) fn new(limit: usize) -> Self {
         let state = Arc::new(Cluster::new());
-        let history = History { complete_after: Revision::default(), events: VecDeque::new(), state, limit };
+        let history = History { complete_after: Revision::default(), events: VecDeque::new(), state, limit, weight: 0 };
         Self { history: Arc::new(Mutex::new(history)), grew: Arc::new(watch::Sender::new(0)) }
     }
 
@@ -75,15 +84,17 @@ impl Feed {
     pub(crate) fn publish(&self, revision: Revision, events: Vec<Event>, state: Arc<Cluster>) {
         let mut history = self.lock();
         history.state = state;
+        history.weight += events.iter().map(Event::weight).sum::<usize>();
         history.events.extend(events.into_iter().map(|event| (revision, event)));
         // Events of one entry leave together, so that "after a revision" never cuts an entry in two.
-        while history.events.len() > history.limit {
+        while history.events.len() > history.limit || history.weight > MAX_WEIGHT {
             let Some((oldest, _)) = history.events.front().cloned() else { break };
             if oldest == revision {
                 break;
             }
             while history.events.front().is_some_and(|(at, _)| *at == oldest) {
-                history.events.pop_front();
+                let gone = history.events.pop_front().map_or(0, |(_, event)| event.weight());
+                history.weight = history.weight.saturating_sub(gone);
             }
             history.complete_after = oldest;
         }
@@ -95,6 +106,7 @@ impl Feed {
     pub(crate) fn reset(&self, state: Arc<Cluster>) {
         let mut history = self.lock();
         history.events.clear();
+        history.weight = 0;
         history.complete_after = state.revision();
         history.state = state;
         drop(history);
@@ -106,7 +118,7 @@ impl Feed {
         self.lock().state.clone()
     }
 
-    fn read(&self, after: Revision) -> (Vec<FeedItem>, Revision) {
+    fn read(&self, after: Revision, filter: &Filter) -> (Vec<FeedItem>, Revision) {
         let history = self.lock();
         if after < history.complete_after {
             let state = history.state.clone();
@@ -116,15 +128,16 @@ impl Feed {
         let from = history.events.partition_point(|(at, _)| *at <= after);
         let item =
             |(revision, event): &(Revision, Event)| FeedItem::Event { revision: *revision, event: event.clone() };
-        let items = history.events.range(from..).map(item).collect();
+        let items = history.events.range(from..).filter(|(_, event)| filter.wants(event)).map(item).collect();
         let last = history.events.back().map_or(after, |(at, _)| (*at).max(after));
         (items, last)
     }
 
-    /// Every event after `revision`, then each as it is committed. Ends when the node has stopped.
-    pub(crate) fn since(&self, revision: Revision) -> BoxStream<'static, FeedItem> {
+    /// Every wanted event after `revision`, then each as it is committed. Ends when the node has stopped.
+    pub(crate) fn since(&self, revision: Revision, filter: Filter) -> BoxStream<'static, FeedItem> {
         struct Reader {
             feed: Feed,
+            filter: Filter,
             grew: watch::Receiver<u64>,
             at: Revision,
             ready: VecDeque<FeedItem>,
@@ -133,6 +146,7 @@ impl Feed {
         let reader = Reader {
             grew: self.grew.subscribe(),
             feed: self.clone(),
+            filter,
             at: revision,
             ready: VecDeque::new(),
             open: true,
@@ -146,7 +160,7 @@ impl Feed {
                     return None;
                 }
                 let closed = *reader.grew.borrow_and_update() == CLOSED;
-                let (items, at) = reader.feed.read(reader.at);
+                let (items, at) = reader.feed.read(reader.at, &reader.filter);
                 reader.at = at;
                 reader.ready.extend(items);
                 reader.open = !closed;
@@ -194,11 +208,11 @@ mod tests {
     async fn a_reader_resumes_after_a_revision_and_a_slow_one_is_told_of_the_gap() {
         let (feed, mut state) = (Feed::new(4), Cluster::new());
         publish(&feed, &mut state, 1, &Command::Found { cluster: ClusterId::new(1) });
-        let mut slow = feed.since(Revision::default());
+        let mut slow = feed.since(Revision::default(), Filter::all());
         for revision in 2..=9 {
             publish(&feed, &mut state, revision, &learners(revision));
         }
-        let mut resumed = feed.since(Revision::new(7));
+        let mut resumed = feed.since(Revision::new(7), Filter::all());
         for expected in [8, 9] {
             let Some(FeedItem::Event { revision, .. }) = resumed.next().await else { panic!("an event") };
             assert_eq!(revision.get(), expected);

@@ -19,10 +19,12 @@ use crate::gate::Gate;
 use crate::grantor::Office;
 use crate::keeper::Keeper;
 use crate::ledger::Ledger;
+use crate::locks::warden::Warden;
 use crate::log_store::LogStore;
 use crate::machine::Machine;
 use crate::network::Wire;
 use crate::renewer::Outbox;
+use crate::sessions::Desk;
 use crate::types::Raft;
 use crate::view::{Local, View};
 
@@ -51,6 +53,8 @@ pub(crate) struct Inner {
     pub(crate) arrivals: Mutex<BTreeMap<NodeId, (Identity, Moment)>>,
     /// The term in which this node has handed leadership over, or tried to; 0 before the first.
     pub(crate) handed_over: AtomicU64,
+    pub(crate) warden: Warden,
+    pub(crate) sessions: Desk,
     pub(crate) view: watch::Sender<View>,
     pub(crate) embargo_ends: Option<Moment>,
     pub(crate) folder: Mutex<Option<Folder>>,

@@ -146,7 +146,12 @@ impl Lease {
     /// # Errors
     /// [`NotHeld`]: begin nothing.
     pub fn check(&self) -> Result<Duration, NotHeld> {
-        self.limits.left(clock::reading()).ok_or(NotHeld)
+        self.left(clock::reading())
+    }
+
+    /// As [`Self::check`], by a look at the clocks that was taken already.
+    pub(crate) fn left(&self, now: Reading) -> Result<Duration, NotHeld> {
+        self.limits.left(now).ok_or(NotHeld)
     }
 
     /// How it stands, what is armed and what is protected.

@@ -16,6 +16,7 @@
 //! openraft's idea of who leads: an isolated leader believes in itself for ever. It only triggers work whose every
 //! effect is a committed entry.
 
+mod ask;
 mod clock;
 pub mod config;
 mod confirm;
@@ -29,11 +30,13 @@ pub mod fencer;
 mod folder;
 mod gate;
 mod grantor;
+mod heir;
 mod inner;
 mod keeper;
 mod lead;
 pub mod lease;
 pub mod ledger;
+pub mod locks;
 mod log_store;
 mod machine;
 mod monitor;
@@ -41,24 +44,32 @@ mod network;
 pub mod node;
 pub mod probe;
 mod propose;
+pub mod queue;
 mod reconcile;
+pub mod records;
 mod renewer;
 pub mod rpc;
 mod service;
+mod sessions;
 pub mod stop;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod token_gate;
 pub mod transport;
 mod types;
 mod view;
 
 pub use config::Config;
 pub use error::{Fatal, HandOverError, ProposeError, ReadError, Refusal, StartError, SucceedError, TransportError};
-pub use feed::FeedItem;
+pub use feed::{FeedItem, Filter};
 pub use fencer::{FenceRequest, Fencer, Fencing, Returned};
 pub use lease::{Lease, LeaseStage, LeaseView, NotHeld, ProtectError, Protection};
+pub use locks::{Guard, LockError, NotOurs, Right};
 pub use node::{Node, NodeSettings, Outcome};
 pub use probe::{Probe, probe};
+pub use queue::Delivery;
+pub use records::{Records, Seen, Write};
 pub use stop::{BoundChild, Deadman, StopMechanism, TokensOnly, Watchdog};
+pub use token_gate::{GateError, TokenGate};
 pub use transport::{Lane, Peer, Service, Transport};
 pub use view::{Local, Sighting, View};

@@ -187,7 +187,10 @@ fn ended(event: &Event) -> Option<Note> {
     };
     let (under, waited) = match proof {
         FenceProof::Expired { under, waited } => (Some(*under), Some(*waited)),
-        FenceProof::Device { .. } | FenceProof::CleanLeave | FenceProof::Operator { .. } => (None, None),
+        FenceProof::Device { .. }
+        | FenceProof::CleanLeave
+        | FenceProof::Operator { .. }
+        | FenceProof::Succeeded { .. } => (None, None),
     };
     Some(Note::Ended { who, token, order, proof: proof.kind().into(), under, waited })
 }

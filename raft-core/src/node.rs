@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use futures_util::stream::BoxStream;
 use quorate_membership::detector::Moment;
-use quorate_membership::{Address, Command, Identity, NodeId, Nonce, ProvedEnd, Revision};
+use quorate_membership::{Address, Command, Identity, Name, NodeId, Nonce, ProvedEnd, Revision};
 use tokio::sync::watch;
 
 use crate::clock;
 use crate::config::Config;
 use crate::error::{Fatal, HandOverError, ProposeError, ReadError, Refusal, StartError, SucceedError};
-use crate::feed::{Feed, FeedItem};
+use crate::feed::{Feed, FeedItem, Filter};
 use crate::fencer::Fencer;
 use crate::folder::{Folder, random};
 use crate::gate::Gate;
@@ -26,14 +26,16 @@ use crate::inner::Inner;
 use crate::keeper::Keeper;
 use crate::lease::Lease;
 use crate::ledger::{LastEnd, Ledger, Note};
+use crate::locks::{Guard, LockError, warden};
 use crate::log_store::LogStore;
 use crate::machine::Machine;
 use crate::network::{Contacts, Links, Wire};
+use crate::records::Records;
 use crate::stop::{Nothing, StopMechanism};
 use crate::transport::{Service, Transport};
 use crate::types::Raft;
 use crate::view::{Local, View};
-use crate::{engine, grantor, monitor, probe, reconcile, renewer, service, stop};
+use crate::{engine, grantor, heir, monitor, probe, reconcile, renewer, service, sessions, stop};
 
 /// What a node needs to start.
 pub struct NodeSettings {
@@ -151,6 +153,8 @@ impl Node {
             rounds: Default::default(),
             arrivals: Mutex::default(),
             handed_over: Default::default(),
+            warden: Default::default(),
+            sessions: Default::default(),
             view,
             embargo_ends,
             folder,
@@ -162,6 +166,9 @@ impl Node {
         tokio::spawn(reconcile::run(inner.clone(), stop.subscribe()));
         tokio::spawn(grantor::run(inner.clone(), stop.subscribe()));
         tokio::spawn(renewer::run(inner.clone(), stop.subscribe()));
+        tokio::spawn(warden::run(inner.clone(), stop.subscribe()));
+        tokio::spawn(heir::run(inner.clone(), stop.subscribe()));
+        tokio::spawn(sessions::run(inner.clone(), stop.subscribe()));
         Ok(Self { inner, stop })
     }
 
@@ -195,6 +202,32 @@ impl Node {
         self.inner.identity().map(|who| self.inner.keeper.lease(who))
     }
 
+    /// The records of the cluster.
+    pub fn records(&self) -> Records {
+        Records { inner: self.inner.clone() }
+    }
+
+    /// Asks for a lock for `who`, which must be this life, and waits in line: at most for `wait`, for ever with
+    /// `Some(Duration::MAX)`, not at all with `None`.
+    ///
+    /// # Errors
+    /// [`LockError`]; the log has nothing of the request then, or the warden sees to it.
+    pub async fn lock_for(&self, who: Identity, name: Name, wait: Option<Duration>) -> Result<Guard, LockError> {
+        self.inner.lock(who, name, wait).await
+    }
+
+    /// The locks that a former life left to this one and that nobody has asked for yet; see
+    /// [`Config::work_dies_with_process`]. They are kept until they are asked for, or [given up](Self::disown).
+    pub fn inherited(&self) -> Vec<(Name, Revision)> {
+        let (state, who) = (self.inner.feed.state(), self.identity());
+        who.map(|who| self.inner.warden.inherited(&state, who)).unwrap_or_default()
+    }
+
+    /// Gives up what a former life left and nobody has asked for.
+    pub fn disown(&self) {
+        self.inner.warden.disown();
+    }
+
     /// The latest picture.
     pub fn view(&self) -> View {
         self.inner.latest()
@@ -207,7 +240,12 @@ impl Node {
 
     /// Every event after `revision`, then each as it is committed; see [`FeedItem`].
     pub fn events_since(&self, revision: Revision) -> BoxStream<'static, FeedItem> {
-        self.inner.feed.since(revision)
+        self.inner.feed.since(revision, Filter::all())
+    }
+
+    /// As [`Self::events_since`], of what the filter wants.
+    pub fn events_matching(&self, revision: Revision, filter: Filter) -> BoxStream<'static, FeedItem> {
+        self.inner.feed.since(revision, filter)
     }
 
     /// Proposes a command, through whoever leads, and waits until it is applied here.

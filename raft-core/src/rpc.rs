@@ -296,6 +296,24 @@ impl fmt::Display for RenewRefusal {
     }
 }
 
+/// What became of a keep-alive of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum KeptAlive {
+    /// A linearizable read, begun after the keep-alive was received, showed that the session is open: it will be for at
+    /// least this long, counted from the sending.
+    Alive {
+        /// How long.
+        ttl: std::time::Duration,
+    },
+    /// The session has ended, or never was. What it held may have passed on.
+    Ended,
+    /// No leader answered that a quorum confirmed. Nothing is known; ask again.
+    NotLeader {
+        /// Who leads, as far as the answerer knows.
+        leader: Option<NodeId>,
+    },
+}
+
 /// Who calls: stands in front of every call between nodes, and is checked on every one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Caller {

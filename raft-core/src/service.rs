@@ -1,24 +1,25 @@
 //! What a node answers to the network: every call between nodes passes the gate first.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use openraft::Snapshot;
 use quorate_membership::codec::{decode, inspect};
-use quorate_membership::{Cause, Cluster, Command, Confirmation, NodeId, Revision};
+use quorate_membership::{Cause, Cluster, Command, Confirmation, Holder, NodeId, Revision, SessionId};
 use tokio::time::Instant;
 
 use crate::clock;
-use crate::error::{HandOverError, ProposeError, Refusal};
-use crate::feed::FeedItem;
+use crate::error::{HandOverError, ProposeError, ReadError, Refusal};
+use crate::feed::{FeedItem, Filter};
 use crate::gate::Here;
 use crate::inner::Inner;
 use crate::node::Outcome;
 use crate::rpc::{
-    Append, Appended, Ballot, Caller, InstallSnapshot, Payload, Proposed, Renewal, Renewed, StreamAppended, Transfer,
-    Transferred, VoteAnswer, VoteRequest,
+    Append, Appended, Ballot, Caller, InstallSnapshot, KeptAlive, Payload, Proposed, Renewal, Renewed, StreamAppended,
+    Transfer, Transferred, VoteAnswer, VoteRequest,
 };
 use crate::transport::{JoinAnswer, JoinRequest, Service};
 use crate::types::{
@@ -215,8 +216,30 @@ impl Service for Door {
         Box::pin(async move { inner.hand_over(to).await })
     }
 
-    fn events_since(&self, revision: Revision) -> BoxStream<'static, FeedItem> {
-        self.0.feed.since(revision)
+    fn events_since(&self, revision: Revision, filter: Filter) -> BoxStream<'static, FeedItem> {
+        self.0.feed.since(revision, filter)
+    }
+
+    fn keep_alive(&self, caller: Caller, session: SessionId) -> BoxFuture<'static, Result<KeptAlive, Refusal>> {
+        let (admitted, inner) = (self.admit(&caller), self.0.clone());
+        Box::pin(async move {
+            admitted?;
+            Ok(inner.sessions.keep_alive(session).await)
+        })
+    }
+
+    fn keep_session(&self, session: SessionId, patience: Duration) -> BoxFuture<'static, KeptAlive> {
+        let inner = self.0.clone();
+        Box::pin(async move { inner.keep_session(session, patience).await })
+    }
+
+    fn read_barrier(&self, patience: Duration) -> BoxFuture<'static, Result<Revision, ReadError>> {
+        let inner = self.0.clone();
+        Box::pin(async move { inner.read_barrier(patience).await })
+    }
+
+    fn applied(&self) -> tokio::sync::watch::Receiver<Revision> {
+        self.0.machine.progress()
     }
 }
 
@@ -227,13 +250,25 @@ fn proposable(payload: &Payload, caller: &Caller, inner: &Inner) -> Result<(), R
     match command {
         Command::Configure { .. } => Err(only_raft()),
         // What a leader concludes it proposes on its own engine.
-        Command::ActivateLeader { .. } | Command::Expire { .. } => {
-            Err(Refusal::Malformed("only a leader says this, and to itself".into()))
-        }
+        Command::ActivateLeader { .. }
+        | Command::Expire { .. }
+        | Command::ExpireSession { .. }
+        | Command::LiftDelay { .. } => Err(Refusal::Malformed("only a leader says this, and to itself".into())),
         Command::Leave { who } => {
-            let state = inner.feed.state();
-            let own = who.node == caller.from && state.life(who).is_some_and(|life| life.nonce == caller.session);
-            if own { Ok(()) } else { Err(only_itself()) }
+            if own_life(who, caller, inner) {
+                return Ok(());
+            }
+            Err(only_itself())
+        }
+        // Nobody asks for a lock, gives one back or says how it would die on behalf of another life.
+        Command::DeclareMortal { who }
+        | Command::Inherit { who, .. }
+        | Command::Lock { holder: Holder::Life(who), .. }
+        | Command::Unlock { holder: Holder::Life(who), .. } => {
+            if own_life(who, caller, inner) {
+                return Ok(());
+            }
+            Err(Refusal::Malformed(format!("only {who} itself may say this")))
         }
         // Whoever moved while a majority was away can be reached again only where it says that it is now.
         Command::Join { node, addresses, .. } => {
@@ -242,6 +277,12 @@ fn proposable(payload: &Payload, caller: &Caller, inner: &Inner) -> Result<(), R
         }
         _ => Ok(()),
     }
+}
+
+/// Whether the caller is the very process whose life this is.
+fn own_life(who: quorate_membership::Identity, caller: &Caller, inner: &Inner) -> bool {
+    let state = inner.feed.state();
+    who.node == caller.from && state.life(who).is_some_and(|life| life.nonce == caller.session)
 }
 
 /// What may be asked for from outside: what a person decides. What nodes say of themselves and of their work they say
@@ -253,7 +294,14 @@ fn for_operators(command: &Command) -> Result<(), Refusal> {
         | Command::Vouch { .. }
         | Command::SetRole { .. }
         | Command::SetAddresses { .. }
-        | Command::Remove { .. } => Ok(()),
+        | Command::Remove { .. }
+        | Command::Lock { holder: Holder::Session(_), .. }
+        | Command::Unlock { holder: Holder::Session(_), .. }
+        | Command::Settle { .. }
+        | Command::Write { .. }
+        | Command::Take { .. }
+        | Command::OpenSession { .. }
+        | Command::CloseSession { .. } => Ok(()),
         Command::Configure { .. } => Err(only_raft()),
         Command::Leave { .. } => Err(only_itself()),
         other => Err(Refusal::Malformed(format!("nobody outside may say {other:?}"))),

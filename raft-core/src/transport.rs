@@ -12,13 +12,13 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
-use quorate_membership::{Address, Identity, NodeId, Revision};
+use quorate_membership::{Address, Identity, NodeId, Revision, SessionId};
 
 use crate::error::{Refusal, TransportError};
-use crate::feed::FeedItem;
+use crate::feed::{FeedItem, Filter};
 use crate::rpc::{
-    Append, Appended, Caller, InstallSnapshot, Payload, Proposed, Renewal, Renewed, StreamAppended, Transfer,
-    Transferred, VoteAnswer, VoteRequest,
+    Append, Appended, Caller, InstallSnapshot, KeptAlive, Payload, Proposed, Renewal, Renewed, StreamAppended,
+    Transfer, Transferred, VoteAnswer, VoteRequest,
 };
 use crate::view::View;
 
@@ -131,6 +131,15 @@ pub trait Transport: Send + Sync + 'static {
         deadline: Duration,
     ) -> BoxFuture<'static, Result<Renewed, TransportError>>;
 
+    /// Asks the leader to keep a session alive. Small, frequent, and of no use late: on the lane of renewals.
+    fn keep_alive(
+        &self,
+        peer: &Peer,
+        caller: Caller,
+        session: SessionId,
+        deadline: Duration,
+    ) -> BoxFuture<'static, Result<KeptAlive, TransportError>>;
+
     /// Asks any member, found by an address alone, to let a process in. The one call without a [`Caller`]: who has
     /// never joined does not know the cluster's name yet.
     fn join(
@@ -217,6 +226,18 @@ pub trait Service: Send + Sync + 'static {
     /// Hands leadership over, to `to` or to the node with the longest log.
     fn hand_over(&self, to: Option<NodeId>) -> BoxFuture<'static, Result<NodeId, crate::error::HandOverError>>;
 
-    /// Every event after `revision`, and then as they happen.
-    fn events_since(&self, revision: Revision) -> BoxStream<'static, FeedItem>;
+    /// Every event after `revision` that the filter wants, and then as they happen.
+    fn events_since(&self, revision: Revision, filter: Filter) -> BoxStream<'static, FeedItem>;
+
+    /// Answers [`Transport::keep_alive`].
+    fn keep_alive(&self, caller: Caller, session: SessionId) -> BoxFuture<'static, Result<KeptAlive, Refusal>>;
+
+    /// Keeps a session of somebody outside alive, through whoever leads, within `patience`.
+    fn keep_session(&self, session: SessionId, patience: Duration) -> BoxFuture<'static, KeptAlive>;
+
+    /// Waits until this node has applied what was committed before the call, for whoever asks from outside.
+    fn read_barrier(&self, patience: Duration) -> BoxFuture<'static, Result<Revision, crate::error::ReadError>>;
+
+    /// How far the log is applied here, as it goes.
+    fn applied(&self) -> tokio::sync::watch::Receiver<Revision>;
 }

@@ -16,10 +16,10 @@ use anyhow::{Context, Result, ensure};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{BoxStream, unfold};
-use quorate_membership::{Address, Command, Identity, NodeId, Phase, Revision, Role, Stop};
+use quorate_membership::{Address, Command, Identity, NodeId, Phase, Revision, Role, SessionId, Stop};
 use quorate_raft_core::rpc::{
-    Append, Appended, Ballot, Caller, InstallSnapshot, Payload, Proposed, Renewal, Renewed, StreamAppended, Transfer,
-    Transferred, VoteAnswer, VoteRequest,
+    Append, Appended, Ballot, Caller, InstallSnapshot, KeptAlive, Payload, Proposed, Renewal, Renewed, StreamAppended,
+    Transfer, Transferred, VoteAnswer, VoteRequest,
 };
 use quorate_raft_core::testing::{Switchboard, TestStop, fast};
 use quorate_raft_core::transport::{JoinAnswer, JoinRequest};
@@ -81,6 +81,7 @@ impl Transport for Line {
         transfer(Transfer) -> Transferred;
         propose(Payload) -> Proposed;
         renew(Renewal) -> Renewed;
+        keep_alive(SessionId) -> KeptAlive;
     }
 
     fn append_stream(

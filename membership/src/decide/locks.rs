@@ -66,13 +66,7 @@ fn token(state: &Cluster, revision: Revision) -> Revision {
 }
 
 /// By token, never by owner: what a stale guard says late changes nothing (P13).
-pub(super) fn unlock(
-    state: &Cluster,
-    revision: Revision,
-    name: &Name,
-    holder: Holder,
-    shown: Revision,
-) -> Vec<Event> {
+pub(super) fn unlock(state: &Cluster, revision: Revision, name: &Name, holder: Holder, shown: Revision) -> Vec<Event> {
     let held = state.store.locks.get(name).and_then(|lock| lock.grant).filter(|grant| grant.holder == holder);
     let Some(grant) = held else { return vec![] };
     if grant.token != shown && !cfg!(quorate_mutant = "release_by_owner") {
@@ -91,19 +85,22 @@ pub(super) fn settle(
     request: Request,
     lock: Option<&Name>,
 ) -> Result<Vec<Event>, Rejection> {
-    match state.store.answered.admit(revision, request) {
-        Ok(true) => return Ok(vec![Event::Voided { request: request.nonce }]),
-        Ok(false) | Err(Rejection::Void(_)) => {}
-        // So old that no copy of it counts any more; whether one did, is not remembered.
-        Err(other) => return Err(other),
+    // A line may be longer than what is remembered of requests: what stands in it, or holds, has taken effect.
+    if let Some((name, lock)) = lock.and_then(|name| Some((name, state.store.locks.get(name)?))) {
+        if let Some(waiter) = lock.waiters.iter().find(|waiter| waiter.request == request.nonce) {
+            let (name, holder, request) = (name.clone(), waiter.holder, waiter.request);
+            return Ok(vec![Event::LockWithdrawn { name, holder, request }]);
+        }
+        if lock.grant.is_some_and(|grant| grant.request == request.nonce) {
+            return Ok(vec![]);
+        }
     }
-    let Some(name) = lock else { return Ok(vec![]) };
-    let waiters = state.store.locks.get(name).map(|lock| &lock.waiters);
-    let waiter = waiters.and_then(|waiters| waiters.iter().find(|waiter| waiter.request == request.nonce));
-    Ok(waiter
-        .map(|waiter| Event::LockWithdrawn { name: name.clone(), holder: waiter.holder, request: request.nonce })
-        .into_iter()
-        .collect())
+    match state.store.answered.admit(revision, request) {
+        Ok(true) => Ok(vec![Event::Voided { request: request.nonce }]),
+        Ok(false) | Err(Rejection::Void(_)) => Ok(vec![]),
+        // So old that no copy of it counts any more; whether one did, is not remembered.
+        Err(other) => Err(other),
+    }
 }
 
 /// A lock that was held back passes on once the wait was long enough, by the leader whose waits count.

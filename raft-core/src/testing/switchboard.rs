@@ -15,13 +15,13 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
-use quorate_membership::{Address, NodeId, Revision};
+use quorate_membership::{Address, NodeId, Revision, SessionId};
 use tokio::time::{sleep, timeout};
 
 use crate::error::{Refusal, TransportError};
 use crate::rpc::{
-    Append, Appended, Ballot, Caller, InstallSnapshot, Payload, Proposed, Renewal, Renewed, StreamAppended, Transfer,
-    Transferred, VoteAnswer, VoteRequest,
+    Append, Appended, Ballot, Caller, InstallSnapshot, KeptAlive, Payload, Proposed, Renewal, Renewed, StreamAppended,
+    Transfer, Transferred, VoteAnswer, VoteRequest,
 };
 use crate::transport::{JoinAnswer, JoinRequest, Peer, Service, Transport};
 
@@ -247,6 +247,16 @@ impl Transport for Line {
         deadline: Duration,
     ) -> BoxFuture<'static, Result<Renewed, TransportError>> {
         self.call(peer.node, deadline, move |service| service.renew(caller, renewal))
+    }
+
+    fn keep_alive(
+        &self,
+        peer: &Peer,
+        caller: Caller,
+        session: SessionId,
+        deadline: Duration,
+    ) -> BoxFuture<'static, Result<KeptAlive, TransportError>> {
+        self.call(peer.node, deadline, move |service| service.keep_alive(caller, session))
     }
 
     fn join(

@@ -1,0 +1,204 @@
+//! The configurations of the store model: what each is for, how far it goes, and what it must reach.
+//!
+//! Of two locks, two lives that contend, two requests of each: in the small ones of everything that matters to what they
+//! are for, in the wide ones of more.
+
+use crate::checks::Seen;
+use crate::world::{ACTORS, Bounds, FIRST, OTHER, SECOND};
+
+const NOBODY: [u8; ACTORS] = [0; ACTORS];
+
+/// Nobody asks for anything: what the others widen. Lists are of n1#1, n2#1, n1#2 and the two clients.
+const BASE: Bounds = Bounds {
+    name: "",
+    asks: [[0; 2]; ACTORS],
+    writes: NOBODY,
+    guarded: true,
+    bound: false,
+    pushes: 0,
+    takes: 0,
+    settles: 0,
+    orders: 0,
+    targets: &[FIRST],
+    attempts: 1,
+    leads: 0,
+    leaves: 0,
+    restarts: false,
+    reboots: false,
+    mortal: false,
+    reaches: &[],
+};
+
+/// Who holds a lock when lives are suspected, fenced, stopped and begun anew.
+pub(crate) mod locks {
+    use super::*;
+
+    pub(crate) const FENCED: Bounds = Bounds {
+        name: "locks: a life is fenced and comes back",
+        asks: [[2, 1], [2, 1], [1, 0], [0, 0], [0, 0]],
+        orders: 1,
+        restarts: true,
+        reaches: &[
+            Seen::PassedByRelease,
+            Seen::PassedByProof,
+            Seen::TwoByOneEnd,
+            Seen::LateRelease,
+            Seen::LateReleaseOfAnotherGrant,
+            Seen::ActsWhileFenced,
+            Seen::EndedUnknown,
+            Seen::FormerHolds,
+            Seen::SecondLifeHolds,
+            Seen::MayNotHold,
+            Seen::Copy,
+        ],
+        ..BASE
+    };
+    pub(crate) const FENCED_FULL: Bounds = Bounds {
+        name: "locks: two lives are fenced, leaders change",
+        asks: [[2, 1], [2, 1], [1, 0], [0, 0], [0, 0]],
+        orders: 2,
+        targets: &[FIRST, OTHER, SECOND],
+        attempts: 2,
+        leads: 1,
+        ..FENCED
+    };
+    pub(crate) const LEFT: Bounds = Bounds {
+        name: "locks: lives leave, requests are settled",
+        asks: [[2, 1], [1, 1], [0, 0], [0, 0], [0, 0]],
+        settles: 1,
+        leaves: 1,
+        orders: 1,
+        reaches: &[Seen::PassedByLeaving, Seen::VoidCopy, Seen::Withdrawn, Seen::Copy, Seen::TwoByOneEnd],
+        ..BASE
+    };
+    pub(crate) const LEFT_FULL: Bounds = Bounds {
+        name: "locks: lives leave, more is settled",
+        asks: [[2, 1], [2, 1], [0, 0], [0, 0], [0, 0]],
+        settles: 2,
+        ..LEFT
+    };
+    pub(crate) const MORTAL: Bounds = Bounds {
+        name: "locks: a new life takes them up",
+        asks: [[1, 1], [1, 1], [1, 0], [0, 0], [0, 0]],
+        orders: 1,
+        restarts: true,
+        reboots: true,
+        mortal: true,
+        reaches: &[Seen::TakenUpByHeir, Seen::PassedByProof, Seen::SecondLifeHolds, Seen::LateRelease],
+        ..BASE
+    };
+    pub(crate) const MORTAL_FULL: Bounds = Bounds {
+        name: "locks: a new life takes them up, and leaves",
+        asks: [[2, 1], [2, 1], [1, 0], [0, 0], [0, 0]],
+        leaves: 1,
+        ..MORTAL
+    };
+}
+
+/// What waits for the holder of a lock.
+pub(crate) mod queue {
+    use super::*;
+
+    pub(crate) const HANDED: Bounds = Bounds {
+        name: "queue: its lock is handed over",
+        asks: [[2, 0], [2, 0], [0, 0], [0, 0], [0, 0]],
+        pushes: 2,
+        takes: 2,
+        orders: 1,
+        reaches: &[
+            Seen::TakenAgainBySuccessor,
+            Seen::LateAcknowledgement,
+            Seen::Acknowledged,
+            Seen::PassedByProof,
+            Seen::PassedByRelease,
+            Seen::Copy,
+        ],
+        ..BASE
+    };
+    pub(crate) const HANDED_FULL: Bounds = Bounds {
+        name: "queue: its lock is handed to a new life",
+        asks: [[2, 0], [1, 0], [1, 0], [0, 0], [0, 0]],
+        restarts: true,
+        mortal: true,
+        ..HANDED
+    };
+}
+
+/// Comparisons, sets and the tokens that they are made under.
+pub(crate) mod compare {
+    use super::*;
+
+    pub(crate) const GUARDED: Bounds = Bounds {
+        name: "record: written under tokens",
+        asks: [[2, 0], [2, 0], [0, 0], [0, 0], [0, 0]],
+        writes: [2, 2, 0, 0, 0],
+        orders: 1,
+        reaches: &[
+            Seen::StaleTokenRefused,
+            Seen::ComparisonRefused,
+            Seen::ComparedTwice,
+            Seen::PassedByProof,
+            Seen::LateReleaseOfAnotherGrant,
+            Seen::Copy,
+        ],
+        ..BASE
+    };
+    pub(crate) const GUARDED_FULL: Bounds = Bounds {
+        name: "record: written under tokens by three lives",
+        asks: [[2, 0], [2, 0], [1, 0], [0, 0], [0, 0]],
+        writes: [2, 2, 1, 0, 0],
+        restarts: true,
+        ..GUARDED
+    };
+    pub(crate) const BARE: Bounds = Bounds {
+        name: "record: written by comparison alone",
+        writes: [3, 3, 0, 0, 0],
+        guarded: false,
+        bound: true,
+        settles: 2,
+        orders: 1,
+        reaches: &[Seen::ComparisonRefused, Seen::ComparedTwice, Seen::VoidCopy, Seen::Vanished],
+        ..BASE
+    };
+}
+
+/// Clients that are no members.
+pub(crate) mod sessions {
+    use super::*;
+
+    pub(crate) const ENDED: Bounds = Bounds {
+        name: "sessions: one ends and does not know it",
+        asks: [[0, 0], [1, 1], [0, 0], [1, 1], [0, 0]],
+        writes: [0, 0, 0, 2, 0],
+        bound: true,
+        leads: 1,
+        settles: 1,
+        reaches: &[
+            Seen::PassedByClosing,
+            Seen::PassedAfterDelay,
+            Seen::ClientActsOn,
+            Seen::StaleTokenRefused,
+            Seen::StaleActivation,
+            Seen::MayNotHold,
+            Seen::Vanished,
+            Seen::VoidCopy,
+            Seen::Copy,
+        ],
+        ..BASE
+    };
+    pub(crate) const ENDED_FULL: Bounds = Bounds {
+        name: "sessions: two contend with a life",
+        asks: [[0, 0], [2, 0], [0, 0], [1, 0], [1, 0]],
+        writes: [0, 1, 0, 1, 1],
+        leads: 1,
+        ..ENDED
+    };
+    pub(crate) const FENCED: Bounds = Bounds {
+        name: "sessions: a life that is fenced hands over",
+        asks: [[2, 0], [0, 0], [0, 0], [2, 0], [1, 0]],
+        orders: 1,
+        leads: 1,
+        reaches: &[Seen::PassedByProof, Seen::PassedAfterDelay, Seen::ClientActsOn, Seen::EndedUnknown],
+        ..BASE
+    };
+}

@@ -1,0 +1,158 @@
+//! The resource's side of fencing tokens: remembers the largest, refuses smaller ones.
+//!
+//! ```text
+//!   admit(r42) ─▶ larger than any before: remembered (durably, where asked), then admitted
+//!   admit(r42) ─▶ the same: admitted
+//!   admit(r40) ─▶ refused: whoever shows it was superseded, and may not know it yet
+//! ```
+//!
+//! This is what makes a late write harmless however long its writer was paused (Gray and Cheriton's *leases* bound time;
+//! a token needs no bound). It stands where the writes go through: in front of a file, a volume, a database.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use quorate_membership::Revision;
+
+/// A token was not admitted. The resource was not touched.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GateError {
+    /// A larger one was shown before: its holder has been superseded.
+    #[error("token {shown} was superseded by {seen}; stop, and begin nothing under it any more")]
+    Superseded {
+        /// What was shown.
+        shown: Revision,
+        /// The largest that was seen.
+        seen: Revision,
+    },
+    /// The token could not be remembered, so nobody was admitted under it.
+    #[error("token {shown} could not be remembered in {}: {source}", path.display())]
+    Unwritten {
+        /// What was shown.
+        shown: Revision,
+        /// Where.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// Remembers the largest token that was shown to it. Shared by reference between threads.
+#[derive(Debug)]
+pub struct TokenGate {
+    seen: Mutex<Revision>,
+    file: Option<PathBuf>,
+}
+
+impl TokenGate {
+    /// One that forgets with the process: for a resource that does not outlive it either.
+    pub fn in_memory() -> Self {
+        Self { seen: Mutex::default(), file: None }
+    }
+
+    /// One that remembers in a file of its own, synced before a larger token is admitted. The folder must exist.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or does not hold a token: then it is not known who was admitted, and nobody is.
+    pub fn durable(file: impl AsRef<Path>) -> io::Result<Self> {
+        let file = file.as_ref().to_path_buf();
+        let seen = match File::open(&file) {
+            Ok(mut open) => {
+                let mut text = String::new();
+                open.read_to_string(&mut text)?;
+                text.trim().parse().map_err(|error| {
+                    io::Error::new(
+                        io::ErrorKind::InvalidData,
+                        format!("{}: {error}; restore it, or remove it only when nobody writes", file.display()),
+                    )
+                })?
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Revision::default(),
+            Err(error) => return Err(error),
+        };
+        Ok(Self { seen: Mutex::new(seen), file: Some(file) })
+    }
+
+    /// The largest token that was admitted.
+    pub fn seen(&self) -> Revision {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether what is done under `token` may be done. A larger one than ever before is remembered first: from then on
+    /// smaller ones are refused. Reads and writes its file only then.
+    ///
+    /// # Errors
+    /// [`GateError`]: the resource must not be touched.
+    pub fn admit(&self, token: Revision) -> Result<(), GateError> {
+        self.admit_and(token, || ())
+    }
+
+    /// As [`Self::admit`], and does `what` before anybody with a larger token is admitted: so that nothing of the former
+    /// holder lands after the first effect of the next.
+    ///
+    /// # Errors
+    /// [`GateError`]: `what` was not done.
+    pub fn admit_and<T>(&self, token: Revision, what: impl FnOnce() -> T) -> Result<T, GateError> {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if token < *seen {
+            return Err(GateError::Superseded { shown: token, seen: *seen });
+        }
+        if let Some(path) = self.file.as_ref().filter(|_| token > *seen) {
+            remember(path, token).map_err(|source| GateError::Unwritten {
+                shown: token,
+                path: path.clone(),
+                source,
+            })?;
+        }
+        *seen = token;
+        Ok(what())
+    }
+}
+
+/// Whole or not at all, and on the disk when it returns.
+fn remember(path: &Path, token: Revision) -> io::Result<()> {
+    let fresh = path.with_extension("new");
+    let mut file = File::create(&fresh)?;
+    writeln!(file, "{token}")?;
+    file.sync_all()?;
+    fs::rename(&fresh, path)?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn r(number: u64) -> Revision {
+        Revision::new(number)
+    }
+
+    #[test]
+    fn smaller_tokens_are_refused_also_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        let gate = TokenGate::durable(&path).unwrap();
+        assert!(gate.admit(r(40)).is_ok() && gate.admit(r(40)).is_ok() && gate.admit(r(42)).is_ok());
+        assert!(matches!(gate.admit(r(41)), Err(GateError::Superseded { .. })));
+        drop(gate);
+        let gate = TokenGate::durable(&path).unwrap();
+        assert_eq!(gate.seen(), r(42));
+        assert!(gate.admit_and(r(41), || unreachable!("it was superseded")).is_err());
+    }
+
+    #[test]
+    fn what_cannot_be_remembered_or_read_admits_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let gate = TokenGate::durable(folder.path().join("missing").join("token")).unwrap();
+        assert!(matches!(gate.admit(r(1)), Err(GateError::Unwritten { .. })));
+        assert_eq!(gate.seen(), r(0));
+        let path = folder.path().join("token");
+        fs::write(&path, "nonsense").unwrap();
+        let error = TokenGate::durable(&path).unwrap_err().to_string();
+        assert!(error.contains("`nonsense` is not a revision"), "{error}");
+    }
+}
