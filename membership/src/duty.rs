@@ -68,11 +68,9 @@ pub fn duties(state: &Cluster) -> Vec<Duty> {
 }
 
 fn condemned(state: &Cluster) -> impl Iterator<Item = Duty> + '_ {
-    state.lives().filter(|(_, life)| life.phase == Phase::Active).filter_map(|(former, life)| {
+    state.lives().filter(|(_, life)| life.phase == Phase::Active).filter_map(|(former, _)| {
         let waiting = state.newest(former.node).filter(|newest| *newest != former)?;
-        // Its successor says itself that it is gone (`Inherit`); a device would end the successor with it.
-        let succeeded = life.mortal && state.life(waiting).is_some_and(|heir| heir.boot == life.boot);
-        (!succeeded).then_some(Duty::Condemn { former, waiting })
+        Some(Duty::Condemn { former, waiting })
     })
 }
 

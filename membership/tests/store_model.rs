@@ -196,11 +196,11 @@ fn a_queue_loses_nothing_when_its_lock_is_handed_over() {
 #[test]
 fn a_write_counts_for_what_it_named() {
     use bounds::compare::*;
-    hold(&[GUARDED, BARE], &[GUARDED_FULL]);
+    hold(&[GUARDED, BARE], &[GUARDED_FULL, BARE_FULL]);
 }
 
 #[test]
 fn a_session_ends_and_its_tokens_with_it() {
     use bounds::sessions::*;
-    hold(&[ENDED, FENCED], &[ENDED_FULL]);
+    hold(&[ENDED, FENCED], &[SETTLED_FULL, TWO_FULL]);
 }

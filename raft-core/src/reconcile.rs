@@ -12,6 +12,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver;
@@ -72,11 +73,14 @@ impl Closing {
         }
     }
 
-    /// Whether time alone will still prove its end: within twice what its contract asks for.
-    fn soon(&self, state: &Cluster, former: Identity) -> bool {
-        let wait = state.life(former).and_then(|life| life.contract.own_wait());
+    /// Whether its end will still be proved without a device: by time, within twice what its contract asks for, or by the
+    /// word of its successor, within `patience`, where it had declared that its work dies with its process (P3).
+    fn soon(&self, state: &Cluster, former: Identity, patience: Duration) -> bool {
+        let Some(life) = state.life(former) else { return false };
         let known = self.0.get(&former).map(|since| clock::now().since(*since)).unwrap_or_default();
-        wait.is_some_and(|wait| known < wait * 2)
+        let heir = state.newest(former.node).and_then(|newest| state.life(newest));
+        let says_so = life.mortal && heir.is_some_and(|heir| heir.boot == life.boot && heir.phase == Phase::Joining);
+        life.contract.own_wait().is_some_and(|wait| known < wait * 2) || (says_so && known < patience)
     }
 }
 
@@ -202,7 +206,7 @@ fn owed(inner: &Inner, view: &View, state: &Cluster, closing: &Closing) -> Vec<W
             Duty::Condemn { former, .. } if former.node == me && others => {}
             // Time alone will prove its end, and shoots nobody: a device might hit the life that came back. It gets as long
             // as it needs, twice over, and no longer: leaders that change begin the wait anew.
-            Duty::Condemn { former, .. } if closing.soon(state, former) => {}
+            Duty::Condemn { former, .. } if closing.soon(state, former, inner.config.propose_timeout) => {}
             Duty::Condemn { former, waiting }
                 if !would_pass(state, &order(inner, former, Cause::Returned { as_life: waiting })) => {}
             Duty::Promote(node) | Duty::Activate(Identity { node, .. }) if !caught_up(inner, state, node) => {}

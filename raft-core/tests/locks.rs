@@ -156,7 +156,10 @@ async fn a_life_takes_up_what_its_former_life_left_only_where_that_had_said_so()
         t.until_active(&back.to_string()).await?;
         let end = t.node(1)?.handle()?.view().cluster.fences().ended(former).cloned().context("it has ended")?;
         ensure!((end.proof.kind() == "succeeded") == mortal, "{:?}", end.proof);
-        ensure!(!mortal || t.fencer.asked().is_empty(), "nobody shoots a machine for a life that is succeeded on it: {end:?}");
+        ensure!(
+            !mortal || t.fencer.asked().is_empty(),
+            "nobody shoots a machine for a life that is succeeded on it: {end:?}"
+        );
         let left = t.node(3)?.handle()?.inherited();
         if mortal {
             ensure!(left.len() == 1 && left[0].0 == vm() && left[0].1 > token, "{left:?}");

@@ -1,5 +1,5 @@
 //! The manual: what is promised and what is not, how it is built, how to fence, how a
-//! node stops by itself, how to run it.
+//! node stops by itself, what it keeps for you, how to run it.
 
 #[doc = include_str!("guarantees.md")]
 pub mod guarantees {}
@@ -9,6 +9,9 @@ pub mod fencing {}
 
 #[doc = include_str!("leases.md")]
 pub mod leases {}
+
+#[doc = include_str!("locks.md")]
+pub mod locks {}
 
 #[doc = include_str!("operations.md")]
 pub mod operations {}

@@ -89,7 +89,7 @@ pub(crate) mod locks {
     };
     pub(crate) const MORTAL_FULL: Bounds = Bounds {
         name: "locks: a new life takes them up, and leaves",
-        asks: [[2, 1], [2, 1], [1, 0], [0, 0], [0, 0]],
+        asks: [[2, 1], [1, 1], [1, 0], [0, 0], [0, 0]],
         leaves: 1,
         ..MORTAL
     };
@@ -152,7 +152,7 @@ pub(crate) mod compare {
     };
     pub(crate) const BARE: Bounds = Bounds {
         name: "record: written by comparison alone",
-        writes: [3, 3, 0, 0, 0],
+        writes: [2, 2, 0, 0, 0],
         guarded: false,
         bound: true,
         settles: 2,
@@ -160,6 +160,8 @@ pub(crate) mod compare {
         reaches: &[Seen::ComparisonRefused, Seen::ComparedTwice, Seen::VoidCopy, Seen::Vanished],
         ..BASE
     };
+    pub(crate) const BARE_FULL: Bounds =
+        Bounds { name: "record: written often, by comparison alone", writes: [3, 3, 0, 0, 0], ..BARE };
 }
 
 /// Clients that are no members.
@@ -172,7 +174,6 @@ pub(crate) mod sessions {
         writes: [0, 0, 0, 2, 0],
         bound: true,
         leads: 1,
-        settles: 1,
         reaches: &[
             Seen::PassedByClosing,
             Seen::PassedAfterDelay,
@@ -181,16 +182,20 @@ pub(crate) mod sessions {
             Seen::StaleActivation,
             Seen::MayNotHold,
             Seen::Vanished,
-            Seen::VoidCopy,
             Seen::Copy,
         ],
         ..BASE
     };
-    pub(crate) const ENDED_FULL: Bounds = Bounds {
+    pub(crate) const SETTLED_FULL: Bounds = Bounds {
+        name: "sessions: one ends, requests are settled",
+        settles: 1,
+        reaches: &[Seen::VoidCopy, Seen::ClientActsOn, Seen::PassedAfterDelay, Seen::Vanished],
+        ..ENDED
+    };
+    pub(crate) const TWO_FULL: Bounds = Bounds {
         name: "sessions: two contend with a life",
-        asks: [[0, 0], [2, 0], [0, 0], [1, 0], [1, 0]],
-        writes: [0, 1, 0, 1, 1],
-        leads: 1,
+        asks: [[0, 0], [1, 1], [0, 0], [1, 1], [1, 0]],
+        writes: [0, 0, 0, 1, 1],
         ..ENDED
     };
     pub(crate) const FENCED: Bounds = Bounds {

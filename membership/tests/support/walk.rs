@@ -1,5 +1,8 @@
 //! Random walks through the production rules, for `properties.rs`: mostly sensible commands, often wrong ones, and often
-//! one that was given before.
+//! one that was given before. What concerns locks, records, queues and sessions is chosen in `store_walk.rs`.
+
+#[path = "store_walk.rs"]
+mod store;
 
 use std::fmt;
 use std::time::Duration;
@@ -76,10 +79,10 @@ join n5 voter disk=5/1 nonce=51
 activate n4#1
 activate n5#1";
 
-/// Walks of up to 80 commands, most of which begin with three or five nodes at work.
+/// Walks of up to 120 commands, most of which begin with three or five nodes at work.
 pub(crate) fn walks() -> impl Strategy<Value = Walk> {
     let pick = (any::<u8>(), any::<u8>(), any::<u8>()).prop_map(|(what, which, twist)| Pick { what, which, twist });
-    (0..10_u8, proptest::collection::vec(pick, 1..80)).prop_map(|(from, picks)| {
+    (0..10_u8, proptest::collection::vec(pick, 1..120)).prop_map(|(from, picks)| {
         let mut walk = Walk(vec![]);
         let set_up = match from {
             0 => "found 7".into(),
@@ -106,7 +109,13 @@ fn take(walk: &mut Walk, command: Command) {
     walk.0.push(Step { before, revision, command, answer, after });
 }
 
+/// Of sixteen commands nine are about members.
+const MEMBERS: u8 = 9 * 16;
+
 fn choose(walk: &Walk, pick: Pick) -> Command {
+    if pick.what >= MEMBERS {
+        return store::choose(walk, pick);
+    }
     let state = walk.end();
     let Pick { what, which, twist } = pick;
     let wrong = twist < 30;

@@ -1,0 +1,168 @@
+//! What holds of locks, records, queues and sessions on every random walk; `properties.rs` runs it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use quorate_membership::*;
+
+use crate::walk::{Step, Walk};
+
+fn grant_of(state: &Cluster, lock: &Name) -> Option<Revision> {
+    state.store().lock(lock)?.grant.map(|grant| grant.token)
+}
+
+/// P13: the token is the revision of the grant, and those of one lock strictly grow.
+pub(crate) fn tokens_of_a_lock_strictly_grow(walk: &Walk) {
+    let mut last = BTreeMap::new();
+    for (_, revision, event) in walk.events() {
+        if let Event::LockGranted { name, token, .. } = &event {
+            assert!(*token == revision && last.insert(name.clone(), *token) < Some(*token), "{event}");
+        }
+    }
+}
+
+/// A lock passes on when its holder says so under its token, or in the entry that ends its holder; never otherwise.
+pub(crate) fn a_lock_is_released_by_its_token_or_by_an_end(step: &Step) {
+    let ended = |holder: Holder| {
+        step.events().iter().any(|event| match event {
+            Event::Fenced { who, .. } | Event::Left { who, .. } | Event::Superseded { who } => holder == (*who).into(),
+            Event::SessionEnded { id, .. } => holder == (*id).into(),
+            _ => false,
+        })
+    };
+    for event in step.events() {
+        let Event::LockReleased { name, holder, token, why } = event else { continue };
+        let said = match &step.command {
+            Command::Unlock { name: n, holder: h, token: t } => (n, h, t) == (name, holder, token),
+            _ => false,
+        };
+        assert_eq!(grant_of(&step.before, name), Some(*token), "{event}");
+        assert!(if *why == Release::Unlocked { said } else { ended(*holder) }, "{event} by {:?}", step.command);
+    }
+    // And nothing else takes a holder away.
+    for (name, before) in step.before.store().locks().filter_map(|(name, lock)| Some((name, lock.grant?))) {
+        let same = step.after.store().lock(name).and_then(|lock| lock.grant) == Some(before);
+        let told = |event: &Event| matches!(event, Event::LockReleased { name: n, .. } if n == name);
+        assert!(same || step.events().iter().any(told), "{name} by {:?}", step.command);
+    }
+}
+
+/// Who is over holds no lock, waits for none, and no record is bound to it.
+pub(crate) fn who_is_over_has_nothing(step: &Step) {
+    let (state, store) = (&step.after, step.after.store());
+    let over = |holder: Holder| match holder {
+        Holder::Life(who) => state.is_over(who),
+        Holder::Session(session) => store.session(session).is_none(),
+    };
+    let held = store.locks().filter_map(|(_, lock)| Some(lock.grant?.holder));
+    let waits = store.locks().flat_map(|(_, lock)| lock.waiters.iter().map(|waiter| waiter.holder));
+    let bound = store.records("").filter_map(|(_, record)| record.bound);
+    for holder in held.chain(waits).chain(bound) {
+        assert!(!over(holder), "{holder} after {:?}", step.command);
+    }
+}
+
+/// Nobody waits in vain: a lock that is free has nobody in line who may hold it, and one that is held back has no holder.
+pub(crate) fn nobody_waits_for_a_free_lock(step: &Step) {
+    for (name, lock) in step.after.store().locks() {
+        let waits = lock.waiters.iter().any(|waiter| step.after.may_hold(waiter.holder));
+        assert!(!lock.is_free() || !waits, "{name} after {:?}", step.command);
+        assert!(lock.grant.is_none() || lock.delay.is_none(), "{name} is held, and held back");
+        let idle = lock.is_free() && lock.waiters.is_empty();
+        assert!(!idle, "{name} is remembered for nothing");
+    }
+}
+
+/// What is bound to a token counts only while the lock is held under it; a comparison, for the version that is there.
+pub(crate) fn what_a_write_names_is_so(step: &Step) {
+    let new = !step.events().is_empty();
+    let current = |lock: &Name, token: &Revision| grant_of(&step.before, lock) == Some(*token);
+    match &step.command {
+        Command::Take { queue, token, .. } if new => assert!(current(queue, token), "{:?}", step.command),
+        Command::Write { checks, changes, .. } if new => {
+            for check in checks {
+                let so = match check {
+                    Check::Holds { lock, token } => current(lock, token),
+                    Check::Version { key, version } => {
+                        step.before.store().record(key).map(|record| record.version) == *version
+                    }
+                    _ => true,
+                };
+                assert!(so, "{check:?}");
+            }
+            let acknowledged = |change: &Change| match change {
+                Change::Acknowledge { queue, token, .. } => current(queue, token),
+                _ => true,
+            };
+            assert!(changes.iter().all(acknowledged), "{:?}", step.command);
+        }
+        _ => {}
+    }
+}
+
+/// An item is gone only when it was acknowledged by who had taken it, and given out once under one token.
+pub(crate) fn no_item_is_lost_or_given_out_twice(walk: &Walk) {
+    let (mut waiting, mut given) = (BTreeSet::new(), BTreeSet::new());
+    for step in &walk.0 {
+        for event in step.events() {
+            match event {
+                Event::Pushed { queue, item, .. } => assert!(waiting.insert((queue.clone(), *item)), "{event}"),
+                Event::Taken { queue, item, token, .. } => {
+                    assert!(waiting.contains(&(queue.clone(), *item)), "{event}");
+                    assert!(given.insert((*item, *token)), "{event} again");
+                }
+                Event::Acknowledged { queue, item } => {
+                    let token = grant_of(&step.before, queue).unwrap();
+                    assert!(given.contains(&(*item, token)), "{event}, which was not taken under {token}");
+                    assert!(waiting.remove(&(queue.clone(), *item)), "{event}");
+                }
+                _ => {}
+            }
+        }
+        let store = step.after.store();
+        let there = store.queues().flat_map(|queue| store.queue(queue).map(|(item, _)| (queue.clone(), item)));
+        assert_eq!(there.collect::<BTreeSet<_>>(), waiting, "after {:?}", step.command);
+    }
+}
+
+/// A request takes effect once, in one entry; settled before, never. A grant belongs to one request and its heirs.
+pub(crate) fn a_request_takes_effect_once(walk: &Walk) {
+    let (mut answered, mut voided, mut withdrawn) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+    let mut granted = BTreeSet::new();
+    for (_, revision, event) in walk.events() {
+        match &event {
+            Event::Answered { request } => {
+                assert!(!voided.contains(request) && answered.insert(*request, revision).is_none(), "{event}");
+            }
+            Event::Voided { request } => {
+                assert!(!answered.contains_key(request) && voided.insert(*request), "{event}");
+            }
+            Event::LockWithdrawn { request, .. } => assert!(withdrawn.insert(*request), "{event}"),
+            Event::LockGranted { request, holder, .. } => {
+                assert!(answered.contains_key(request) && !withdrawn.contains(request), "{event}");
+                assert!(granted.insert((*request, *holder)), "{event} under the same request");
+            }
+            Event::LockQueued { request, .. } | Event::Taken { request, .. } => {
+                assert_eq!(answered.get(request), Some(&revision), "{event}");
+            }
+            _ => {}
+        }
+    }
+    for (request, revision) in answered {
+        assert_eq!(walk.end().store().answered().fate(request), Some(request::Fate::Done(revision)));
+    }
+}
+
+/// The counters that the bounds go by are what is really stored.
+pub(crate) fn what_is_counted_is_what_is_stored(step: &Step) {
+    let store = step.after.store();
+    let records = store.records("").map(|(key, record)| key.as_str().len() + record.value.as_bytes().len());
+    let items = store.queues().flat_map(|queue| store.queue(queue).map(move |(_, item)| (queue, item)));
+    let items: Vec<_> = items.map(|(queue, item)| queue.as_str().len() + item.value.as_bytes().len()).collect();
+    let bytes = records.sum::<usize>() + items.iter().sum::<usize>();
+    assert_eq!(store.bytes(), bytes as u64, "after {:?}", step.command);
+    // How many items there are only the rules read; it is shown, and nothing more.
+    let shown = format!("{store:?}");
+    let counted = shown.rsplit_once(", items: ").and_then(|(_, rest)| rest.split(',').next()).unwrap();
+    assert_eq!(counted, items.len().to_string(), "after {:?}", step.command);
+    assert_eq!(store.record_count(), store.records("").count());
+}
