@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use quorate_membership::lease::Reading;
 use quorate_membership::lock::Grant;
-use quorate_membership::{Command, Holder, Identity, Name, Nonce, Rejection, Revision};
+use quorate_membership::{Command, Holder, Identity, Name, Nonce, Phase, Rejection, Revision};
 use tokio::time::{Instant, timeout_at};
 
 use self::warden::Ticket;
@@ -35,7 +35,7 @@ pub enum LockError {
     /// It could not be asked for, or the rules refused: [`Rejection::LockHeld`] for `try_lock` on one that is held.
     #[error(transparent)]
     Propose(#[from] ProposeError),
-    /// It did not become free in time.
+    /// It did not become free in time, or this life was not given work in time.
     #[error("lock `{name}` was not had within {waited:?}{}", holder_now(*.holder))]
     TimedOut {
         /// Which lock.
@@ -187,6 +187,10 @@ impl Inner {
         let begun = Instant::now();
         let patience = wait.unwrap_or(self.config.propose_timeout);
         let give_up = begun.checked_add(patience).unwrap_or(begun + FOR_EVER);
+        match timeout_at(give_up, self.at_work(who)).await {
+            Ok(found) => found?,
+            Err(_) => return Err(LockError::TimedOut { name, waited: begun.elapsed(), holder: None }),
+        }
         // What a former life of this process's node left to it, if it did.
         let mut ticket = match self.warden.adopt(self, who, &name) {
             Some(ticket) => ticket,
@@ -220,6 +224,28 @@ impl Inner {
             }
         };
         Ok(Guard { inner: self.clone(), name, token, lease, protection: Some(protection), ticket })
+    }
+
+    /// Waits until this life may be given work: before, it may hold nothing.
+    async fn at_work(&self, who: Identity) -> Result<(), LockError> {
+        let mut progress = self.machine.progress();
+        loop {
+            progress.borrow_and_update();
+            let state = self.feed.state();
+            if let Some(fatal) = self.stopped() {
+                return Err(fatal.into());
+            }
+            if state.may_renew(who) {
+                return Ok(());
+            }
+            let joining = state.life(who).is_some_and(|life| life.phase == Phase::Joining);
+            if !joining || state.newest(who.node) != Some(who) {
+                return Err(LockError::Over(who));
+            }
+            if progress.changed().await.is_err() {
+                return Err(Fatal::Shutdown.into());
+            }
+        }
     }
 
     async fn ask_for(
