@@ -21,8 +21,8 @@ const HEADER: usize = 16;
 /// What this build understands. Raised when a variant is appended; a higher level in an envelope is refused.
 pub const FEATURE_LEVEL: u8 = 1;
 
-/// The largest payload, in bytes: a snapshot of a full cluster stays far below it.
-pub const LIMIT: usize = 32 << 20;
+/// The largest payload, in bytes: a snapshot in which every bound is reached stays below it.
+pub const LIMIT: usize = 64 << 20;
 
 /// What an envelope holds. The numbers are on disks: they are never given to anything else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -56,7 +56,7 @@ fn answer(state: &Cluster, revision: Revision, command: &Command) -> Result<Vec<
             Arrival { node, role, addresses, disk, boot, nonce, contract }.join(state)
         }
         Command::Activate { who } => activate(state, *who),
-        Command::OrderFence { target, cause, under } => fencing::order(state, *target, cause, *under),
+        Command::OrderFence { target, cause, under } => fencing::order(state, revision, *target, cause, *under),
         Command::StartFence { order, by, attempt } => fencing::start(state, *order, *by, *attempt),
         Command::FailFence { order, attempt, reason } => fencing::fail(state, *order, *attempt, reason),
         Command::ConfirmFence { order, target, confirmation } => {

@@ -34,6 +34,9 @@ pub const MAX_LOCKS: usize = 4096;
 /// The most that may wait for one lock.
 pub const MAX_WAITERS: usize = 256;
 
+/// The most that may wait for all locks together: all of it has to fit into a snapshot.
+pub const MAX_WAITING: usize = 16_384;
+
 /// Who holds something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Holder {

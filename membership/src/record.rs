@@ -157,6 +157,18 @@ pub enum Check {
     },
 }
 
+impl Check {
+    /// The bytes of its keys and values.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Version { key, .. } => key.as_str().len(),
+            Self::Value { key, value } => key.as_str().len() + value.0.len(),
+            Self::Holds { lock, .. } => lock.as_str().len(),
+            Self::Over { .. } | Self::Active { .. } => 0,
+        }
+    }
+}
+
 /// What a write does.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[non_exhaustive]

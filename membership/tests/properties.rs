@@ -288,6 +288,8 @@ mod random_walks {
         tokens_of_a_lock_strictly_grow: whole_walk,
         a_lock_is_released_by_its_token_or_by_an_end: each_step,
         who_is_over_has_nothing: each_step,
+        who_is_granted_a_lock_may_have_it: each_step,
+        what_was_concluded_under_another_activation_does_not_count: each_step,
         nobody_waits_for_a_free_lock: each_step,
         what_a_write_names_is_so: each_step,
         no_item_is_lost_or_given_out_twice: whole_walk,

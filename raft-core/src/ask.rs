@@ -9,6 +9,9 @@
 //!
 //! A retry never carries an old nonce, and a nonce that was settled takes no effect any more, however late a copy of it
 //! comes; see [`quorate_membership::request`].
+//!
+//! A request that its asker named ([`Named`]) may have copies under way that this node knows nothing of. So it is not asked
+//! anew under another name, and a rejection of this copy is told only once no other one can take effect any more.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +22,7 @@ use tokio::time::Instant;
 use crate::error::{Fatal, ProposeError};
 use crate::folder::random;
 use crate::inner::Inner;
+use crate::transport::Named;
 
 impl Inner {
     /// A name for a request that begins now.
@@ -45,18 +49,16 @@ impl Inner {
         let give_up = Instant::now() + patience;
         loop {
             let request = self.request()?;
-            let command = make(request);
-            let lock = match &command {
-                Command::Lock { name, .. } => Some(name.clone()),
-                _ => None,
-            };
             let left = give_up.saturating_duration_since(Instant::now());
-            match self.propose(command, left).await {
-                Ok(outcome) => return Ok((request, outcome.revision)),
+            match self.propose(make(request), left).await {
+                Ok(outcome) => return Ok((request, self.done_at(request).unwrap_or(outcome.revision))),
                 // It stood in line for too long; under a new name it is another request.
-                Err(ProposeError::Rejected(Rejection::Outdated { .. })) if Instant::now() < give_up => {}
+                Err(ProposeError::Rejected(Rejection::Outdated { at, .. })) if Instant::now() < give_up => {
+                    self.caught_up_with(at, give_up).await;
+                }
                 Err(unknown @ ProposeError::OutcomeUnknown { .. }) => {
-                    match self.settle(request, lock, give_up.max(Instant::now() + patience / 4)).await {
+                    // Without the lock's name: a place in a line that it has is kept.
+                    match self.settle(request, None, give_up.max(Instant::now() + patience / 4)).await {
                         Some(Fate::Done(revision)) => return Ok((request, revision)),
                         Some(Fate::Void(_)) if Instant::now() < give_up => {}
                         Some(Fate::Void(_)) => return Err(ProposeError::NoLeader { waited: patience }),
@@ -65,6 +67,69 @@ impl Inner {
                 }
                 Err(other) => return Err(other),
             }
+        }
+    }
+
+    /// Has `make`'s command take effect once under the name that its asker gave it, within `patience`. Returns the request,
+    /// and where it took effect: now, or when it was asked for the first time.
+    ///
+    /// # Errors
+    /// [`ProposeError::Rejected`]: no copy of it has taken effect, and none will; after [`Rejection::Outdated`] only the
+    /// second is certain. The others say what they say of this copy alone.
+    pub(crate) async fn ask_named(
+        self: &Arc<Self>,
+        named: Named,
+        patience: Duration,
+        make: impl Fn(Request) -> Command,
+    ) -> Result<(Request, Revision), ProposeError> {
+        let give_up = Instant::now() + patience;
+        loop {
+            let mut request = self.request_named(named.nonce);
+            request.since = named.since.unwrap_or(request.since);
+            let left = give_up.saturating_duration_since(Instant::now());
+            let failed = match self.propose(make(request), left).await {
+                Ok(_) => match self.done_at(request) {
+                    Some(revision) => return Ok((request, revision)),
+                    None => return Err(unsettled("it is not remembered any more where it took effect")),
+                },
+                // Stamped here, and not by its asker, it may be stamped anew.
+                Err(ProposeError::Rejected(Rejection::Outdated { at, .. }))
+                    if named.since.is_none() && Instant::now() < give_up =>
+                {
+                    self.caught_up_with(at, give_up).await;
+                    continue;
+                }
+                Err(over @ ProposeError::Rejected(Rejection::Void(_) | Rejection::Outdated { .. })) => {
+                    return Err(over);
+                }
+                Err(failed @ (ProposeError::Rejected(_) | ProposeError::OutcomeUnknown { .. })) => failed,
+                Err(other) => return Err(other),
+            };
+            let settled = self.settle(request, None, give_up.max(Instant::now() + patience / 4)).await;
+            return Err(match (settled, failed) {
+                (Some(Fate::Done(revision)), _) => return Ok((request, revision)),
+                (Some(Fate::Void(_)), rejected @ ProposeError::Rejected(_)) => rejected,
+                (Some(Fate::Void(_)), _) => Rejection::Void(request).into(),
+                (None, ProposeError::Rejected(why)) => {
+                    unsettled(&format!("one copy was refused ({why}), and no leader was found to rule out another"))
+                }
+                (None, unknown) => unknown,
+            });
+        }
+    }
+
+    /// Waits until this node has applied so much: what it asks for before would be as late again.
+    pub(crate) async fn caught_up_with(&self, at: Revision, give_up: Instant) {
+        let mut progress = self.machine.progress();
+        // Whether or not it comes so far in time, it is asked again, or given up.
+        let _late = tokio::time::timeout_at(give_up, progress.wait_for(|applied| *applied >= at)).await.is_err();
+    }
+
+    /// Where a request took effect, as far as it did and is remembered.
+    fn done_at(&self, request: Request) -> Option<Revision> {
+        match self.feed.state().store().answered().fate(request.nonce)? {
+            Fate::Done(revision) => Some(revision),
+            Fate::Void(_) => None,
         }
     }
 
@@ -84,4 +149,8 @@ impl Inner {
             }
         }
     }
+}
+
+fn unsettled(reason: &str) -> ProposeError {
+    ProposeError::OutcomeUnknown { reason: reason.into() }
 }

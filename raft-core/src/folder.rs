@@ -4,11 +4,14 @@
 //!   /var/lib/quorate/
 //!   ├── lock        held by flock for as long as the process lives
 //!   ├── node        this file: node, disk id, how often opened, cluster
+//!   ├── opener      which process has it, or had it last (opener.rs)
 //!   └── log.redb    log, vote, snapshots
 //! ```
 //!
 //! The count of openings goes up, durably, before anything else is done with the folder: it is how the cluster tells a
 //! copy of a disk from the original (see [`quorate_membership::Disk`]).
+
+pub(crate) mod opener;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -36,6 +39,7 @@ impl Record for Owner {
 pub(crate) struct Folder {
     path: PathBuf,
     owner: Owner,
+    former_gone: bool,
     _lock: File,
 }
 
@@ -71,9 +75,16 @@ impl Folder {
             return Err(StartError::OtherNode { path: path.into(), found: owner.node, wanted: node });
         }
         owner.disk.opened += 1;
-        let folder = Self { path: path.into(), owner, _lock: lock };
+        let former_gone = opener::is_gone(path);
+        opener::record(path).map_err(failed)?;
+        let folder = Self { path: path.into(), owner, former_gone, _lock: lock };
         folder.save().map_err(failed)?;
         Ok(folder)
+    }
+
+    /// Whether the process that had this folder last is known to be gone.
+    pub(crate) fn former_gone(&self) -> bool {
+        self.former_gone
     }
 
     pub(crate) fn disk(&self) -> Disk {

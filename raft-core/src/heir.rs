@@ -5,9 +5,10 @@
 //!   n3#1 had said so, same disk, same boot ─▶ Inherit(n3#2, n3#1): fenced by "succeeded", its locks are n3#2's
 //! ```
 //!
-//! This process holds the exclusive lock on the data folder, so no other process of this folder is left.
+//! This process holds the exclusive lock on the data folder, and has looked for the process that had it before: it is gone.
+//! The lock alone would not do, for it ends with the node and not with the process.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use quorate_membership::{Cluster, Command, Identity, Phase};
 use tokio::sync::watch;
@@ -21,7 +22,11 @@ pub(crate) async fn run(inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
     loop {
         if let Some(who) = inner.identity() {
             let state = inner.feed.state();
-            let Some(command) = owed(&state, who, inner.config.work_dies_with_process) else {
+            let gone = {
+                let folder = inner.folder.lock().unwrap_or_else(PoisonError::into_inner);
+                folder.as_ref().is_some_and(|folder| folder.former_gone())
+            };
+            let Some(command) = owed(&state, who, inner.config.work_dies_with_process, gone) else {
                 if state.life(who).is_none_or(|life| life.phase != Phase::Joining) {
                     return;
                 }
@@ -45,13 +50,13 @@ pub(crate) async fn run(inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
 }
 
 /// What is to be said next. The former lives first: nobody is to shoot this machine for them.
-fn owed(state: &Cluster, who: Identity, mortal: bool) -> Option<Command> {
+fn owed(state: &Cluster, who: Identity, mortal: bool, gone: bool) -> Option<Command> {
     let life = state.life(who)?;
     let former = state.lives().find(|(other, former)| {
         let waits = other.node == who.node && *other < who && former.phase.may_work();
         waits && former.mortal && former.boot == life.boot
     });
-    if let (Some((former, _)), Phase::Joining) = (former, life.phase) {
+    if let (Some((former, _)), Phase::Joining, true) = (former, life.phase, gone) {
         return Some(Command::Inherit { who, former });
     }
     let unsaid = mortal && !life.mortal && matches!(life.phase, Phase::Joining | Phase::Active);

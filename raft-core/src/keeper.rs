@@ -70,6 +70,8 @@ pub(crate) struct Keeper {
     pub(crate) post: Post,
     limits: Arc<Limits>,
     views: watch::Receiver<LeaseView>,
+    /// Whether this life says that its work dies with its process: then no child is bound to it.
+    pub(crate) alone: bool,
 }
 
 struct Thread {
@@ -111,11 +113,17 @@ impl Keeper {
             ledger,
         };
         std::thread::Builder::new().name("quorate-keeper".into()).spawn(move || thread.run(&inbox))?;
-        Ok(Self { post: Post(post), limits, views: watched })
+        Ok(Self { post: Post(post), limits, views: watched, alone: false })
     }
 
     pub(crate) fn lease(&self, who: Identity) -> Lease {
-        Lease { who, limits: self.limits.clone(), views: self.views.clone(), post: self.post.clone() }
+        Lease {
+            who,
+            alone: self.alone,
+            limits: self.limits.clone(),
+            views: self.views.clone(),
+            post: self.post.clone(),
+        }
     }
 
     pub(crate) fn view(&self) -> LeaseView {

@@ -77,6 +77,11 @@ pub enum ProtectError {
     /// The work has to be bound to the lease, and nothing here is armed that could end a process.
     #[error("{0} ends no process here; start the node with a dead-man or a watchdog to bind children to its lease")]
     Unbound(Stop),
+    /// This life has said that its work dies with its process, and a child may outlive it by a moment.
+    #[error(
+        "this node said that its work dies with its process, and a child may outlive it; start it without `work_dies_with_process` to bind children"
+    )]
+    Alone,
     /// The process could not be started, or not be bound.
     #[error("the process was not started: {0}")]
     Spawn(String),
@@ -123,6 +128,8 @@ pub(crate) fn seen(views: &watch::Receiver<LeaseView>) -> LeaseView {
 #[derive(Clone)]
 pub struct Lease {
     pub(crate) who: Identity,
+    /// Whether this life has said that all its work runs inside its process.
+    pub(crate) alone: bool,
     pub(crate) limits: Arc<Limits>,
     pub(crate) views: watch::Receiver<LeaseView>,
     pub(crate) post: Post,

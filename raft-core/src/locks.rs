@@ -94,7 +94,9 @@ pub struct Right {
 /// A lock that this life holds. **Dropping it says that the work under it has stopped, and releases the lock.**
 ///
 /// When [`Self::lost`] resolves, stop the work and then drop the guard, in this order. Should nobody stop the work, the
-/// stop mechanism of the node acts at the end of the lease.
+/// stop mechanism of the node acts at the end of the lease. Keep the guard outside of any future that may be cancelled
+/// while its work goes on elsewhere (`spawn_blocking`). A guard that a panic drops stays: the lock is held, and the
+/// mechanism armed, until the process ends or the lease does.
 #[must_use = "dropping it releases the lock"]
 pub struct Guard {
     inner: Arc<Inner>,
@@ -102,8 +104,8 @@ pub struct Guard {
     token: Revision,
     lease: Lease,
     protection: Option<Protection>,
-    /// Last, so that the lock is given back when the work is not protected any more.
-    ticket: Ticket,
+    ticket: Option<Ticket>,
+    gone: Gone,
 }
 
 impl fmt::Debug for Guard {
@@ -133,7 +135,7 @@ impl Guard {
     /// # Errors
     /// [`NotOurs`]: begin nothing.
     pub fn check(&self) -> Result<Right, NotOurs> {
-        if self.ticket.gone.load(Ordering::Acquire) {
+        if self.gone.load(Ordering::Acquire) {
             return Err(NotOurs::PassedOn);
         }
         let now = clock::reading();
@@ -145,7 +147,7 @@ impl Guard {
     pub async fn lost(&self) {
         tokio::select! {
             () = self.lease.lost() => {}
-            () = self.ticket.passed_on() => {}
+            () = self.passed_on() => {}
         }
     }
 
@@ -163,6 +165,13 @@ impl Guard {
         self.inner.propose(Command::Unlock { name, holder, token }, patience).await.map(|_| ())
     }
 
+    async fn passed_on(&self) {
+        match &self.ticket {
+            Some(ticket) => ticket.passed_on().await,
+            None => std::future::pending().await,
+        }
+    }
+
     pub(crate) fn inner(&self) -> &Arc<Inner> {
         &self.inner
     }
@@ -170,9 +179,17 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let (name, token) = (&self.name, self.token);
+            tracing::error!(%name, %token, "a panic dropped the guard; nobody says that the work has stopped, so it stays");
+            std::mem::forget(self.ticket.take());
+            return;
+        }
         if let Some(protection) = self.protection.take() {
             protection.stopped();
         }
+        // After that, so that the lock is given back when the work is not protected any more.
+        self.ticket.take();
     }
 }
 
@@ -223,7 +240,8 @@ impl Inner {
                 Err(why) => return Err(LockError::Unprotected { name, why }),
             }
         };
-        Ok(Guard { inner: self.clone(), name, token, lease, protection: Some(protection), ticket })
+        let gone = ticket.gone.clone();
+        Ok(Guard { inner: self.clone(), name, token, lease, protection: Some(protection), ticket: Some(ticket), gone })
     }
 
     /// Waits until this life may be given work: before, it may hold nothing.
@@ -265,7 +283,9 @@ impl Inner {
             match self.propose(command, left).await {
                 Ok(_) => return Ok(ticket),
                 Err(ProposeError::Rejected(Rejection::MayNotHold(_))) => return Err(LockError::Over(who)),
-                Err(ProposeError::Rejected(Rejection::Outdated { .. })) if Instant::now() < give_up => {}
+                Err(ProposeError::Rejected(Rejection::Outdated { at, .. })) if Instant::now() < give_up => {
+                    self.caught_up_with(at, give_up).await;
+                }
                 Err(unknown @ ProposeError::OutcomeUnknown { .. }) => {
                     let settled = self.settle(request, None, give_up.max(Instant::now() + left / 4)).await;
                     match settled {

@@ -131,8 +131,9 @@ impl Node {
         let (folder, gate) = (Mutex::new(Some(folder)), Gate::default());
         let (identity, shut) = (OnceLock::new(), OnceLock::new());
         let (sent, outbox) = tokio::sync::mpsc::unbounded_channel();
-        let keeper = Keeper::start(*config.timing.plan(), mechanism, sent, ledger.clone())
+        let mut keeper = Keeper::start(*config.timing.plan(), mechanism, sent, ledger.clone())
             .map_err(|e| StartError::Engine(format!("the keeper's thread: {e}")))?;
+        keeper.alone = config.work_dies_with_process;
         let (grantor, outbox) = (Office::new(), Mutex::new(Some(outbox)));
         let inner = Arc::new(Inner {
             node,

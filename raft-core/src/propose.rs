@@ -31,6 +31,7 @@ impl Inner {
             return Err(ProposeError::Refused(service::only_raft()));
         }
         let payload = Payload::new(encode(&command)?);
+        service::fits(&payload).map_err(ProposeError::Refused)?;
         let give_up = Instant::now() + patience;
         loop {
             if let Some(fatal) = self.stopped() {
@@ -151,9 +152,11 @@ impl Inner {
             if left.is_zero() {
                 return Err(stale);
             }
+            // A leader that hangs must not use all of the time up: another may be there soon.
+            let once = left.min(self.config.election_max() * 2);
             let found = match self.leader() {
                 Some(leader) if leader != self.node => match self.wire.address(leader) {
-                    Ok((peer, caller)) => self.wire.transport.read_index(&peer, caller, left).await.ok(),
+                    Ok((peer, caller)) => self.wire.transport.read_index(&peer, caller, once).await.ok(),
                     Err(_) => None,
                 },
                 Some(_) => self.read_index_here(left).await,

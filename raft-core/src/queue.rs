@@ -56,10 +56,10 @@ impl Guard {
                             return Ok(Delivery { item: *item, value, pushed, again: earlier.contains(item) });
                         }
                     }
+                    // Taken by another caller in an entry that is not applied here yet: it comes.
                     Err(ProposeError::Rejected(Rejection::QueueEmpty(_))) => {}
                     Err(other) => return Err(other),
                 }
-                continue;
             }
             if progress.changed().await.is_err() {
                 return Err(Fatal::Shutdown.into());

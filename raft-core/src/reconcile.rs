@@ -225,9 +225,17 @@ fn owed(inner: &Inner, view: &View, state: &Cluster, closing: &Closing) -> Vec<W
         }
     }
     let red = view.local.sightings.iter().filter(|(_, sighting)| sighting.signal == Signal::Red);
-    let active =
-        |node: NodeId| state.newest(node).filter(|who| state.life(*who).is_some_and(|l| l.phase == Phase::Active));
-    let suspects = red.filter_map(|(node, _)| active(*node));
+    let stands = |node: NodeId| {
+        let holds = |who: Identity| state.store().held_by(who.into()).next().is_some();
+        let phase = |who: Identity| state.life(who).map(|life| life.phase);
+        // One that only joins has nothing that could be fenced; but what it took up from its former life, it forfeits.
+        state.newest(node).filter(|who| match phase(*who) {
+            Some(Phase::Active) => true,
+            Some(Phase::Joining) => holds(*who),
+            Some(Phase::Fencing | Phase::Fenced | Phase::Left) | None => false,
+        })
+    };
+    let suspects = red.filter_map(|(node, _)| stands(*node));
     let for_ms = 0; // how long does not matter to the rules
     owed.extend(
         suspects.filter(|who| would_pass(state, &order(inner, *who, Cause::Silent { for_ms }))).map(Work::Suspect),

@@ -20,7 +20,7 @@ use crate::locks::Guard;
 pub struct Seen<T> {
     /// What was read.
     pub value: T,
-    /// The revision that this node had applied: nothing later is in it.
+    /// The revision that this node had applied: everything up to it is in it, and perhaps a little more.
     pub at: Revision,
 }
 

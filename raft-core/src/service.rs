@@ -1,5 +1,7 @@
 //! What a node answers to the network: every call between nodes passes the gate first.
 
+mod rules;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,8 +10,11 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use openraft::Snapshot;
 use quorate_membership::codec::{decode, inspect};
-use quorate_membership::{Cause, Cluster, Command, Confirmation, Holder, NodeId, Revision, SessionId};
+use quorate_membership::{Cluster, Command, NodeId, Nonce, Request, Revision, SessionId};
 use tokio::time::Instant;
+
+pub(crate) use self::rules::{fits, only_raft};
+use self::rules::{for_operators, proposable};
 
 use crate::clock;
 use crate::error::{HandOverError, ProposeError, ReadError, Refusal};
@@ -21,7 +26,7 @@ use crate::rpc::{
     Append, Appended, Ballot, Caller, InstallSnapshot, KeptAlive, Payload, Proposed, Renewal, Renewed, StreamAppended,
     Transfer, Transferred, VoteAnswer, VoteRequest,
 };
-use crate::transport::{JoinAnswer, JoinRequest, Service};
+use crate::transport::{JoinAnswer, JoinRequest, Making, Named, Service};
 use crate::types::{
     OrTransfer, OrVoteRequest, OrVoteResponse, append_to, appended_from, log_id_from, log_id_to, snapshot_meta_to,
     stream_from, transferred_from, vote_from, vote_to,
@@ -206,8 +211,26 @@ impl Service for Door {
     fn command(&self, command: Command) -> BoxFuture<'static, Result<Outcome, ProposeError>> {
         let inner = self.0.clone();
         Box::pin(async move {
-            for_operators(&command).map_err(ProposeError::Refused)?;
+            for_operators(&command, &inner.feed.state()).map_err(ProposeError::Refused)?;
             inner.propose(command, inner.config.propose_timeout).await
+        })
+    }
+
+    fn once(
+        &self,
+        named: Option<Named>,
+        make: Making,
+    ) -> BoxFuture<'static, Result<(Request, Revision), ProposeError>> {
+        let inner = self.0.clone();
+        Box::pin(async move {
+            // What is asked for does not depend on the name under which it is.
+            let looked_at = make(Request { nonce: Nonce::default(), since: Revision::default() });
+            for_operators(&looked_at, &inner.feed.state()).map_err(ProposeError::Refused)?;
+            let patience = inner.config.propose_timeout;
+            match named {
+                Some(named) => inner.ask_named(named, patience, make).await,
+                None => inner.ask_once(patience, make).await,
+            }
         })
     }
 
@@ -241,80 +264,4 @@ impl Service for Door {
     fn applied(&self) -> tokio::sync::watch::Receiver<Revision> {
         self.0.machine.progress()
     }
-}
-
-/// A command that another node may hand to the leader: one that this one can read, not one that only Raft may say, and
-/// a leave only from the very process whose life it ends.
-fn proposable(payload: &Payload, caller: &Caller, inner: &Inner) -> Result<(), Refusal> {
-    let command: Command = decode(payload.as_bytes()).map_err(|e| Refusal::Malformed(e.to_string()))?;
-    match command {
-        Command::Configure { .. } => Err(only_raft()),
-        // What a leader concludes it proposes on its own engine.
-        Command::ActivateLeader { .. }
-        | Command::Expire { .. }
-        | Command::ExpireSession { .. }
-        | Command::LiftDelay { .. } => Err(Refusal::Malformed("only a leader says this, and to itself".into())),
-        Command::Leave { who } => {
-            if own_life(who, caller, inner) {
-                return Ok(());
-            }
-            Err(only_itself())
-        }
-        // Nobody asks for a lock, gives one back or says how it would die on behalf of another life.
-        Command::DeclareMortal { who }
-        | Command::Inherit { who, .. }
-        | Command::Lock { holder: Holder::Life(who), .. }
-        | Command::Unlock { holder: Holder::Life(who), .. } => {
-            if own_life(who, caller, inner) {
-                return Ok(());
-            }
-            Err(Refusal::Malformed(format!("only {who} itself may say this")))
-        }
-        // Whoever moved while a majority was away can be reached again only where it says that it is now.
-        Command::Join { node, addresses, .. } => {
-            inner.wire.hint(node, addresses);
-            Ok(())
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Whether the caller is the very process whose life this is.
-fn own_life(who: quorate_membership::Identity, caller: &Caller, inner: &Inner) -> bool {
-    let state = inner.feed.state();
-    who.node == caller.from && state.life(who).is_some_and(|life| life.nonce == caller.session)
-}
-
-/// What may be asked for from outside: what a person decides. What nodes say of themselves and of their work they say
-/// to each other.
-fn for_operators(command: &Command) -> Result<(), Refusal> {
-    match command {
-        Command::OrderFence { cause: Cause::Requested { .. }, .. }
-        | Command::ConfirmFence { confirmation: Confirmation::Operator { .. }, .. }
-        | Command::Vouch { .. }
-        | Command::SetRole { .. }
-        | Command::SetAddresses { .. }
-        | Command::Remove { .. }
-        | Command::Lock { holder: Holder::Session(_), .. }
-        | Command::Unlock { holder: Holder::Session(_), .. }
-        | Command::Settle { .. }
-        | Command::Write { .. }
-        | Command::Take { .. }
-        | Command::OpenSession { .. }
-        | Command::CloseSession { .. } => Ok(()),
-        Command::Configure { .. } => Err(only_raft()),
-        Command::Leave { .. } => Err(only_itself()),
-        other => Err(Refusal::Malformed(format!("nobody outside may say {other:?}"))),
-    }
-}
-
-fn only_itself() -> Refusal {
-    Refusal::Malformed(
-        "only the life itself may say that it has stopped everything; fence it, or vouch for its end".into(),
-    )
-}
-
-/// Who votes is said by Raft's own entries; a command that claims it is not proposed.
-pub(crate) fn only_raft() -> Refusal {
-    Refusal::Malformed("who votes follows from the log of Raft alone; change the role of a node instead".into())
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use quorate_membership::session::Sessions;
 use quorate_membership::{Activation, Command, SessionId};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -24,6 +24,9 @@ use crate::rpc::KeptAlive;
 
 /// How many keep-alives may wait to be looked at. What comes beyond is not answered, and sent again.
 const QUEUE: usize = 8192;
+
+/// How many keep-alives may wait for their reads at a time.
+const CONFIRMING: usize = 4096;
 
 /// One keep-alive, and who waits for the answer.
 pub(crate) struct Ask {
@@ -62,12 +65,14 @@ impl Inner {
         let give_up = tokio::time::Instant::now() + patience;
         loop {
             let left = give_up.saturating_duration_since(tokio::time::Instant::now());
+            // A leader that hangs must not use all of the time up: another may be there soon.
+            let once = left.min(self.config.election_max() * 2);
             let answer = match self.leader() {
                 Some(leader) if leader == self.node => {
-                    tokio::time::timeout(left, self.sessions.keep_alive(session)).await.ok()
+                    tokio::time::timeout(once, self.sessions.keep_alive(session)).await.ok()
                 }
                 Some(leader) => match self.wire.address(leader) {
-                    Ok((peer, caller)) => self.wire.transport.keep_alive(&peer, caller, session, left).await.ok(),
+                    Ok((peer, caller)) => self.wire.transport.keep_alive(&peer, caller, session, once).await.ok(),
                     Err(_) => None,
                 },
                 None => None,
@@ -96,12 +101,17 @@ pub(crate) async fn run(inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
         known: None,
         ticked: clock::reading(),
         proposals: JoinSet::new(),
+        confirming: Arc::new(Semaphore::new(CONFIRMING)),
         proposed: BTreeSet::new(),
         inner,
     };
+    let now = *activation.borrow_and_update();
+    task.activated(now);
     loop {
+        // However many keep-alives come, the clock is looked at.
         tokio::select! { biased;
             _ = stop.wait_for(|stop| *stop) => return,
+            _ = pace.tick() => task.tick(),
             changed = activation.changed() => match changed {
                 Ok(()) => task.activated(*activation.borrow_and_update()),
                 Err(_) => return,
@@ -115,7 +125,6 @@ pub(crate) async fn run(inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
                 Ok(command) => { task.proposed.remove(&command); }
                 Err(_) => task.proposed.clear(),
             },
-            _ = pace.tick() => task.tick(),
         }
     }
 }
@@ -128,6 +137,8 @@ struct Task {
     known: Option<quorate_membership::Store>,
     ticked: quorate_membership::lease::Reading,
     proposals: JoinSet<Command>,
+    /// How many keep-alives may wait for their reads at a time.
+    confirming: Arc<Semaphore>,
     proposed: BTreeSet<Command>,
 }
 
@@ -156,7 +167,13 @@ impl Task {
             return;
         };
         self.applied();
-        self.sessions.handle_keep_alive(session, clock::reading());
+        let spared = self.sessions.handle_keep_alive(session, clock::reading());
+        let room = self.confirming.clone().try_acquire_owned();
+        let (true, Ok(room)) = (spared, room) else {
+            // Its end is being decided, or too many wait: asked again soon.
+            let _gone = answer.send(KeptAlive::NotLeader { leader: None });
+            return;
+        };
         let inner = self.inner.clone();
         tokio::spawn(async move {
             let nobody = KeptAlive::NotLeader { leader: None };
@@ -175,6 +192,7 @@ impl Task {
                 Ok(None) | Err(_) => nobody,
             };
             let _gone = answer.send(answered);
+            drop(room);
         });
     }
 

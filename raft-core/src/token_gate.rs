@@ -9,7 +9,7 @@
 //! This is what makes a late write harmless however long its writer was paused (Gray and Cheriton's *leases* bound time;
 //! a token needs no bound). It stands where the writes go through: in front of a file, a volume, a database.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -45,20 +45,29 @@ pub enum GateError {
 pub struct TokenGate {
     seen: Mutex<Revision>,
     file: Option<PathBuf>,
+    /// Held for as long as the gate is there: two gates on one file would forget what the other has seen.
+    _lock: Option<File>,
 }
 
 impl TokenGate {
     /// One that forgets with the process: for a resource that does not outlive it either.
     pub fn in_memory() -> Self {
-        Self { seen: Mutex::default(), file: None }
+        Self { seen: Mutex::default(), file: None, _lock: None }
     }
 
-    /// One that remembers in a file of its own, synced before a larger token is admitted. The folder must exist.
+    /// One that remembers in a file of its own, synced before a larger token is admitted. The folder must exist; beside the
+    /// file there will be one named `.lock` and, for a moment, one named `.new`.
     ///
     /// # Errors
-    /// When the file cannot be read, or does not hold a token: then it is not known who was admitted, and nobody is.
+    /// When another gate has the file, or when it cannot be read or does not hold a token: then it is not known who was
+    /// admitted, and nobody is.
     pub fn durable(file: impl AsRef<Path>) -> io::Result<Self> {
         let file = file.as_ref().to_path_buf();
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(beside(&file, ".lock"))?;
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|error| {
+            let error = io::Error::from(error);
+            io::Error::new(error.kind(), format!("{}: another gate has this file: {error}", file.display()))
+        })?;
         let seen = match File::open(&file) {
             Ok(mut open) => {
                 let mut text = String::new();
@@ -73,7 +82,12 @@ impl TokenGate {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Revision::default(),
             Err(error) => return Err(error),
         };
-        Ok(Self { seen: Mutex::new(seen), file: Some(file) })
+        if seen != Revision::default() {
+            // What a process read that has crashed since may not have come to the disk yet.
+            File::open(&file)?.sync_all()?;
+            sync_folder_of(&file)?;
+        }
+        Ok(Self { seen: Mutex::new(seen), file: Some(file), _lock: Some(lock) })
     }
 
     /// The largest token that was admitted.
@@ -114,11 +128,22 @@ impl TokenGate {
 
 /// Whole or not at all, and on the disk when it returns.
 fn remember(path: &Path, token: Revision) -> io::Result<()> {
-    let fresh = path.with_extension("new");
+    let fresh = beside(path, ".new");
     let mut file = File::create(&fresh)?;
     writeln!(file, "{token}")?;
     file.sync_all()?;
     fs::rename(&fresh, path)?;
+    sync_folder_of(path)
+}
+
+/// The whole name with something behind it: no two gates of one folder share a file.
+fn beside(path: &Path, end: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(end);
+    name.into()
+}
+
+fn sync_folder_of(path: &Path) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(folder)?.sync_all()
 }
@@ -147,12 +172,31 @@ mod tests {
     #[test]
     fn what_cannot_be_remembered_or_read_admits_nobody() {
         let folder = tempfile::tempdir().unwrap();
-        let gate = TokenGate::durable(folder.path().join("missing").join("token")).unwrap();
+        let gone = folder.path().join("gone");
+        fs::create_dir(&gone).unwrap();
+        let gate = TokenGate::durable(gone.join("token")).unwrap();
+        fs::remove_dir_all(&gone).unwrap();
         assert!(matches!(gate.admit(r(1)), Err(GateError::Unwritten { .. })));
         assert_eq!(gate.seen(), r(0));
         let path = folder.path().join("token");
         fs::write(&path, "nonsense").unwrap();
         let error = TokenGate::durable(&path).unwrap_err().to_string();
         assert!(error.contains("`nonsense` is not a revision"), "{error}");
+    }
+
+    #[test]
+    fn gates_beside_each_other_do_not_touch_what_the_other_remembers() {
+        let folder = tempfile::tempdir().unwrap();
+        let [one, two] = ["vm.100", "vm.101"].map(|name| folder.path().join(name));
+        let gates = [TokenGate::durable(&one).unwrap(), TokenGate::durable(&two).unwrap()];
+        let (a, b) = (&gates[0], &gates[1]);
+        std::thread::scope(|scope| {
+            scope.spawn(|| (1..200).for_each(|token| a.admit(r(token)).unwrap()));
+            scope.spawn(|| (1000..1200).for_each(|token| b.admit(r(token)).unwrap()));
+        });
+        assert!(TokenGate::durable(&one).is_err(), "two gates on one file");
+        drop(gates);
+        let again = [one, two].map(|path| TokenGate::durable(path).unwrap().seen());
+        assert_eq!(again, [r(199), r(1199)]);
     }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
-use quorate_membership::{Address, Identity, NodeId, Revision, SessionId};
+use quorate_membership::{Address, Command, Identity, NodeId, Nonce, Request, Revision, SessionId};
 
 use crate::error::{Refusal, TransportError};
 use crate::feed::{FeedItem, Filter};
@@ -172,6 +172,20 @@ pub struct JoinAnswer {
     pub revision: Revision,
 }
 
+/// How somebody outside names a request, so that asking again, here or at another node, is not asking twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Named {
+    /// Drawn for this request, and never used for another.
+    pub nonce: Nonce,
+    /// What its asker knew of the log before it drew the nonce; `None`: as far as this node has applied it. Only with it
+    /// is a copy that comes after [`WINDOW`](quorate_membership::request::WINDOW) entries known as one.
+    pub since: Option<Revision>,
+}
+
+/// Makes the command of a request. Called before each time that it is asked under another name, and before all of them
+/// with a request of zeros, only to look at what is asked for.
+pub type Making = Box<dyn Fn(Request) -> Command + Send + Sync>;
+
 /// What a server offers to the network on behalf of a node. Each call checks the caller first; a [`Refusal`] says what
 /// is wrong and what to do.
 pub trait Service: Send + Sync + 'static {
@@ -222,6 +236,15 @@ pub trait Service: Send + Sync + 'static {
         &self,
         command: quorate_membership::Command,
     ) -> BoxFuture<'static, Result<crate::node::Outcome, crate::error::ProposeError>>;
+
+    /// Has a command of somebody outside take effect once. Without a name it is asked anew until it has, or certainly has
+    /// not; with one, this is one of its copies. Returns the request, and where it took effect: for a copy of one that had
+    /// already, there.
+    fn once(
+        &self,
+        named: Option<Named>,
+        make: Making,
+    ) -> BoxFuture<'static, Result<(Request, Revision), crate::error::ProposeError>>;
 
     /// Hands leadership over, to `to` or to the node with the longest log.
     fn hand_over(&self, to: Option<NodeId>) -> BoxFuture<'static, Result<NodeId, crate::error::HandOverError>>;

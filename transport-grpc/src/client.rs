@@ -17,10 +17,10 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use http::Uri;
 use prost::Message;
-use quorate_membership::{Address, Revision};
+use quorate_membership::{Address, Revision, SessionId};
 use quorate_raft_core::rpc::{
-    Append, Appended, Ballot, Caller, InstallSnapshot, Payload, Proposed, Renewal, Renewed, StreamAppended, Transfer,
-    Transferred, VoteAnswer, VoteRequest,
+    Append, Appended, Ballot, Caller, InstallSnapshot, KeptAlive, Payload, Proposed, Renewal, Renewed, StreamAppended,
+    Transfer, Transferred, VoteAnswer, VoteRequest,
 };
 use quorate_raft_core::transport::{JoinAnswer, JoinRequest};
 use quorate_raft_core::{Lane, Peer, Refusal, Transport, TransportError};
@@ -314,6 +314,19 @@ impl Transport for GrpcTransport {
         let message = pb::RenewRequest { caller: Some(caller.into()), renewal: Some(renewal.into()) };
         let message = (message, MESSAGE_LIMIT, "the renewal");
         Box::pin(bounded(link, deadline, message, |to, message| async move { raft(to).renew(message).await }))
+    }
+
+    fn keep_alive(
+        &self,
+        peer: &Peer,
+        caller: Caller,
+        session: SessionId,
+        deadline: Duration,
+    ) -> BoxFuture<'static, Result<KeptAlive, TransportError>> {
+        let link = self.links.link(peer, Lane::Lease);
+        let message = pb::RelayKeepAliveRequest { caller: Some(caller.into()), session: session.get() };
+        let message = (message, MESSAGE_LIMIT, "the keep-alive");
+        Box::pin(bounded(link, deadline, message, |to, message| async move { raft(to).keep_alive(message).await }))
     }
 
     fn join(

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures_util::stream::{BoxStream, StreamExt};
 use quorate_membership::{Command, NodeId, Revision};
-use quorate_raft_core::Service;
+use quorate_raft_core::{Filter, Service};
 use tonic::{Request, Response, Status};
 
 use crate::convert::{self, FromWire};
@@ -93,7 +93,7 @@ impl Cluster for ClusterDoor {
 
     async fn events(&self, request: Request<pb::EventsRequest>) -> Result<Response<Self::EventsStream>, Status> {
         let after = Revision::new(request.into_inner().after_revision);
-        let events = self.service.events_since(after).map(|item| Ok(convert::item(&item)));
+        let events = self.service.events_since(after, Filter::all()).map(|item| Ok(convert::item(&item)));
         Ok(Response::new(events.take_until(stopped(self.stop.clone())).boxed()))
     }
 }

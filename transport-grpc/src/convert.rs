@@ -14,7 +14,13 @@ mod contract;
 mod event;
 mod raft;
 mod refusal;
+mod rejection;
 mod renewal;
+mod store;
+mod stored_event;
+mod stored_rejection;
+#[cfg(test)]
+mod stored_tests;
 #[cfg(test)]
 mod tests;
 
@@ -26,11 +32,12 @@ use quorate_raft_core::Refusal;
 
 use crate::pb;
 
-pub(crate) use self::cluster::{members, status};
+pub(crate) use self::cluster::{members, recent, status};
 pub(crate) use self::command::{join_command, join_request};
-pub(crate) use self::event::item;
+pub(crate) use self::event::{event, item};
 pub(crate) use self::raft::{ballot, bytes, payload};
-pub(crate) use self::refusal::failure;
+pub(crate) use self::refusal::{failure, millis};
+pub(crate) use self::store::{item as queued, key, lock, name, named, opened, record, session};
 
 /// The longest text for people that travels in an error, in bytes. It has to fit into the headers of an HTTP/2 answer.
 pub(crate) const TEXT_LIMIT: usize = 1024;

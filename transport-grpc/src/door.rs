@@ -4,6 +4,7 @@
 //!   /quorate.v1.Raft/Append, AppendStream ──▶ RaftDoor, messages of 16 MiB
 //!   /quorate.v1.Raft/…                    ──▶ RaftDoor, messages of 4 MiB
 //!   /quorate.v1.Cluster/…                 ──▶ ClusterDoor, messages of 4 MiB
+//!   /quorate.v1.Store/…                   ──▶ StoreDoor, messages of 4 MiB
 //!   anything else                         ──▶ Refusal::Malformed
 //! ```
 //!
@@ -28,9 +29,11 @@ use tower_service::Service as _;
 use crate::cluster_door::ClusterDoor;
 use crate::pb::cluster_server::{self, ClusterServer};
 use crate::pb::raft_server::{self, RaftServer};
+use crate::pb::store_server::{self, StoreServer};
 use crate::raft_door::RaftDoor;
 use crate::server::{ServerSettings, Stop};
 use crate::status::malformed;
+use crate::store_door::StoreDoor;
 use crate::{APPEND_LIMIT, MESSAGE_LIMIT};
 
 /// What stands behind every connection.
@@ -39,17 +42,20 @@ pub(crate) struct Door {
     raft: RaftServer<RaftDoor>,
     log: RaftServer<RaftDoor>,
     cluster: ClusterServer<ClusterDoor>,
+    store: StoreServer<StoreDoor>,
     settings: ServerSettings,
 }
 
 impl Door {
     pub(crate) fn new(service: Arc<dyn Service>, settings: ServerSettings, stop: Stop) -> Self {
         let raft = Arc::new(RaftDoor::new(service.clone(), settings.max_snapshots, stop.clone()));
-        let cluster = ClusterServer::new(ClusterDoor::new(service, stop));
+        let cluster = ClusterServer::new(ClusterDoor::new(service.clone(), stop.clone()));
+        let store = StoreServer::new(StoreDoor::new(service, settings.max_lock_wait, stop));
         Self {
             raft: RaftServer::from_arc(raft.clone()).max_decoding_message_size(MESSAGE_LIMIT),
             log: RaftServer::from_arc(raft).max_decoding_message_size(APPEND_LIMIT),
             cluster: cluster.max_decoding_message_size(MESSAGE_LIMIT),
+            store: store.max_decoding_message_size(MESSAGE_LIMIT),
             settings,
         }
     }
@@ -65,6 +71,8 @@ impl hyper::service::Service<Request<Incoming>> for Door {
         let (service, method) = path.strip_prefix('/').and_then(|path| path.split_once('/')).unwrap_or_default();
         let limit = match method {
             "InstallSnapshot" => self.settings.snapshot_timeout,
+            // The wait for a lock ends by itself, with an answer.
+            "Lock" => self.settings.max_lock_wait + self.settings.call_timeout,
             _ => self.settings.call_timeout,
         };
         let limit = asked(request.headers()).map_or(limit, |asked| asked.min(limit));
@@ -72,6 +80,7 @@ impl hyper::service::Service<Request<Incoming>> for Door {
             (raft_server::SERVICE_NAME, "Append" | "AppendStream") => self.log.clone().call(request),
             (raft_server::SERVICE_NAME, _) => self.raft.clone().call(request),
             (cluster_server::SERVICE_NAME, _) => self.cluster.clone().call(request),
+            (store_server::SERVICE_NAME, _) => self.store.clone().call(request),
             _ => {
                 let status = malformed(format!("there is no call {path:.100} here; correct the address, or upgrade"));
                 return Box::pin(async { Ok(status.into_http()) });

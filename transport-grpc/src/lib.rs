@@ -5,10 +5,10 @@
 //!   (asks a peer)   client.rs     per peer    connection: Log ═════╬═ HTTP/2 ═▶ Server ──door.rs──▶ Service ──▶ raft-core
 //!                                 and lane    connection: Snapshot ╣            server.rs            (another node)
 //!                                             connection: Lease ═══╝
-//!                                             any language, Cluster ══════════▶
+//!                                             any language, Cluster, Store ═══▶
 //! ```
 //!
-//! The protocol is `proto/quorate/v1`: `raft.proto` between nodes, `cluster.proto` for everybody. Its generated types
+//! The protocol is `proto/quorate/v1`: `raft.proto` between nodes, `cluster.proto` and `store.proto` for everybody. Its generated types
 //! stay inside this crate; `convert` stands between them and those of [`quorate_raft_core::rpc`].
 //!
 //! What a caller can rely on:
@@ -39,6 +39,7 @@ mod pipeline;
 mod raft_door;
 mod server;
 mod status;
+mod store_door;
 
 #[expect(
     unreachable_pub,

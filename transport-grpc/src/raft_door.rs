@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt};
-use quorate_membership::{NodeId, codec};
+use quorate_membership::{NodeId, SessionId, codec};
 use quorate_raft_core::rpc::{Append, Caller, InstallSnapshot, Renewal, SnapshotMeta, Transfer, VoteRequest};
 use quorate_raft_core::{Refusal, Service};
 use tokio::sync::Semaphore;
@@ -118,6 +118,14 @@ impl Raft for RaftDoor {
         let pb::RenewRequest { caller: from, renewal } = request.into_inner();
         let renewal = need(renewal, "the renewal").and_then(Renewal::from_wire).map_err(no)?;
         answer(self.service.renew(caller(from)?, renewal).await)
+    }
+
+    async fn keep_alive(
+        &self,
+        request: Request<pb::RelayKeepAliveRequest>,
+    ) -> Result<Response<pb::RelayKeepAliveResponse>, Status> {
+        let pb::RelayKeepAliveRequest { caller: from, session } = request.into_inner();
+        answer(self.service.keep_alive(caller(from)?, SessionId::new(session)).await)
     }
 }
 

@@ -29,19 +29,22 @@ use crate::greeting::Greeted;
 /// What a server trades.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ServerSettings {
-    /// How many connections are held at a time; further ones are closed at once. A peer needs three, and every reader
+    /// How many connections are held at a time; further ones are closed at once. A peer needs four, and every reader
     /// from outside one. 16 to 65 536, default 1 024.
     pub max_connections: usize,
     /// How many calls one connection may have under way. 8 to 1 024, default 128.
     pub max_streams: u32,
     /// How long a new connection may take to greet. 100 ms to 1 min, default 5 s.
     pub greeting_timeout: Duration,
-    /// How long one call may take, streams and snapshots aside. It must exceed `propose_timeout` of the node, or a slow
+    /// How long a client may wait in line for a lock in one call, whatever it asks for. Longer saves calls of clients that
+    /// wait for long, each of which holds one of `max_streams`. 0 s to 1 day, default 1 h.
+    pub max_lock_wait: Duration,
+    /// How long one call may take, streams, snapshots and waits for locks aside. It must exceed `propose_timeout` of the node, or a slow
     /// command is given up while its end could still be told. 1 s to 2 h, default 1 min.
     pub call_timeout: Duration,
     /// How long one snapshot may take to arrive and be installed. 1 s to 1 h, default 2 min.
     pub snapshot_timeout: Duration,
-    /// How many snapshots may arrive at a time; each takes up to 32 MiB of memory. 1 to 64, default 4.
+    /// How many snapshots may arrive at a time; each takes up to 64 MiB of memory. 1 to 64, default 4.
     pub max_snapshots: usize,
     /// How often a silent connection is tested. 100 ms to 10 min, default 5 s.
     pub ping_every: Duration,
@@ -58,6 +61,7 @@ impl Default for ServerSettings {
             max_connections: 1024,
             max_streams: 128,
             greeting_timeout: s(5),
+            max_lock_wait: s(3600),
             call_timeout: s(60),
             snapshot_timeout: s(120),
             max_snapshots: 4,
@@ -76,6 +80,7 @@ impl ServerSettings {
             max_connections: self.max_connections.clamp(16, 65_536),
             max_streams: self.max_streams.clamp(8, 1024),
             greeting_timeout: self.greeting_timeout.clamp(ms(100), s(60)),
+            max_lock_wait: self.max_lock_wait.min(s(86_400)),
             call_timeout: self.call_timeout.clamp(s(1), s(7200)),
             snapshot_timeout: self.snapshot_timeout.clamp(s(1), s(3600)),
             max_snapshots: self.max_snapshots.clamp(1, 64),

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message;
-use quorate_raft_core::{HandOverError, ProposeError, Refusal, TransportError};
+use quorate_raft_core::{HandOverError, ProposeError, ReadError, Refusal, TransportError};
 use tonic::{Code, Status};
 
 use crate::connection::NeverSent;
@@ -74,6 +74,17 @@ pub(crate) fn malformed(why: impl Into<String>) -> Status {
     refused(&Refusal::Malformed(why.into()))
 }
 
+/// A failure as a status.
+pub(crate) fn failed(code: Code, text: &str, kind: pb::failure::Kind) -> Status {
+    let failure = convert::failure(text, kind);
+    with_detail(code, failure.message.clone(), FAILURE, &failure)
+}
+
+/// A read that is not possible now, as a status.
+pub(crate) fn read_failed(error: &ReadError) -> Status {
+    failed(Code::Unavailable, &error.to_string(), error.into())
+}
+
 /// A failed command as a status.
 pub(crate) fn command_failed(error: &ProposeError) -> Status {
     let code = match error {
@@ -83,8 +94,7 @@ pub(crate) fn command_failed(error: &ProposeError) -> Status {
         ProposeError::OutcomeUnknown { .. } => Code::Unknown,
         _ => Code::Unknown,
     };
-    let failure = convert::failure(&error.to_string(), error.into());
-    with_detail(code, failure.message.clone(), FAILURE, &failure)
+    failed(code, &error.to_string(), error.into())
 }
 
 /// A failed hand-over as a status.
@@ -97,8 +107,7 @@ pub(crate) fn hand_over_failed(error: &HandOverError) -> Status {
         HandOverError::Stopped(_) => Code::Unavailable,
         _ => Code::Unknown,
     };
-    let failure = convert::failure(&error.to_string(), error.into());
-    with_detail(code, failure.message.clone(), FAILURE, &failure)
+    failed(code, &error.to_string(), error.into())
 }
 
 /// The refusal in a status, if it carries one.

@@ -7,7 +7,7 @@ use super::known_life;
 use crate::cluster::{Cluster, Phase};
 use crate::event::Event;
 use crate::fencing::{Cause, Confirmation, FenceProof};
-use crate::id::{Activation, FenceId, Identity, Revision};
+use crate::id::{Activation, BootId, FenceId, Identity, Revision};
 use crate::rejection::Rejection;
 use crate::text::Reason;
 
@@ -153,7 +153,9 @@ pub(super) fn inherit(
 ) -> Result<Vec<Event>, Rejection> {
     let (heir, gone) = (known_life(state, who)?, known_life(state, former)?);
     let next = who.node == former.node && who > former && state.newest(who.node) == Some(who);
-    if !next || heir.boot != gone.boot || heir.phase != Phase::Joining {
+    // A boot that could not be told is not the same as another that could not.
+    let same_boot = heir.boot == gone.boot && heir.boot != BootId::default();
+    if !next || !same_boot || heir.phase != Phase::Joining {
         return Err(Rejection::NotItsSuccessor { who, former });
     }
     if !gone.mortal {

@@ -4,7 +4,7 @@ use super::{known_life, quorum_or, unknown};
 use crate::cluster::{Cluster, Phase};
 use crate::event::Event;
 use crate::fencing::{Cause, FenceOrder, Progress};
-use crate::id::{Activation, FenceId, Identity, NodeId};
+use crate::id::{Activation, FenceId, Identity, NodeId, Revision};
 use crate::rejection::Rejection;
 use crate::text::Reason;
 
@@ -15,6 +15,7 @@ use crate::text::Reason;
 /// none any more is void. What a person asks for is no opinion of a leader.
 pub(super) fn order(
     state: &Cluster,
+    revision: Revision,
     target: Identity,
     cause: &Cause,
     under: Option<Activation>,
@@ -23,6 +24,8 @@ pub(super) fn order(
     match life.phase {
         Phase::Active => {}
         Phase::Fencing => return Ok(vec![]), // merged with the open order
+        // It has never acted: it forfeits what it took up from its former life, and nothing has to be proved.
+        Phase::Joining if state.store.held_by(target.into()).next().is_some() => {}
         phase @ (Phase::Joining | Phase::Fenced | Phase::Left) => return Err(Rejection::Phase { who: target, phase }),
     }
     match cause {
@@ -30,6 +33,9 @@ pub(super) fn order(
         Cause::Silent { .. } | Cause::Returned { .. } | Cause::Lapsed => {
             current_activation(state, under.ok_or(Rejection::WithoutActivation)?)?;
         }
+    }
+    if life.phase == Phase::Joining {
+        return Ok(super::locks::forfeit(state, revision, target));
     }
     majority_without(state, target.node)?;
     Ok(vec![Event::FenceOrdered { order: state.fences.upcoming(), target, cause: cause.clone() }])

@@ -7,8 +7,8 @@ use crate::cluster::Cluster;
 use crate::event::Event;
 use crate::evolve::evolve;
 use crate::fencing::FenceProof;
-use crate::id::{Activation, Revision};
-use crate::lock::{Delay, Grant, Holder, MAX_LOCKS, MAX_WAITERS, Release};
+use crate::id::{Activation, Identity, Revision};
+use crate::lock::{Delay, Grant, Holder, MAX_LOCKS, MAX_WAITERS, MAX_WAITING, Release};
 use crate::rejection::Rejection;
 use crate::request::Request;
 use crate::session;
@@ -43,6 +43,9 @@ pub(super) fn lock(
     if wait {
         if lock.waiters.len() >= MAX_WAITERS {
             return Err(full(&format!("that wait for lock `{name}`"), MAX_WAITERS, "ask again later"));
+        }
+        if state.store.locks.values().map(|lock| lock.waiters.len()).sum::<usize>() >= MAX_WAITING {
+            return Err(full("that wait for locks", MAX_WAITING, "ask again later"));
         }
         return Ok(vec![answered, Event::LockQueued { name: name.clone(), holder, request: request.nonce }]);
     }
@@ -124,6 +127,17 @@ pub(super) fn lift(
     let mut events = vec![Event::LockLifted { name: name.clone(), token }];
     events.extend(next(state, revision, name));
     Ok(events)
+}
+
+/// What a life that has not worked yet gives up: it never acted under what it took up.
+pub(super) fn forfeit(state: &Cluster, revision: Revision, who: Identity) -> Vec<Event> {
+    let (holder, why) = (Holder::Life(who), Release::HolderEnded);
+    let held = state.store.held_by(holder);
+    let given_up = held.flat_map(|(name, token)| {
+        let released = Event::LockReleased { name: name.clone(), holder, token, why };
+        [Some(released), next(state, revision, name)].into_iter().flatten()
+    });
+    given_up.collect()
 }
 
 /// The grant to the first in line that may hold anything, once nobody holds the lock and nothing holds it back.

@@ -1,6 +1,6 @@
 //! Records, queues and sessions: what a write checks and changes, what is taken, who is let in as a client.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::fencing::current_activation;
@@ -29,7 +29,8 @@ pub(super) fn write(
     }
     sized("checks", checks.len(), MAX_STEPS)?;
     sized("changes", changes.len(), MAX_STEPS)?;
-    sized("bytes", changes.iter().map(Change::bytes).sum(), MAX_WRITE)?;
+    let bytes = changes.iter().map(Change::bytes).chain(checks.iter().map(Check::bytes)).sum();
+    sized("bytes", bytes, MAX_WRITE)?;
     checks.iter().try_for_each(|check| holds(state, check))?;
     let mut events = vec![Event::Answered { request: request.nonce }];
     let (mut keys, mut items, mut item) = (BTreeSet::new(), BTreeSet::new(), state.store.last_item);
@@ -124,7 +125,7 @@ fn sized(what: &str, got: usize, limit: usize) -> Result<(), Rejection> {
 /// Whether everything would still fit once these changes were made.
 fn room(state: &Cluster, changes: &[Change]) -> Result<(), Rejection> {
     let store = &state.store;
-    let (mut bytes, mut fresh, mut bound, mut pushed) = (store.bytes, 0, 0, 0);
+    let (mut bytes, mut fresh, mut bound, mut pushed) = (store.bytes, 0, 0, BTreeMap::<&Name, usize>::new());
     for change in changes {
         match change {
             Change::Put { key, bound: with, .. } => {
@@ -136,16 +137,17 @@ fn room(state: &Cluster, changes: &[Change]) -> Result<(), Rejection> {
             }
             Change::Push { queue, .. } => {
                 bytes += change.bytes() as u64;
-                pushed += 1;
+                let here = pushed.entry(queue).or_default();
+                *here += 1;
                 let waiting = store.queues.get(queue).map_or(0, |queue| queue.items.len());
-                if waiting + pushed > MAX_QUEUE {
+                if waiting + *here > MAX_QUEUE {
                     return Err(full(&format!("items in queue `{queue}`"), MAX_QUEUE, "take and acknowledge some"));
                 }
             }
             Change::Delete { .. } | Change::Acknowledge { .. } => {}
         }
     }
-    if store.items + pushed as u64 > MAX_ITEMS {
+    if store.items + pushed.values().sum::<usize>() as u64 > MAX_ITEMS {
         return Err(full("items in all queues", MAX_ITEMS as usize, "take and acknowledge some"));
     }
     if fresh > 0 && store.records.len() + fresh > MAX_RECORDS {

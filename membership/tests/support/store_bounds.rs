@@ -54,20 +54,20 @@ pub(crate) mod locks {
         ..BASE
     };
     pub(crate) const FENCED_FULL: Bounds = Bounds {
-        name: "locks: two lives are fenced, leaders change",
+        name: "locks: two lives are fenced, some twice",
         asks: [[2, 1], [2, 1], [1, 0], [0, 0], [0, 0]],
         orders: 2,
         targets: &[FIRST, OTHER, SECOND],
         attempts: 2,
-        leads: 1,
         ..FENCED
     };
+    pub(crate) const LED_FULL: Bounds =
+        Bounds { name: "locks: two lives are fenced, leaders change", attempts: 1, leads: 1, ..FENCED_FULL };
     pub(crate) const LEFT: Bounds = Bounds {
         name: "locks: lives leave, requests are settled",
         asks: [[2, 1], [1, 1], [0, 0], [0, 0], [0, 0]],
         settles: 1,
         leaves: 1,
-        orders: 1,
         reaches: &[Seen::PassedByLeaving, Seen::VoidCopy, Seen::Withdrawn, Seen::Copy, Seen::TwoByOneEnd],
         ..BASE
     };
@@ -75,16 +75,18 @@ pub(crate) mod locks {
         name: "locks: lives leave, more is settled",
         asks: [[2, 1], [2, 1], [0, 0], [0, 0], [0, 0]],
         settles: 2,
+        orders: 1,
         ..LEFT
     };
     pub(crate) const MORTAL: Bounds = Bounds {
         name: "locks: a new life takes them up",
-        asks: [[1, 1], [1, 1], [1, 0], [0, 0], [0, 0]],
+        asks: [[1, 1], [1, 0], [1, 0], [0, 0], [0, 0]],
         orders: 1,
+        targets: &[FIRST, SECOND],
         restarts: true,
         reboots: true,
         mortal: true,
-        reaches: &[Seen::TakenUpByHeir, Seen::PassedByProof, Seen::SecondLifeHolds, Seen::LateRelease],
+        reaches: &[Seen::TakenUpByHeir, Seen::PassedByProof, Seen::SecondLifeHolds, Seen::LateRelease, Seen::Forfeited],
         ..BASE
     };
     pub(crate) const MORTAL_FULL: Bounds = Bounds {

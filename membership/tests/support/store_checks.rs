@@ -37,6 +37,8 @@ pub(crate) enum Seen {
     /// A session ended by time; its lock was held back, and passed on.
     PassedAfterDelay,
     TakenUpByHeir,
+    /// Who had taken a lock up fell silent before it could begin.
+    Forfeited,
     /// Two locks passed on by one end, and share a token.
     TwoByOneEnd,
     /// A release came after the lock had passed on to another.
@@ -195,6 +197,8 @@ pub(crate) fn reached(before: &World, events: &[Event], after: &World) -> u32 {
     let granted = events.iter().filter(|event| matches!(event, Event::LockGranted { .. })).count();
     let unlocked = any(&|e| matches!(e, Event::LockReleased { why: Release::Unlocked, .. }));
     let heir = any(&|e| matches!(e, Event::Fenced { proof: FenceProof::Succeeded { .. }, .. }));
+    let ended = any(&|e| matches!(e, Event::LockReleased { why: Release::HolderEnded, .. }));
+    let over = any(&|e| matches!(e, Event::Fenced { .. } | Event::Left { .. } | Event::SessionEnded { .. }));
     let closed = any(&|e| matches!(e, Event::SessionEnded { clean: true, .. }));
     if granted > 0 {
         when(unlocked, Seen::PassedByRelease);
@@ -202,6 +206,7 @@ pub(crate) fn reached(before: &World, events: &[Event], after: &World) -> u32 {
         when(!heir && any(&|e| matches!(e, Event::Fenced { .. })), Seen::PassedByProof);
         when(any(&|e| matches!(e, Event::Left { .. })), Seen::PassedByLeaving);
         when(closed, Seen::PassedByClosing);
+        when(ended && !over, Seen::Forfeited);
         when(any(&|e| matches!(e, Event::LockLifted { .. })), Seen::PassedAfterDelay);
         when(granted == 2, Seen::TwoByOneEnd);
     }

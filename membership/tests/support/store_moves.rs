@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   really happens             Release, Prepare, LayDown, Shoot, Restart, Reboot
-//!   comes to stand in the log  Append: a request whose sender exists, a release once its guard was laid down, an
-//!                              acknowledgement once its item was taken, a confirmation once the device has acted …
+//!   comes to stand in the log  Append: a request whose sender exists, a release once its guard was laid down, a
+//!                              confirmation once the device has acted …
 //! ```
 //!
 //! A request is named by who sends it, what for and the how-manieth: so a copy is the same request, and nothing else is.
@@ -202,9 +202,10 @@ impl World {
         for request in self.in_turn(bounds.takes, |take| request(which, For::Take(nth, take))) {
             steps.push(Step::Append(Command::Take { request, queue: queue.clone(), token }));
         }
-        for item in &guard.took {
-            let request = request(which, For::Acknowledge(nth, *item));
-            let changes = vec![Change::Acknowledge { queue: queue.clone(), item: *item, token }];
+        // Whether it has taken the item, or another has, or it is not there yet, is for the rules to know.
+        for item in (1..=bounds.pushes.into()).map(ItemId::new) {
+            let request = request(which, For::Acknowledge(nth, item));
+            let changes = vec![Change::Acknowledge { queue: queue.clone(), item, token }];
             steps.push(Step::Append(Command::Write { request, checks: vec![], changes }));
         }
     }

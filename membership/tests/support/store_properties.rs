@@ -20,7 +20,8 @@ pub(crate) fn tokens_of_a_lock_strictly_grow(walk: &Walk) {
     }
 }
 
-/// A lock passes on when its holder says so under its token, or in the entry that ends its holder; never otherwise.
+/// A lock passes on when its holder says so under its token, in the entry that ends its holder, or when a life that took
+/// it up is to be ended before it could begin; never otherwise.
 pub(crate) fn a_lock_is_released_by_its_token_or_by_an_end(step: &Step) {
     let ended = |holder: Holder| {
         step.events().iter().any(|event| match event {
@@ -29,14 +30,25 @@ pub(crate) fn a_lock_is_released_by_its_token_or_by_an_end(step: &Step) {
             _ => false,
         })
     };
+    let forfeits = |holder: Holder| match (&step.command, holder) {
+        (Command::OrderFence { target, .. }, Holder::Life(who)) => {
+            *target == who && step.before.life(who).is_some_and(|life| life.phase == Phase::Joining)
+        }
+        _ => false,
+    };
     for event in step.events() {
         let Event::LockReleased { name, holder, token, why } = event else { continue };
         let said = match &step.command {
             Command::Unlock { name: n, holder: h, token: t } => (n, h, t) == (name, holder, token),
             _ => false,
         };
-        assert_eq!(grant_of(&step.before, name), Some(*token), "{event}");
-        assert!(if *why == Release::Unlocked { said } else { ended(*holder) }, "{event} by {:?}", step.command);
+        let held = step.before.store().lock(name).and_then(|lock| lock.grant);
+        assert_eq!(held.map(|grant| (grant.holder, grant.token)), Some((*holder, *token)), "{event}");
+        assert!(
+            if *why == Release::Unlocked { said } else { ended(*holder) || forfeits(*holder) },
+            "{event} by {:?}",
+            step.command
+        );
     }
     // And nothing else takes a holder away.
     for (name, before) in step.before.store().locks().filter_map(|(name, lock)| Some((name, lock.grant?))) {
@@ -59,6 +71,50 @@ pub(crate) fn who_is_over_has_nothing(step: &Step) {
     for holder in held.chain(waits).chain(bound) {
         assert!(!over(holder), "{holder} after {:?}", step.command);
     }
+}
+
+/// P13: a lock is granted to an open session, or to a life that is active and its node's newest; or to the next life of
+/// who held it. After a session that did not close, it is held back for as long as that one asked for.
+pub(crate) fn who_is_granted_a_lock_may_have_it(step: &Step) {
+    let (before, after) = (&step.before, &step.after);
+    let heir = |holder: Holder| {
+        let took_up = |event: &Event| match event {
+            Event::Fenced { proof: FenceProof::Succeeded { by }, .. } => holder == (*by).into(),
+            _ => false,
+        };
+        step.events().iter().any(took_up)
+    };
+    for event in step.events() {
+        let Event::LockGranted { name, holder, .. } = event else { continue };
+        let may = match holder {
+            Holder::Session(session) => after.store().session(*session).is_some(),
+            Holder::Life(who) => {
+                let active = after.life(*who).is_some_and(|life| life.phase == Phase::Active);
+                (active && after.newest(who.node) == Some(*who)) || heir(*holder)
+            }
+        };
+        assert!(may, "{event}");
+        let held_back = step.events().iter().any(|event| match event {
+            Event::SessionEnded { id, clean: false } => {
+                before.store().session(*id).is_some_and(|session| !session.lock_delay.is_zero())
+            }
+            _ => false,
+        });
+        assert!(!held_back, "{event}, at the end of a session that asked for a delay of `{name}`");
+    }
+}
+
+/// I9: nothing that was concluded under another activation than the current one takes effect.
+pub(crate) fn what_was_concluded_under_another_activation_does_not_count(step: &Step) {
+    let under = match &step.command {
+        Command::OrderFence { under: Some(under), cause, .. } if !matches!(cause, Cause::Requested { .. }) => under,
+        Command::Expire { under, .. } | Command::ExpireSession { under, .. } | Command::LiftDelay { under, .. } => {
+            under
+        }
+        _ => return,
+    };
+    let current = step.before.leadership().map(|leadership| leadership.activation);
+    assert!(step.events().is_empty() || current == Some(*under), "{:?}", step.command);
 }
 
 /// Nobody waits in vain: a lock that is free has nobody in line who may hold it, and one that is held back has no holder.

@@ -38,7 +38,7 @@ impl Hash for World {
         // The clients first, so that their sessions are known by who they are.
         for actor in self.actors.iter().rev() {
             actor.holder.map(|holder| met.holder(holder)).hash(hasher);
-            (actor.acts, actor.left, actor.guards.len(), actor.writes.len()).hash(hasher);
+            (actor.acts, actor.begun, actor.left, actor.guards.len(), actor.writes.len()).hash(hasher);
         }
         for lock in 0..LOCKS {
             self.hash_lock(lock, &mut met, hasher);
@@ -47,7 +47,6 @@ impl Hash for World {
         for actor in &self.actors {
             for guard in &actor.guards {
                 (guard.lock, met.place(guard.token.get()), guard.request, guard.released).hash(hasher);
-                guard.took.hash(hasher);
             }
             for write in &actor.writes {
                 write.version.map(|version| met.place(version.get())).hash(hasher);

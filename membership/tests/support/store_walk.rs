@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use quorate_membership::*;
 
-use super::{Pick, Walk, join, of, reason};
+use super::{Pick, Walk, join, of, order_against, reason};
 
 pub(super) fn choose(walk: &Walk, pick: Pick) -> Command {
     let state = walk.end();
@@ -125,7 +125,9 @@ fn write(state: &Cluster, pick: Pick, request: Request, under: (Name, Revision),
 fn acknowledge(state: &Cluster, request: Request, which: u8, token: Revision) -> Command {
     let store = state.store();
     let items = store.queues().flat_map(|queue| {
-        store.queue(queue).map(|(id, item)| (queue.clone(), id, item.taken.map_or(token, |taken| taken.token)))
+        store.queue(queue).map(|(id, item)| {
+            (queue.clone(), id, item.taken.filter(|_| !which.is_multiple_of(4)).map_or(token, |taken| taken.token))
+        })
     });
     let items: Vec<_> = items.collect();
     let (queue, item, token) = of(&items, which).unwrap_or((name(which), ItemId::new(1), token));
@@ -158,6 +160,12 @@ fn inherit(walk: &Walk, state: &Cluster, which: u8, wrong: bool) -> Command {
         let heir = state.life(who)?;
         (wrong || heir.boot == gone.boot).then_some((who, former))
     });
+    let joins = |who: &Identity| state.life(*who).is_some_and(|life| life.phase == Phase::Joining);
+    let holds = |who: &Identity| state.store().held_by((*who).into()).next().is_some();
+    let took_up: Vec<_> = state.lives().map(|(who, _)| who).filter(|who| joins(who) && holds(who)).collect();
+    if let Some(target) = of(&took_up, which).filter(|_| which.is_multiple_of(2)) {
+        return order_against(state, target, Cause::Silent { for_ms: 1 }, wrong);
+    }
     match of(&returned.collect::<Vec<_>>(), which) {
         Some((who, former)) if which < 8 => Command::Inherit { who: former, former: who },
         Some((who, former)) => Command::Inherit { who, former },

@@ -72,8 +72,6 @@ pub(crate) struct Guard {
     pub(crate) token: Revision,
     pub(crate) request: Nonce,
     pub(crate) released: bool,
-    /// What it took from the queue under this token.
-    pub(crate) took: Vec<ItemId>,
 }
 
 /// A comparison and set that was sent, with what its sender had read.
@@ -91,6 +89,9 @@ pub(crate) struct Actor {
     pub(crate) holder: Option<Holder>,
     /// Whether it really may still do anything.
     pub(crate) acts: bool,
+    /// Whether it was told that it may begin. A life that only joins does nothing under what it took up, and on its way
+    /// to being told it hears of whatever it lost.
+    pub(crate) begun: bool,
     /// It has laid everything down, and says so.
     pub(crate) left: bool,
     pub(crate) guards: Vec<Guard>,
@@ -100,7 +101,7 @@ pub(crate) struct Actor {
 impl Actor {
     /// Whether it really may act under that lock now.
     pub(crate) fn may_act_under(&self, lock: usize) -> bool {
-        self.acts && self.guards.iter().any(|guard| guard.lock == lock && !guard.released)
+        self.acts && self.begun && self.guards.iter().any(|guard| guard.lock == lock && !guard.released)
     }
 }
 
@@ -156,7 +157,8 @@ impl World {
     /// All three nodes at work, led by n2.
     pub(crate) fn at_work(cluster: Cluster) -> Self {
         let life = |node, incarnation| Identity::new(NodeId::new(node), Incarnation::new(incarnation));
-        let at_work = |who: Identity| Arc::new(Actor { holder: Some(who.into()), acts: true, ..Actor::default() });
+        let at_work =
+            |who: Identity| Arc::new(Actor { holder: Some(who.into()), acts: true, begun: true, ..Actor::default() });
         let unborn = Arc::new(Actor::default());
         let activations = cluster.leadership().map(|leadership| leadership.activation).into_iter().collect();
         Self {
@@ -254,32 +256,34 @@ impl World {
                 let lock = crate::moves::lock_of(name);
                 self.newest[lock] = self.newest[lock].max(*token);
                 if let Some(actor) = self.actor_of(*holder) {
-                    let guard = Guard { lock, token: *token, request: *request, released: false, took: vec![] };
+                    let guard = Guard { lock, token: *token, request: *request, released: false };
                     self.actor(actor).guards.push(guard);
                 }
             }
             Event::Pushed { item, .. } => _ = self.owed.insert(*item),
-            Event::Taken { item, token, .. } => {
-                self.given.insert((*item, *token));
-                let mine = |guard: &&mut Guard| guard.lock == 0 && guard.token == *token;
-                for actor in &mut self.actors {
-                    if let Some(guard) = Arc::make_mut(actor).guards.iter_mut().find(mine) {
-                        guard.took.push(*item);
-                    }
-                }
-            }
+            Event::Taken { item, token, .. } => _ = self.given.insert((*item, *token)),
             Event::Acknowledged { item, .. } => _ = self.owed.remove(item),
             Event::SessionOpened { id, .. } => {
                 if let Some(actor) = crate::moves::sender(command) {
-                    self.actor(actor).holder = Some((*id).into());
-                    self.actor(actor).acts = true;
+                    let actor = self.actor(actor);
+                    (actor.holder, actor.acts, actor.begun) = (Some((*id).into()), true, true);
                 }
             }
             Event::Joined { who, .. } => {
                 let actor = self.actor(SECOND);
                 (actor.holder, actor.acts) = (Some((*who).into()), true);
             }
-            Event::FenceOrdered { .. } => self.used.orders += 1,
+            Event::Activated { .. } => self.actor(SECOND).begun = true,
+            Event::LockReleased { holder, token, .. } => {
+                let waits = self.actor_of(*holder).filter(|actor| !self.actors[*actor].begun);
+                if let Some(actor) = waits {
+                    let lost = |guard: &&mut Guard| guard.token == *token;
+                    self.actor(actor).guards.iter_mut().filter(lost).for_each(|guard| guard.released = true);
+                }
+            }
+            Event::FenceOrdered { .. } => {
+                self.used.orders += u8::from(matches!(command, Command::OrderFence { .. }));
+            }
             Event::FenceStarted { order, target, attempt, .. } => {
                 self.calls.push(Call { order: *order, target: *target, attempt: *attempt, acted: false });
             }

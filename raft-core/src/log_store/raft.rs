@@ -5,6 +5,7 @@ use std::io;
 use std::ops::RangeBounds;
 
 use openraft::OptionalSend;
+use openraft::entry::EntryPayload;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use quorate_membership::codec::encode;
 use tokio::sync::oneshot;
@@ -14,6 +15,9 @@ use crate::log_store::writer::{Change, Done, Op};
 use crate::log_store::{LogStore, answered};
 use crate::types::{OrEntry, OrLogId, OrVote, Types, entry_from, log_id_from, log_id_to, vote_from, vote_to};
 
+/// The most bytes of entries in one message, far below what a message may have.
+const BATCH: usize = 4 << 20;
+
 impl RaftLogReader<Types> for LogStore {
     async fn try_get_log_entries<RB>(&mut self, range: RB) -> Result<Vec<OrEntry>, io::Error>
     where
@@ -22,6 +26,25 @@ impl RaftLogReader<Types> for LogStore {
         let memory = self.shared().lock();
         memory.usable()?;
         Ok(memory.read(&range))
+    }
+
+    /// As many as fit into one message with room to spare, and one at the least: what is too large for the wire would be
+    /// built again and again.
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<OrEntry>, io::Error> {
+        let memory = self.shared().lock();
+        memory.usable()?;
+        let mut entries = memory.read(&(start..end));
+        let size = |entry: &OrEntry| match &entry.payload {
+            EntryPayload::Normal(payload) => payload.as_bytes().len(),
+            EntryPayload::Blank | EntryPayload::Membership(_) => 0,
+        };
+        let within = entries.iter().scan(0, |sum, entry| {
+            *sum += size(entry);
+            (*sum <= BATCH).then_some(())
+        });
+        let fitting = within.count().max(1);
+        entries.truncate(fitting);
+        Ok(entries)
     }
 
     async fn read_vote(&mut self) -> Result<Option<OrVote>, io::Error> {

@@ -72,6 +72,9 @@ impl Lease {
         what: impl Into<String>,
         token: Revision,
     ) -> Result<BoundChild, ProtectError> {
+        if self.alone {
+            return Err(ProtectError::Alone);
+        }
         match self.view().stop {
             Stop::Deadman { .. } | Stop::Watchdog { .. } | Stop::Own { .. } => {}
             stop @ (Stop::Tokens | Stop::Unbounded) => return Err(ProtectError::Unbound(stop)),

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use quorate_membership::detector::Signal;
 use quorate_membership::{
     Address, Cause, Cluster, Configuration, FenceOrder, FenceProof, FenceRecord, Leadership, Life, Member, NodeId,
-    Progress, Role,
+    Progress, Role, Store,
 };
 use quorate_raft_core::{LeaseStage, LeaseView, Local, View};
 
@@ -15,12 +15,17 @@ use crate::pb;
 
 /// The whole picture, with the newest `history_limit` ended orders (0: all).
 pub(crate) fn status(view: &View, history_limit: u32) -> pb::StatusResponse {
-    let mut committed = state(&view.cluster);
+    pb::StatusResponse { committed: Some(recent(&view.cluster, history_limit)), local: Some(local(&view.local)) }
+}
+
+/// The committed state, with the newest `history_limit` ended orders (0: all).
+pub(crate) fn recent(cluster: &Cluster, history_limit: u32) -> pb::ClusterState {
+    let mut committed = state(cluster);
     let limit = usize::try_from(history_limit).unwrap_or(usize::MAX);
     if limit > 0 && committed.history.len() > limit {
         committed.history.drain(..committed.history.len() - limit);
     }
-    pb::StatusResponse { committed: Some(committed), local: Some(local(&view.local)) }
+    committed
 }
 
 /// The members alone.
@@ -47,6 +52,18 @@ pub(crate) fn state(cluster: &Cluster) -> pb::ClusterState {
         history: cluster.fences().history().map(record).collect(),
         failure_tolerance: cluster.failure_tolerance().map(|spare| spare as u64),
         leadership: cluster.leadership().map(Into::into),
+        store: Some(counts(cluster.store())),
+    }
+}
+
+/// How much is kept, without what is kept.
+fn counts(store: &Store) -> pb::StoreCounts {
+    pb::StoreCounts {
+        locks: store.locks().count() as u64,
+        records: store.record_count() as u64,
+        queues: store.queues().count() as u64,
+        sessions: store.sessions().count() as u64,
+        bytes: store.bytes(),
     }
 }
 
@@ -101,7 +118,7 @@ impl From<Leadership> for pb::Leadership {
 fn member((node, member): (&NodeId, &Member)) -> pb::Member {
     let Member { role, addresses, disk, lives } = member;
     let life = |(incarnation, life): (&quorate_membership::Incarnation, &Life)| {
-        let Life { phase, boot, nonce, since, addresses, contract } = life;
+        let Life { phase, boot, nonce, since, addresses, contract, mortal } = life;
         pb::Life {
             incarnation: incarnation.get(),
             phase: pb::Phase::from(*phase).into(),
@@ -110,6 +127,7 @@ fn member((node, member): (&NodeId, &Member)) -> pb::Member {
             since: since.get(),
             addresses: texts(addresses),
             contract: Some((*contract).into()),
+            mortal: *mortal,
         }
     };
     pb::Member {
@@ -185,6 +203,7 @@ impl From<&FenceProof> for pb::FenceProof {
             FenceProof::Expired { under, waited } => {
                 Out::Expired(pb::Expiry { under: under.get(), waited_ns: nanos(*waited) })
             }
+            FenceProof::Succeeded { by } => Out::SucceededBy((*by).into()),
         };
         Self { proof: Some(proof) }
     }

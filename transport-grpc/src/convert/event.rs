@@ -1,10 +1,10 @@
-//! The event feed, outwards only.
+//! The event feed, outwards only. Events of locks, records, queues, sessions and requests are in `stored_event.rs`.
 
 use quorate_membership::{Event, Revision};
 use quorate_raft_core::FeedItem;
 
 use super::cluster::{state, texts};
-use super::id_to;
+use super::{id_to, stored_event};
 use crate::pb;
 
 /// One thing that a reader of the feed is told.
@@ -17,7 +17,8 @@ pub(crate) fn item(item: &FeedItem) -> pb::EventsResponse {
     pb::EventsResponse { item: Some(item) }
 }
 
-fn event(revision: Revision, event: &Event) -> pb::Event {
+/// An event, with its revision and its text.
+pub(crate) fn event(revision: Revision, event: &Event) -> pb::Event {
     pb::Event { revision: revision.get(), text: event.to_string(), kind: kind(event) }
 }
 
@@ -75,6 +76,7 @@ fn kind(event: &Event) -> Option<pb::event::Kind> {
             who: Some((*who).into()),
             proof: Some(proof.into()),
         }),
-        _ => return None,
+        Event::DeclaredMortal { who } => Out::DeclaredMortal((*who).into()),
+        other => return stored_event::kind(other),
     })
 }

@@ -1,9 +1,11 @@
-//! Renewals and their answers. Whatever cannot be read for certain is no grant.
+//! Renewals of leases, keep-alives of sessions, and their answers. Whatever cannot be read for certain prolongs nothing.
+
+use std::time::Duration;
 
 use quorate_membership::NodeId;
-use quorate_raft_core::rpc::{RenewRefusal, Renewal, Renewed};
+use quorate_raft_core::rpc::{KeptAlive, RenewRefusal, Renewal, Renewed};
 
-use super::{FromWire, Malformed, need};
+use super::{FromWire, Malformed, nanos, need};
 use crate::pb;
 
 impl From<Renewal> for pb::Renewal {
@@ -67,4 +69,27 @@ fn known(refusal: pb::RenewRefusal) -> Option<RenewRefusal> {
         pb::RenewRefusal::Expiring => RenewRefusal::Expiring,
         pb::RenewRefusal::NotConfirmed => RenewRefusal::NotConfirmed,
     })
+}
+
+impl From<KeptAlive> for pb::RelayKeepAliveResponse {
+    fn from(kept: KeptAlive) -> Self {
+        use pb::kept_alive::Result as Out;
+        let result = match kept {
+            KeptAlive::Alive { ttl } => Out::AliveTtlNs(nanos(ttl)),
+            KeptAlive::Ended => Out::Ended(pb::Done {}),
+            KeptAlive::NotLeader { leader } => Out::NotLeader(pb::NotLeader { leader: leader.map(NodeId::get) }),
+        };
+        Self { result: Some(pb::KeptAlive { result: Some(result) }) }
+    }
+}
+
+impl FromWire<pb::RelayKeepAliveResponse> for KeptAlive {
+    fn from_wire(response: pb::RelayKeepAliveResponse) -> Result<Self, Malformed> {
+        use pb::kept_alive::Result as In;
+        Ok(match need(response.result.and_then(|inner| inner.result), "the result of a keep-alive")? {
+            In::AliveTtlNs(nanos) => Self::Alive { ttl: Duration::from_nanos(nanos) },
+            In::Ended(pb::Done {}) => Self::Ended,
+            In::NotLeader(pb::NotLeader { leader }) => Self::NotLeader { leader: leader.map(NodeId::new) },
+        })
+    }
 }

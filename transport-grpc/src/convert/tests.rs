@@ -22,7 +22,7 @@ use super::{FromWire, Malformed};
 use crate::pb;
 
 /// There and back again, through bytes.
-fn travelled<T, P>(value: T) -> Result<T, Malformed>
+pub(super) fn travelled<T, P>(value: T) -> Result<T, Malformed>
 where
     T: FromWire<P>,
     P: From<T> + Message + Default,
@@ -30,7 +30,7 @@ where
     T::from_wire(P::decode(P::from(value).encode_to_vec().as_slice()).expect("what was encoded decodes"))
 }
 
-fn node() -> impl Strategy<Value = NodeId> {
+pub(super) fn node() -> impl Strategy<Value = NodeId> {
     any::<u64>().prop_map(NodeId::new)
 }
 
@@ -54,7 +54,7 @@ fn voters() -> impl Strategy<Value = VoterSets> {
     (vec(nodes(), 0..3), nodes()).prop_map(|(sets, nodes)| VoterSets { sets, nodes })
 }
 
-fn life() -> impl Strategy<Value = Identity> {
+pub(super) fn life() -> impl Strategy<Value = Identity> {
     (node(), any::<u64>()).prop_map(|(node, incarnation)| Identity::new(node, Incarnation::new(incarnation)))
 }
 
@@ -73,7 +73,7 @@ fn caller() -> impl Strategy<Value = Caller> {
 }
 
 /// Any that the wire has room for, whether or not it could be kept.
-fn time() -> impl Strategy<Value = Duration> {
+pub(super) fn time() -> impl Strategy<Value = Duration> {
     any::<u64>().prop_map(Duration::from_nanos)
 }
 

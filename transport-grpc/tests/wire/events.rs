@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_membership::{Activation, Address, Cause, Configuration, Event, FenceId, FenceProof, Revision, Role};
-use quorate_raft_core::FeedItem;
+use quorate_raft_core::{FeedItem, Filter};
 
 use crate::fake::*;
 use crate::outside::started;
 use crate::pb;
 use crate::refusals::{name, variants};
+use crate::stored::{kept, stored_kinds};
 use crate::story::*;
 use crate::values::*;
 
@@ -19,7 +20,7 @@ async fn events_come_in_order_with_all_their_fields_and_a_gap_brings_the_state()
     use pb::event::Kind;
     use pb::events_response::Item;
     let (fake, server) = started().await;
-    let (state, mut told) = eventful();
+    let (state, mut told) = kept();
     let r = Revision::new;
     told.push((r(20), Event::Superseded { who: life(4, 1) }));
     told.push((r(21), Event::RoleChanged { node: n(4), role: Role::Witness }));
@@ -32,6 +33,8 @@ async fn events_come_in_order_with_all_their_fields_and_a_gap_brings_the_state()
     let cause = Cause::Returned { as_life: life(2, 2) };
     told.push((r(26), Event::FenceOrdered { order: FenceId::new(3), target: life(2, 1), cause }));
     told.push((r(27), Event::FenceOrdered { order: FenceId::new(4), target: life(1, 1), cause: Cause::Lapsed }));
+    let proof = FenceProof::Succeeded { by: life(2, 2) };
+    told.push((r(27), Event::Fenced { order: FenceId::new(3), who: life(2, 1), proof, token: r(27) }));
     let proof = FenceProof::Expired { under: Activation::new(8), waited: Duration::from_millis(700) };
     told.push((r(27), Event::Fenced { order: FenceId::new(4), who: life(1, 1), proof, token: r(27) }));
     // An event added elsewhere has to be told here, and to be given a message.
@@ -53,7 +56,7 @@ async fn events_come_in_order_with_all_their_fields_and_a_gap_brings_the_state()
         panic!("no gap")
     };
     assert_eq!((picture.revision, picture.members.len()), (state.revision().get(), 5));
-    assert_eq!(fake.calls(), [Call::Events(r(3))]);
+    assert_eq!(fake.calls(), [Call::Events(r(3), Filter::all())]);
 
     let set = |nodes: &[u64]| Some(pb::NodeSet { nodes: nodes.to_vec() });
     let operator = pb::OperatorWord { name: "ada".into(), reason: "cable in my hand".into() };
@@ -117,8 +120,15 @@ async fn events_come_in_order_with_all_their_fields_and_a_gap_brings_the_state()
             cause: caused(pb::cause::Cause::Lapsed(pb::Done {})),
         }),
         Kind::Fenced(pb::Fenced { order: 4, who: Some(pb_life(1, 1)), proof: Some(expired()), token: 27 }),
+        Kind::Fenced(pb::Fenced {
+            order: 3,
+            who: second,
+            proof: proved(pb::fence_proof::Proof::SucceededBy(pb_life(2, 2))),
+            token: 27,
+        }),
+        Kind::DeclaredMortal(pb_life(1, 1)),
     ];
-    for kind in expected {
+    for kind in expected.into_iter().chain(stored_kinds()) {
         assert!(kinds.contains(&kind), "{kind:?} is not among {kinds:#?}");
     }
 }

@@ -6,74 +6,25 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, StreamExt};
-use quorate_membership::{Cluster, Command, NodeId, Revision};
+use quorate_membership::{Cluster, Command, NodeId, Nonce, Request, Revision, SessionId};
 use quorate_raft_core::node::Outcome;
 use quorate_raft_core::rpc::{
-    Append, Appended, Ballot, Caller, InstallSnapshot, Payload, Position, Proposed, RenewRefusal, Renewal, Renewed,
+    Append, Appended, Ballot, Caller, InstallSnapshot, KeptAlive, Payload, Position, Proposed, Renewal, Renewed,
     StreamAppended, Transfer, Transferred, VoteAnswer, VoteRequest,
 };
-use quorate_raft_core::transport::{JoinAnswer, JoinRequest};
-use quorate_raft_core::{FeedItem, HandOverError, LeaseView, Local, ProposeError, Refusal, Service, View};
+use quorate_raft_core::transport::{JoinAnswer, JoinRequest, Making, Named};
+use quorate_raft_core::{
+    FeedItem, Filter, HandOverError, LeaseView, Local, ProposeError, ReadError, Refusal, Service, View,
+};
+use tokio::sync::watch;
 
+pub(crate) use crate::script::{Call, Script, Streams};
 use crate::values::{LIVENESS, ballot, joined, n, vote_answer};
-
-/// A call as it arrived.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Call {
-    Append(Caller, Append),
-    StreamBegan(Caller),
-    StreamAppend(Append),
-    StreamEnded,
-    Vote(Caller, VoteRequest),
-    PreVote(Caller, VoteRequest),
-    Snapshot(Caller, InstallSnapshot),
-    Transfer(Caller, Transfer),
-    Propose(Caller, Payload),
-    ReadIndex(Caller),
-    Renew(Caller, Renewal),
-    Join(JoinRequest),
-    Command(Command),
-    HandOver(Option<NodeId>),
-    Events(Revision),
-    /// A call was given up before it was answered.
-    GivenUp,
-}
-
-/// How appends of a stream are answered.
-#[derive(Debug, Clone)]
-pub(crate) enum Streams {
-    /// Each at once, with its last position.
-    AtOnce,
-    /// None before so many have come; then each.
-    After(usize),
-    /// Each after so long.
-    Slowly(Duration),
-    /// So many, then none.
-    Only(usize),
-    /// So many, then this.
-    Then(usize, StreamAppended),
-}
-
-/// What is answered. Tests change it.
-pub(crate) struct Script {
-    pub(crate) refuse: Option<Refusal>,
-    pub(crate) hang: bool,
-    pub(crate) appended: Appended,
-    pub(crate) transferred: Transferred,
-    pub(crate) proposed: Proposed,
-    /// `None`: what is asked for is granted.
-    pub(crate) not_renewed: Option<(RenewRefusal, Option<NodeId>)>,
-    pub(crate) streams: Streams,
-    pub(crate) view: View,
-    /// Always an error: only a node can say that it applied something (see `nodes.rs`).
-    pub(crate) command: ProposeError,
-    pub(crate) hand_over: Result<NodeId, HandOverError>,
-    pub(crate) feed: Vec<FeedItem>,
-}
 
 pub(crate) struct Fake {
     pub(crate) script: Mutex<Script>,
     calls: Mutex<Vec<Call>>,
+    pub(crate) applied: watch::Sender<Revision>,
     changed: tokio::sync::Notify,
 }
 
@@ -115,8 +66,13 @@ impl Fake {
             command: ProposeError::OutcomeUnknown { reason: "never".into() },
             hand_over: Ok(n(3)),
             feed: Vec::new(),
+            kept_alive: KeptAlive::Ended,
+            once: Ok(Revision::new(77)),
+            barrier: Ok(Revision::new(9)),
         };
-        Arc::new(Self { script: Mutex::new(script), calls: Mutex::default(), changed: tokio::sync::Notify::new() })
+        let applied = watch::Sender::new(Revision::new(9));
+        let changed = tokio::sync::Notify::new();
+        Arc::new(Self { script: Mutex::new(script), calls: Mutex::default(), applied, changed })
     }
 
     pub(crate) fn set(&self, change: impl FnOnce(&mut Script)) {
@@ -285,11 +241,53 @@ impl Service for Door {
     }
 
     /// What the script has, and then nothing more, without an end.
-    fn events_since(&self, revision: Revision) -> BoxStream<'static, FeedItem> {
-        self.0.note(Call::Events(revision));
+    fn events_since(&self, revision: Revision, filter: Filter) -> BoxStream<'static, FeedItem> {
+        self.0.note(Call::Events(revision, filter));
         stream::iter(self.0.read(|script| script.feed.clone())).chain(stream::pending()).boxed()
     }
+
+    fn keep_alive(&self, caller: Caller, session: SessionId) -> BoxFuture<'static, Result<KeptAlive, Refusal>> {
+        self.answer(Call::KeepAlive(caller, session), |script| script.kept_alive)
+    }
+
+    fn keep_session(&self, session: SessionId, _: Duration) -> BoxFuture<'static, KeptAlive> {
+        self.0.note(Call::KeepSession(session));
+        let kept = self.0.read(|script| script.kept_alive);
+        Box::pin(async move { kept })
+    }
+
+    /// Draws the same nonce for each request without a name.
+    fn once(
+        &self,
+        named: Option<Named>,
+        make: Making,
+    ) -> BoxFuture<'static, Result<(Request, Revision), ProposeError>> {
+        let since = named.and_then(|named| named.since).unwrap_or(Revision::new(9));
+        let request = Request { nonce: named.map_or(DRAWN, |named| named.nonce), since };
+        self.0.note(Call::Once(named, make(request)));
+        let done = self.0.read(|script| script.once.clone());
+        let hanging = self.0.read(|script| script.hang).then(|| Hanging(self.0.clone()));
+        Box::pin(async move {
+            if let Some(_hanging) = hanging {
+                std::future::pending::<()>().await;
+            }
+            done.map(|revision| (request, revision))
+        })
+    }
+
+    fn read_barrier(&self, patience: Duration) -> BoxFuture<'static, Result<Revision, ReadError>> {
+        self.0.note(Call::Barrier(patience));
+        let reached = self.0.read(|script| script.barrier.clone());
+        Box::pin(async move { reached })
+    }
+
+    fn applied(&self) -> watch::Receiver<Revision> {
+        self.0.applied.subscribe()
+    }
 }
+
+/// The nonce of requests that nobody has named.
+pub(crate) const DRAWN: Nonce = Nonce::new(0xd4a0_0000);
 
 /// Notes when the requests of a stream are over.
 struct Ended(Arc<Fake>);

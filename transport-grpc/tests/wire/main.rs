@@ -12,18 +12,25 @@
 )]
 
 mod calls;
+mod clients;
 mod events;
 mod fake;
 mod hostile;
+mod keep_alives;
 mod links;
+mod locks;
 mod nodes;
 mod outside;
 mod refusals;
 mod renewals;
+mod script;
 mod snapshots;
+mod store;
+mod stored;
 mod story;
 mod streams;
 mod values;
+mod watch;
 
 #[expect(
     unreachable_pub,

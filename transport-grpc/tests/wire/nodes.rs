@@ -12,7 +12,7 @@ use quorate_transport_grpc::{GrpcTransport, Server};
 use crate::pb;
 use crate::values::*;
 
-async fn node(number: u64, folder: &std::path::Path) -> (Node, Server) {
+pub(crate) async fn node(number: u64, folder: &std::path::Path) -> (Node, Server) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = Address::new(listener.local_addr().unwrap().to_string()).unwrap();
     let settings = NodeSettings {
@@ -30,7 +30,7 @@ async fn node(number: u64, folder: &std::path::Path) -> (Node, Server) {
     (node, server)
 }
 
-async fn until(node: &Node, claim: &str, what: impl Fn(&quorate_membership::Cluster) -> bool) {
+pub(crate) async fn until(node: &Node, claim: &str, what: impl Fn(&quorate_membership::Cluster) -> bool) {
     until_seen(node, claim, |view| what(&view.cluster)).await;
 }
 
@@ -40,19 +40,27 @@ async fn until_seen(node: &Node, claim: &str, what: impl Fn(&View) -> bool) {
     assert!(waited.is_ok(), "{claim}: never, at {:?}", node.view());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn three_nodes_form_a_cluster_and_any_of_them_takes_commands() {
-    let folder = tempfile::tempdir().unwrap();
-    let (first, at_first) = node(1, folder.path()).await;
+/// Three nodes that are active and vote. The first leads, unless the machine is busy.
+pub(crate) async fn three(folder: &std::path::Path) -> [(Node, Server); 3] {
+    let (first, at_first) = node(1, folder).await;
     let seed = Address::new(at_first.local_addr().to_string()).unwrap();
     first.bootstrap(Role::Voter, LIVENESS).await.unwrap();
-    let (second, at_second) = node(2, folder.path()).await;
+    let (second, at_second) = node(2, folder).await;
     second.join(std::slice::from_ref(&seed), Role::Voter, LIVENESS).await.unwrap();
-    let (third, at_third) = node(3, folder.path()).await;
+    let (third, at_third) = node(3, folder).await;
     third.join(&[seed], Role::Voter, LIVENESS).await.unwrap();
     for node in [&first, &second, &third] {
         until(node, "all are active", |cluster| cluster.active().count() == 3).await;
         until(node, "all vote", |cluster| cluster.configuration().voters().len() == 3).await;
+    }
+    [(first, at_first), (second, at_second), (third, at_third)]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_nodes_form_a_cluster_and_any_of_them_takes_commands() {
+    let folder = tempfile::tempdir().unwrap();
+    let [(first, at_first), (second, at_second), (third, at_third)] = three(folder.path()).await;
+    for node in [&first, &second, &third] {
         // Two of the three are granted theirs over the wire.
         until_seen(node, "holds its lease", |view| view.local.lease.stage == LeaseStage::Held).await;
     }

@@ -14,6 +14,7 @@ use tonic::{Code, Status};
 
 use crate::fake::*;
 use crate::pb;
+use crate::stored::kept;
 use crate::story::*;
 use crate::values::*;
 
@@ -26,7 +27,7 @@ pub(crate) async fn started() -> (Arc<Fake>, Server) {
 #[tokio::test]
 async fn status_tells_what_is_committed_and_what_is_seen_apart() {
     let (fake, server) = started().await;
-    let (state, _) = eventful();
+    let (state, _) = kept();
     let sighting = Sighting { signal: Signal::Yellow, silence: Duration::from_millis(650) };
     let lease = LeaseView {
         stage: LeaseStage::Notice,
@@ -69,8 +70,10 @@ async fn status_tells_what_is_committed_and_what_is_seen_apart() {
         since: 4,
         addresses: vec!["10.0.0.3:7400".into()],
         contract: Some(pb_contract()),
+        mortal: false,
     };
     assert_eq!(third.lives, [ended]);
+    assert!(committed.members[0].lives[0].mortal);
     let open = pb::FenceOrder {
         order: 2,
         target: Some(pb_life(2, 1)),
@@ -92,6 +95,8 @@ async fn status_tells_what_is_committed_and_what_is_seen_apart() {
         second: Some(expired()),
     };
     assert_eq!(committed.history, [record]);
+    let counts = pb::StoreCounts { locks: 2, records: 2, queues: 1, sessions: 2, bytes: 38 };
+    assert_eq!(committed.store, Some(counts));
     assert_eq!(committed.leadership, Some(pb::Leadership { activation: 8, leader: 1, nonce: id(300) }));
     let sighting = pb::Sighting { node: 2, signal: pb::Signal::Yellow.into(), silence_ns: 650_000_000 };
     let expected = pb::LocalView {
@@ -186,7 +191,7 @@ async fn a_command_that_says_too_little_is_refused_with_the_reason_and_never_see
 }
 
 /// The failure in the details of a status.
-fn failure(status: &Status) -> pb::Failure {
+pub(crate) fn failure(status: &Status) -> pb::Failure {
     #[derive(Clone, PartialEq, prost::Message)]
     struct Rich {
         #[prost(int32, tag = "1")]

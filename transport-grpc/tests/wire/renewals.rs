@@ -129,7 +129,7 @@ async fn a_renewal_that_says_too_little_is_refused_and_never_seen() {
 }
 
 /// A node that answers every call with this message, whatever it was asked.
-async fn answering(message: Vec<u8>) -> SocketAddr {
+pub(crate) async fn answering(message: Vec<u8>) -> SocketAddr {
     let length = u32::try_from(message.len()).unwrap();
     let framed = Bytes::from([&[0][..], &length.to_be_bytes(), &message].concat());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -22,7 +22,8 @@ pub(crate) fn pb_life(node: u64, incarnation: u64) -> pb::Identity {
     pb::Identity { node, incarnation }
 }
 
-/// Five nodes, led by n1: n3 was fenced by a device, and its lease ran out as well; n5 left; n2 is being fenced.
+/// Five nodes, led by n1: n3 was fenced by a device, and its lease ran out as well; n5 left; n2 is being fenced;
+/// the work of n1 dies with its process.
 pub(crate) fn eventful() -> (Cluster, Vec<(Revision, Event)>) {
     let mut state = Cluster::new();
     let mut events = Vec::new();
@@ -59,6 +60,7 @@ pub(crate) fn eventful() -> (Cluster, Vec<(Revision, Event)>) {
         Command::Leave { who: life(5, 1) },
         Command::OrderFence { target: life(2, 1), cause: requested, under: None },
         Command::Expire { target, under, waited: Duration::from_millis(700) },
+        Command::DeclareMortal { who: life(1, 1) },
     ];
     for (command, revision) in commands.iter().zip(1..) {
         let revision = Revision::new(revision);

@@ -26,6 +26,7 @@ use tonic::body::Body as HttpBody;
 use crate::fake::{Door, Fake};
 use crate::pb::cluster_client::ClusterClient;
 use crate::pb::raft_client::RaftClient;
+use crate::pb::store_client::StoreClient;
 
 /// Only ever waited for when something is broken.
 pub(crate) const LIVENESS: Duration = Duration::from_secs(60);
@@ -188,6 +189,10 @@ pub(crate) async fn raft(address: SocketAddr) -> RaftClient<Plain> {
 
 pub(crate) async fn outside(address: SocketAddr) -> ClusterClient<Plain> {
     ClusterClient::with_origin(Plain::connect(address).await, Uri::from_static("http://anybody"))
+}
+
+pub(crate) async fn store(address: SocketAddr) -> StoreClient<Plain> {
+    StoreClient::with_origin(Plain::connect(address).await, Uri::from_static("http://anybody"))
 }
 
 /// Numbers that only grow.

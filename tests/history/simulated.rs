@@ -1,0 +1,155 @@
+//! Histories of a store that is right by construction: calls that overlap, each with its effect at one moment in between.
+//!
+//! ```text
+//!   invoked ├──────────────●──────────┤ returned          ● is where the one log has it, at the next revision
+//!   killed  ├─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─●                   anywhere after its invocation, or nowhere
+//! ```
+
+use std::collections::BTreeMap;
+
+use crate::op::{Call, NEVER, Op, Outcome};
+
+/// Numbers that a seed decides (SplitMix64).
+#[derive(Debug, Clone)]
+pub(crate) struct Dice(u64);
+
+impl Dice {
+    pub(crate) const fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(crate) const fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// From 0 to one less than `bound`.
+    pub(crate) const fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    /// From `low` to one less than `high`.
+    pub(crate) const fn between(&mut self, low: u64, high: u64) -> u64 {
+        low + self.below(high - low)
+    }
+
+    /// Whether it happens that happens once in so many times.
+    pub(crate) const fn once_in(&mut self, times: u64) -> bool {
+        self.below(times) == 0
+    }
+}
+
+/// How many calls a history has.
+const CALLS: u64 = 240;
+
+#[derive(Default)]
+struct Store {
+    revision: u64,
+    records: BTreeMap<String, (u64, u64)>,
+    locks: BTreeMap<String, u64>,
+}
+
+impl Store {
+    /// Carries a call out, here and now.
+    fn apply(&mut self, call: &Call) -> Outcome {
+        self.revision += 1;
+        let at = self.revision;
+        match call {
+            Call::Put { key, value } | Call::Guarded { key, value, .. } => {
+                self.records.insert(key.clone(), (at, *value));
+                Outcome::Done(at)
+            }
+            Call::Cas { key, expected, value } => {
+                let found = self.records.get(key).map(|(version, _)| *version);
+                if found != *expected {
+                    return Outcome::Conflict(found);
+                }
+                self.records.insert(key.clone(), (at, *value));
+                Outcome::Done(at)
+            }
+            Call::Delete { key } => {
+                self.records.remove(key);
+                Outcome::Done(at)
+            }
+            Call::Get { key } => Outcome::Seen { at, record: self.records.get(key).copied() },
+            Call::Lock { name } => match self.locks.get(name) {
+                Some(held) => Outcome::Held(*held),
+                None => {
+                    self.locks.insert(name.clone(), at);
+                    Outcome::Granted(at)
+                }
+            },
+            Call::Act { .. } => Outcome::Fine,
+            Call::Release { name, token } => {
+                if self.locks.get(name) == Some(token) {
+                    self.locks.remove(name);
+                }
+                Outcome::Fine
+            }
+        }
+    }
+}
+
+/// A history of a few hundred calls of six clients on two records and a lock.
+pub(crate) fn simulate(seed: u64) -> Vec<Op> {
+    let (mut dice, mut store, mut ops) = (Dice::new(seed), Store::default(), vec![]);
+    // Each client: when it is free again, and the token that it holds.
+    let mut clients = [(0_u64, None::<u64>); 6];
+    // Calls in the order of their effects; so that each finds what was there at that moment.
+    let mut effect = 0;
+    for value in 1..=CALLS {
+        effect += dice.between(1, 20);
+        let client = dice.below(clients.len() as u64) as usize;
+        let Some((free, holds)) = clients.get_mut(client) else { continue };
+        if *free >= effect {
+            continue;
+        }
+        let invoked = dice.between(*free, effect).max(effect.saturating_sub(60));
+        let returned = effect + dice.between(1, 60);
+        let call = call(client, value, *holds, &store, &mut dice);
+        let (mut outcome, mut end) = (Outcome::Unknown("killed".into()), NEVER);
+        let killed = dice.once_in(12) && holds.is_none();
+        if !killed {
+            (outcome, end) = (store.apply(&call), returned);
+        } else if dice.once_in(2) && !matches!(call, Call::Lock { .. } | Call::Release { .. }) {
+            store.apply(&call);
+        }
+        match outcome {
+            Outcome::Granted(token) => *holds = Some(token),
+            Outcome::Fine if matches!(call, Call::Release { .. }) => *holds = None,
+            _ => {}
+        }
+        // Acts lie within the hold, and the hold ends only after the last of them.
+        let (invoked, end) = if matches!(call, Call::Act { .. }) { (effect, effect) } else { (invoked, end) };
+        *free = if end == NEVER { returned } else { end };
+        ops.push(Op { client: format!("n{client}/c1"), call, invoked, returned: end, outcome });
+    }
+    ops
+}
+
+fn call(client: usize, value: u64, holds: Option<u64>, store: &Store, dice: &mut Dice) -> Call {
+    let key = format!("k{}", dice.below(2));
+    let name = "a".to_string();
+    if client >= 4 {
+        return match holds {
+            None => Call::Lock { name },
+            Some(token) if dice.once_in(4) => Call::Release { name, token },
+            Some(token) if dice.once_in(3) => Call::Guarded { key: "j".into(), value, name, token },
+            Some(token) => Call::Act { name, token },
+        };
+    }
+    match dice.below(10) {
+        0..=3 => Call::Get { key },
+        4..=5 => Call::Put { key, value },
+        6 => Call::Delete { key },
+        _ => {
+            let found = store.records.get(&key).map(|(version, _)| *version);
+            // Sometimes what was there a while ago.
+            let expected = if dice.once_in(3) { found.map(|version| version.saturating_sub(1)) } else { found };
+            Call::Cas { key, expected, value }
+        }
+    }
+}

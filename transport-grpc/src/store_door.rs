@@ -1,0 +1,243 @@
+//! Locks, records, queues and events for clients that are no members, from the network to the [`Service`].
+//!
+//! ```text
+//!   OpenSession, Write, Take ──▶ Service::once: takes effect once, and it is known whether
+//!   Lock                     ──▶ the same, and then waits in line (lock.rs)
+//!   Get, List, GetLock       ──▶ what the node has, after a read barrier if that is asked for
+//!   Watch                    ──▶ events; a gap as a gap, its parts, and its end (watch.rs)
+//! ```
+
+mod lock;
+mod watch;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream::{self, BoxStream, StreamExt};
+use prost::Message;
+use quorate_membership::queue::Taken;
+use quorate_membership::{
+    Change, Check, Cluster, Command, Holder, ItemId, Name, Nonce, Rejection, Revision, SessionId,
+};
+use quorate_raft_core::rpc::KeptAlive;
+use quorate_raft_core::transport::Making;
+use quorate_raft_core::{ProposeError, Service};
+use tokio::time::timeout;
+use tonic::{Code, Request, Response, Status};
+
+use self::lock::Waiting;
+use self::watch::Wanted;
+use crate::convert::{self, FromWire, Malformed};
+use crate::pb;
+use crate::pb::failure::Kind;
+use crate::pb::store_server::Store;
+use crate::server::{Stop, stopped};
+use crate::status::{command_failed, failed, read_failed, refused};
+
+/// How long a call that has no time of its own looks for a leader that a quorum confirms.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How many bytes of records one answer, and of anything one part of a gap, is filled with. One more thing than fit may be
+/// in it, of at most 65 KiB.
+const PAGE: usize = 900 << 10;
+
+/// What a message of a repeated field takes beside itself: its tag and its length.
+const FRAME: usize = 6;
+
+pub(crate) struct StoreDoor {
+    service: Arc<dyn Service>,
+    max_lock_wait: Duration,
+    stop: Stop,
+}
+
+fn no(malformed: Malformed) -> Status {
+    refused(&malformed.into())
+}
+
+fn all<P, T: FromWire<P>>(messages: Vec<P>) -> Result<Vec<T>, Status> {
+    messages.into_iter().map(T::from_wire).collect::<Result<_, _>>().map_err(no)
+}
+
+impl StoreDoor {
+    pub(crate) fn new(service: Arc<dyn Service>, max_lock_wait: Duration, stop: Stop) -> Self {
+        Self { service, max_lock_wait, stop }
+    }
+
+    async fn once(&self, name: Option<pb::RequestName>, make: Making) -> Result<(Nonce, Revision), Status> {
+        let named = convert::named(name).map_err(no)?;
+        let done = self.service.once(named, make).await.map_err(|error| command_failed(&error))?;
+        Ok((done.0.nonce, done.1))
+    }
+
+    async fn command(&self, command: Command) -> Result<Response<pb::CommandResponse>, Status> {
+        let outcome = self.service.command(command).await.map_err(|error| command_failed(&error))?;
+        Ok(Response::new(pb::CommandResponse { revision: outcome.revision.get() }))
+    }
+
+    /// What there is to read, as of its own revision.
+    async fn read(&self, reading: Option<pb::Reading>) -> Result<Arc<Cluster>, Status> {
+        let pb::Reading { linearizable, timeout_ms } = reading.unwrap_or_default();
+        if linearizable {
+            let patience = if timeout_ms == 0 { PATIENCE } else { Duration::from_millis(timeout_ms) };
+            self.service.read_barrier(patience).await.map_err(|error| read_failed(&error))?;
+        }
+        Ok(self.service.view().cluster)
+    }
+
+    /// The items of a queue that an earlier holder took. Exact once the grant of `token` is applied here, since nobody else
+    /// takes anything after it; `None` when it is not, in time.
+    async fn taken_before(&self, queue: &Name, token: Revision) -> Option<BTreeSet<ItemId>> {
+        let mut applied = self.service.applied();
+        timeout(PATIENCE, applied.wait_for(|at| *at >= token)).await.ok()?.ok()?;
+        let state = self.service.view().cluster;
+        Some(state.store().queue(queue).filter(|(_, item)| item.taken.is_some()).map(|(id, _)| id).collect())
+    }
+}
+
+#[tonic::async_trait]
+impl Store for StoreDoor {
+    type WatchStream = BoxStream<'static, Result<pb::WatchResponse, Status>>;
+
+    async fn open_session(
+        &self,
+        request: Request<pb::OpenSessionRequest>,
+    ) -> Result<Response<pb::OpenSessionResponse>, Status> {
+        let pb::OpenSessionRequest { name, ttl_ms, lock_delay_ms, label } = request.into_inner();
+        let session = convert::session(ttl_ms, lock_delay_ms, label).map_err(no)?;
+        let make = move |request| Command::OpenSession { request, session: session.clone() };
+        let (_, revision) = self.once(name, Box::new(make)).await?;
+        Ok(Response::new(pb::OpenSessionResponse { session: revision.get() }))
+    }
+
+    async fn keep_alive(
+        &self,
+        request: Request<pb::KeepAliveRequest>,
+    ) -> Result<Response<pb::KeepAliveResponse>, Status> {
+        use pb::keep_alive_response::Result as Out;
+        let session = SessionId::new(request.into_inner().session);
+        let result = match self.service.keep_session(session, PATIENCE).await {
+            KeptAlive::Alive { ttl } => Out::AliveTtlMs(convert::millis(ttl)),
+            KeptAlive::Ended => Out::Ended(pb::Done {}),
+            KeptAlive::NotLeader { leader } => {
+                let seen = leader.map_or_else(|| "none is known here".into(), |leader| format!("{leader} may lead"));
+                let text =
+                    format!("no leader confirmed within {PATIENCE:?} that {session} is open ({seen}); ask again");
+                return Err(failed(Code::Unavailable, &text, Kind::NoLeaderMs(convert::millis(PATIENCE))));
+            }
+        };
+        Ok(Response::new(pb::KeepAliveResponse { result: Some(result) }))
+    }
+
+    async fn close_session(
+        &self,
+        request: Request<pb::CloseSessionRequest>,
+    ) -> Result<Response<pb::CommandResponse>, Status> {
+        self.command(Command::CloseSession { session: SessionId::new(request.into_inner().session) }).await
+    }
+
+    async fn lock(&self, request: Request<pb::LockRequest>) -> Result<Response<pb::LockResponse>, Status> {
+        let pb::LockRequest { request: named, session, name, wait_ms } = request.into_inner();
+        let waiting = Waiting {
+            service: self.service.clone(),
+            stop: self.stop.clone(),
+            named: convert::named(named).map_err(no)?,
+            session: SessionId::new(session),
+            name: convert::name(name).map_err(no)?,
+            wait: Duration::from_millis(wait_ms).min(self.max_lock_wait),
+        };
+        let token = waiting.lock().await?;
+        Ok(Response::new(pb::LockResponse { token: token.get() }))
+    }
+
+    async fn unlock(&self, request: Request<pb::UnlockRequest>) -> Result<Response<pb::CommandResponse>, Status> {
+        let pb::UnlockRequest { session, name, token } = request.into_inner();
+        let (name, holder) = (convert::name(name).map_err(no)?, Holder::Session(SessionId::new(session)));
+        self.command(Command::Unlock { name, holder, token: Revision::new(token) }).await
+    }
+
+    async fn get_lock(&self, request: Request<pb::GetLockRequest>) -> Result<Response<pb::GetLockResponse>, Status> {
+        let pb::GetLockRequest { name, reading } = request.into_inner();
+        let name = convert::name(name).map_err(no)?;
+        let state = self.read(reading).await?;
+        let lock = Some(convert::lock(&name, state.store().lock(&name)));
+        Ok(Response::new(pb::GetLockResponse { lock, at: state.revision().get() }))
+    }
+
+    async fn write(&self, request: Request<pb::WriteRequest>) -> Result<Response<pb::WriteResponse>, Status> {
+        let pb::WriteRequest { name, checks, changes } = request.into_inner();
+        let (checks, changes): (Vec<Check>, Vec<Change>) = (all(checks)?, all(changes)?);
+        let make = move |request| Command::Write { request, checks: checks.clone(), changes: changes.clone() };
+        let (_, revision) = self.once(name, Box::new(make)).await?;
+        Ok(Response::new(pb::WriteResponse { revision: revision.get() }))
+    }
+
+    async fn get(&self, request: Request<pb::GetRequest>) -> Result<Response<pb::GetResponse>, Status> {
+        let pb::GetRequest { key, reading } = request.into_inner();
+        let key = convert::key(key).map_err(no)?;
+        let state = self.read(reading).await?;
+        let record = state.store().record(&key).map(|record| convert::record(&key, record));
+        Ok(Response::new(pb::GetResponse { record, at: state.revision().get() }))
+    }
+
+    async fn list(&self, request: Request<pb::ListRequest>) -> Result<Response<pb::ListResponse>, Status> {
+        let pb::ListRequest { prefix, reading, limit, after_key } = request.into_inner();
+        let state = self.read(reading).await?;
+        let limit = usize::try_from(limit).ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX);
+        let mut page = pb::ListResponse { at: state.revision().get(), ..pb::ListResponse::default() };
+        let mut room = PAGE;
+        for (key, record) in state.store().records(&prefix).skip_while(|(key, _)| *key.as_str() <= *after_key) {
+            if page.records.len() >= limit || room == 0 {
+                page.more = true;
+                break;
+            }
+            let record = convert::record(key, record);
+            room = room.saturating_sub(record.encoded_len() + FRAME);
+            page.records.push(record);
+        }
+        Ok(Response::new(page))
+    }
+
+    async fn take(&self, request: Request<pb::TakeRequest>) -> Result<Response<pb::TakeResponse>, Status> {
+        use pb::take_response::Result as Out;
+        let pb::TakeRequest { name, queue, token } = request.into_inner();
+        let named = convert::named(name).map_err(no)?;
+        let (queue, token) = (convert::name(queue).map_err(no)?, Revision::new(token));
+        let before = self.taken_before(&queue, token).await;
+        let make = {
+            let queue = queue.clone();
+            move |request| Command::Take { request, queue: queue.clone(), token }
+        };
+        let nonce = match self.service.once(named, Box::new(make)).await {
+            Ok((request, _)) => request.nonce,
+            Err(ProposeError::Rejected(Rejection::QueueEmpty(_))) => {
+                return Ok(Response::new(pb::TakeResponse { result: Some(Out::Empty(pb::Done {})) }));
+            }
+            Err(error) => return Err(command_failed(&error)),
+        };
+        let state = self.service.view().cluster;
+        let store = state.store();
+        let by_it = |taken: Taken| taken.request == nonce && taken.token == token;
+        let took = store.queue(&queue).find(|(_, item)| item.taken.is_some_and(by_it));
+        let result = match took {
+            Some((id, item)) => {
+                let again = before.is_none_or(|before| before.contains(&id));
+                Out::Item(convert::queued(&queue, id, item, again))
+            }
+            None if store.holds(&queue, token) => Out::Acknowledged(pb::Done {}),
+            // The next holder has it by now, or will.
+            None => {
+                let current = store.lock(&queue).and_then(|lock| lock.grant).map(|grant| grant.token);
+                return Err(command_failed(&Rejection::NotHolder { name: queue, token, current }.into()));
+            }
+        };
+        Ok(Response::new(pb::TakeResponse { result: Some(result) }))
+    }
+
+    async fn watch(&self, request: Request<pb::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let wanted = Arc::new(Wanted::from_wire(request.into_inner()).map_err(no)?);
+        let events = self.service.events_since(wanted.after, wanted.filter());
+        let told = events.flat_map(move |item| stream::iter(watch::messages(&wanted, &item)).map(Ok));
+        Ok(Response::new(told.take_until(stopped(self.stop.clone())).boxed()))
+    }
+}
