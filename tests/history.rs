@@ -123,32 +123,29 @@ fn harm(fleet: &mut Fleet, seed: u64) -> Result<Harm> {
     loop {
         wait(&mut dice, 900, 1900);
         harm.ended += fleet.revive()?;
-        let any = dice.between(1, NODES + 1);
-        match dice.below(10) {
-            kind @ 0..=6 => {
-                let holders = if kind % 2 == 0 { fleet.holders()? } else { vec![] };
-                let aimed = holders.get(dice.below(holders.len().max(1) as u64) as usize).copied();
-                let victim = aimed.unwrap_or(any);
-                harm.kills += usize::from(fleet.kill(victim)?);
-                if kind == 6 {
-                    // Nobody decides anything until one of them is back.
-                    harm.kills += usize::from(fleet.kill(victim % NODES + 1)?);
-                }
-                wait(&mut dice, 100, 500);
-                fleet.revive()?;
+        let kind = dice.below(10);
+        let holders = if kind % 2 == 0 { fleet.holders()? } else { vec![] };
+        let aimed = holders.get(dice.below(holders.len().max(1) as u64) as usize).copied();
+        let victim = aimed.unwrap_or(dice.between(1, NODES + 1));
+        if kind <= 6 {
+            harm.kills += usize::from(fleet.kill(victim)?);
+            if kind == 6 {
+                // Nobody decides anything until one of them is back.
+                harm.kills += usize::from(fleet.kill(victim % NODES + 1)?);
             }
-            kind => {
-                fleet.signal(any, Signal::STOP)?;
-                harm.pauses += 1;
-                match kind {
-                    7 => wait(&mut dice, 100, 700),
-                    // It is taken for dead, and its lease has not ended.
-                    8 => wait(&mut dice, 900, 1500),
-                    // It has.
-                    _ => wait(&mut dice, 2200, 3000),
-                }
-                fleet.signal(any, Signal::CONT)?;
+            wait(&mut dice, 100, 500);
+            harm.ended += fleet.revive()?;
+        } else {
+            fleet.signal(victim, Signal::STOP)?;
+            harm.pauses += 1;
+            match kind {
+                7 => wait(&mut dice, 100, 700),
+                // It is taken for dead, and its lease has not ended.
+                8 => wait(&mut dice, 1000, 1350),
+                // It has.
+                _ => wait(&mut dice, 2200, 3000),
             }
+            fleet.signal(victim, Signal::CONT)?;
         }
         let met = harm.kills >= 3 && harm.pauses >= 1 && told(&fleet.folder)?.0.passed_on_by_proof() >= 1;
         if (begun.elapsed() > HARM && met) || begun.elapsed() > HARM_AT_MOST {

@@ -196,8 +196,7 @@ pub(crate) fn check(ops: &[Op]) -> Vec<Violation> {
             Verdict::Linearizable => {}
             Verdict::Undecided => wrong.push(Violation::new(format!("{key}: too many orders to try"), [])),
             Verdict::Stuck { placed, state, next } => {
-                let title =
-                    format!("{key} is not linearizable: after {} none of those marked can be next", placed.len());
+                let title = format!("{key} is not linearizable: after these none of those marked can be next");
                 let (placed, next) = (placed.iter().map(|i| of[*i].0), next.iter().map(|i| of[*i].0));
                 wrong.push(Violation::stuck(format!("{title}\n    where it is {state}"), placed, next));
             }

@@ -6,7 +6,7 @@
 //!                              confirmation once the device has acted …
 //! ```
 //!
-//! A request is named by who sends it, what for and the how-manieth: so a copy is the same request, and nothing else is.
+//! A request is named by who sends it, what for and its number: so a copy is the same request, and nothing else is.
 //! Of what one sender asks for alike, the second comes after the first has taken effect or was settled: another order
 //! would only exchange their names.
 
@@ -38,14 +38,14 @@ pub(crate) enum Step {
 /// What a request is for; twenty-four names for each actor.
 #[derive(Clone, Copy)]
 enum For {
-    /// A lock, and the how-manieth request for it.
+    /// A lock, and the number of the request for it.
     Lock(usize, u8),
     Open,
     Write(u8),
     Push(u8),
-    /// The how-manieth guard of the queue's lock, and the how-manieth item under it.
+    /// The number of the guard of the queue's lock, and of the take under it.
     Take(usize, u8),
-    /// The how-manieth guard of the queue's lock, and which item.
+    /// The number of the guard of the queue's lock, and which item.
     Acknowledge(usize, ItemId),
 }
 
