@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use quorate::{
-    Cluster, Config, Event, EventsError, Evidence, FenceProof, FenceRequest, Identity, NodeId, Phase, Reason, Revision,
-    Role, StartError,
+    Cluster, Config, Event, EventsError, Evidence, FenceProof, FenceRequest, Identity, Key, NodeId, Phase,
+    ProposeError, Reason, Rejection, Revision, Role, StartError, Value,
 };
 
 /// A liveness limit for what must come; a busy machine does not reach it.
@@ -225,4 +225,32 @@ async fn a_reader_is_told_when_its_node_has_stopped() -> Result<()> {
             Err(other) => bail!(other),
         }
     }
+}
+
+/// Writes as large as may be, many at once: no batch of them is too large for the wire. What no message could carry is
+/// refused before it is in the log.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_writes_at_once_are_committed_and_what_is_too_large_is_refused() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (nodes, _asked) = three(folder.path()).await?;
+    let key = |writer: usize, part: usize| Key::new(format!("large/{writer}/{part}"));
+    let value = Value::new(vec![0x5a; 60_000]);
+    let mut writes = tokio::task::JoinSet::new();
+    for writer in 0..32 {
+        let mut write = nodes[writer % 3].records().write().within(LIMIT);
+        for part in 0..16 {
+            // The same keys again and again: what is stored stays small.
+            write = write.put(key(0, part)?, value.clone());
+        }
+        writes.spawn(write.commit());
+    }
+    while let Some(done) = writes.join_next().await {
+        done??;
+    }
+    let huge = nodes[0].records().put(key(1, 1)?, vec![0; 20 << 20]).await;
+    assert!(matches!(huge, Err(ProposeError::Refused(_))), "{huge:?}");
+    let large = nodes[0].records().put(key(1, 1)?, vec![0; 70_000]).await;
+    assert!(matches!(large, Err(ProposeError::Rejected(Rejection::ValueTooLarge { .. }))), "{large:?}");
+    nodes[1].records().put(key(2, 0)?, "small").await?;
+    Ok(())
 }

@@ -19,6 +19,10 @@
 //! stopping or killing an end of it. How long anything takes is not judged. Queues, sessions and bound records take no
 //! part.
 //!
+//! What is wrong all the time it meets at once: of the seeded mistakes `compare_wrong_version`, `stale_token_accepted` and
+//! `token_of_the_term`. What is wrong in one rare moment it meets by luck (`lock_passes_on_silence`, `release_by_owner`,
+//! `engine_confirms_reads`): for those there are the models.
+//!
 //! `QUORATE_SEED=n cargo test -p quorate --test history -- --nocapture` repeats the same faults and the same clients; how
 //! they meet is up to the machine. After a failure the logs are kept, and where is printed: `QUORATE_HISTORY=folder` has
 //! them judged once more.

@@ -138,11 +138,13 @@ async fn a_holder_that_dies_loses_no_item_and_none_is_given_out_twice_under_one_
 /// P3: only where the former life had said that its work dies with its process.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_life_takes_up_what_its_former_life_left_only_where_that_had_said_so() -> Result<()> {
-    for mortal in [true, false] {
+    for (said, gone) in [(true, true), (true, false), (false, true)] {
+        // And only if the process of that life is gone.
+        let mortal = said && gone;
         // Slow enough that neither silence nor time ends the former life before its successor is back.
         let timing = Timing::new(fast().timing.plan().scaled(if mortal { 10 } else { 1 }, 1))?;
         let red = timing.plan().lease * 2;
-        let config = Config { work_dies_with_process: mortal, timing, yellow: red / 2, red, ..fast() };
+        let config = Config { work_dies_with_process: said, timing, yellow: red / 2, red, ..fast() };
         let mut t = TestCluster::start_protected_with(3, config, OWN).await?;
         timeout(PATIENCE, t.node(3)?.lease()?.held()).await?;
         let guard = lock(t.node(3)?.handle()?).await?;
@@ -154,7 +156,9 @@ async fn a_life_takes_up_what_its_former_life_left_only_where_that_had_said_so()
         // The test is one process, which is not gone: it says of another one that it had the folder.
         let opener = t.node(3)?.data().join("opener");
         let boot = std::fs::read_to_string(&opener)?.split_whitespace().last().context("a boot")?.to_string();
-        std::fs::write(&opener, format!("{} 1 {boot}\n", u32::MAX))?;
+        if gone {
+            std::fs::write(&opener, format!("{} 1 {boot}\n", u32::MAX))?;
+        }
         t.node(3)?.open_again().await?;
         let back = t.node(3)?.handle()?.resume(PATIENCE).await?;
         t.until_active(&back.to_string()).await?;
