@@ -19,7 +19,7 @@ import tempfile
 import time
 
 import grpc
-from client import PATIENCE, Reader, Session, anywhere, name, refused
+from client import PATIENCE, Reader, Session, anywhere, failure, name, refused
 from quorate.v1 import cluster_pb2, cluster_pb2_grpc, raft_pb2, store_pb2, store_pb2_grpc
 
 TTL, LOCK_DELAY = 4.0, 1.0  # seconds
@@ -66,8 +66,16 @@ def put(key, value):
 
 
 def write(nodes, changes, checks=(), named=None):
-    request = store_pb2.WriteRequest(name=named or name(), checks=checks, changes=changes)
-    return anywhere(nodes, lambda node: node.store.Write(request, timeout=30)).revision
+    while True:
+        request = store_pb2.WriteRequest(name=named or name(), checks=checks, changes=changes)
+        try:
+            return anywhere(nodes, lambda node: node.store.Write(request, timeout=30)).revision
+        except grpc.RpcError as error:
+            # A node that lost its leader in the middle made sure that this request never happens: a new one may.
+            if named or error.code() != grpc.StatusCode.FAILED_PRECONDITION:
+                raise
+            if failure(error).rejected.WhichOneof("kind") != "void":
+                raise
 
 
 def read(node, key):
