@@ -16,7 +16,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_membership::{Command, Fate, Name, Nonce, Rejection, Request, Revision};
+use quorate_membership::{Command, Fate, Nonce, Rejection, Request, Revision};
 use tokio::time::Instant;
 
 use crate::error::{Fatal, ProposeError};
@@ -57,8 +57,7 @@ impl Inner {
                     self.caught_up_with(at, give_up).await;
                 }
                 Err(unknown @ ProposeError::OutcomeUnknown { .. }) => {
-                    // Without the lock's name: a place in a line that it has is kept.
-                    match self.settle(request, None, give_up.max(Instant::now() + patience / 4)).await {
+                    match self.settle(request, give_up.max(Instant::now() + patience / 4)).await {
                         Some(Fate::Done(revision)) => return Ok((request, revision)),
                         Some(Fate::Void(_)) if Instant::now() < give_up => {}
                         Some(Fate::Void(_)) => return Err(ProposeError::NoLeader { waited: patience }),
@@ -105,7 +104,7 @@ impl Inner {
                 Err(failed @ (ProposeError::Rejected(_) | ProposeError::OutcomeUnknown { .. })) => failed,
                 Err(other) => return Err(other),
             };
-            let settled = self.settle(request, None, give_up.max(Instant::now() + patience / 4)).await;
+            let settled = self.settle(request, give_up.max(Instant::now() + patience / 4)).await;
             return Err(match (settled, failed) {
                 (Some(Fate::Done(revision)), _) => return Ok((request, revision)),
                 (Some(Fate::Void(_)), rejected @ ProposeError::Rejected(_)) => rejected,
@@ -133,16 +132,12 @@ impl Inner {
         }
     }
 
-    /// What became of a request: after this it has taken effect or never will. `None` if that could not be found out.
-    pub(crate) async fn settle(
-        self: &Arc<Self>,
-        request: Request,
-        lock: Option<Name>,
-        give_up: Instant,
-    ) -> Option<Fate> {
+    /// What became of a request: after this it has taken effect or never will. `None` if that could not be found out. A
+    /// place in a line that it has is kept.
+    pub(crate) async fn settle(self: &Arc<Self>, request: Request, give_up: Instant) -> Option<Fate> {
         loop {
             let left = give_up.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
-            match self.propose(Command::Settle { request, lock: lock.clone() }, left).await {
+            match self.propose(Command::Settle { request, lock: None }, left).await {
                 Ok(_) => return self.feed.state().store().answered().fate(request.nonce),
                 Err(ProposeError::OutcomeUnknown { .. }) => tokio::time::sleep(self.config.heartbeat() / 4).await,
                 Err(_) => return None,

@@ -13,13 +13,13 @@
 pub(crate) mod warden;
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use quorate_membership::lease::Reading;
 use quorate_membership::lock::Grant;
-use quorate_membership::{Command, Holder, Identity, Name, Nonce, Phase, Rejection, Revision};
+use quorate_membership::{Command, Holder, Identity, Name, Nonce, Phase, Rejection, Request, Revision};
 use tokio::time::{Instant, timeout_at};
 
 use self::warden::Ticket;
@@ -273,29 +273,21 @@ impl Inner {
         wait: bool,
         give_up: Instant,
     ) -> Result<Ticket, LockError> {
-        let holder = Holder::Life(who);
-        loop {
-            let request = self.request()?;
-            // From here on: whatever becomes of this future, what the log has of the request is somebody's.
-            let ticket = self.warden.ticket(self, name.clone(), request.nonce);
-            let command = Command::Lock { request, name: name.clone(), holder, wait };
-            let left = give_up.saturating_duration_since(Instant::now()).min(self.config.propose_timeout);
-            match self.propose(command, left).await {
-                Ok(_) => return Ok(ticket),
-                Err(ProposeError::Rejected(Rejection::MayNotHold(_))) => return Err(LockError::Over(who)),
-                Err(ProposeError::Rejected(Rejection::Outdated { at, .. })) if Instant::now() < give_up => {
-                    self.caught_up_with(at, give_up).await;
-                }
-                Err(unknown @ ProposeError::OutcomeUnknown { .. }) => {
-                    let settled = self.settle(request, None, give_up.max(Instant::now() + left / 4)).await;
-                    match settled {
-                        Some(quorate_membership::Fate::Done(_)) => return Ok(ticket),
-                        Some(quorate_membership::Fate::Void(_)) if Instant::now() < give_up => {}
-                        _ => return Err(unknown.into()),
-                    }
-                }
-                Err(other) => return Err(other.into()),
-            }
+        let (holder, ticket) = (Holder::Life(who), Mutex::new(None));
+        let make = |request: Request| {
+            // Before it is proposed: whatever becomes of this future, what the log has of the request is somebody's.
+            let wanted = self.warden.ticket(self, name.clone(), request.nonce);
+            ticket.lock().unwrap_or_else(PoisonError::into_inner).replace(wanted);
+            Command::Lock { request, name: name.clone(), holder, wait }
+        };
+        let left = give_up.saturating_duration_since(Instant::now()).min(self.config.propose_timeout);
+        let asked = self.ask_once(left, make).await;
+        let ticket = ticket.into_inner().unwrap_or_else(PoisonError::into_inner);
+        match (asked, ticket) {
+            (Ok(_), Some(ticket)) => Ok(ticket),
+            (Ok(_), None) => Err(LockError::Over(who)),
+            (Err(ProposeError::Rejected(Rejection::MayNotHold(_))), _) => Err(LockError::Over(who)),
+            (Err(other), _) => Err(other.into()),
         }
     }
 

@@ -204,3 +204,21 @@ async fn an_owner_moves_once_and_only_when_it_is_over() -> Result<()> {
     ensure!(matches!(stale, Err(ProposeError::Rejected(Rejection::Version { .. }))), "{stale:?}");
     Ok(())
 }
+
+/// A panic says nothing of the work: the lock stays, and so does what would end it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_guard_that_a_panic_drops_is_not_said_to_have_stopped() -> Result<()> {
+    let mut t = three().await?;
+    let guard = lock(t.node(1)?.handle()?).await?;
+    let token = guard.token();
+    let task = tokio::spawn(async move {
+        let _guarded = guard;
+        unreachable!("the work has a defect");
+    });
+    ensure!(task.await.is_err());
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    t.node(1)?.handle()?.read_barrier(PATIENCE).await?;
+    ensure!(t.node(1)?.handle()?.view().cluster.store().holds(&vm(), token), "it was given back");
+    ensure!(t.node(1)?.mechanism()?.seen().armed, "it was disarmed");
+    Ok(())
+}

@@ -35,9 +35,4 @@ impl Filter {
         let topic = self.topics.as_ref().is_none_or(|topics| topics.contains(&event.topic()));
         topic && event.subject().is_none_or(|subject| subject.starts_with(&self.prefix))
     }
-
-    /// The prefix of names and keys.
-    pub fn wanted_prefix(&self) -> &str {
-        &self.prefix
-    }
 }
