@@ -20,7 +20,7 @@ use quorate_membership::{Command, Fate, Nonce, Rejection, Request, Revision};
 use tokio::time::Instant;
 
 use crate::error::{Fatal, ProposeError};
-use crate::folder::random;
+use crate::host::random;
 use crate::inner::Inner;
 use crate::transport::Named;
 

@@ -10,6 +10,16 @@ use quorate_membership::detector::Moment;
 use quorate_membership::lease::Reading;
 use rustix::time::ClockId;
 
+#[cfg(any(test, feature = "testing"))]
+fn simulated() -> Option<Reading> {
+    crate::host::simulated().map(|host| host.reading())
+}
+
+#[cfg(not(any(test, feature = "testing")))]
+fn simulated() -> Option<Reading> {
+    None
+}
+
 fn shown(clock: ClockId) -> Duration {
     let spec = rustix::time::clock_gettime(clock);
     Duration::new(u64::try_from(spec.tv_sec).unwrap_or(0), u32::try_from(spec.tv_nsec).unwrap_or(0))
@@ -17,16 +27,20 @@ fn shown(clock: ClockId) -> Duration {
 
 /// Now, counted from the boot of this machine.
 pub(crate) fn now() -> Moment {
-    Moment::new(shown(ClockId::Boottime))
+    Moment::new(simulated().map_or_else(|| shown(ClockId::Boottime), Reading::boottime))
 }
 
 /// What the lease clocks show: CLOCK_BOOTTIME and CLOCK_MONOTONIC_RAW. About 50 ns.
 pub(crate) fn reading() -> Reading {
-    Reading::new(shown(ClockId::Boottime), shown(ClockId::MonotonicRaw))
+    simulated().unwrap_or_else(|| Reading::new(shown(ClockId::Boottime), shown(ClockId::MonotonicRaw)))
 }
 
 /// Which boot of the machine this is, as the kernel names it; all zeros where it does not say.
 pub(crate) fn boot_id() -> BootId {
+    #[cfg(any(test, feature = "testing"))]
+    if let Some(host) = crate::host::simulated() {
+        return host.boot_id();
+    }
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
     digits.parse().unwrap_or_default()

@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::clock;
 use crate::error::{ProposeError, Refusal, StartError, TransportError};
-use crate::folder::random;
+use crate::host::random;
 use crate::inner::Inner;
 use crate::node::Node;
 use crate::rpc::Payload;

@@ -26,6 +26,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::error::ProposeError;
+use crate::host;
 use crate::inner::Inner;
 use crate::reconcile::propose;
 
@@ -123,7 +124,7 @@ pub(crate) async fn attempt(inner: &Inner, open: &FenceOrder, state: &Cluster) -
 async fn guarded<T: Send + 'static>(
     call: impl Future<Output = anyhow::Result<T>> + Send + 'static,
 ) -> anyhow::Result<T> {
-    let task = AbortOnDrop(tokio::spawn(call));
+    let task = AbortOnDrop(host::spawn(call));
     let mut task = std::pin::pin!(task);
     std::future::poll_fn(|cx| std::pin::Pin::new(&mut task.0).poll(cx)).await.map_err(anyhow::Error::from)?
 }

@@ -22,6 +22,7 @@ use quorate_membership::{ClusterId, Disk, DiskId, NodeId};
 use serde::{Deserialize, Serialize};
 
 use crate::error::StartError;
+use crate::host::random;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Owner {
@@ -40,7 +41,15 @@ pub(crate) struct Folder {
     path: PathBuf,
     owner: Owner,
     former_gone: bool,
-    _lock: File,
+    place: Place,
+}
+
+#[derive(Debug)]
+enum Place {
+    /// Files, and the lock on them.
+    Files { _lock: File },
+    #[cfg(any(test, feature = "testing"))]
+    Simulated(std::sync::Arc<crate::testing::sim::Host>),
 }
 
 impl Folder {
@@ -77,7 +86,27 @@ impl Folder {
         owner.disk.opened += 1;
         let former_gone = opener::is_gone(path);
         opener::record(path).map_err(failed)?;
-        let folder = Self { path: path.into(), owner, former_gone, _lock: lock };
+        let folder = Self { path: path.into(), owner, former_gone, place: Place::Files { _lock: lock } };
+        folder.save().map_err(failed)?;
+        Ok(folder)
+    }
+
+    /// Opens the folder of a simulated machine.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn simulated(host: std::sync::Arc<crate::testing::sim::Host>, node: NodeId) -> Result<Self, StartError> {
+        let path = PathBuf::from(format!("simulated/{node}"));
+        let failed = |source| StartError::Folder { path: path.clone(), source };
+        let mut owner = match host.platter().folder() {
+            Some(bytes) => {
+                decode::<Owner>(&bytes).map_err(|e| StartError::Damaged { path: path.clone(), why: e.to_string() })?
+            }
+            None => Owner { node, disk: Disk { id: DiskId::new(random().map_err(failed)?), opened: 0 }, cluster: None },
+        };
+        owner.disk.opened += 1;
+        let boot = host.boot_id();
+        // Whoever had it before on this machine has ended: one process runs there at a time.
+        let former_gone = host.platter().opener(boot) == Some(boot);
+        let folder = Self { path: path.clone(), owner, former_gone, place: Place::Simulated(host) };
         folder.save().map_err(failed)?;
         Ok(folder)
     }
@@ -111,6 +140,14 @@ impl Folder {
 
     /// Replaces the file in one step: a crash leaves the old one or the new one.
     fn save(&self) -> io::Result<()> {
+        match &self.place {
+            Place::Files { .. } => {}
+            #[cfg(any(test, feature = "testing"))]
+            Place::Simulated(host) => {
+                host.platter().set_folder(encode(&self.owner).map_err(io::Error::other)?);
+                return Ok(());
+            }
+        }
         let (new, file) = (self.path.join("node.new"), self.path.join("node"));
         let mut out = File::create(&new)?;
         out.write_all(&encode(&self.owner).map_err(io::Error::other)?)?;
@@ -118,13 +155,6 @@ impl Folder {
         std::fs::rename(&new, &file)?;
         File::open(&self.path)?.sync_all()
     }
-}
-
-/// 128 bits from the operating system.
-pub(crate) fn random() -> io::Result<u128> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|e| io::Error::other(format!("no randomness from the system: {e}")))?;
-    Ok(u128::from_le_bytes(bytes))
 }
 
 #[cfg(test)]

@@ -27,7 +27,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use self::office::Ask;
 pub(crate) use self::office::Office;
 use crate::clock;
-use crate::folder::random;
+use crate::host::random;
+use crate::host;
 use crate::inner::Inner;
 use crate::ledger::Note;
 use crate::reconcile::propose_as_leader;
@@ -213,14 +214,14 @@ impl Task {
         let Some(round) = self.grantor.poll_read() else { return };
         (self.round, self.read_begun) = (Some(round), Some(Instant::now()));
         let inner = self.inner.clone();
-        self.reads.spawn(async move {
+        self.reads.spawn(host::bound(async move {
             let patience = inner.config.timing.plan().lease;
             let Some(index) = inner.read_index_here(patience).await else { return false };
             let reached = tokio::time::timeout(patience, async {
                 inner.machine.progress().wait_for(|at| *at >= index).await.is_ok()
             });
             reached.await.unwrap_or(false)
-        });
+        }));
     }
 
     fn read(&mut self, confirmed: bool) {
@@ -263,13 +264,13 @@ impl Task {
             // The founder leads before it is a member; then there is nobody yet whose lease could be ended.
             if inner.feed.state().member(leader).is_some() {
                 self.activating = true;
-                self.proposals.spawn(async move {
+                self.proposals.spawn(host::bound(async move {
                     let said = propose_as_leader(&inner, Command::ActivateLeader { leader, nonce }).await;
                     if let Err(error) = said {
                         tracing::debug!(%error, "the activation was not committed");
                     }
                     Proposal::Activation
-                });
+                }));
             }
         }
         for expiry in self.grantor.poll_expiries(now) {
@@ -287,7 +288,7 @@ impl Task {
             inner.ledger.note(Note::Expiring { who: target, under, waited });
             tracing::warn!(%target, ?waited, "no renewal; its lease is over and its stop mechanism has acted");
         }
-        self.proposals.spawn(async move {
+        self.proposals.spawn(host::bound(async move {
             match propose_as_leader(&inner, Command::Expire { target, under, waited }).await {
                 Ok(()) => Proposal::Expiry { target, refused: false },
                 Err(error) => {
@@ -296,7 +297,7 @@ impl Task {
                     Proposal::Expiry { target, refused: error.is::<Rejection>() }
                 }
             }
-        });
+        }));
     }
 
     /// A proposal has ended: if what it was for is still owed, it is owed again.

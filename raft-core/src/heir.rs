@@ -30,7 +30,7 @@ pub(crate) async fn run(inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
                 if state.life(who).is_none_or(|life| life.phase != Phase::Joining) {
                     return;
                 }
-                tokio::select! {
+                tokio::select! { biased;
                     _ = stop.wait_for(|stop| *stop) => return,
                     changed = progress.changed() => match changed { Ok(()) => continue, Err(_) => return },
                 }
@@ -42,7 +42,7 @@ pub(crate) async fn run(inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
                 Err(error) => tracing::debug!(%who, %error, "not said yet"),
             }
         }
-        tokio::select! {
+        tokio::select! { biased;
             _ = stop.wait_for(|stop| *stop) => return,
             () = tokio::time::sleep(inner.config.heartbeat()) => {}
         }

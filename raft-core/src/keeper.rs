@@ -20,7 +20,7 @@ use std::time::Duration;
 use quorate_membership::lease::{Holder, Reading, Stage};
 use quorate_membership::{Identity, Plan, Revision, Stop};
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
 use self::works::Works;
 use crate::clock;
@@ -57,11 +57,17 @@ pub(crate) enum Message {
 
 /// The way to the keeper.
 #[derive(Clone)]
-pub(crate) struct Post(Sender<Message>);
+pub(crate) struct Post {
+    inbox: Sender<Message>,
+    /// Rings for each message, for a keeper that is a task of a simulated machine.
+    bell: Arc<Notify>,
+}
 
 impl Post {
     pub(crate) fn send(&self, message: Message) -> Result<(), Closed> {
-        self.0.send(message).map_err(|_| Closed)
+        self.inbox.send(message).map_err(|_| Closed)?;
+        self.bell.notify_one();
+        Ok(())
     }
 }
 
@@ -112,8 +118,14 @@ impl Keeper {
             outbox,
             ledger,
         };
+        let post = Post { inbox: post, bell: Arc::default() };
+        #[cfg(any(test, feature = "testing"))]
+        if let Some(host) = crate::host::simulated() {
+            let _runs_as_long_as_the_host = host.spawn(thread.run_simulated(inbox, post.bell.clone()));
+            return Ok(Self { post, limits, views: watched, alone: false });
+        }
         std::thread::Builder::new().name("quorate-keeper".into()).spawn(move || thread.run(&inbox))?;
-        Ok(Self { post: Post(post), limits, views: watched, alone: false })
+        Ok(Self { post, limits, views: watched, alone: false })
     }
 
     pub(crate) fn lease(&self, who: Identity) -> Lease {
@@ -155,13 +167,40 @@ impl Thread {
             while let Ok(message) = inbox.try_recv() {
                 self.handle(message);
             }
-            if self.closed && self.works.is_empty() {
-                self.limits.set(None);
-                // Whoever holds a handle still learns that there is no lease any more, and that none will come.
-                self.views.send_modify(|view| view.stage = LeaseStage::Lapsed);
+            if self.is_over() {
                 return;
             }
         }
+    }
+
+    /// The same as a task of a simulated machine, in the world's time.
+    #[cfg(any(test, feature = "testing"))]
+    async fn run_simulated(mut self, inbox: Receiver<Message>, bell: Arc<Notify>) {
+        while !self.is_over() {
+            let nap = self.turn();
+            let _rung_or_not = tokio::time::timeout(nap, bell.notified()).await;
+            loop {
+                match inbox.try_recv() {
+                    Ok(message) => self.handle(message),
+                    Err(std::sync::mpsc::TryRecvError::Empty) => break,
+                    Err(std::sync::mpsc::TryRecvError::Disconnected) => {
+                        self.closed = true;
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether nothing is left to keep. Says so to whoever still holds a handle.
+    fn is_over(&self) -> bool {
+        let over = self.closed && self.works.is_empty();
+        if over {
+            self.limits.set(None);
+            // Whoever holds a handle still learns that there is no lease any more, and that none will come.
+            self.views.send_modify(|view| view.stage = LeaseStage::Lapsed);
+        }
+        over
     }
 
     fn handle(&mut self, message: Message) {

@@ -19,6 +19,7 @@ use quorate_membership::lease::Reading;
 use quorate_membership::{Identity, Revision, Stop};
 use tokio::sync::{oneshot, watch};
 
+use crate::host;
 use crate::clock;
 use crate::keeper::{Message, Post};
 
@@ -268,7 +269,7 @@ impl Protection {
         F: FnOnce() -> Fut + Send + 'static,
         Fut: Future<Output = ()> + Send + 'static,
     {
-        tokio::spawn(async move {
+        host::spawn(async move {
             self.lease.lost().await;
             stop().await;
             self.stopped();

@@ -55,10 +55,18 @@ impl Default for Bounds {
 struct Shared {
     node: NodeId,
     boot: BootId,
-    orders: SyncSender<Order>,
+    way: Way,
     dropped: Arc<AtomicU64>,
     closed: AtomicBool,
     last_end: LastEnd,
+}
+
+/// Where the notes go.
+enum Way {
+    /// To the thread that writes them.
+    Thread(SyncSender<Order>),
+    #[cfg(any(test, feature = "testing"))]
+    Simulated(Arc<crate::testing::sim::Host>),
 }
 
 /// Where a node writes its notes down. Clones write to the same file; with the last of them the thread ends.
@@ -80,6 +88,12 @@ impl Ledger {
     /// When the thread cannot be started. A file that cannot be written is no error: it is said in the log file of the
     /// process, tried again with each note, and what is lost is counted.
     pub fn open(folder: &Path, node: NodeId) -> io::Result<Self> {
+        #[cfg(any(test, feature = "testing"))]
+        if let Some(host) = crate::host::simulated() {
+            let (boot, dropped) = (clock::boot_id(), Arc::default());
+            let (way, closed) = (Way::Simulated(host), AtomicBool::new(false));
+            return Ok(Self(Arc::new(Shared { node, boot, way, dropped, closed, last_end: LastEnd::None })));
+        }
         Self::open_bounded(folder, node, Bounds::default())
     }
 
@@ -100,14 +114,21 @@ impl Ledger {
         let (orders, inbox) = sync_channel(bounds.queue.max(1));
         let (boot, dropped) = (clock::boot_id(), Arc::new(AtomicU64::new(0)));
         writer::spawn(folder.into(), bounds.file, boot, node, dropped.clone(), inbox)?;
-        Ok(Self(Arc::new(Shared { node, boot, orders, dropped, closed: AtomicBool::new(false), last_end })))
+        let (way, closed) = (Way::Thread(orders), AtomicBool::new(false));
+        Ok(Self(Arc::new(Shared { node, boot, way, dropped, closed, last_end })))
     }
 
     /// Writes a note down, soon: never waits for the disk, and never fails. What finds no room is counted.
     pub fn note(&self, note: Note) {
         tracing::trace!(%note, "ledger");
-        if self.0.orders.try_send(Order::Write(self.entry(note))).is_err() {
-            self.0.dropped.fetch_add(1, Ordering::Relaxed);
+        match &self.0.way {
+            Way::Thread(orders) => {
+                if orders.try_send(Order::Write(self.entry(note))).is_err() {
+                    self.0.dropped.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            #[cfg(any(test, feature = "testing"))]
+            Way::Simulated(host) => host.tell(crate::testing::sim::Seen::Noted(note)),
         }
     }
 
@@ -122,11 +143,16 @@ impl Ledger {
         if self.0.closed.swap(true, Ordering::Relaxed) {
             return true;
         }
+        let orders = match &self.0.way {
+            Way::Thread(orders) => orders,
+            #[cfg(any(test, feature = "testing"))]
+            Way::Simulated(_) => return true,
+        };
         let (done, written) = oneshot::channel();
         let mut order = Order::Close(self.entry(Note::Closed), done);
         let closing = async {
             loop {
-                match self.0.orders.try_send(order) {
+                match orders.try_send(order) {
                     Ok(()) => return written.await.is_ok(),
                     Err(TrySendError::Full(back)) => order = back,
                     Err(TrySendError::Disconnected(_)) => return false,

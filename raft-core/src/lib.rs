@@ -31,6 +31,7 @@ mod folder;
 mod gate;
 mod grantor;
 mod heir;
+mod host;
 mod inner;
 mod keeper;
 mod lead;
@@ -48,6 +49,8 @@ pub mod queue;
 mod reconcile;
 pub mod records;
 mod renewer;
+#[cfg(any(test, feature = "testing"))]
+mod runtime;
 pub mod rpc;
 mod service;
 mod sessions;

@@ -145,7 +145,7 @@ impl Guard {
 
     /// Resolves when the work has to stop: the lease is lost, or the lock has passed on. Cancel-safe.
     pub async fn lost(&self) {
-        tokio::select! {
+        tokio::select! { biased;
             () = self.lease.lost() => {}
             () = self.passed_on() => {}
         }

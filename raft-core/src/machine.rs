@@ -92,7 +92,11 @@ impl Machine {
         if let EntryPayload::Membership(membership) = payload {
             applied.membership = OrStoredMembership::new(Some(id), membership.clone());
         }
-        let answer = command.map_or(Ok(vec![]), |command| apply(&mut applied.cluster, at, &command));
+        let answer = command.as_ref().map_or(Ok(vec![]), |command| apply(&mut applied.cluster, at, command));
+        #[cfg(any(test, feature = "testing"))]
+        if let Some(host) = crate::host::simulated() {
+            host.tell(seen(id, payload, command, &answer, &applied.cluster));
+        }
         let published = answer.as_ref().is_ok_and(|events| !events.is_empty());
         let state = published.then(|| Arc::new(applied.cluster.clone()));
         drop(applied);
@@ -147,6 +151,11 @@ impl RaftStateMachine<Types> for Machine {
         let mut applied = self.lock();
         *applied = Applied { last: meta.last_log_id, membership: meta.last_membership.clone(), cluster };
         drop(applied);
+        #[cfg(any(test, feature = "testing"))]
+        if let Some(host) = crate::host::simulated() {
+            let last = meta.last_log_id.as_ref().map(crate::types::log_id_from);
+            host.tell(crate::testing::sim::Seen::Installed { last, state: state.clone() });
+        }
         self.feed.reset(state);
         if let Some(last) = meta.last_log_id {
             self.progress.send_replace(revision(last.index));
@@ -175,6 +184,23 @@ impl RaftSnapshotBuilder<Types> for Picture {
         self.store.save_snapshot(snapshot_meta_from(&self.meta), data.clone()).await?;
         Ok(Snapshot { meta: self.meta.clone(), snapshot: data })
     }
+}
+
+/// What a simulated world sees of it.
+#[cfg(any(test, feature = "testing"))]
+fn seen(
+    id: OrLogId,
+    payload: &EntryPayload<crate::rpc::Payload, u64, ()>,
+    command: Option<Command>,
+    answer: &Result<Vec<Event>, quorate_membership::Rejection>,
+    cluster: &Cluster,
+) -> crate::testing::sim::Seen {
+    let voters = match payload {
+        EntryPayload::Membership(membership) => Some(membership_from(membership)),
+        EntryPayload::Blank | EntryPayload::Normal(_) => None,
+    };
+    let (at, answer, state) = (crate::types::log_id_from(&id), answer.clone(), Arc::new(cluster.clone()));
+    crate::testing::sim::Seen::Applied { at, command, answer, state, voters }
 }
 
 /// From when on others may take work over.

@@ -32,14 +32,14 @@ pub(crate) async fn run(inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
     let detector = Detector::new(inner.config.patience());
     let mut monitor = Monitor { detector, leading: None, led: None, embargoed: true };
     loop {
-        tokio::select! {
+        tokio::select! { biased;
+            _ = stop.wait_for(|stop| *stop) => return,
             _ = pace.tick() => monitor.tick(&inner),
             changed = progress.changed() => match changed {
                 // What it hears of comes before what it says of it: a life that has just come back is not silent.
                 Ok(()) => monitor.hear(&inner, clock::now()),
                 Err(_) => return,
             },
-            _ = stop.wait_for(|stop| *stop) => return,
         }
         inner.view.send_replace(monitor.look(&inner));
         if let Some(fatal) = inner.stopped().filter(|f| !matches!(f, Fatal::Shutdown)) {

@@ -236,7 +236,7 @@ where
         let deadline = option.hard_ttl();
         let sending =
             self.call(RPCTypes::InstallSnapshot, |t, peer, caller| t.snapshot(&peer, caller, request, deadline));
-        tokio::select! {
+        tokio::select! { biased;
             answer = sending => Ok(SnapshotResponse::new(vote_to(answer.map_err(StreamingError::from)?))),
             closed = cancel => Err(StreamingError::Closed(closed)),
         }

@@ -19,7 +19,8 @@ use crate::config::Config;
 use crate::error::{Fatal, HandOverError, ProposeError, ReadError, Refusal, StartError, SucceedError};
 use crate::feed::{Feed, FeedItem, Filter};
 use crate::fencer::Fencer;
-use crate::folder::{Folder, random};
+use crate::folder::Folder;
+use crate::host::{self, random};
 use crate::gate::Gate;
 use crate::grantor::Office;
 use crate::inner::Inner;
@@ -163,13 +164,13 @@ impl Node {
             shut,
         });
         let stop = watch::Sender::new(false);
-        tokio::spawn(monitor::run(inner.clone(), stop.subscribe()));
-        tokio::spawn(reconcile::run(inner.clone(), stop.subscribe()));
-        tokio::spawn(grantor::run(inner.clone(), stop.subscribe()));
-        tokio::spawn(renewer::run(inner.clone(), stop.subscribe()));
-        tokio::spawn(warden::run(inner.clone(), stop.subscribe()));
-        tokio::spawn(heir::run(inner.clone(), stop.subscribe()));
-        tokio::spawn(sessions::run(inner.clone(), stop.subscribe()));
+        host::spawn(monitor::run(inner.clone(), stop.subscribe()));
+        host::spawn(reconcile::run(inner.clone(), stop.subscribe()));
+        host::spawn(grantor::run(inner.clone(), stop.subscribe()));
+        host::spawn(renewer::run(inner.clone(), stop.subscribe()));
+        host::spawn(warden::run(inner.clone(), stop.subscribe()));
+        host::spawn(heir::run(inner.clone(), stop.subscribe()));
+        host::spawn(sessions::run(inner.clone(), stop.subscribe()));
         Ok(Self { inner, stop })
     }
 
@@ -181,6 +182,12 @@ impl Node {
     pub(crate) fn path(&self) -> PathBuf {
         let folder = self.inner.folder.lock().unwrap_or_else(PoisonError::into_inner);
         folder.as_ref().map(|f| f.path().to_path_buf()).unwrap_or_default()
+    }
+
+    /// Whether its folder belongs to a cluster.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn belongs(&self) -> bool {
+        self.inner.wire.cluster().is_some()
     }
 
     /// This life's name; `None` until its join is applied here.
@@ -332,9 +339,9 @@ impl Drop for Node {
         self.stop.send_replace(true);
         // A node that nobody holds must fall silent, or its heartbeats would keep a life looking well for ever. Without
         // a runtime its tasks have ended already.
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        if tokio::runtime::Handle::try_current().is_ok() {
             let inner = self.inner.clone();
-            runtime.spawn(async move { inner.shut_down(Fatal::Shutdown).await });
+            drop(host::spawn(async move { inner.shut_down(Fatal::Shutdown).await }));
         }
     }
 }

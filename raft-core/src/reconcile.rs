@@ -26,6 +26,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use crate::clock;
 use crate::fencer::attempt;
+use crate::host;
 use crate::inner::Inner;
 use crate::machine::revision;
 use crate::rpc::{Payload, Proposed};
@@ -97,10 +98,10 @@ pub(crate) async fn run(inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
         closing: Closing::default(),
     };
     loop {
-        tokio::select! {
+        tokio::select! { biased;
+            _ = stop.wait_for(|stop| *stop) => break,
             _ = pace.tick() => {}
             changed = progress.changed() => if changed.is_err() { break },
-            _ = stop.wait_for(|stop| *stop) => break,
         }
         steward.round().await;
     }
@@ -131,7 +132,7 @@ impl Steward {
             let due = self.waits.get(&work).is_none_or(|(at, _)| clock::now() >= *at);
             if due && !self.running.contains_key(&work) && !self.conflicts(work) {
                 tracing::debug!(node = %self.inner.node, ?work, "begun");
-                let task = tokio::spawn(carry_out(self.inner.clone(), work, state.clone()));
+                let task = host::spawn(carry_out(self.inner.clone(), work, state.clone()));
                 self.running.insert(work, task);
             }
         }

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
+use crate::host;
 use crate::inner::Inner;
 use crate::keeper::Message;
 use crate::ledger::Note;
@@ -30,10 +31,10 @@ pub(crate) async fn run(inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut asked, mut own, mut leader) = (JoinSet::new(), Own::Unknown, None);
     loop {
-        tokio::select! {
+        tokio::select! { biased;
             _ = stop.wait_for(|stop| *stop) => break,
             Some(renewal) = outbox.recv() => {
-                asked.spawn(ask(inner.clone(), renewal));
+                asked.spawn(host::bound(ask(inner.clone(), renewal)));
             }
             Some(_) = asked.join_next() => {}
             changed = progress.changed() => match changed {

@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::clock;
+use crate::host;
 use crate::inner::Inner;
 use crate::reconcile::propose_as_leader;
 use crate::rpc::KeptAlive;
@@ -175,7 +176,7 @@ impl Task {
             return;
         };
         let inner = self.inner.clone();
-        tokio::spawn(async move {
+        host::spawn(async move {
             let nobody = KeptAlive::NotLeader { leader: None };
             let patience = inner.config.election_max() * 2;
             let confirmed = async {
@@ -217,13 +218,13 @@ impl Task {
             }
             self.proposed.insert(command.clone());
             let inner = self.inner.clone();
-            self.proposals.spawn(async move {
+            self.proposals.spawn(host::bound(async move {
                 if let Err(error) = propose_as_leader(&inner, command.clone()).await {
                     tracing::debug!(?command, %error, "not committed");
                     tokio::time::sleep(inner.config.heartbeat()).await;
                 }
                 command
-            });
+            }));
         }
     }
 }

@@ -11,10 +11,15 @@ use openraft::vote::leader_id_std::CommittedLeaderId;
 use openraft::{Membership, Vote};
 use quorate_membership::{NodeId, Rejection};
 
+#[cfg(not(any(test, feature = "testing")))]
+use openraft::impls::TokioRuntime as Runtime;
+
 use crate::machine::Machine;
 use crate::rpc::{
     Append, Appended, Ballot, Body, LogEntry, Payload, Position, SnapshotMeta, StreamAppended, Transferred, VoterSets,
 };
+#[cfg(any(test, feature = "testing"))]
+use crate::runtime::Runtime;
 
 impl std::fmt::Display for Payload {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -33,6 +38,7 @@ openraft::declare_raft_types!(
         NodeId = u64,
         Node = (),
         LeaderId = openraft::impls::leader_id_std::LeaderId<Self::Term, Self::NodeId>,
+        AsyncRuntime = Runtime,
 );
 
 pub(crate) type Raft = openraft::Raft<Types, Machine>;

@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 use super::Gone;
 use crate::error::ProposeError;
 use crate::feed::{FeedItem, Filter};
+use crate::host;
 use crate::inner::Inner;
 
 #[derive(Debug, Default)]
@@ -142,7 +143,7 @@ pub(crate) async fn run(inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
     let mut said: JoinSet<(Name, Nonce)> = JoinSet::new();
     let mut under_way = BTreeSet::new();
     loop {
-        let concerned = tokio::select! {
+        let concerned = tokio::select! { biased;
             _ = stop.wait_for(|stop| *stop) => return,
             item = events.next() => match item {
                 Some(item) => concerns(&inner, &item),
@@ -162,7 +163,7 @@ pub(crate) async fn run(inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
         for (key, command) in unwanted(&inner, who) {
             if under_way.insert(key.clone()) {
                 let inner = inner.clone();
-                said.spawn(async move {
+                said.spawn(host::bound(async move {
                     if let Err(error) = inner.propose(command, inner.config.propose_timeout).await {
                         tracing::debug!(lock = %key.0, %error, "not given back yet; said again");
                         // Without a leader there is nobody to say it to; with one it is asked again soon.
@@ -171,7 +172,7 @@ pub(crate) async fn run(inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
                         }
                     }
                     key
-                });
+                }));
             }
         }
         if inner.stopped().is_some() {

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::log_store::Stats;
 use crate::log_store::writer::Op;
@@ -63,13 +63,15 @@ pub(crate) struct Memory {
     pub(crate) failure: Option<Failure>,
     /// `None` once the store was closed.
     pub(crate) queue: Option<Sender<Op>>,
+    /// Rings for each operation that is sent.
+    pub(crate) bell: Arc<Notify>,
 }
 
 impl Memory {
     pub(crate) fn new(state: State, queue: Sender<Op>) -> Self {
         let asked = state.vote;
         let covered = state.snapshot.as_ref().and_then(|(meta, _)| meta.last);
-        Self { state, asked, covered, failure: None, queue: Some(queue) }
+        Self { state, asked, covered, failure: None, queue: Some(queue), bell: Arc::default() }
     }
 
     /// Fails, always with the same words, if the store has stopped or was closed.
@@ -84,6 +86,7 @@ impl Memory {
     pub(crate) fn send(&self, op: Op) -> io::Result<()> {
         self.usable()?;
         let sent = self.queue.as_ref().is_some_and(|queue| queue.send(op).is_ok());
+        self.bell.notify_one();
         sent.then_some(()).ok_or_else(|| io::Error::other("the thread that writes the log has ended"))
     }
 

@@ -19,6 +19,8 @@ mod file;
 mod memory;
 mod raft;
 mod shape;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) mod simulated;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -70,7 +72,15 @@ pub(crate) struct LogStore {
 #[derive(Debug)]
 struct Handle {
     shared: Arc<Shared>,
-    writer: std::sync::Mutex<Option<JoinHandle<()>>>,
+    writer: std::sync::Mutex<Option<Hands>>,
+}
+
+/// Who writes.
+#[derive(Debug)]
+enum Hands {
+    Thread(JoinHandle<()>),
+    #[cfg(any(test, feature = "testing"))]
+    Simulated(Arc<std::sync::Mutex<simulated::Hand>>),
 }
 
 impl LogStore {
@@ -106,7 +116,8 @@ impl LogStore {
         let (queue, ops) = std::sync::mpsc::channel();
         let shared = Arc::new(Shared::new(Memory::new(state, queue)));
         let writer = writer::spawn(database, shared.clone(), ops)?;
-        Ok(Self { handle: Arc::new(Handle { shared, writer: std::sync::Mutex::new(Some(writer)) }) })
+        let writer = std::sync::Mutex::new(Some(Hands::Thread(writer)));
+        Ok(Self { handle: Arc::new(Handle { shared, writer }) })
     }
 
     fn shared(&self) -> &Shared {
@@ -193,9 +204,14 @@ impl Handle {
         // Without its sender the queue ends, and with it the thread, once everything in it has been dealt with.
         self.shared.lock().queue = None;
         let writer = self.writer.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-        if let Some(writer) = writer.filter(|writer| writer.thread().id() != std::thread::current().id()) {
+        match writer {
             // The thread reports its own failures, panics included.
-            let _ended = writer.join();
+            Some(Hands::Thread(writer)) if writer.thread().id() != std::thread::current().id() => {
+                let _ended = writer.join();
+            }
+            Some(Hands::Thread(_)) | None => {}
+            #[cfg(any(test, feature = "testing"))]
+            Some(Hands::Simulated(hand)) => simulated::close(&hand),
         }
     }
 }

@@ -80,7 +80,7 @@ impl Change {
 /// Starts the thread. It ends when the queue has no sender left and everything in it has been dealt with; the file is
 /// closed by then.
 pub(crate) fn spawn(database: Database, shared: Arc<Shared>, ops: Receiver<Op>) -> io::Result<JoinHandle<()>> {
-    let mut writer = Writer { database, shared, committed: None };
+    let mut writer = Writer::new(database, shared);
     std::thread::Builder::new().name("quorate-log".into()).spawn(move || {
         while let Ok(first) = ops.recv() {
             let group = gather(first, &ops);
@@ -90,7 +90,7 @@ pub(crate) fn spawn(database: Database, shared: Arc<Shared>, ops: Receiver<Op>) 
     })
 }
 
-fn gather(first: Op, ops: &Receiver<Op>) -> Vec<Op> {
+pub(crate) fn gather(first: Op, ops: &Receiver<Op>) -> Vec<Op> {
     let mut bytes = first.change.size();
     let mut group = vec![first];
     while bytes < GROUP_BYTES && group.len() < GROUP_OPERATIONS {
@@ -101,7 +101,8 @@ fn gather(first: Op, ops: &Receiver<Op>) -> Vec<Op> {
     group
 }
 
-struct Writer {
+/// What turns groups into transactions.
+pub(crate) struct Writer {
     database: Database,
     shared: Arc<Shared>,
     /// How far the log is committed, not yet written: it asks for no sync, and rides with the next group that does.
@@ -109,7 +110,11 @@ struct Writer {
 }
 
 impl Writer {
-    fn handle(&mut self, group: Vec<Op>) {
+    pub(crate) fn new(database: Database, shared: Arc<Shared>) -> Self {
+        Self { database, shared, committed: None }
+    }
+
+    pub(crate) fn handle(&mut self, group: Vec<Op>) {
         let mut changes = Vec::with_capacity(group.len());
         let mut waiting = Vec::with_capacity(group.len());
         for Op { change, done } in group {
@@ -140,7 +145,7 @@ impl Writer {
     }
 
     /// Nothing is tried again after the first failure.
-    fn still_working(&self) -> Result<(), Failure> {
+    pub(crate) fn still_working(&self) -> Result<(), Failure> {
         self.shared.lock().failure.clone().map_or(Ok(()), Err)
     }
 
@@ -176,7 +181,7 @@ impl Writer {
         }
     }
 
-    fn close(mut self) {
+    pub(crate) fn close(mut self) {
         if self.committed.is_some()
             && self.still_working().is_ok()
             && let Err(failure) = self.commit(&[])

@@ -11,6 +11,7 @@
 mod cluster;
 pub mod disk;
 mod fencer;
+pub mod sim;
 mod stop;
 mod switchboard;
 

@@ -1,0 +1,109 @@
+//! The fencing device of a simulated world: powers machines off, and fails in the ways devices fail.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use quorate_membership::Evidence;
+
+use super::dice::Dice;
+use super::host::{End, Host};
+use super::net::Net;
+use super::seen::Seen;
+use crate::fencer::{FenceRequest, Fencer, Fencing};
+
+/// How the device answers, in parts of a thousand each; what is left succeeds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Mood {
+    /// Says that it failed, and has done nothing.
+    pub fails: u64,
+    /// Powers off, and says that it failed.
+    pub lies_down: u64,
+    /// Never answers, and has done nothing.
+    pub hangs: u64,
+    /// Powers off, and answers long after.
+    pub late: u64,
+}
+
+struct Inside {
+    mood: Mood,
+    dice: Dice,
+}
+
+/// The device. Clones share it.
+#[derive(Clone)]
+pub struct Device {
+    net: Net,
+    inside: Arc<Mutex<Inside>>,
+}
+
+impl Device {
+    pub(super) fn new(net: Net, dice: Dice) -> Self {
+        Self { net, inside: Arc::new(Mutex::new(Inside { mood: Mood::default(), dice })) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inside> {
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How it answers from now on.
+    pub fn set_mood(&self, mood: Mood) {
+        self.lock().mood = mood;
+    }
+
+    fn says(&self, caller: Option<&Arc<Host>>, what: &str) {
+        if let Some(host) = caller {
+            host.tell(Seen::Said(format!("device {what}")));
+        }
+    }
+}
+
+impl Fencer for Device {
+    fn fence(&self, request: FenceRequest) -> Fencing {
+        let (roll, takes, late) = {
+            let mut inside = self.lock();
+            let ms = Duration::from_millis;
+            (inside.dice.below(1000), inside.dice.span(ms(5), ms(150)), inside.dice.span(ms(500), ms(8000)))
+        };
+        let (device, mood) = (self.clone(), self.lock().mood);
+        Box::pin(async move {
+            let caller = Host::current();
+            tokio::time::sleep(takes).await;
+            let bounds = [mood.fails, mood.lies_down, mood.hangs, mood.late];
+            let mut upto = 0;
+            let conduct = bounds.iter().position(|part| {
+                upto += part;
+                roll < upto
+            });
+            let target = request.target;
+            let power_off = || {
+                let host = device.net.lock().hosts.get(&target.node).cloned();
+                if let Some(host) = host {
+                    host.end(End::PowerCut);
+                }
+            };
+            match conduct {
+                Some(0) => {
+                    device.says(caller.as_ref(), "fails");
+                    anyhow::bail!("the simulated device fails")
+                }
+                Some(1) => {
+                    power_off();
+                    device.says(caller.as_ref(), "powers off and says that it failed");
+                    anyhow::bail!("the simulated device does not know")
+                }
+                Some(2) => {
+                    device.says(caller.as_ref(), "hangs");
+                    std::future::pending().await
+                }
+                Some(_) => {
+                    power_off();
+                    device.says(caller.as_ref(), "is late");
+                    tokio::time::sleep(late).await;
+                }
+                None => power_off(),
+            }
+            device.says(caller.as_ref(), &format!("has {} off", target.node));
+            Ok(Evidence::new(format!("the simulated device reads {} as off", target.node))?)
+        })
+    }
+}

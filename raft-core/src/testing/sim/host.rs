@@ -1,0 +1,321 @@
+//! A simulated machine, and one process on it: its clocks, its tasks, its chance; stopped and ended at will.
+//!
+//! ```text
+//!   Machine   clocks, disk, data folder, boot id          outlives every process on it
+//!     └ Host  tasks of one process: each is polled only while the host is awake and alive
+//! ```
+//!
+//! A pause holds every task between two of its polls, as SIGSTOP would; an end drops them all where they are, as SIGKILL
+//! would. What is on its way in the network then still arrives.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use pin_project_lite::pin_project;
+use quorate_membership::lease::Reading;
+use quorate_membership::{BootId, Identity, Name, NodeId, Revision};
+use tokio::task::{AbortHandle, JoinHandle};
+use tokio::time::Instant;
+
+use super::clocks::{Clocks, Rate, unscaled};
+use super::dice::Dice;
+use super::platter::Platter;
+use super::seen::{Durable, Seen, Sink};
+
+/// How a process ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Killed: what it had written is in the memory of the machine, and comes to the disk.
+    Killed,
+    /// The machine lost power: of what was not synced, pieces are on the disk or not, as chance will have it.
+    PowerCut,
+}
+
+/// What outlives the processes on a machine.
+pub(super) struct Machine {
+    pub(super) node: NodeId,
+    began: Instant,
+    clocks: Mutex<Clocks>,
+    boot: Mutex<BootId>,
+    dice: Mutex<Dice>,
+    pub(super) platter: Platter,
+    pub(super) sink: Sink,
+}
+
+fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Machine {
+    pub(super) fn new(node: NodeId, began: Instant, mut dice: Dice, rate: Rate, sink: Sink) -> Self {
+        let up = Duration::from_secs(dice.between(100, 100_000));
+        let boot = BootId::new(u128::from(dice.draw()) << 64 | u128::from(dice.draw()));
+        let platter = Platter::new(dice.fork());
+        let clocks = Mutex::new(Clocks::new(began.elapsed(), up, rate));
+        Self { node, began, clocks, boot: Mutex::new(boot), dice: Mutex::new(dice), platter, sink }
+    }
+
+    /// What its two clocks show.
+    pub(super) fn reading(&self) -> Reading {
+        guard(&self.clocks).read(self.began.elapsed())
+    }
+
+    pub(super) fn set_rate(&self, rate: Rate) {
+        guard(&self.clocks).change(self.began.elapsed(), rate, false);
+    }
+
+    fn sleep(&self, asleep: bool) {
+        let mut clocks = guard(&self.clocks);
+        let rate = clocks.rate();
+        clocks.change(self.began.elapsed(), rate, asleep);
+    }
+
+    fn reboot(&self) {
+        let mut dice = guard(&self.dice);
+        *guard(&self.boot) = BootId::new(u128::from(dice.draw()) << 64 | u128::from(dice.draw()));
+        let rate = guard(&self.clocks).rate();
+        *guard(&self.clocks) = Clocks::new(self.began.elapsed(), Duration::from_secs(dice.between(5, 60)), rate);
+    }
+}
+
+#[derive(Default)]
+struct Sleepers {
+    paused: bool,
+    wakers: Vec<Waker>,
+}
+
+/// One process on a simulated machine.
+pub struct Host {
+    pub(super) machine: Arc<Machine>,
+    alive: AtomicBool,
+    /// So many polls more, and it ends; 0: it does not.
+    ends_after: AtomicU64,
+    end: Mutex<End>,
+    sleepers: Mutex<Sleepers>,
+    tasks: Mutex<Vec<AbortHandle>>,
+}
+
+impl std::fmt::Debug for Host {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Host").field("node", &self.node()).field("alive", &self.is_alive()).finish_non_exhaustive()
+    }
+}
+
+tokio::task_local! {
+    static CURRENT: Arc<Host>;
+}
+
+impl Host {
+    pub(super) fn new(machine: Arc<Machine>) -> Arc<Self> {
+        Arc::new(Self {
+            machine,
+            alive: AtomicBool::new(true),
+            ends_after: AtomicU64::new(0),
+            end: Mutex::new(End::Killed),
+            sleepers: Mutex::default(),
+            tasks: Mutex::default(),
+        })
+    }
+
+    /// The host that the current task runs on.
+    pub(crate) fn current() -> Option<Arc<Self>> {
+        CURRENT.try_with(Arc::clone).ok()
+    }
+
+    /// Runs `what` as if it were on this host, outside of any task.
+    pub(super) fn enter<T>(self: &Arc<Self>, what: impl FnOnce() -> T) -> T {
+        CURRENT.sync_scope(self.clone(), what)
+    }
+
+    /// Which node's it is.
+    pub fn node(&self) -> NodeId {
+        self.machine.node
+    }
+
+    /// Whether the process lives.
+    pub fn is_alive(&self) -> bool {
+        self.alive.load(Ordering::Acquire)
+    }
+
+    /// What the machine's clocks show.
+    pub fn reading(&self) -> Reading {
+        self.machine.reading()
+    }
+
+    pub(crate) fn boot_id(&self) -> BootId {
+        *guard(&self.machine.boot)
+    }
+
+    /// The instant of its oscillator, as the engine counts: it began with the world.
+    pub(crate) fn instant(&self) -> Instant {
+        self.machine.began + self.reading().raw()
+    }
+
+    pub(crate) fn platter(&self) -> &Platter {
+        &self.machine.platter
+    }
+
+    /// Whether its machine sleeps.
+    pub(super) fn is_asleep(&self) -> bool {
+        guard(&self.machine.clocks).is_asleep()
+    }
+
+    /// How late something is, as a part of its bound: mostly by little.
+    pub(super) fn draw_late(&self) -> f64 {
+        let mut dice = guard(&self.machine.dice);
+        let part = if dice.chance(200) { dice.below(1000) } else { dice.below(20) };
+        part as f64 / 1000.0
+    }
+
+    pub(crate) fn draw(&self) -> u64 {
+        guard(&self.machine.dice).draw()
+    }
+
+    pub(crate) fn draw_wide(&self) -> u128 {
+        u128::from(self.draw()) << 64 | u128::from(self.draw())
+    }
+
+    /// The span of the world's time that this machine takes for `span`.
+    pub(crate) fn lasting(&self, span: Duration) -> Duration {
+        unscaled(span, guard(&self.machine.clocks).rate().oscillator)
+    }
+
+    pub(crate) fn tell(&self, seen: Seen) {
+        if self.is_alive() {
+            self.machine.sink.tell(self.node(), seen);
+        }
+    }
+
+    /// Says that work of `who` under a lock has an effect, now: also of what was begun in time and lands when the process
+    /// is gone.
+    pub fn acts(&self, lock: Name, who: Identity, token: Revision) {
+        self.machine.sink.tell(self.node(), Seen::Acted { lock, who, token });
+    }
+
+    pub(crate) fn is_unsure(&self, of: Vec<Durable>) {
+        self.machine.sink.tell(self.node(), Seen::Unsure(of));
+    }
+
+    /// Says something, for the trace.
+    pub fn say(&self, what: impl Into<String>) {
+        self.tell(Seen::Said(what.into()));
+    }
+
+    /// Runs a task on it. On a host that has ended it never runs.
+    pub fn spawn<F>(self: &Arc<Self>, task: F) -> JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        let handle = tokio::spawn(self.bind(task));
+        if !self.is_alive() {
+            handle.abort();
+            return handle;
+        }
+        let mut tasks = guard(&self.tasks);
+        if tasks.len() > 256 {
+            tasks.retain(|task| !task.is_finished());
+        }
+        tasks.push(handle.abort_handle());
+        handle
+    }
+
+    pub(crate) fn bind<F: Future>(self: &Arc<Self>, task: F) -> impl Future<Output = F::Output> + use<F> {
+        CURRENT.scope(self.clone(), Gated { host: self.clone(), task })
+    }
+
+    /// Holds every task of it. `asleep`: with the machine, whose raw clock then stands still.
+    pub fn pause(&self, asleep: bool) {
+        guard(&self.sleepers).paused = true;
+        if asleep {
+            self.machine.sleep(true);
+        }
+    }
+
+    /// Lets them go on.
+    pub fn resume(&self) {
+        self.machine.sleep(false);
+        let woken = {
+            let mut sleepers = guard(&self.sleepers);
+            sleepers.paused = false;
+            std::mem::take(&mut sleepers.wakers)
+        };
+        woken.into_iter().for_each(Waker::wake);
+    }
+
+    /// Whether its tasks are held.
+    pub fn is_paused(&self) -> bool {
+        guard(&self.sleepers).paused
+    }
+
+    /// Ends the process now.
+    pub fn end(&self, how: End) {
+        if !self.alive.swap(false, Ordering::AcqRel) {
+            return;
+        }
+        self.machine.sink.tell(self.node(), Seen::Ended { how });
+        self.machine.sleep(false);
+        self.machine.platter.end(how);
+        if how == End::PowerCut {
+            self.machine.reboot();
+        }
+        guard(&self.tasks).drain(..).for_each(|task| task.abort());
+    }
+
+    /// Ends the process after so many more polls of its tasks: between two steps that no clock could tell apart.
+    pub fn end_after(&self, polls: u64, how: End) {
+        *guard(&self.end) = how;
+        self.ends_after.store(polls.max(1), Ordering::Release);
+    }
+
+    fn stepped(&self) {
+        let left = self.ends_after.load(Ordering::Acquire);
+        if left > 0 {
+            self.ends_after.store(left - 1, Ordering::Release);
+            if left == 1 {
+                let how = *guard(&self.end);
+                self.end(how);
+            }
+        }
+    }
+
+    /// Whether the tasks of it may be polled now; if not, they are woken when they may.
+    fn admits(&self, waker: &Waker) -> bool {
+        if !self.is_alive() {
+            return false;
+        }
+        let mut sleepers = guard(&self.sleepers);
+        if sleepers.paused {
+            sleepers.wakers.push(waker.clone());
+        }
+        !sleepers.paused
+    }
+}
+
+pin_project! {
+    /// A future that is polled only while its host admits it.
+    struct Gated<F> {
+        host: Arc<Host>,
+        #[pin]
+        task: F,
+    }
+}
+
+impl<F: Future> Future for Gated<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        if !this.host.admits(cx.waker()) {
+            return Poll::Pending;
+        }
+        let polled = this.task.poll(cx);
+        this.host.stepped();
+        // What a step that was its last has computed, nobody hears of.
+        if this.host.is_alive() { polled } else { Poll::Pending }
+    }
+}

@@ -1,0 +1,35 @@
+//! Simulated worlds: whole clusters of the shipped code in one thread and in their own time, all chance from one seed.
+//!
+//! ```text
+//!   world ─┬─ host      tasks of one process: paused, ended between any two polls
+//!          ├─ clocks    CLOCK_BOOTTIME and CLOCK_MONOTONIC_RAW of each machine, at their own rates
+//!          ├─ platter   its disk: slow, hung, torn by a power cut
+//!          ├─ net       delay, loss, repetition, cuts one way or both (line: calls, stream: batches)
+//!          ├─ stop      its dead-man          ├─ device   what fences it
+//!          └─ seen      what happened, in order: for oracles, and as a trace
+//! ```
+//!
+//! Engine, log, keeper, grantor, locks and records are the shipped ones. Simulated are the wire, the disk's platter, the
+//! kernel's timer and the clocks; the keeper and the log's writer run as tasks instead of threads, because a second thread
+//! would make every run another.
+
+mod clocks;
+mod device;
+mod dice;
+mod host;
+mod line;
+mod net;
+mod platter;
+mod seen;
+mod stop;
+mod stream;
+mod world;
+
+pub use clocks::Rate;
+pub use device::{Device, Mood};
+pub use dice::Dice;
+pub use host::{End, Host};
+pub use net::{Bites, Net, Weather};
+pub use platter::Pace;
+pub use seen::{Durable, Seen, Sighting, Stored};
+pub use world::{Running, Setting, World};

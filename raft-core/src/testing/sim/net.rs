@@ -1,0 +1,194 @@
+//! The simulated network: each message takes its time, or is lost, or comes twice; links are cut one way or both.
+//!
+//! ```text
+//!   n1 ── leg ──▶ n2      a leg: cut? lost? else: how long it takes (so that messages overtake each other)
+//!   n1 ◀── leg ── n2      judged when it is sent, and again when it arrives
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use quorate_membership::{Address, NodeId};
+
+use super::dice::Dice;
+use super::host::Host;
+use super::line::Line;
+use crate::transport::{Service, Transport};
+
+/// How the network treats its messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Weather {
+    /// The shortest way.
+    pub low: Duration,
+    /// The longest, in ordinary cases.
+    pub high: Duration,
+    /// Of a thousand messages so many are lost.
+    pub loss: u64,
+    /// Of a thousand calls that may come twice, so many do.
+    pub twice: u64,
+    /// Of a thousand messages so many are on their way for up to [`Weather::late_by`].
+    pub late: u64,
+    /// How late they are at the most.
+    pub late_by: Duration,
+}
+
+impl Default for Weather {
+    fn default() -> Self {
+        let us = Duration::from_micros;
+        Self { low: us(80), high: us(600), loss: 0, twice: 0, late: 0, late_by: Duration::ZERO }
+    }
+}
+
+/// How often the weather has bitten.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Bites {
+    /// Messages.
+    pub sent: u64,
+    /// Lost by chance.
+    pub lost: u64,
+    /// Lost on a cut link.
+    pub cut: u64,
+    /// Calls that came twice.
+    pub twice: u64,
+    /// Messages that were late.
+    pub late: u64,
+}
+
+pub(super) struct State {
+    services: BTreeMap<NodeId, (Arc<dyn Service>, Arc<Host>)>,
+    /// The newest process on each machine, on the network or not yet.
+    pub(super) hosts: BTreeMap<NodeId, Arc<Host>>,
+    cut: BTreeSet<(NodeId, NodeId)>,
+    weather: Weather,
+    dice: Dice,
+    bites: Bites,
+}
+
+/// The network. Clones are the same.
+#[derive(Clone)]
+pub struct Net(Arc<Mutex<State>>);
+
+/// What is about to become of a message.
+pub(super) enum Leg {
+    Takes(Duration),
+    Lost,
+}
+
+impl Net {
+    pub(super) fn new(dice: Dice) -> Self {
+        let (services, cut) = (BTreeMap::new(), BTreeSet::new());
+        Self(Arc::new(Mutex::new(State {
+            services,
+            hosts: BTreeMap::new(),
+            cut,
+            weather: Weather::default(),
+            dice,
+            bites: Bites::default(),
+        })))
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The address of a node here.
+    ///
+    /// # Errors
+    /// Never in practice: the address is short and says something.
+    pub fn address(node: NodeId) -> Result<Address, quorate_membership::TextError> {
+        Address::new(format!("sim:{node}"))
+    }
+
+    pub(super) fn node_at(address: &Address) -> Option<NodeId> {
+        address.as_str().strip_prefix("sim:")?.parse().ok()
+    }
+
+    pub(super) fn transport(&self, from: NodeId) -> Arc<dyn Transport> {
+        Arc::new(Line::new(self.clone(), from))
+    }
+
+    pub(super) fn connect(&self, service: Arc<dyn Service>, host: Arc<Host>) {
+        self.lock().services.insert(host.node(), (service, host));
+    }
+
+    pub(super) fn disconnect(&self, node: NodeId) {
+        self.lock().services.remove(&node);
+    }
+
+    /// How messages fare from now on.
+    pub fn set_weather(&self, weather: Weather) {
+        self.lock().weather = weather;
+    }
+
+    /// Loses everything that `from` says to `to`, from now on and what is on its way.
+    pub fn cut_one_way(&self, from: NodeId, to: NodeId) {
+        self.lock().cut.insert((from, to));
+    }
+
+    /// Loses everything between the two.
+    pub fn cut(&self, a: NodeId, b: NodeId) {
+        self.lock().cut.extend([(a, b), (b, a)]);
+    }
+
+    /// Mends the link between the two, both ways.
+    pub fn mend(&self, a: NodeId, b: NodeId) {
+        let mut state = self.lock();
+        state.cut.remove(&(a, b));
+        state.cut.remove(&(b, a));
+    }
+
+    /// Mends every link.
+    pub fn mend_all(&self) {
+        self.lock().cut.clear();
+    }
+
+    /// Whether what `from` says to `to` is lost.
+    pub fn is_cut(&self, from: NodeId, to: NodeId) -> bool {
+        self.lock().cut.contains(&(from, to))
+    }
+
+    /// Whether any link is cut.
+    pub fn is_whole(&self) -> bool {
+        self.lock().cut.is_empty()
+    }
+
+    /// How often the weather has bitten.
+    pub fn bites(&self) -> Bites {
+        self.lock().bites
+    }
+
+    /// What answers at a node, if its process lives.
+    pub(super) fn service(&self, node: NodeId) -> Option<(Arc<dyn Service>, Arc<Host>)> {
+        self.lock().services.get(&node).filter(|(_, host)| host.is_alive()).cloned()
+    }
+
+    pub(super) fn leg(&self, from: NodeId, to: NodeId) -> Leg {
+        let mut state = self.lock();
+        let State { cut, weather, dice, bites, .. } = &mut *state;
+        bites.sent += 1;
+        if cut.contains(&(from, to)) {
+            bites.cut += 1;
+            return Leg::Lost;
+        }
+        if dice.chance(weather.loss) {
+            bites.lost += 1;
+            return Leg::Lost;
+        }
+        let mut takes = dice.span(weather.low, weather.high);
+        if dice.chance(weather.late) {
+            bites.late += 1;
+            takes += dice.span(Duration::ZERO, weather.late_by);
+        }
+        Leg::Takes(takes)
+    }
+
+    /// Whether a call that may come twice does.
+    pub(super) fn comes_twice(&self) -> bool {
+        let mut state = self.lock();
+        let State { weather, dice, bites, .. } = &mut *state;
+        let twice = dice.chance(weather.twice);
+        bites.twice += u64::from(twice);
+        twice
+    }
+}

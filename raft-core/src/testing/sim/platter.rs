@@ -1,0 +1,130 @@
+//! What a simulated machine keeps: the log's disk, the data folder, and how slow, broken or full they are.
+//!
+//! ```text
+//!   group of writes ──▶ waits as long as a sync takes ──▶ written and synced, told as durable, callbacks
+//!                          │ the end comes meanwhile
+//!                          └▶ written up to some operation; of what was not synced, some pieces survive
+//! ```
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use quorate_membership::BootId;
+
+use super::dice::Dice;
+use super::host::End;
+use crate::log_store::simulated::Hand;
+use crate::testing::disk::{Disk, Survive};
+
+/// How long the disk of a machine takes for a sync.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// Fractions of a millisecond, now and then some.
+    Quick,
+    /// Ten to a hundred milliseconds.
+    Slow,
+    /// It does not come back.
+    Hung,
+}
+
+struct Kept {
+    dice: Dice,
+    pace: Pace,
+    /// What is on the disk, while no process has it open.
+    image: Option<Vec<u8>>,
+    open: Option<(Disk, Arc<Mutex<Hand>>)>,
+    folder: Option<Vec<u8>>,
+    opener: Option<BootId>,
+}
+
+/// The storage of one machine.
+pub(crate) struct Platter(Mutex<Kept>);
+
+impl Platter {
+    pub(super) fn new(dice: Dice) -> Self {
+        let kept = Kept { dice, pace: Pace::Quick, image: None, open: None, folder: None, opener: None };
+        Self(Mutex::new(kept))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The disk for a new process; whether it is a new one.
+    pub(crate) fn disk(&self) -> (Disk, bool) {
+        match self.lock().image.take() {
+            Some(image) => (Disk::with_content(image), false),
+            None => (Disk::new(), true),
+        }
+    }
+
+    /// A process has the log open.
+    pub(crate) fn opened(&self, disk: Disk, hand: Arc<Mutex<Hand>>) {
+        self.lock().open = Some((disk, hand));
+    }
+
+    /// It has closed it.
+    pub(crate) fn closed(&self) {
+        let mut kept = self.lock();
+        if let Some((disk, _)) = kept.open.take() {
+            kept.image = Some(disk.image(Survive::Everything));
+        }
+    }
+
+    /// How long the next sync takes; `None` for ever.
+    pub(crate) fn latency(&self) -> Option<Duration> {
+        let mut kept = self.lock();
+        let us = |dice: &mut Dice, low, high| Duration::from_micros(dice.between(low, high));
+        let pace = kept.pace;
+        let dice = &mut kept.dice;
+        match pace {
+            Pace::Quick if dice.chance(10) => Some(us(dice, 2_000, 20_000)),
+            Pace::Quick => Some(us(dice, 150, 900)),
+            Pace::Slow => Some(us(dice, 10_000, 100_000)),
+            Pace::Hung => None,
+        }
+    }
+
+    pub(super) fn set_pace(&self, pace: Pace) {
+        self.lock().pace = pace;
+    }
+
+    /// The log's disk, while a process has it open: to set its faults.
+    pub(super) fn faulty(&self) -> Option<Disk> {
+        self.lock().open.as_ref().map(|(disk, _)| disk.clone())
+    }
+
+    pub(crate) fn folder(&self) -> Option<Vec<u8>> {
+        self.lock().folder.clone()
+    }
+
+    pub(crate) fn set_folder(&self, bytes: Vec<u8>) {
+        self.lock().folder = Some(bytes);
+    }
+
+    /// Notes the boot in which the folder was opened. Returns the one before.
+    pub(crate) fn opener(&self, boot: BootId) -> Option<BootId> {
+        self.lock().opener.replace(boot)
+    }
+
+    /// The process has ended: what it was writing is cut off somewhere.
+    pub(super) fn end(&self, how: End) {
+        let (open, cut, seed) = {
+            let mut kept = self.lock();
+            (kept.open.take(), kept.dice.below(24), kept.dice.draw())
+        };
+        let Some((disk, hand)) = open else { return };
+        if cut > 0 {
+            disk.cut_power_at(cut);
+        }
+        let mut hand = hand.lock().unwrap_or_else(PoisonError::into_inner);
+        hand.write_what_waits();
+        disk.cut_power_at(1);
+        hand.abandon();
+        let survive = match how {
+            End::Killed => Survive::Everything,
+            End::PowerCut => Survive::Seeded(seed),
+        };
+        self.lock().image = Some(disk.image(survive));
+    }
+}

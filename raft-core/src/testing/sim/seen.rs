@@ -1,0 +1,195 @@
+//! What is seen of a simulated world, in the order in which it happens: what oracles judge, and what a trace is made of.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use quorate_membership::{Cluster, Command, Event, Identity, Name, NodeId, Rejection, Revision};
+use tokio::time::Instant;
+
+use super::host::End;
+use crate::ledger::Note;
+use crate::rpc::{Ballot, Position, VoterSets};
+
+/// One thing that happened on a machine.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Seen {
+    /// A process began.
+    Began,
+    /// A process ended.
+    Ended {
+        /// How.
+        how: End,
+    },
+    /// A note for its ledger: leases, grants, proofs, and what is protected.
+    Noted(Note),
+    /// The log, as opened from its disk.
+    Opened {
+        /// The vote.
+        vote: Option<Ballot>,
+        /// The last entry, or the place up to which everything was purged.
+        last: Option<Position>,
+        /// The end of its snapshot.
+        snapshot: Option<Position>,
+        /// Every entry in it.
+        entries: Vec<Stored>,
+    },
+    /// Something was acknowledged as durable.
+    Durable(Durable),
+    /// It applied an entry.
+    Applied {
+        /// Where it stands.
+        at: Position,
+        /// What it says; `None` for a blank one.
+        command: Option<Command>,
+        /// What came of it.
+        answer: Result<Vec<Event>, Rejection>,
+        /// The state after it.
+        state: Arc<Cluster>,
+        /// The voters, if the entry changed them.
+        voters: Option<VoterSets>,
+    },
+    /// It took a snapshot over from another node or from its disk.
+    Installed {
+        /// The last entry that is in it.
+        last: Option<Position>,
+        /// The state.
+        state: Arc<Cluster>,
+    },
+    /// Work under a lock had an effect.
+    Acted {
+        /// The lock.
+        lock: Name,
+        /// Whose work.
+        who: Identity,
+        /// Under which token.
+        token: Revision,
+    },
+    /// What it was writing when it ended may be on the disk or not.
+    Unsure(Vec<Durable>),
+    /// Its stop mechanism acted.
+    Fired {
+        /// Whether anything was protected.
+        armed: bool,
+    },
+    /// Whoever drives the world says something.
+    Said(String),
+}
+
+/// An entry on a disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// Where it stands.
+    pub at: Position,
+    /// The checksum of its content.
+    pub sum: u32,
+    /// The voters, if it changes them.
+    pub voters: Option<VoterSets>,
+}
+
+/// What a disk has acknowledged.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Durable {
+    /// A vote.
+    Vote(Ballot),
+    /// Entries.
+    Entries(Vec<Stored>),
+    /// Everything from this index on is gone.
+    Truncated(u64),
+    /// Everything up to this index is gone.
+    Purged(u64),
+    /// A snapshot that ends there.
+    Snapshot(Option<Position>),
+}
+
+/// Something seen, with its time in the world and the node whose machine it was seen on (`n0`: the world itself).
+#[derive(Debug, Clone)]
+pub struct Sighting {
+    /// The time of the world.
+    pub at: Duration,
+    /// Where.
+    pub node: NodeId,
+    /// What.
+    pub seen: Seen,
+}
+
+impl fmt::Display for Sighting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { at, node, seen } = self;
+        write!(f, "{:>14.6} {node} ", at.as_secs_f64())?;
+        match seen {
+            Seen::Noted(note) => write!(f, "{note}"),
+            Seen::Applied { at, command, answer, voters, .. } => {
+                let command = command.as_ref().map_or_else(|| "blank".into(), |command| format!("{command:?}"));
+                let command = command.split([' ', '{', '(']).next().unwrap_or_default();
+                write!(f, "applied {at} {command}")?;
+                match answer {
+                    Ok(events) => events.iter().try_for_each(|event| write!(f, " [{event}]"))?,
+                    Err(rejection) => write!(f, " rejected: {rejection}")?,
+                }
+                voters.iter().try_for_each(|voters| write!(f, " {:?}", voters.sets))
+            }
+            Seen::Installed { last, .. } => write!(f, "installed a snapshot up to {last:?}"),
+            Seen::Opened { vote, last, snapshot, entries } => {
+                write!(f, "opened vote={vote:?} last={last:?} snapshot={snapshot:?} entries={}", entries.len())
+            }
+            Seen::Durable(Durable::Entries(entries)) => match (entries.first(), entries.last()) {
+                (Some(first), Some(last)) => write!(f, "durable {} to {}", first.at, last.at),
+                _ => write!(f, "durable nothing"),
+            },
+            Seen::Durable(other) => write!(f, "durable {other:?}"),
+            Seen::Acted { lock, who, token } => write!(f, "{who} acts under {lock} {token}"),
+            Seen::Said(text) => write!(f, "{text}"),
+            other => write!(f, "{other:?}"),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Kept {
+    unread: Vec<Sighting>,
+    lines: u64,
+    hash: u64,
+    aloud: bool,
+}
+
+/// Where everything that is seen goes.
+#[derive(Clone)]
+pub(super) struct Sink {
+    began: Instant,
+    kept: Arc<Mutex<Kept>>,
+}
+
+impl Sink {
+    pub(super) fn new(began: Instant, aloud: bool) -> Self {
+        let kept = Kept { hash: 0xcbf2_9ce4_8422_2325, aloud, ..Kept::default() };
+        Self { began, kept: Arc::new(Mutex::new(kept)) }
+    }
+
+    pub(super) fn tell(&self, node: NodeId, seen: Seen) {
+        let sighting = Sighting { at: self.began.elapsed(), node, seen };
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let line = sighting.to_string();
+        if kept.aloud {
+            #[expect(clippy::print_stderr, reason = "asked for, to look at one run")]
+            {
+                eprintln!("{line}");
+            }
+        }
+        kept.lines += 1;
+        // FNV-1a.
+        kept.hash = line.bytes().fold(kept.hash, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+        kept.unread.push(sighting);
+    }
+
+    pub(super) fn take(&self) -> Vec<Sighting> {
+        std::mem::take(&mut self.kept.lock().unwrap_or_else(PoisonError::into_inner).unread)
+    }
+
+    pub(super) fn trace(&self) -> (u64, u64) {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        (kept.lines, kept.hash)
+    }
+}

@@ -1,0 +1,122 @@
+//! The dead-man of a simulated machine: a timer of its kernel's on CLOCK_BOOTTIME that ends the process, whatever its
+//! tasks do.
+//!
+//! Armed short of what is left by what NTP may slew, as the shipped one is; late by up to what it promised.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use quorate_membership::Stop;
+use quorate_membership::lease::Reading;
+use quorate_membership::timing::SLEW_PERCENT;
+use tokio::sync::Notify;
+
+use super::host::{End, Host};
+use super::seen::Seen;
+use crate::stop::StopMechanism;
+
+#[derive(Default)]
+struct Timer {
+    /// On CLOCK_BOOTTIME.
+    fires: Mutex<Option<Duration>>,
+    set: Notify,
+}
+
+impl Timer {
+    fn set(&self, fires: Option<Duration>) {
+        *self.fires.lock().unwrap_or_else(PoisonError::into_inner) = fires;
+        self.set.notify_one();
+    }
+
+    fn fires(&self) -> Option<Duration> {
+        *self.fires.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A dead-man.
+pub(super) struct SimStop {
+    host: Weak<Host>,
+    promise: Stop,
+    timer: Arc<Timer>,
+}
+
+impl SimStop {
+    pub(super) fn new(host: &Arc<Host>, promise: Stop) -> Self {
+        let timer = Arc::new(Timer::default());
+        let lateness = match promise {
+            Stop::Deadman { lateness } | Stop::Own { bound: lateness } => Some(lateness),
+            Stop::Watchdog { timeout, .. } => Some(timeout),
+            Stop::Tokens | Stop::Unbounded => None,
+        };
+        if let Some(lateness) = lateness {
+            // The kernel's, not the process's: no pause of the host holds it.
+            tokio::spawn(watch(Arc::downgrade(host), timer.clone(), lateness));
+        }
+        Self { host: Arc::downgrade(host), promise, timer }
+    }
+}
+
+/// A machine that sleeps does not look; so long a nap bounds how late it notices that it is awake again.
+const NAP: Duration = Duration::from_millis(20);
+
+async fn watch(host: Weak<Host>, timer: Arc<Timer>, lateness: Duration) {
+    loop {
+        let Some(host) = host.upgrade().filter(|host| host.is_alive()) else { return };
+        let left = timer.fires().map(|fires| fires.saturating_sub(host.reading().boottime()));
+        match left {
+            Some(left) if left.is_zero() && !host.is_asleep() => {
+                let late = lateness.mul_f64(host.draw_late());
+                tokio::time::sleep(late).await;
+                host.tell(Seen::Fired { armed: timer.fires().is_some() });
+                return host.end(End::Killed);
+            }
+            Some(left) => {
+                let nap = left.clamp(Duration::from_micros(100), NAP);
+                drop(host);
+                tokio::time::sleep(nap).await;
+            }
+            None => {
+                drop(host);
+                // Looks up now and then, so that it ends with its host.
+                let _set_or_not = tokio::time::timeout(Duration::from_secs(1), timer.set.notified()).await;
+            }
+        }
+    }
+}
+
+impl StopMechanism for SimStop {
+    fn stop(&self) -> Stop {
+        self.promise
+    }
+
+    fn check(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn pace(&self) -> Duration {
+        match self.promise {
+            Stop::Watchdog { timeout, .. } => timeout / 5,
+            _ => Duration::from_millis(250),
+        }
+    }
+
+    fn sustain(&mut self, looked: Reading, left: Duration) -> io::Result<()> {
+        let short = left * u32::try_from(100 - SLEW_PERCENT).unwrap_or(0) / 100;
+        self.timer.set(Some(looked.boottime() + short));
+        Ok(())
+    }
+
+    fn disarm(&mut self) -> io::Result<()> {
+        self.timer.set(None);
+        Ok(())
+    }
+
+    fn fire(&mut self) {
+        if let Some(host) = self.host.upgrade()
+            && self.timer.fires().is_some()
+        {
+            self.timer.set(Some(host.reading().boottime()));
+        }
+    }
+}

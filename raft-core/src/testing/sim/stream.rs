@@ -1,0 +1,165 @@
+//! A stream of batches between two simulated machines: in order, like one connection.
+//!
+//! ```text
+//!   requests ─▶ pump here ──in order, each after its leg──▶ service there ─▶ pump there ──▶ answers
+//!                  │ a message on a cut link, or lost: the connection stalls for good, and the idle time ends it
+//! ```
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::{BoxStream, unfold};
+use quorate_membership::NodeId;
+use tokio::sync::mpsc::{self, UnboundedReceiver};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::line::REFUSED;
+use super::net::{Leg, Net};
+use crate::error::{Refusal, TransportError};
+use crate::host;
+use crate::rpc::{Append, Caller, StreamAppended};
+
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// One direction of the connection: what goes in comes out in order, each after its leg, until the link is cut.
+struct Pipe {
+    net: Net,
+    from: NodeId,
+    to: NodeId,
+    arrives: Instant,
+    stalled: bool,
+}
+
+impl Pipe {
+    fn new(net: Net, from: NodeId, to: NodeId) -> Self {
+        Self { net, from, to, arrives: Instant::now(), stalled: false }
+    }
+
+    /// When something sent now arrives; `None`: never.
+    fn send(&mut self) -> Option<Instant> {
+        match self.net.leg(self.from, self.to) {
+            Leg::Takes(takes) if !self.stalled => {
+                self.arrives = self.arrives.max(Instant::now() + takes);
+                Some(self.arrives)
+            }
+            Leg::Takes(_) | Leg::Lost => {
+                self.stalled = true;
+                None
+            }
+        }
+    }
+}
+
+/// An answer, or the orderly end of them.
+type Reply = Option<Result<StreamAppended, Refusal>>;
+
+/// What is on its way: when it arrives, and what it is.
+type OnItsWay<T> = (Instant, T);
+
+fn arriving<T: Send + 'static>(
+    net: Net,
+    from: NodeId,
+    to: NodeId,
+    received: UnboundedReceiver<OnItsWay<T>>,
+) -> BoxStream<'static, T> {
+    let start = (received, net, false);
+    let stream = unfold(start, move |(mut received, net, mut stalled)| async move {
+        loop {
+            let (at, what) = received.recv().await?;
+            sleep_until(at).await;
+            stalled |= net.is_cut(from, to);
+            if !stalled {
+                return Some((what, (received, net, stalled)));
+            }
+        }
+    });
+    stream.boxed()
+}
+
+/// Opens a stream; see [`Transport::append_stream`](crate::transport::Transport::append_stream).
+pub(super) async fn open(
+    net: Net,
+    from: NodeId,
+    to: NodeId,
+    caller: Caller,
+    mut requests: BoxStream<'static, Append>,
+    idle: Duration,
+) -> Result<BoxStream<'static, Result<StreamAppended, TransportError>>, TransportError> {
+    // To connect takes a way there and back.
+    tokio::time::sleep(REFUSED).await;
+    let found = net.service(to);
+    if net.is_cut(from, to) || net.is_cut(to, from) {
+        tokio::time::sleep(idle).await;
+        return Err(TransportError::Timeout(idle));
+    }
+    let Some((service, machine)) = found else {
+        return Err(TransportError::Unreachable(format!("{to} is down")));
+    };
+    let (send_request, requests_sent) = mpsc::unbounded_channel::<OnItsWay<Append>>();
+    let (send_answer, answers_sent) = mpsc::unbounded_channel::<OnItsWay<Reply>>();
+    let waiting = Arc::new(AtomicU64::new(0));
+    let (mut there, asked) = (Pipe::new(net.clone(), from, to), waiting.clone());
+    let pump = AbortOnDrop(host::spawn(async move {
+        while let Some(request) = requests.next().await {
+            asked.fetch_add(1, Ordering::AcqRel);
+            let Some(at) = there.send() else { continue };
+            if send_request.send((at, request)).is_err() {
+                return;
+            }
+        }
+    }));
+    let mut back = Pipe::new(net.clone(), to, from);
+    let there = net.clone();
+    drop(machine.spawn(async move {
+        let mut answers = service.append_stream(caller, arriving(there, from, to, requests_sent));
+        while let Some(answer) = answers.next().await {
+            let Some(at) = back.send() else { continue };
+            if send_answer.send((at, Some(answer))).is_err() {
+                return;
+            }
+        }
+        if let Some(at) = back.send() {
+            let _nobody_listens = send_answer.send((at, None));
+        }
+    }));
+    Ok(answers(arriving(net, to, from, answers_sent), pump, waiting, idle, to))
+}
+
+fn answers(
+    stream: BoxStream<'static, Reply>,
+    pump: AbortOnDrop,
+    waiting: Arc<AtomicU64>,
+    idle: Duration,
+    to: NodeId,
+) -> BoxStream<'static, Result<StreamAppended, TransportError>> {
+    let start = Some((stream, pump, waiting));
+    let answers = unfold(start, move |state| async move {
+        let (mut stream, pump, waiting) = state?;
+        loop {
+            match timeout(idle, stream.next()).await {
+                Ok(Some(None)) => return None,
+                Ok(Some(Some(answer))) => {
+                    waiting.fetch_sub(1, Ordering::AcqRel);
+                    return Some((answer.map_err(TransportError::from), Some((stream, pump, waiting))));
+                }
+                // Whoever answered is gone.
+                Ok(None) => {
+                    tokio::time::sleep(REFUSED).await;
+                    return Some((Err(TransportError::Broken(format!("{to} went down"))), None));
+                }
+                Err(_) if waiting.load(Ordering::Acquire) > 0 => return Some((Err(TransportError::Timeout(idle)), None)),
+                Err(_) => {}
+            }
+        }
+    });
+    answers.boxed()
+}

@@ -1,0 +1,274 @@
+//! A whole cluster in one thread and in its own time.
+//!
+//! ```text
+//!   seed ──▶ World ── machine n1 ── host: engine, log, keeper, grantor, locks, records (as shipped)
+//!                  ── machine n2 ── …                       ▲ tasks, clocks, chance, disk of that machine
+//!                  ── net ─────────────────────────────────┘
+//!                  ── device (fences)         everything seen ──▶ trace, oracles
+//! ```
+//!
+//! It has to run inside [`World::run`], which gives it a runtime of one thread whose time jumps from timer to timer. The
+//! same seed gives the same trace, in a process of its own: task numbers are global to a process, and tokio ends tasks in
+//! an order that rests on them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use quorate_membership::{Address, NodeId, Role, Stop};
+use tokio::time::Instant;
+
+use super::clocks::Rate;
+use super::device::Device;
+use super::dice::Dice;
+use super::host::{End, Host, Machine};
+use super::net::Net;
+use super::platter::Pace;
+use super::seen::{Seen, Sighting, Sink};
+use super::stop::SimStop;
+use crate::config::Config;
+use crate::folder::Folder;
+use crate::log_store::LogStore;
+use crate::node::{Node, NodeSettings};
+
+/// What a world is made of.
+#[derive(Debug, Clone)]
+pub struct Setting {
+    /// Decides everything that is left to chance.
+    pub seed: u64,
+    /// How every node behaves in time. Its lease is fitted to `stop`.
+    pub config: Config,
+    /// What stops the work of each node at the end of its lease; `None`: nothing.
+    pub stop: Option<Stop>,
+    /// Whether there is a device that fences.
+    pub device: bool,
+    /// Every line of the trace is printed to standard error as it comes.
+    pub aloud: bool,
+}
+
+/// A process of a node that runs.
+#[derive(Clone)]
+pub struct Running {
+    /// The process.
+    pub host: Arc<Host>,
+    /// The node in it.
+    pub node: Arc<Node>,
+}
+
+struct Place {
+    machine: Arc<Machine>,
+    running: Option<Running>,
+}
+
+/// A simulated world.
+pub struct World {
+    /// Between the machines.
+    pub net: Net,
+    /// What fences them.
+    pub device: Device,
+    setting: Setting,
+    began: Instant,
+    dice: Dice,
+    sink: Sink,
+    places: BTreeMap<NodeId, Place>,
+}
+
+impl World {
+    /// Runs `story` in a world's time: on one thread, whose clock jumps to the next timer when nothing else is to do.
+    ///
+    /// # Errors
+    /// When the runtime cannot be made.
+    pub fn run<F: Future>(story: F) -> std::io::Result<F::Output> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
+        let told = runtime.block_on(story);
+        Ok(told)
+    }
+
+    /// An empty world.
+    pub fn new(setting: Setting) -> Self {
+        let (began, mut dice) = (Instant::now(), Dice::new(setting.seed));
+        let net = Net::new(dice.fork());
+        let device = Device::new(net.clone(), dice.fork());
+        let sink = Sink::new(began, setting.aloud);
+        Self { net, device, setting, began, dice, sink, places: BTreeMap::new() }
+    }
+
+    /// How old it is.
+    pub fn age(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// Its chance, for whoever drives it.
+    pub fn dice(&mut self) -> &mut Dice {
+        &mut self.dice
+    }
+
+    /// What it is made of.
+    pub fn setting(&self) -> &Setting {
+        &self.setting
+    }
+
+    /// What was seen since the last call.
+    pub fn sightings(&self) -> Vec<Sighting> {
+        self.sink.take()
+    }
+
+    /// How many lines the trace has, and their hash.
+    pub fn trace(&self) -> (u64, u64) {
+        self.sink.trace()
+    }
+
+    /// Adds a line to the trace.
+    pub fn say(&self, what: impl Into<String>) {
+        self.sink.tell(NodeId::new(0), Seen::Said(what.into()));
+    }
+
+    /// Adds a machine with clocks of that rate.
+    pub fn add_machine(&mut self, node: NodeId, rate: Rate) {
+        let machine = Arc::new(Machine::new(node, self.began, self.dice.fork(), rate, self.sink.clone()));
+        self.places.insert(node, Place { machine, running: None });
+    }
+
+    /// Every machine.
+    pub fn nodes(&self) -> Vec<NodeId> {
+        self.places.keys().copied().collect()
+    }
+
+    /// The processes that run.
+    pub fn running(&self) -> impl Iterator<Item = &Running> {
+        self.places.values().filter_map(|place| place.running.as_ref()).filter(|running| running.host.is_alive())
+    }
+
+    /// The process of a node, if one runs.
+    pub fn process(&self, node: NodeId) -> Option<&Running> {
+        self.places.get(&node)?.running.as_ref().filter(|running| running.host.is_alive())
+    }
+
+    /// Starts a process on the machine of `node`: opens its folder and its log and puts it on the network. Whether and how
+    /// it comes into the cluster is [`World::enter`]'s.
+    ///
+    /// # Errors
+    /// When it does not start, or there is no such machine.
+    pub async fn start(&mut self, node: NodeId) -> anyhow::Result<Running> {
+        self.bury(node);
+        let place = self.places.get_mut(&node).with_context(|| format!("there is no machine for {node}"))?;
+        let host = Host::new(place.machine.clone());
+        host.tell(Seen::Began);
+        self.net.lock().hosts.insert(node, host.clone());
+        let (net, device, setting) = (self.net.clone(), self.device.clone(), self.setting.clone());
+        let here = host.clone();
+        let made = host.spawn(async move {
+            let folder = Folder::simulated(here.clone(), node)?;
+            let store = LogStore::open_simulated(&here).map_err(|error| anyhow::anyhow!("{node}: {error}"))?;
+            let stop = setting.stop.map(|stop| Box::new(SimStop::new(&here, stop)) as _);
+            let settings = NodeSettings {
+                node,
+                data: folder.path().to_path_buf(),
+                addresses: vec![Net::address(node)?],
+                config: setting.config,
+                transport: net.transport(node),
+                fencer: setting.device.then(|| Arc::new(device) as _),
+                stop,
+                trust_vm_clock: true,
+            };
+            settings.config.check()?;
+            let node = Node::run(settings, folder, store).await?;
+            net.connect(node.service(), here.clone());
+            anyhow::Ok(node)
+        });
+        let node_made = Arc::new(made.await.context("the process ended while it started")??);
+        let running = Running { host, node: node_made };
+        place.running = Some(running.clone());
+        Ok(running)
+    }
+
+    /// Brings a started process in, as a service does: the first founds the cluster, who belongs to it resumes, others
+    /// join; it tries until it has come in.
+    pub fn enter(&self, running: &Running, founder: bool, role: Role) {
+        let seeds: Vec<Address> =
+            self.nodes().into_iter().filter(|node| *node != running.host.node()).filter_map(|n| Net::address(n).ok()).collect();
+        let node = running.node.clone();
+        drop(running.host.spawn(async move {
+            let patience = Duration::from_secs(5);
+            loop {
+                let came = match (node.belongs(), founder) {
+                    (true, _) => node.resume(patience).await,
+                    (false, true) => node.bootstrap(role, patience).await,
+                    (false, false) => node.join(&seeds, role, patience).await,
+                };
+                match came {
+                    Ok(_) => return,
+                    Err(error) => tracing::debug!(%error, "not in yet"),
+                }
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        }));
+    }
+
+    /// Ends the process of a node, if one runs.
+    pub fn end(&mut self, node: NodeId, how: End) {
+        if let Some(place) = self.places.get(&node)
+            && let Some(running) = &place.running
+        {
+            running.host.end(how);
+        }
+        self.bury(node);
+    }
+
+    /// Takes away what is left of a process that has ended.
+    pub fn bury(&mut self, node: NodeId) {
+        let Some(place) = self.places.get_mut(&node) else { return };
+        if let Some(running) = place.running.take_if(|running| !running.host.is_alive()) {
+            self.net.disconnect(node);
+            let Running { host, node } = running;
+            host.enter(|| drop(node));
+        }
+    }
+
+    /// Shuts the process of a node down, as a service manager does, without leaving.
+    ///
+    /// # Errors
+    /// When none runs.
+    pub async fn shut_down(&mut self, node: NodeId) -> anyhow::Result<()> {
+        let running = self.process(node).cloned().with_context(|| format!("{node} does not run"))?;
+        let handle = running.node.clone();
+        // It may be killed in the middle: that is an end like another.
+        let _ended = running.host.spawn(async move { handle.shutdown().await }).await;
+        drop(running);
+        self.end(node, End::Killed);
+        Ok(())
+    }
+
+    /// How fast the disk of a machine is from now on.
+    pub fn set_pace(&self, node: NodeId, pace: Pace) {
+        if let Some(place) = self.places.get(&node) {
+            place.machine.platter.set_pace(pace);
+        }
+    }
+
+    /// The disk under the log of a node, while it runs: to set its faults.
+    pub fn disk(&self, node: NodeId) -> Option<crate::testing::disk::Disk> {
+        self.places.get(&node)?.machine.platter.faulty()
+    }
+
+    /// How fast the clocks of a machine run from now on.
+    pub fn set_rate(&self, node: NodeId, rate: Rate) {
+        if let Some(place) = self.places.get(&node) {
+            place.machine.set_rate(rate);
+        }
+    }
+
+    /// Waits, in the world's time, until `what` holds, looking every 10 ms.
+    ///
+    /// # Errors
+    /// When it does not within `patience`.
+    pub async fn until(&self, claim: &str, patience: Duration, what: impl Fn(&Self) -> bool) -> anyhow::Result<()> {
+        let give_up = Instant::now() + patience;
+        while !what(self) {
+            ensure!(Instant::now() < give_up, "not within {patience:?}: {claim}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,155 @@
+//! How often each fault and each interesting state came about. A sweep in which one never did proves less than it says, and
+//! fails.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use quorate::ledger::Note;
+use quorate::testing::sim::{Durable, End, Seen, Sighting};
+use quorate::{Event, FenceId, FenceProof, Identity, NodeId};
+
+use crate::faults::Kind;
+
+#[derive(Default)]
+struct Watch {
+    leaders: BTreeMap<NodeId, u64>,
+    started: BTreeMap<FenceId, NodeId>,
+    open: BTreeMap<FenceId, Identity>,
+    seen: BTreeSet<u64>,
+    joint: bool,
+}
+
+/// Counts.
+#[derive(Default)]
+pub struct Tally {
+    pub counts: BTreeMap<String, u64>,
+    watch: Watch,
+}
+
+/// The states that a sweep must have come through.
+const STATES: [&str; 22] = [
+    "two leaders at once",
+    "order resumed by another node",
+    "fenced by time",
+    "fenced by a device",
+    "second proof after the first",
+    "device failed",
+    "return in the middle of a fence",
+    "succeeded by its next life",
+    "left cleanly",
+    "snapshot taken",
+    "snapshot installed from another node",
+    "snapshot during a change of voters",
+    "joint configuration",
+    "ended by its dead-man",
+    "lease ran out with work",
+    "lease ran out and work stopped in time",
+    "lock passed on by proof",
+    "vote lost or torn by an end",
+    "write unknown",
+    "write refused",
+    "a node stopped for good",
+    "log truncated",
+];
+
+impl Tally {
+    pub fn count(&mut self, what: &str) {
+        self.add(what, 1);
+    }
+
+    pub fn add(&mut self, what: &str, times: u64) {
+        *self.counts.entry(what.into()).or_default() += times;
+    }
+
+    pub fn merge(&mut self, what: &str, times: u64) {
+        self.add(what, times);
+    }
+
+    /// What never happened.
+    pub fn missing(&self) -> Vec<String> {
+        let faults = Kind::ALL.iter().map(|kind| format!("fault {kind:?}"));
+        let states = STATES.iter().map(|state| (*state).to_string());
+        faults.chain(states).filter(|what| !self.counts.contains_key(what)).collect()
+    }
+
+    pub fn see(&mut self, sighting: &Sighting) {
+        let node = sighting.node;
+        match &sighting.seen {
+            Seen::Ended { how } => {
+                self.watch.leaders.remove(&node);
+                self.count(if *how == End::PowerCut { "power cut" } else { "killed" });
+            }
+            Seen::Unsure(of) if of.iter().any(|durable| matches!(durable, Durable::Vote(_))) => {
+                self.count("vote lost or torn by an end");
+            }
+            Seen::Fired { .. } => self.count("ended by its dead-man"),
+            Seen::Noted(Note::Activated { .. }) => {
+                // Until it is seen to follow another, it believes in itself.
+                self.watch.leaders.insert(node, 0);
+                if self.watch.leaders.len() > 1 {
+                    self.count("two leaders at once");
+                }
+            }
+            Seen::Noted(Note::Notice { protecting, .. }) if !protecting.is_empty() => {
+                self.count("lease ran out with work");
+            }
+            Seen::Noted(Note::Lapsed { protecting, .. }) if protecting.is_empty() => {
+                self.count("lease ran out and work stopped in time");
+            }
+            Seen::Durable(Durable::Vote(vote)) if vote.committed && vote.node != node => {
+                self.watch.leaders.remove(&node);
+            }
+            Seen::Durable(Durable::Truncated(_)) => self.count("log truncated"),
+            Seen::Durable(Durable::Snapshot(_)) => {
+                self.count("snapshot taken");
+                if self.watch.joint {
+                    self.count("snapshot during a change of voters");
+                }
+            }
+            Seen::Installed { .. } => self.count("snapshot installed from another node"),
+            Seen::Applied { at, answer, state, voters, .. } if self.watch.seen.insert(at.index) => {
+                if voters.is_some() {
+                    self.watch.joint = state.configuration().is_joint();
+                    if self.watch.joint {
+                        self.count("joint configuration");
+                    }
+                }
+                for event in answer.iter().flatten() {
+                    self.happened(event, state);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn happened(&mut self, event: &Event, state: &quorate::State) {
+        match event {
+            Event::FenceOrdered { order, target, .. } => {
+                self.watch.open.insert(*order, *target);
+            }
+            Event::FenceStarted { order, by, .. } => {
+                if self.watch.started.insert(*order, *by).is_some_and(|before| before != *by) {
+                    self.count("order resumed by another node");
+                }
+            }
+            Event::FenceFailed { .. } => self.count("device failed"),
+            Event::Fenced { order, who, proof, token } => {
+                self.watch.open.remove(order);
+                self.count(match proof {
+                    FenceProof::Device { .. } => "fenced by a device",
+                    FenceProof::Expired { .. } => "fenced by time",
+                    FenceProof::Succeeded { .. } => "succeeded by its next life",
+                    _ => "fenced otherwise",
+                });
+                let passed = state.store().locks().filter(|(_, lock)| lock.grant.as_ref().is_some_and(|grant| grant.token == *token)).count();
+                self.add("lock passed on by proof", passed as u64);
+                let _ = who;
+            }
+            Event::Left { .. } => self.count("left cleanly"),
+            Event::Corroborated { .. } => self.count("second proof after the first"),
+            Event::Joined { who, .. } if self.watch.open.values().any(|target| target.node == who.node) => {
+                self.count("return in the middle of a fence");
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! What is done to a world: each fault begins, lasts, and is taken back; which kinds there are in a run is drawn from its
+//! seed (swarm testing: Groce et al. 2012), and a run that failed is tried again with fewer.
+
+use std::time::Duration;
+
+use quorate::NodeId;
+use quorate::testing::sim::{Dice, End, Mood, Pace, Rate, Weather, World};
+
+/// A kind of fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    Isolate,
+    CutLink,
+    OneWay,
+    Bridge,
+    Flap,
+    Storm,
+    Kill,
+    PowerCut,
+    KillAtAStep,
+    EndAll,
+    Pause,
+    Suspend,
+    SlowDisk,
+    HungDisk,
+    BrokenSync,
+    ClockRate,
+    ClockSlew,
+    HandOver,
+    LeaveAndReturn,
+    BadDevice,
+    Remove,
+    Add,
+    ShutDown,
+}
+
+impl Kind {
+    pub const ALL: [Self; 23] = [
+        Self::Isolate,
+        Self::CutLink,
+        Self::OneWay,
+        Self::Bridge,
+        Self::Flap,
+        Self::Storm,
+        Self::Kill,
+        Self::PowerCut,
+        Self::KillAtAStep,
+        Self::EndAll,
+        Self::Pause,
+        Self::Suspend,
+        Self::SlowDisk,
+        Self::HungDisk,
+        Self::BrokenSync,
+        Self::ClockRate,
+        Self::ClockSlew,
+        Self::HandOver,
+        Self::LeaveAndReturn,
+        Self::BadDevice,
+        Self::Remove,
+        Self::Add,
+        Self::ShutDown,
+    ];
+
+    /// The kinds of one run: about half of them.
+    pub fn draw(dice: &mut Dice) -> Vec<Self> {
+        let share = dice.between(250, 800);
+        Self::ALL.into_iter().filter(|_| dice.chance(share)).collect()
+    }
+}
+
+/// What is to be done later, to take a fault back or to carry it on.
+#[derive(Debug, Clone)]
+pub enum Then {
+    MendAll,
+    Mend(NodeId, NodeId),
+    Flip { a: NodeId, b: NodeId, times: u64 },
+    Calm,
+    Resume(NodeId),
+    Quicken(NodeId),
+    GoodDevice,
+    Return(NodeId),
+}
+
+/// Whatever the director itself has to do.
+#[derive(Debug, Clone, Copy)]
+pub enum Deed {
+    HandOver,
+    Leave(NodeId),
+    Remove(NodeId),
+    Add,
+    ShutDown(NodeId),
+}
+
+/// What a fault leaves to be done.
+pub enum Outcome {
+    Later(Duration, Then),
+    Now(Deed),
+    Nothing,
+}
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+/// Begins a fault.
+pub fn strike(world: &mut World, kind: Kind, mut dice: Dice) -> Outcome {
+    let nodes = world.nodes();
+    let pick = |dice: &mut Dice| dice.pick(&nodes).copied().unwrap_or_default();
+    let (a, mut b) = (pick(&mut dice), pick(&mut dice));
+    if a == b {
+        b = nodes.iter().copied().find(|node| *node != a).unwrap_or_default();
+    }
+    let lasts = match dice.chance(300) {
+        true => dice.span(ms(3000), ms(12_000)),
+        false => dice.span(ms(50), ms(3000)),
+    };
+    world.say(format!("fault {kind:?} {a} {b} for {lasts:?}"));
+    match kind {
+        Kind::Isolate => {
+            nodes.iter().filter(|node| **node != a).for_each(|node| world.net.cut(a, *node));
+            Outcome::Later(lasts, Then::MendAll)
+        }
+        Kind::CutLink => {
+            world.net.cut(a, b);
+            Outcome::Later(lasts, Then::Mend(a, b))
+        }
+        Kind::OneWay => {
+            match dice.chance(500) {
+                true => world.net.cut_one_way(a, b),
+                false => nodes.iter().filter(|n| **n != a).for_each(|n| match dice.chance(500) {
+                    true => world.net.cut_one_way(a, *n),
+                    false => world.net.cut_one_way(*n, a),
+                }),
+            }
+            Outcome::Later(lasts, Then::MendAll)
+        }
+        Kind::Bridge => {
+            for x in &nodes {
+                for y in nodes.iter().filter(|y| *y > x) {
+                    if *x != a && *y != a {
+                        world.net.cut(*x, *y);
+                    }
+                }
+            }
+            Outcome::Later(lasts, Then::MendAll)
+        }
+        Kind::Flap => Outcome::Later(ms(0), Then::Flip { a, b, times: dice.between(4, 40) }),
+        Kind::Storm => {
+            world.net.set_weather(Weather {
+                low: ms(dice.below(20)),
+                high: ms(20 + dice.below(150)),
+                loss: dice.below(200),
+                twice: dice.below(200),
+                late: dice.below(100),
+                late_by: ms(dice.below(8000)),
+            });
+            Outcome::Later(lasts, Then::Calm)
+        }
+        Kind::Kill | Kind::PowerCut => {
+            let how = if kind == Kind::Kill { End::Killed } else { End::PowerCut };
+            world.end(a, how);
+            Outcome::Nothing
+        }
+        Kind::KillAtAStep => {
+            let how = if dice.chance(500) { End::Killed } else { End::PowerCut };
+            if let Some(running) = world.process(a) {
+                running.host.end_after(dice.between(1, 400), how);
+            }
+            Outcome::Nothing
+        }
+        Kind::EndAll => {
+            let how = if dice.chance(500) { End::Killed } else { End::PowerCut };
+            nodes.iter().for_each(|node| world.end(*node, how));
+            Outcome::Nothing
+        }
+        Kind::Pause | Kind::Suspend => {
+            if let Some(running) = world.process(a) {
+                running.host.pause(kind == Kind::Suspend);
+            }
+            Outcome::Later(lasts, Then::Resume(a))
+        }
+        Kind::SlowDisk | Kind::HungDisk => {
+            world.set_pace(a, if kind == Kind::SlowDisk { Pace::Slow } else { Pace::Hung });
+            Outcome::Later(lasts, Then::Quicken(a))
+        }
+        Kind::BrokenSync => {
+            if let Some(disk) = world.disk(a) {
+                disk.fail_sync(dice.between(1, 5));
+            }
+            Outcome::Nothing
+        }
+        Kind::ClockRate | Kind::ClockSlew => {
+            let asleep = world.process(a).is_some_and(|running| running.host.is_paused());
+            if !asleep {
+                let oscillator = dice.between(0, 20_000) as i64 - 10_000;
+                let slew = if kind == Kind::ClockSlew { dice.between(0, 160_000) as i64 - 80_000 } else { 0 };
+                world.set_rate(a, Rate { oscillator, slew });
+            }
+            Outcome::Nothing
+        }
+        Kind::BadDevice => {
+            let mut part = || dice.below(300);
+            world.device.set_mood(Mood { fails: part(), lies_down: part(), hangs: part(), late: part() });
+            Outcome::Later(lasts, Then::GoodDevice)
+        }
+        Kind::HandOver => Outcome::Now(Deed::HandOver),
+        Kind::LeaveAndReturn => Outcome::Now(Deed::Leave(a)),
+        Kind::Remove => Outcome::Now(Deed::Remove(a)),
+        Kind::Add => Outcome::Now(Deed::Add),
+        Kind::ShutDown => Outcome::Now(Deed::ShutDown(a)),
+    }
+}
+
+/// Takes a fault back, or carries it on.
+pub fn undo(world: &World, then: &Then) -> Option<(Duration, Then)> {
+    match then {
+        Then::MendAll => world.net.mend_all(),
+        Then::Mend(a, b) => world.net.mend(*a, *b),
+        Then::Flip { a, b, times } => {
+            match times % 2 {
+                0 => world.net.cut(*a, *b),
+                _ => world.net.mend(*a, *b),
+            }
+            return times.checked_sub(1).map(|times| (ms(100), Then::Flip { a: *a, b: *b, times }));
+        }
+        Then::Calm => world.net.set_weather(Weather::default()),
+        Then::Resume(node) => {
+            if let Some(running) = world.process(*node) {
+                running.host.resume();
+            }
+        }
+        Then::Quicken(node) => world.set_pace(*node, Pace::Quick),
+        Then::GoodDevice => world.device.set_mood(Mood::default()),
+        Then::Return(_) => {}
+    }
+    None
+}

@@ -1,0 +1,51 @@
+//! Whole clusters in simulated worlds: many seeds, each in a process of its own, and every promise judged all the while.
+//!
+//! ```text
+//!   SEEDS=1000 FIRST=1   which seeds (make sim)        WORLD=17 [UPTO=9] [ALOUD=1]   one of them, in this process
+//! ```
+
+mod coverage;
+mod faults;
+mod oracle;
+mod plan;
+mod story;
+mod sweep;
+mod workers;
+
+use quorate::testing::sim::World;
+
+use crate::plan::Plan;
+
+/// One world, chosen by the environment: what the sweep starts once for each seed.
+#[test]
+#[ignore = "started by the sweep, once for each seed"]
+fn one_world() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let seed = number("WORLD").expect("WORLD names the seed");
+    let mut plan = Plan::draw(seed);
+    plan.upto = number("UPTO").unwrap_or(u64::MAX);
+    let aloud = number("ALOUD").is_some();
+    if aloud {
+        println!("{plan:#?}");
+        // RUST_LOG chooses what the nodes themselves say; their times are of the machine that plays the world.
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    }
+    let told = World::run(story::play(plan, aloud)).expect("a runtime");
+    sweep::report(seed, &told);
+}
+
+#[test]
+fn every_promise_holds_in_every_world() {
+    let swept = sweep::run(sweep::seeds(12, 200), "one_world");
+    swept.print();
+    swept.must_hold();
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace() {
+    let seeds = sweep::seeds(2, 20);
+    let (first, second) = (sweep::run(seeds.clone(), "one_world"), sweep::run(seeds, "one_world"));
+    assert_eq!(first.traces, second.traces, "a world is decided by its seed");
+    println!("{} seeds twice: the same traces", first.traces.len());
+}

@@ -1,0 +1,37 @@
+//! No leader grants to a life whose end it has applied itself (I3).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use quorate::ledger::Note;
+use quorate::testing::sim::{Seen, Sighting};
+use quorate::{Event, Identity, NodeId};
+
+use super::{Property, Verdict};
+
+#[derive(Default)]
+pub struct Grants {
+    ended: BTreeMap<NodeId, BTreeSet<Identity>>,
+}
+
+impl Property for Grants {
+    fn claim(&self) -> &'static str {
+        "nobody grants a lease to a life whose end it has applied (I3)"
+    }
+
+    fn see(&mut self, sighting: &Sighting) -> Verdict {
+        let ended = self.ended.entry(sighting.node).or_default();
+        match &sighting.seen {
+            Seen::Applied { answer: Ok(events), .. } => {
+                ended.extend(events.iter().filter_map(|event| match event {
+                    Event::Fenced { who, .. } | Event::Left { who, .. } => Some(*who),
+                    _ => None,
+                }));
+                Ok(())
+            }
+            Seen::Noted(Note::Granted { who, seq, .. }) if ended.contains(who) => {
+                Err(format!("{} grants renewal {seq} of {who}", sighting.node))
+            }
+            _ => Ok(()),
+        }
+    }
+}

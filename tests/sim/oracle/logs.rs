@@ -1,0 +1,102 @@
+//! Raft's own promises about votes and logs (Ongaro and Ousterhout 2014, figure 3): one leader a term, logs that match, and
+//! leaders that have everything that was committed before.
+
+use std::collections::BTreeMap;
+
+use quorate::NodeId;
+use quorate::testing::sim::{Durable, Seen, Sighting, Stored};
+use quorate_raft_core::rpc::Position;
+
+use super::{Property, Verdict};
+
+#[derive(Default)]
+struct Log {
+    entries: BTreeMap<u64, Stored>,
+    covered: Option<Position>,
+}
+
+#[derive(Default)]
+pub struct Logs {
+    leaders: BTreeMap<u64, NodeId>,
+    /// What each place holds, and the term of the entry before it.
+    content: BTreeMap<(u64, u64), u32>,
+    logs: BTreeMap<NodeId, Log>,
+    committed: BTreeMap<u64, Position>,
+    /// The terms whose leader was looked at.
+    complete: BTreeMap<u64, ()>,
+}
+
+impl Logs {
+    fn elected(&mut self, term: u64, node: NodeId) -> Verdict {
+        let known = self.leaders.entry(term).or_insert(node);
+        if *known != node {
+            return Err(format!("{known} and {node} both lead term {term}"));
+        }
+        Ok(())
+    }
+
+    fn stored(&mut self, node: NodeId, entries: &[Stored]) -> Verdict {
+        for entry in entries {
+            let key = (entry.at.index, entry.at.term);
+            let known = self.content.entry(key).or_insert(entry.sum);
+            if *known != entry.sum {
+                return Err(format!("{node} has another entry at {} than others", entry.at));
+            }
+            self.logs.entry(node).or_default().entries.insert(entry.at.index, entry.clone());
+        }
+        Ok(())
+    }
+
+    /// The first entry of a leader's own term is durable only after everything before it.
+    fn leads(&mut self, node: NodeId, entries: &[Stored]) -> Verdict {
+        for entry in entries {
+            let term = entry.at.term;
+            if self.leaders.get(&term) != Some(&node) || self.complete.insert(term, ()).is_some() {
+                continue;
+            }
+            let log = self.logs.entry(node).or_default();
+            let earlier = self.committed.range(..entry.at.index).rev().take(2000);
+            for (index, at) in earlier.filter(|(_, at)| at.term < term) {
+                let covered = log.covered.is_some_and(|end| end.index >= *index);
+                if !covered && log.entries.get(index).is_none_or(|has| has.at != *at) {
+                    return Err(format!("{node} leads term {term} without {at}, which was committed"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Property for Logs {
+    fn claim(&self) -> &'static str {
+        "one leader a term, logs that match, and leaders that have all that was committed (Raft)"
+    }
+
+    fn see(&mut self, sighting: &Sighting) -> Verdict {
+        let node = sighting.node;
+        match &sighting.seen {
+            Seen::Durable(Durable::Vote(vote)) if vote.committed => self.elected(vote.term, vote.node)?,
+            Seen::Durable(Durable::Entries(entries)) => {
+                self.stored(node, entries)?;
+                self.leads(node, entries)?;
+            }
+            Seen::Durable(Durable::Truncated(from)) => {
+                drop(self.logs.entry(node).or_default().entries.split_off(from));
+            }
+            Seen::Durable(Durable::Purged(upto)) => {
+                let log = self.logs.entry(node).or_default();
+                log.entries = log.entries.split_off(&(upto + 1));
+            }
+            Seen::Durable(Durable::Snapshot(last)) => self.logs.entry(node).or_default().covered = *last,
+            Seen::Opened { snapshot, entries, .. } => {
+                self.logs.insert(node, Log { covered: *snapshot, ..Log::default() });
+                self.stored(node, entries)?;
+            }
+            Seen::Applied { at, .. } => {
+                self.committed.insert(at.index, *at);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}

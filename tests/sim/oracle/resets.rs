@@ -1,0 +1,34 @@
+//! Only who protects something is ended by its own mechanism (I19).
+
+use std::collections::BTreeMap;
+
+use quorate::NodeId;
+use quorate::ledger::Note;
+use quorate::testing::sim::{Seen, Sighting};
+
+use super::{Property, Verdict};
+
+#[derive(Default)]
+pub struct Resets {
+    protected: BTreeMap<NodeId, i64>,
+}
+
+impl Property for Resets {
+    fn claim(&self) -> &'static str {
+        "nobody is ended by its mechanism who protects nothing (I19)"
+    }
+
+    fn see(&mut self, sighting: &Sighting) -> Verdict {
+        let protected = self.protected.entry(sighting.node).or_default();
+        match &sighting.seen {
+            Seen::Began => *protected = 0,
+            Seen::Noted(Note::Protects { .. }) => *protected += 1,
+            Seen::Noted(Note::Stopped { .. }) => *protected -= 1,
+            Seen::Fired { .. } if *protected == 0 => {
+                return Err(format!("{} was ended with nothing to protect", sighting.node));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,388 @@
+//! One run: a cluster forms, things go wrong for a while, everything is mended, and all must be well again; whatever is
+//! seen on the way is judged.
+//!
+//! ```text
+//!   form ─▶ calm ─▶ chaos: faults begin, last, overlap; whoever ended is started again ─▶ heal ─▶ all well ─▶ calm
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use quorate::ledger::Note;
+use quorate::testing::sim::{Dice, Mood, Pace, Running, Seen, Setting, Weather, World};
+use quorate::{Event, Name, NodeId, Role, duties};
+use quorate_membership::Command;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+use crate::coverage::Tally;
+use crate::faults::{Deed, Kind, Outcome, Then, strike, undo};
+use crate::oracle::{Book, Oracle, Written};
+use crate::plan::Plan;
+use crate::workers::{Shift, Temper};
+
+/// How often the director looks.
+const STEP: Duration = Duration::from_millis(50);
+
+/// What came of a run.
+pub struct Told {
+    pub violation: Option<String>,
+    pub tally: Tally,
+    pub simulated: Duration,
+    pub trace: (u64, u64),
+    /// How many faults there were.
+    pub faults: u64,
+}
+
+pub struct Story {
+    pub world: World,
+    pub plan: Plan,
+    oracle: Oracle,
+    written: Written,
+    book: Book,
+    pub tally: Tally,
+    dice: Dice,
+    due: Vec<(Instant, Then)>,
+    returns: BTreeMap<NodeId, Instant>,
+    shifts: BTreeMap<NodeId, watch::Sender<bool>>,
+    gone: BTreeSet<NodeId>,
+    acted: BTreeMap<Name, Instant>,
+    calm: bool,
+    clients: u64,
+    faults: u64,
+}
+
+type Done = Result<(), String>;
+
+/// Plays a whole run.
+pub async fn play(plan: Plan, aloud: bool) -> Told {
+    let setting = Setting {
+        seed: plan.seed,
+        config: plan.config.clone(),
+        stop: plan.stop,
+        device: plan.device,
+        aloud,
+    };
+    let mut story = Story::new(World::new(setting), plan);
+    let violation = story.whole().await.err();
+    let bites = story.world.net.bites();
+    for (what, times) in [("message lost", bites.lost), ("message twice", bites.twice), ("message late", bites.late)] {
+        story.tally.add(what, times);
+    }
+    let [done, refused, unknown, reads] = story.book.counts();
+    for (what, times) in [("write done", done), ("write refused", refused), ("write unknown", unknown), ("read", reads)] {
+        story.tally.add(what, times);
+    }
+    Told {
+        violation,
+        simulated: story.world.age(),
+        trace: story.world.trace(),
+        faults: story.faults,
+        tally: story.tally,
+    }
+}
+
+impl Story {
+    pub fn new(world: World, plan: Plan) -> Self {
+        let dice = Dice::new(plan.seed ^ 0x0d1e);
+        Self {
+            world,
+            plan,
+            oracle: Oracle::new(),
+            written: Written::default(),
+            book: Book::default(),
+            tally: Tally::default(),
+            dice,
+            due: vec![],
+            returns: BTreeMap::new(),
+            shifts: BTreeMap::new(),
+            gone: BTreeSet::new(),
+            acted: BTreeMap::new(),
+            calm: false,
+            clients: 0,
+            faults: 0,
+        }
+    }
+
+    async fn whole(&mut self) -> Done {
+        self.form().await?;
+        self.rest(Duration::from_secs(3)).await?;
+        self.chaos().await?;
+        self.heal().await?;
+        self.rest(Duration::from_secs(3)).await?;
+        self.written.judge(&self.book)
+    }
+
+    /// A cluster of so many voters, all of them active, each lock in use.
+    pub async fn form(&mut self) -> Done {
+        for number in 1..=self.plan.nodes {
+            let node = NodeId::new(number);
+            let rate = self.plan.rates.get(number as usize).copied().unwrap_or_default();
+            self.world.add_machine(node, rate);
+            self.begin(node).await?;
+            self.until("the cluster forms", Duration::from_secs(60), |story| story.is_active(node)).await?;
+        }
+        self.until("everybody holds a lease", Duration::from_secs(60), Self::all_well).await
+    }
+
+    /// Nothing is wrong, so nothing may happen: nobody is suspected, ended, or told to stop (I13).
+    pub async fn rest(&mut self, span: Duration) -> Done {
+        self.calm = true;
+        self.run_for(span).await?;
+        self.calm = false;
+        Ok(())
+    }
+
+    async fn chaos(&mut self) -> Done {
+        let ends = Instant::now() + self.plan.chaos;
+        while Instant::now() < ends && !self.plan.kinds.is_empty() {
+            let gap = self.dice.span(STEP, self.plan.gap);
+            self.run_for(gap).await?;
+            let (kind, dice) = (self.dice.pick(&self.plan.kinds).copied(), self.dice.fork());
+            self.faults += 1;
+            if let Some(kind) = kind.filter(|_| self.faults <= self.plan.upto) {
+                self.tally.count(&format!("fault {kind:?}"));
+                self.strike(kind, dice).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn strike(&mut self, kind: Kind, dice: Dice) -> Done {
+        match strike(&mut self.world, kind, dice) {
+            Outcome::Later(after, then) => self.due.push((Instant::now() + after, then)),
+            Outcome::Now(deed) => self.carry_out(deed).await?,
+            Outcome::Nothing => {}
+        }
+        Ok(())
+    }
+
+    async fn carry_out(&mut self, deed: Deed) -> Done {
+        match deed {
+            Deed::HandOver => {
+                for Running { host, node } in self.world.running().cloned().collect::<Vec<_>>() {
+                    drop(host.spawn(async move { node.hand_over(None).await }));
+                }
+            }
+            Deed::Leave(who) => {
+                let Some(Running { host, node }) = self.world.process(who).cloned() else { return Ok(()) };
+                if let Some(over) = self.shifts.get(&who) {
+                    over.send_replace(true);
+                }
+                let told = host.clone();
+                drop(host.spawn(async move {
+                    sleep(Duration::from_millis(300)).await;
+                    let left = node.leave().await;
+                    told.say(format!("left: {left:?}"));
+                    told.end(quorate::testing::sim::End::Killed);
+                }));
+            }
+            Deed::ShutDown(who) => {
+                // A pause must not hold the director up.
+                if self.world.process(who).is_some_and(|running| !running.host.is_paused()) {
+                    drop(self.world.shut_down(who).await);
+                }
+            }
+            Deed::Remove(who) => {
+                let members = self.world.nodes().len() - self.gone.len();
+                if members <= 3 || self.gone.contains(&who) {
+                    return Ok(());
+                }
+                if let Some(Running { host, node }) = self.world.running().find(|r| r.host.node() != who).cloned() {
+                    drop(host.spawn(async move { node.propose(Command::Remove { node: who }).await }));
+                }
+            }
+            Deed::Add => {
+                let next = self.world.nodes().iter().map(|node| node.get()).max().unwrap_or_default() + 1;
+                if self.world.nodes().len() - self.gone.len() < 5 && next < 12 {
+                    let rate = self.plan.rates.get(next as usize).copied().unwrap_or_default();
+                    self.world.add_machine(NodeId::new(next), rate);
+                    self.returns.insert(NodeId::new(next), Instant::now());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes everything back, and waits until all is well (I14).
+    pub async fn heal(&mut self) -> Done {
+        self.world.say("heal");
+        self.due.clear();
+        self.world.net.mend_all();
+        self.world.net.set_weather(Weather::default());
+        self.world.device.set_mood(Mood::default());
+        for node in self.world.nodes() {
+            self.world.set_pace(node, Pace::Quick);
+            if let Some(running) = self.world.process(node) {
+                running.host.resume();
+            }
+        }
+        let patience = self.plan.patience();
+        self.until("after healing all is well again (I14)", patience, Self::all_well).await
+    }
+
+    /// Lets the world go on, looking at it all the while.
+    pub async fn run_for(&mut self, span: Duration) -> Done {
+        let ends = Instant::now() + span;
+        while Instant::now() < ends {
+            sleep(STEP.min(ends - Instant::now())).await;
+            self.look().await?;
+        }
+        Ok(())
+    }
+
+    pub async fn until(&mut self, claim: &str, patience: Duration, what: impl Fn(&Self) -> bool) -> Done {
+        let ends = Instant::now() + patience;
+        while !what(self) {
+            if Instant::now() > ends {
+                return Err(format!("violated: {claim}: not within {patience:?}\n{}", self.picture()));
+            }
+            self.run_for(STEP).await?;
+        }
+        Ok(())
+    }
+
+    async fn look(&mut self) -> Done {
+        for sighting in self.world.sightings() {
+            self.oracle.see(&sighting)?;
+            self.written.see(&sighting);
+            self.tally.see(&sighting);
+            if let Seen::Acted { lock, .. } = &sighting.seen {
+                self.acted.insert(lock.clone(), Instant::now());
+            }
+            if let Seen::Applied { answer: Ok(events), .. } = &sighting.seen {
+                let removed = events.iter().filter_map(|e| if let Event::Removed { node } = e { Some(*node) } else { None });
+                self.gone.extend(removed);
+            }
+            if self.calm && disturbs(&sighting.seen) {
+                return Err(format!("violated: in calm nobody is suspected, ended or told to stop (I13): {sighting}"));
+            }
+        }
+        let now = Instant::now();
+        let (due, later) = std::mem::take(&mut self.due).into_iter().partition(|(at, _)| *at <= now);
+        self.due = later;
+        let due: Vec<(Instant, Then)> = due;
+        for (_, then) in due {
+            if let Some((after, then)) = undo(&self.world, &then) {
+                self.due.push((now + after, then));
+            }
+        }
+        self.tend().await
+    }
+
+    /// Does what a service manager does: starts what has ended, or has stopped for good.
+    async fn tend(&mut self) -> Done {
+        for node in self.world.nodes() {
+            if self.gone.contains(&node) {
+                self.world.end(node, quorate::testing::sim::End::Killed);
+                continue;
+            }
+            let stopped = self.world.process(node).is_some_and(|running| running.node.view().local.stopped.is_some());
+            if stopped {
+                self.tally.count("a node stopped for good");
+                self.world.end(node, quorate::testing::sim::End::Killed);
+            }
+            if self.world.process(node).is_some() {
+                continue;
+            }
+            self.world.bury(node);
+            let delay = match self.dice.chance(700) {
+                true => self.dice.span(Duration::from_millis(20), Duration::from_millis(1500)),
+                false => self.dice.span(Duration::from_millis(1500), Duration::from_millis(9000)),
+            };
+            let due = *self.returns.entry(node).or_insert_with(|| Instant::now() + delay);
+            if due <= Instant::now() {
+                self.returns.remove(&node);
+                self.begin(node).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn begin(&mut self, node: NodeId) -> Done {
+        let founder = node == NodeId::new(1);
+        let running = match self.world.start(node).await {
+            Ok(running) => running,
+            // Ended while it started: it is started again.
+            Err(error) if error.to_string().contains("ended while") => return Ok(()),
+            Err(error) => return Err(format!("violated: a node starts from what its machine kept: {error:#}")),
+        };
+        self.world.enter(&running, founder, Role::Voter);
+        let (over, watched) = watch::channel(false);
+        self.shifts.insert(node, over);
+        let in_flight = self.plan.config.timing.plan().in_flight;
+        let shift = Shift { running, over: watched, book: self.book.clone(), in_flight };
+        for number in 0..self.plan.locks {
+            let Ok(lock) = Name::new(format!("lock{number}")) else { continue };
+            let temper = match self.dice.below(10) {
+                0..=4 => Temper::Prompt,
+                5..=7 => Temper::Slow(self.plan.config.timing.plan().margin * 2),
+                _ => Temper::Never,
+            };
+            shift.work(lock, temper, self.dice.fork());
+        }
+        self.clients += 1;
+        shift.ask(self.clients, self.dice.fork());
+        Ok(())
+    }
+
+    fn is_active(&self, node: NodeId) -> bool {
+        self.world.process(node).is_some_and(|running| {
+            let who = running.node.identity();
+            let active = |who| running.node.view().cluster.active().any(|active| active == who);
+            who.is_some_and(active)
+        })
+    }
+
+    /// Everybody is there, may act, and agrees; nothing is owed; each lock is worked under.
+    fn all_well(&self) -> bool {
+        let here: Vec<NodeId> = self.world.nodes().into_iter().filter(|node| !self.gone.contains(node)).collect();
+        let views: Vec<_> = here.iter().filter_map(|node| Some(self.world.process(*node)?.node.view())).collect();
+        let well = |view: &quorate::View| {
+            let Some(who) = view.local.identity else { return false };
+            view.local.quorate
+                && view.local.stopped.is_none()
+                && view.local.lease.stage == quorate::LeaseStage::Held
+                && view.cluster.active().any(|active| active == who)
+                && duties(&view.cluster).is_empty()
+                && view.cluster.lives().filter(|(_, life)| life.phase.may_work()).count() == here.len()
+        };
+        let recent = |at: &Instant| at.elapsed() < Duration::from_secs(2);
+        views.len() == here.len()
+            && views.iter().all(well)
+            && views.iter().all(|view| view.local.leader == views.first().and_then(|first| first.local.leader))
+            && self.acted.len() as u64 == self.plan.locks
+            && self.acted.values().all(recent)
+    }
+
+    fn picture(&self) -> String {
+        let mut lines = vec![];
+        for node in self.world.nodes() {
+            match self.world.process(node) {
+                Some(running) => {
+                    let view = running.node.view();
+                    lines.push(format!("{node}: {:#?}", view.local));
+                    lines.push(format!("{node} owes {:?}", duties(&view.cluster)));
+                    let lives = view.cluster.lives().map(|(who, life)| format!("{who} {}", life.phase));
+                    lines.push(format!("{node} lives {}", lives.collect::<Vec<_>>().join(", ")));
+                }
+                None => lines.push(format!("{node}: no process (removed: {})", self.gone.contains(&node))),
+            }
+        }
+        for (lock, at) in &self.acted {
+            lines.push(format!("{lock}: the last effect {:?} ago", at.elapsed()));
+        }
+        lines.join("\n")
+    }
+}
+
+/// What must not happen while nothing is wrong.
+fn disturbs(seen: &Seen) -> bool {
+    match seen {
+        Seen::Noted(Note::Notice { .. } | Note::Lapsed { .. }) | Seen::Fired { .. } | Seen::Ended { .. } => true,
+        Seen::Applied { answer: Ok(events), .. } => events.iter().any(|event| {
+            matches!(event, Event::Fenced { .. } | Event::FenceOrdered { .. } | Event::LeaderActivated { .. })
+        }),
+        _ => false,
+    }
+}
