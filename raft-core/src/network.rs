@@ -119,6 +119,9 @@ impl RaftNetworkFactory<Types> for Links {
     }
 }
 
+/// How long a stream that could not be opened is not tried again.
+const OPEN_AGAIN: Duration = Duration::from_millis(20);
+
 /// The way to one peer.
 pub(crate) struct Link {
     wire: Arc<Wire>,
@@ -203,7 +206,15 @@ where
                 Ok((peer, caller)) => link.wire.transport.append_stream(&peer, caller, requests, idle).await,
                 Err(error) => Err(error),
             };
-            let replies = opened.map_err(|e| link.failed(action, e))?;
+            let replies = match opened {
+                Ok(replies) => replies,
+                Err(error) => {
+                    // The engine's own backing off is in the stream of requests, which nobody has polled: without a pause
+                    // here its core would spin for as long as the other is not there.
+                    tokio::time::sleep(OPEN_AGAIN).await;
+                    return Err(link.failed(action, error));
+                }
+            };
             let replies = replies.map(move |reply| {
                 let reply = link.wire.heard(link.to, reply);
                 reply.map(stream_to).map_err(|e| link.failed(action, e))

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use quorate::ledger::Note;
-use quorate::testing::sim::{Dice, Mood, Pace, Running, Seen, Setting, Weather, World};
+use quorate::testing::sim::{Dice, End, Mood, Pace, Running, Seen, Setting, Weather, World};
 use quorate::{Event, Name, NodeId, Role, duties};
 use quorate_membership::Command;
 use tokio::sync::watch;
@@ -174,7 +174,7 @@ impl Story {
                     sleep(Duration::from_millis(300)).await;
                     let left = node.leave().await;
                     told.say(format!("left: {left:?}"));
-                    told.end(quorate::testing::sim::End::Killed);
+                    told.end(End::Killed);
                 }));
             }
             Deed::ShutDown(who) => {
@@ -274,13 +274,19 @@ impl Story {
     async fn tend(&mut self) -> Done {
         for node in self.world.nodes() {
             if self.gone.contains(&node) {
-                self.world.end(node, quorate::testing::sim::End::Killed);
+                self.world.end(node, End::Killed);
                 continue;
             }
-            let stopped = self.world.process(node).is_some_and(|running| running.node.view().local.stopped.is_some());
-            if stopped {
-                self.tally.count("a node stopped for good");
-                self.world.end(node, quorate::testing::sim::End::Killed);
+            let view = self.world.process(node).map(|running| running.node.view());
+            if let Some(view) = view {
+                let over = view.local.identity.and_then(|who| view.cluster.life(who)).is_some_and(|l| l.phase.is_over());
+                if view.local.stopped.is_some() {
+                    self.tally.count("a node stopped for good");
+                    self.world.end(node, End::Killed);
+                } else if over {
+                    self.tally.count("a life that was ended began anew");
+                    self.world.end(node, End::Killed);
+                }
             }
             if self.world.process(node).is_some() {
                 continue;
@@ -381,7 +387,7 @@ fn disturbs(seen: &Seen) -> bool {
     match seen {
         Seen::Noted(Note::Notice { .. } | Note::Lapsed { .. }) | Seen::Fired { .. } | Seen::Ended { .. } => true,
         Seen::Applied { answer: Ok(events), .. } => events.iter().any(|event| {
-            matches!(event, Event::Fenced { .. } | Event::FenceOrdered { .. } | Event::LeaderActivated { .. })
+            matches!(event, Event::Fenced { .. } | Event::FenceOrdered { .. })
         }),
         _ => false,
     }

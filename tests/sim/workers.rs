@@ -97,6 +97,8 @@ impl Shift {
                 }
             }
         }
+        // Stopped is who has nothing under way any more.
+        sleep(self.in_flight).await;
         match dice.chance(500) {
             true => drop(guard),
             // Whoever is not told in time sees to it in the background.
