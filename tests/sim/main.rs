@@ -31,7 +31,7 @@ fn one_world() {
         let filter = tracing_subscriber::EnvFilter::from_default_env();
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     }
-    let told = World::run(story::play(plan, aloud)).expect("a runtime");
+    let told = World::run(seed, story::play(plan, aloud)).expect("a runtime");
     sweep::report(seed, &told);
 }
 
@@ -44,7 +44,11 @@ fn every_promise_holds_in_every_world() {
 
 #[test]
 fn the_same_seed_gives_the_same_trace() {
-    let seeds = sweep::seeds(2, 20);
+    if !World::IS_DETERMINISTIC {
+        println!("built without `--cfg tokio_unstable` (RUSTFLAGS hides .cargo/config.toml): nothing to compare");
+        return;
+    }
+    let seeds = sweep::seeds(4, 20);
     let (first, second) = (sweep::run(seeds.clone(), "one_world"), sweep::run(seeds, "one_world"));
     assert_eq!(first.traces, second.traces, "a world is decided by its seed");
     println!("{} seeds twice: the same traces", first.traces.len());

@@ -77,13 +77,22 @@ pub struct World {
 impl World {
     /// Runs `story` in a world's time: on one thread, whose clock jumps to the next timer when nothing else is to do.
     ///
+    /// Built with `--cfg tokio_unstable`, the same seed gives the same trace ([`World::IS_DETERMINISTIC`]).
+    ///
     /// # Errors
     /// When the runtime cannot be made.
-    pub fn run<F: Future>(story: F) -> std::io::Result<F::Output> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
-        let told = runtime.block_on(story);
-        Ok(told)
+    pub fn run<F: Future>(seed: u64, story: F) -> std::io::Result<F::Output> {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_time().start_paused(true);
+        #[cfg(tokio_unstable)]
+        builder.rng_seed(tokio::runtime::RngSeed::from_bytes(&seed.to_le_bytes()));
+        #[cfg(not(tokio_unstable))]
+        let _unused = seed;
+        Ok(builder.build()?.block_on(story))
     }
+
+    /// Whether the order in which tokio wakes tasks is decided by the seed, too.
+    pub const IS_DETERMINISTIC: bool = cfg!(tokio_unstable);
 
     /// An empty world.
     pub fn new(setting: Setting) -> Self {
