@@ -213,8 +213,12 @@ impl Story {
         self.world.device.set_mood(Mood::default());
         for node in self.world.nodes() {
             self.world.set_pace(node, Pace::Quick);
+            if let Some(disk) = self.world.disk(node) {
+                disk.fail_sync(0);
+            }
             if let Some(running) = self.world.process(node) {
                 running.host.resume();
+                running.host.spare();
             }
         }
         let patience = self.plan.patience();

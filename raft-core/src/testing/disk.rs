@@ -97,7 +97,7 @@ impl Disk {
         self.lock().room = Some(bytes);
     }
 
-    /// Answers the `n`th sync from now on (the first is 1) with `EIO`, drops what it should have made durable, as Linux
+    /// Answers the `n`th sync from now on (the first is 1; 0 is none) with `EIO`, drops what it should have made durable, as Linux
     /// may, and lets the later ones succeed: whoever tries again is told that all is well, and loses data.
     pub fn fail_sync(&self, n: u64) {
         let mut platter = self.lock();

@@ -272,6 +272,11 @@ impl Host {
         self.ends_after.store(polls.max(1), Ordering::Release);
     }
 
+    /// Takes [`Host::end_after`] back.
+    pub fn spare(&self) {
+        self.ends_after.store(0, Ordering::Release);
+    }
+
     fn stepped(&self) {
         let left = self.ends_after.load(Ordering::Acquire);
         if left > 0 {

@@ -5,8 +5,7 @@
 //!                  │ a message on a cut link, or lost: the connection stalls for good, and the idle time ends it
 //! ```
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -14,7 +13,7 @@ use futures_util::stream::{BoxStream, unfold};
 use quorate_membership::NodeId;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::line::REFUSED;
 use super::net::{Leg, Net};
@@ -28,6 +27,22 @@ impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.abort();
     }
+}
+
+/// How many requests wait for an answer, and since when nothing has come although one does.
+type Waiting = Arc<Mutex<(i64, Instant)>>;
+
+/// The least that is waited between two looks.
+const TICK: Duration = Duration::from_millis(5);
+
+/// Counts, and says how it stands.
+fn note(waiting: &Waiting, more: i64) -> (i64, Instant) {
+    let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+    if more < 0 || (more > 0 && waiting.0 == 0) {
+        waiting.1 = Instant::now();
+    }
+    waiting.0 += more;
+    *waiting
 }
 
 /// One direction of the connection: what goes in comes out in order, each after its leg, until the link is cut.
@@ -106,11 +121,11 @@ pub(super) async fn open(
     };
     let (send_request, requests_sent) = mpsc::unbounded_channel::<OnItsWay<Append>>();
     let (send_answer, answers_sent) = mpsc::unbounded_channel::<OnItsWay<Reply>>();
-    let waiting = Arc::new(AtomicU64::new(0));
+    let waiting = Arc::new(Mutex::new((0, Instant::now())));
     let (mut there, asked) = (Pipe::new(net.clone(), from, to), waiting.clone());
     let pump = AbortOnDrop(host::spawn(async move {
         while let Some(request) = requests.next().await {
-            asked.fetch_add(1, Ordering::AcqRel);
+            note(&asked, 1);
             let Some(at) = there.send() else { continue };
             if send_request.send((at, request)).is_err() {
                 return;
@@ -137,7 +152,7 @@ pub(super) async fn open(
 fn answers(
     stream: BoxStream<'static, Reply>,
     pump: AbortOnDrop,
-    waiting: Arc<AtomicU64>,
+    waiting: Waiting,
     idle: Duration,
     to: NodeId,
 ) -> BoxStream<'static, Result<StreamAppended, TransportError>> {
@@ -145,10 +160,12 @@ fn answers(
     let answers = unfold(start, move |state| async move {
         let (mut stream, pump, waiting) = state?;
         loop {
-            match timeout(idle, stream.next()).await {
+            let (count, since) = note(&waiting, 0);
+            let look = if count > 0 { since + idle } else { Instant::now() + idle };
+            match timeout_at(look.max(Instant::now() + TICK), stream.next()).await {
                 Ok(Some(None)) => return None,
                 Ok(Some(Some(answer))) => {
-                    waiting.fetch_sub(1, Ordering::AcqRel);
+                    note(&waiting, -1);
                     return Some((answer.map_err(TransportError::from), Some((stream, pump, waiting))));
                 }
                 // Whoever answered is gone.
@@ -156,8 +173,11 @@ fn answers(
                     tokio::time::sleep(REFUSED).await;
                     return Some((Err(TransportError::Broken(format!("{to} went down"))), None));
                 }
-                Err(_) if waiting.load(Ordering::Acquire) > 0 => return Some((Err(TransportError::Timeout(idle)), None)),
-                Err(_) => {}
+                Err(_) => match note(&waiting, 0) {
+                    (1.., since) if since.elapsed() >= idle => return Some((Err(TransportError::Timeout(idle)), None)),
+                    // Nothing waits, or not for so long yet.
+                    _ => {}
+                },
             }
         }
     });
