@@ -81,7 +81,7 @@ impl Tally {
             Seen::Unsure(of) if of.iter().any(|durable| matches!(durable, Durable::Vote(_))) => {
                 self.count("vote lost or torn by an end");
             }
-            Seen::Fired { .. } => self.count("ended by its dead-man"),
+            Seen::Fired => self.count("ended by its dead-man"),
             Seen::Noted(Note::Activated { .. }) => {
                 // Until it is seen to follow another, it believes in itself.
                 self.watch.leaders.insert(node, 0);

@@ -389,7 +389,7 @@ impl Story {
 /// What must not happen while nothing is wrong.
 fn disturbs(seen: &Seen) -> bool {
     match seen {
-        Seen::Noted(Note::Notice { .. } | Note::Lapsed { .. }) | Seen::Fired { .. } | Seen::Ended { .. } => true,
+        Seen::Noted(Note::Notice { .. } | Note::Lapsed { .. }) | Seen::Fired | Seen::Ended { .. } => true,
         Seen::Applied { answer: Ok(events), .. } => events.iter().any(|event| {
             matches!(event, Event::Fenced { .. } | Event::FenceOrdered { .. })
         }),

@@ -24,7 +24,7 @@ impl Property for Resets {
             Seen::Began => *protected = 0,
             Seen::Noted(Note::Protects { .. }) => *protected += 1,
             Seen::Noted(Note::Stopped { .. }) => *protected -= 1,
-            Seen::Fired { .. } if *protected == 0 => {
+            Seen::Fired if *protected == 0 => {
                 return Err(format!("{} was ended with nothing to protect", sighting.node));
             }
             _ => {}

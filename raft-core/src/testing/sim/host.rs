@@ -25,6 +25,7 @@ use super::clocks::{Clocks, Rate, unscaled};
 use super::dice::Dice;
 use super::platter::Platter;
 use super::seen::{Durable, Seen, Sink};
+use super::stop::Timers;
 
 /// How a process ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +98,7 @@ pub struct Host {
     end: Mutex<End>,
     sleepers: Mutex<Sleepers>,
     tasks: Mutex<Vec<AbortHandle>>,
+    timers: Timers,
 }
 
 impl std::fmt::Debug for Host {
@@ -118,6 +120,7 @@ impl Host {
             end: Mutex::new(End::Killed),
             sleepers: Mutex::default(),
             tasks: Mutex::default(),
+            timers: Timers::default(),
         })
     }
 
@@ -162,6 +165,10 @@ impl Host {
     /// Whether its machine sleeps.
     pub(super) fn is_asleep(&self) -> bool {
         guard(&self.machine.clocks).is_asleep()
+    }
+
+    pub(super) fn timers(&self) -> &Timers {
+        &self.timers
     }
 
     /// How late something is, as a part of its bound: mostly by little.
@@ -238,7 +245,10 @@ impl Host {
 
     /// Lets them go on.
     pub fn resume(&self) {
-        self.machine.sleep(false);
+        if self.is_asleep() {
+            self.machine.sleep(false);
+            self.timers.serve(self);
+        }
         let woken = {
             let mut sleepers = guard(&self.sleepers);
             sleepers.paused = false;

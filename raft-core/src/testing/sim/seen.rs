@@ -69,10 +69,7 @@ pub enum Seen {
     /// What it was writing when it ended may be on the disk or not.
     Unsure(Vec<Durable>),
     /// Its stop mechanism acted.
-    Fired {
-        /// Whether anything was protected.
-        armed: bool,
-    },
+    Fired,
     /// Whoever drives the world says something.
     Said(String),
 }

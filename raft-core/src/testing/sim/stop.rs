@@ -52,8 +52,29 @@ impl SimStop {
         if let Some(lateness) = lateness {
             // The kernel's, not the process's: no pause of the host holds it.
             tokio::spawn(watch(Arc::downgrade(host), timer.clone(), lateness));
+            host.timers().0.lock().unwrap_or_else(PoisonError::into_inner).push(timer.clone());
         }
         Self { host: Arc::downgrade(host), promise, timer }
+    }
+}
+
+fn fire(host: &Host) {
+    host.tell(Seen::Fired);
+    host.end(End::Killed);
+}
+
+/// The timers of one process.
+#[derive(Clone, Default)]
+pub(super) struct Timers(Arc<Mutex<Vec<Arc<Timer>>>>);
+
+impl Timers {
+    /// A machine that wakes up serves its timers before any process runs again.
+    pub(super) fn serve(&self, host: &Host) {
+        let now = host.reading().boottime();
+        let due = |timer: &Arc<Timer>| timer.fires().is_some_and(|fires| fires <= now);
+        if self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().any(due) {
+            fire(host);
+        }
     }
 }
 
@@ -68,8 +89,10 @@ async fn watch(host: Weak<Host>, timer: Arc<Timer>, lateness: Duration) {
             Some(left) if left.is_zero() && !host.is_asleep() => {
                 let late = lateness.mul_f64(host.draw_late());
                 tokio::time::sleep(late).await;
-                host.tell(Seen::Fired { armed: timer.fires().is_some() });
-                return host.end(End::Killed);
+                // A signal that is late finds what is disarmed by then.
+                if host.is_alive() && timer.fires().is_some() {
+                    return fire(&host);
+                }
             }
             Some(left) => {
                 let nap = left.clamp(Duration::from_micros(100), NAP);

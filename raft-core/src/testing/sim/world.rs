@@ -235,15 +235,17 @@ impl World {
         }
     }
 
-    /// Shuts the process of a node down, as a service manager does, without leaving.
+    /// Shuts the process of a node down, as a service manager does, without leaving; what has not ended within two seconds
+    /// is killed.
     ///
     /// # Errors
     /// When none runs.
     pub async fn shut_down(&mut self, node: NodeId) -> anyhow::Result<()> {
         let running = self.process(node).cloned().with_context(|| format!("{node} does not run"))?;
         let handle = running.node.clone();
-        // It may be killed in the middle: that is an end like another.
-        let _ended = running.host.spawn(async move { handle.shutdown().await }).await;
+        // It may be killed in the middle, or hang on its disk: it ends all the same.
+        let closing = running.host.spawn(async move { handle.shutdown().await });
+        let _ended = tokio::time::timeout(Duration::from_secs(2), closing).await;
         drop(running);
         self.end(node, End::Killed);
         Ok(())
