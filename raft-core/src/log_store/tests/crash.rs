@@ -18,12 +18,27 @@ struct Tally {
     cuts: AtomicU64,
     images: AtomicU64,
     acknowledged: AtomicU64,
+    /// Cuts of which every image was opened that could be left.
+    whole: AtomicU64,
 }
+
+/// How much is tried.
+#[derive(Clone, Copy)]
+struct Size {
+    workloads: u64,
+    /// As many seeded choices of pieces at each cut.
+    seeds: u64,
+    /// Up to as many un-synced pieces, every choice of them instead.
+    whole: usize,
+}
+
+const EVERYDAY: Size = Size { workloads: 4, seeds: 3, whole: 2 };
+const FULL: Size = Size { workloads: 48, seeds: 6, whole: 6 };
 
 /// Roughly: the second cut comes somewhere in the opening after the first.
 const OPERATIONS_OF_AN_OPENING: u64 = 13;
 
-fn cut_everywhere(seed: u64, length: usize, every: u64, seeds: u64, lie: bool, tally: &Tally) -> Vec<String> {
+fn cut_everywhere(seed: u64, length: usize, every: u64, size: Size, lie: bool, tally: &Tally) -> Vec<String> {
     let (steps, pictures) = workload(seed, length);
     let base = formatted();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -44,8 +59,17 @@ fn cut_everywhere(seed: u64, length: usize, every: u64, seeds: u64, lie: bool, t
                 wrong.push(format!("workload {seed}, cut at {cut}, {told}, {ran:?}: {violation}"));
             }
         };
-        let choices = (0..seeds).map(|n| Survive::Seeded(cut * 1000 + n));
-        for survive in [Survive::Nothing, Survive::Everything].into_iter().chain(choices) {
+        let choices: Vec<Survive> = match disk.loose() {
+            loose if loose <= size.whole => {
+                tally.whole.fetch_add(1, Ordering::Relaxed);
+                (0..1 << loose).map(Survive::These).collect()
+            }
+            _ => {
+                let seeded = (0..size.seeds).map(|n| Survive::Seeded(cut * 1000 + n));
+                [Survive::Nothing, Survive::Everything].into_iter().chain(seeded).collect()
+            }
+        };
+        for survive in choices {
             look(disk.image(survive), format!("{survive:?}"));
         }
         // Once more, while the first cut is being repaired.
@@ -63,33 +87,37 @@ fn cut_everywhere(seed: u64, length: usize, every: u64, seeds: u64, lie: bool, t
 
 #[test]
 fn no_power_cut_loses_what_was_acknowledged_or_shows_what_never_was() {
-    let (workloads, seeds) = if std::env::var("QUORATE_CRASH").is_ok_and(|v| v == "full") { (48, 6) } else { (4, 3) };
+    let full = std::env::var("QUORATE_CRASH").is_ok_and(|v| v == "full");
+    let size = if full { FULL } else { EVERYDAY };
     let (started, tally) = (Instant::now(), Tally::default());
     let wrong: Vec<String> = std::thread::scope(|scope| {
         let half = |from| {
             let tally = &tally;
             scope.spawn(move || -> Vec<String> {
-                let seeds_of_workloads = (from..workloads).step_by(2);
-                seeds_of_workloads.flat_map(|seed| cut_everywhere(seed, 40, 1, seeds, false, tally)).collect()
+                let seeds_of_workloads = (from..size.workloads).step_by(2);
+                seeds_of_workloads.flat_map(|seed| cut_everywhere(seed, 40, 1, size, false, tally)).collect()
             })
         };
         [half(0), half(1)].into_iter().flat_map(|thread| thread.join().unwrap()).collect()
     });
-    let [cuts, images, steps] =
-        [&tally.cuts, &tally.images, &tally.acknowledged].map(|number| number.load(Ordering::Relaxed));
+    let [cuts, whole, images, steps] =
+        [&tally.cuts, &tally.whole, &tally.images, &tally.acknowledged].map(|number| number.load(Ordering::Relaxed));
     println!(
-        "{workloads} workloads, {cuts} cuts, {images} images opened, {steps} acknowledged steps checked, {} wrong, {:?}",
+        "{} workloads, {cuts} cuts ({whole} with every image they could leave), {images} images opened, \
+         {steps} acknowledged steps checked, {} wrong, {:?}",
+        size.workloads,
         wrong.len(),
         started.elapsed()
     );
     assert!(wrong.is_empty(), "{} violations, the first: {:#?}", wrong.len(), &wrong[..wrong.len().min(5)]);
-    assert!(cuts > 100 && steps > 1000);
+    assert!(cuts > 100 && steps > 1000 && whole > 0);
+    assert!(!full || images >= 50_000, "{images}");
 }
 
 #[test]
 fn a_disk_that_lies_about_syncing_is_found_out() {
     let tally = Tally::default();
-    let wrong = cut_everywhere(1, 40, 23, 2, true, &tally);
+    let wrong = cut_everywhere(1, 40, 23, Size { seeds: 2, whole: 0, ..EVERYDAY }, true, &tally);
     println!("on a lying disk: {} images, {} violations", tally.images.load(Ordering::Relaxed), wrong.len());
     for kind in ["vote went back", "snapshot lost", "lost"] {
         assert!(wrong.iter().any(|violation| violation.contains(kind)), "no {kind:?} among {} violations", wrong.len());

@@ -32,10 +32,10 @@ pub(super) enum Step {
 /// What the log holds, but for how far it is committed, which is promised to nobody.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Picture {
-    entries: BTreeMap<u64, OrEntry>,
-    vote: Option<Ballot>,
-    purged: Option<Position>,
-    snapshot: Option<Position>,
+    pub(super) entries: BTreeMap<u64, OrEntry>,
+    pub(super) vote: Option<Ballot>,
+    pub(super) purged: Option<Position>,
+    pub(super) snapshot: Option<Position>,
 }
 
 impl Picture {
