@@ -38,6 +38,8 @@ impl Writer {
                 self.commit_later(changes)
             }
         };
+        // In this order: what had to wait for room was not slow.
+        self.shared.end();
         self.shared.set_full(false);
         result
     }

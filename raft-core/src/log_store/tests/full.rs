@@ -177,3 +177,37 @@ async fn a_write_that_does_not_end_is_noticed_after_as_long_as_one_is_ready_to_w
     append_durably(&mut store, [small(1, 1)]).await.unwrap();
     assert_eq!(store.trouble(patience), None);
 }
+
+/// On a real file system: `QUORATE_SMALL_DISK=folder cargo test -p quorate-raft-core --lib small_disk -- --ignored`, with a
+/// folder on one of a few dozen megabytes (`mount -t tmpfs -o size=48m tmpfs folder`, or an ext4 in a file).
+#[tokio::test]
+#[ignore = "needs a small file system of its own: QUORATE_SMALL_DISK"]
+async fn a_small_disk_of_a_real_file_system_is_filled_and_cleared() {
+    let folder = std::path::PathBuf::from(std::env::var("QUORATE_SMALL_DISK").unwrap());
+    let (ballast, path) = (folder.join("ballast"), folder.join("log.redb"));
+    let mut store = LogStore::open(&path).unwrap();
+    append_durably(&mut store, [small(1, 0)]).await.unwrap();
+    // All but some two megabytes.
+    let free = rustix::fs::statvfs(&folder).unwrap();
+    std::fs::write(&ballast, vec![1; (free.f_bavail * free.f_frsize) as usize - (2 << 20)]).unwrap();
+    let mut answers = vec![];
+    let started = Instant::now();
+    while store.trouble(Duration::MAX).is_none() {
+        assert!(started.elapsed() < Duration::from_secs(60), "it does not fill up");
+        answers.push(append(&mut store, [entry(1, 1 + answers.len() as u64, vec![7; 20_000])]).await.unwrap());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(store.poisoned().is_none());
+    let waiting: usize = answers.iter_mut().map(|answer| usize::from(answer.try_recv().is_err())).sum();
+    println!("{} appends asked for, {waiting} of them not durable", answers.len());
+    assert!(waiting > 0);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(store.trouble(Duration::MAX), Some(Trouble::Full), "and it is tried again all the while");
+    std::fs::remove_file(&ballast).unwrap();
+    let asked = picture(&mut store).await.unwrap();
+    append_durably(&mut store, []).await.unwrap();
+    assert_eq!((store.trouble(Duration::MAX), store.poisoned()), (None, None));
+    store.close();
+    let mut reopened = LogStore::open(&path).unwrap();
+    assert_eq!(picture(&mut reopened).await.unwrap(), asked);
+}
