@@ -15,9 +15,8 @@ use crate::types::vote_to;
 /// As many at a time: each of them mostly waits for room.
 const AT_ONCE: u64 = 24;
 
-/// Fills the disk at its `n`th operation from now on, and makes room once `refusals` writes were refused.
-fn full_at(disk: &Disk, n: u64, refusals: u64, over: &AtomicBool) {
-    disk.fill_up_at(n);
+/// Makes room once `refusals` writes were refused.
+fn make_room_after(disk: &Disk, refusals: u64, over: &AtomicBool) {
     while disk.refusals() < refusals && !over.load(Ordering::Acquire) {
         std::thread::sleep(Duration::from_millis(1));
     }
@@ -31,8 +30,9 @@ fn trial(seed: u64, n: u64) -> (bool, Vec<String>) {
     let disk = Disk::with_content(formatted());
     let mut store = LogStore::open_with_backend(disk.clone()).unwrap();
     let (runtime, over) = (tokio::runtime::Builder::new_current_thread().build().unwrap(), AtomicBool::new(false));
+    disk.fill_up_at(n);
     let ran = std::thread::scope(|scope| {
-        scope.spawn(|| full_at(&disk, n, 1 + n % 2, &over));
+        scope.spawn(|| make_room_after(&disk, 1 + n % 2, &over));
         let ran = runtime.block_on(drive(&mut store, &steps));
         over.store(true, Ordering::Release);
         ran
@@ -57,16 +57,14 @@ fn a_disk_that_is_full_at_any_operation_loses_nothing_and_everything_asked_for_i
     let mut wrong = vec![];
     for seed in 0..workloads {
         let next = AtomicU64::new(1);
-        let ended = AtomicBool::new(false);
+        let beyond = AtomicU64::new(0);
         let work = || {
             let mut wrong = vec![];
-            while !ended.load(Ordering::Acquire) {
+            while beyond.load(Ordering::Acquire) < AT_ONCE {
                 let (was_full, found) = trial(seed, next.fetch_add(1, Ordering::Relaxed));
-                full.fetch_add(u64::from(was_full), Ordering::Relaxed);
-                // Beyond the last operation of the workload.
-                if !was_full {
-                    ended.store(true, Ordering::Release);
-                }
+                // How many operations there are depends on how much gathers in a group; so, a few beyond the last.
+                let counted = if was_full { &full } else { &beyond };
+                counted.fetch_add(1, Ordering::AcqRel);
                 wrong.extend(found);
             }
             wrong
@@ -79,7 +77,7 @@ fn a_disk_that_is_full_at_any_operation_loses_nothing_and_everything_asked_for_i
     let full = full.into_inner();
     println!("{workloads} workloads, full at {full} operations, {} wrong, {:?}", wrong.len(), started.elapsed());
     assert!(wrong.is_empty(), "{} violations, the first: {:#?}", wrong.len(), &wrong[..wrong.len().min(5)]);
-    assert!(full > 100);
+    assert!(full > 50);
 }
 
 #[tokio::test]
