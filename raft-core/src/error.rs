@@ -190,6 +190,9 @@ pub enum SucceedError {
         /// For how long.
         remaining: Duration,
     },
+    /// A node that can make nothing durable cannot lead.
+    #[error("this node cannot lead now: {0}")]
+    Disk(String),
     /// A node that does not vote cannot lead.
     #[error("{0} does not vote; say it to a voter")]
     NoVoter(NodeId),

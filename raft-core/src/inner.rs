@@ -20,7 +20,7 @@ use crate::grantor::Office;
 use crate::keeper::Keeper;
 use crate::ledger::Ledger;
 use crate::locks::warden::Warden;
-use crate::log_store::LogStore;
+use crate::log_store::{LogStore, Trouble};
 use crate::machine::Machine;
 use crate::network::Wire;
 use crate::renewer::Outbox;
@@ -71,6 +71,25 @@ impl Inner {
         Some(*self.identity.get_or_init(|| found))
     }
 
+    /// Why nothing becomes durable here just now, and what helps, if something is wrong.
+    pub(crate) fn disk_trouble(&self) -> Option<String> {
+        let place = || {
+            let folder = self.folder.lock().unwrap_or_else(PoisonError::into_inner);
+            folder.as_ref().map(|folder| format!(" of {}", folder.path().display())).unwrap_or_default()
+        };
+        self.store.trouble(self.config.election_max()).map(|trouble| match trouble {
+            Trouble::Full => format!(
+                "the disk{} is full: nothing is written until there is room; make some, and this node goes on by itself",
+                place()
+            ),
+            Trouble::Slow(patience) => format!(
+                "the disk{} has not ended a write for {patience:?}: nothing more is written until it has; if it never \
+                 does, check the disk and start this node again",
+                place()
+            ),
+        })
+    }
+
     /// Why this node has stopped, if it has.
     pub(crate) fn stopped(&self) -> Option<Fatal> {
         if let Some(why) = self.store.poisoned() {
@@ -90,6 +109,8 @@ impl Inner {
         if matches!(why, Fatal::Shutdown) && self.shut.set(()).is_err() {
             return;
         }
+        // The engine may be waiting for room on the disk; nobody else will.
+        self.store.wait_no_more();
         if let Err(error) = self.raft.shutdown().await {
             tracing::warn!(node = %self.node, %error, "the engine did not end cleanly");
         }

@@ -7,6 +7,7 @@
 //! that a hand-over uses, which skips the wait that protects a living leader. The door takes a [`ProvedEnd`]; a wrong
 //! word there costs an election and no more, because nothing here reads on the strength of a leader's lease.
 
+use std::collections::BTreeSet;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -50,9 +51,10 @@ impl Inner {
             Some(node) => return Err(HandOverError::NotAVoter(node)),
             None => {
                 let matched = self.raft.metrics().borrow_watched().replication.clone().unwrap_or_default();
+                let heard = self.heard_lately();
                 let preferred = |node: &NodeId| {
                     let voter = state.member(*node).is_some_and(|m| m.role == Role::Voter);
-                    (voter, matched.get(&node.get()).cloned().flatten().map(|id| id.index))
+                    (heard.contains(node), voter, matched.get(&node.get()).cloned().flatten().map(|id| id.index))
                 };
                 let voters = state.configuration().voters().into_iter().filter(|node| able(*node));
                 voters.max_by_key(preferred).ok_or(HandOverError::Nobody)?
@@ -87,6 +89,28 @@ impl Inner {
         Err(HandOverError::TimedOut { waited })
     }
 
+    /// The others that gave a sign of life within the last few heartbeats.
+    pub(crate) fn heard_lately(&self) -> BTreeSet<NodeId> {
+        let (now, limit) = (clock::now(), self.config.heartbeat() * 3);
+        let all = self.wire.contacts.all().into_iter();
+        all.filter(|(node, at)| *node != self.node && now.since(*at) < limit).map(|(node, _)| node).collect()
+    }
+
+    /// Whether this leader should make way because its disk does not do its work. Only if the others are enough to elect
+    /// one without it: otherwise nothing could be committed either way, and as long as it speaks it can at least confirm
+    /// that nobody else leads, on which the leases of all rest. Asked once in a term: after that the engine's leader is
+    /// silent, and if nobody took over at its word the others elect when they have heard nothing for long enough.
+    pub(crate) fn should_make_way(&self) -> bool {
+        !self.has_made_way()
+            && self.disk_trouble().is_some()
+            && self.feed.state().configuration().has_quorum(&self.heard_lately())
+    }
+
+    /// Whether this node has asked another to lead in its place, in the present term as far as its engine knows.
+    pub(crate) fn has_made_way(&self) -> bool {
+        self.handed_over.load(Ordering::Acquire) == self.raft.metrics().borrow_watched().current_term
+    }
+
     /// How long `node` may still be bound by a promise of its former life, as far as this node knows when it came.
     fn embargo_of(&self, node: NodeId) -> Duration {
         let arrivals = self.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
@@ -99,6 +123,9 @@ impl Inner {
     pub(crate) async fn succeed(&self, end: &ProvedEnd) -> Result<(), SucceedError> {
         if let Some(fatal) = self.stopped() {
             return Err(fatal.into());
+        }
+        if let Some(trouble) = self.disk_trouble() {
+            return Err(SucceedError::Disk(trouble));
         }
         let (who, state, leader) = (end.who(), self.feed.state(), self.leader());
         // A later life of its node may lead by now: its end is not what was proved.

@@ -1,9 +1,9 @@
-//! Looks around at a steady pace: who was heard, is there a quorum, has the store failed; and publishes the picture.
+//! Looks around at a steady pace: who was heard, is there a quorum, does the disk do its work; and publishes the picture.
 //!
 //! ```text
 //!   contacts ─▶ detector ─▶ sightings ┐
 //!   last_quorum_acked, own timer ─────┼─▶ View ──▶ watch, reconcile
-//!   store, machine ─▶ stopped? ───────┘
+//!   store, machine ─▶ stopped? stuck? ┘ ──▶ whether this node may stand for election
 //! ```
 //!
 //! Never waits for anything but its own pace, so a gap between two looks means that this node itself stood still.
@@ -30,7 +30,7 @@ pub(crate) async fn run(inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut progress = inner.machine.progress();
     let detector = Detector::new(inner.config.patience());
-    let mut monitor = Monitor { detector, leading: None, led: None, embargoed: true };
+    let mut monitor = Monitor { detector, leading: None, led: None, stands: None, disk: None };
     loop {
         tokio::select! { biased;
             _ = stop.wait_for(|stop| *stop) => return,
@@ -56,15 +56,21 @@ struct Monitor {
     leading: Option<u64>,
     /// Who led last, as this node followed.
     led: Option<NodeId>,
-    embargoed: bool,
+    /// Whether the engine was told that this node may stand for election.
+    stands: Option<bool>,
+    /// What is wrong with the disk, if something is.
+    disk: Option<String>,
 }
 
 impl Monitor {
     fn tick(&mut self, inner: &Inner) {
         let now = clock::now();
-        if self.embargoed && inner.embargo_ends.is_none_or(|ends| now >= ends) {
-            self.embargoed = false;
-            inner.raft.runtime_config().elect(true);
+        self.mind_the_disk(inner);
+        let well = self.disk.is_none() || cfg!(quorate_mutant = "stands_on_a_full_disk");
+        let stands = well && inner.embargo_ends.is_none_or(|ends| now >= ends);
+        if self.stands != Some(stands) {
+            self.stands = Some(stands);
+            inner.raft.runtime_config().elect(stands);
         }
         let (state, term, leader) = {
             let metrics = inner.raft.metrics();
@@ -90,6 +96,19 @@ impl Monitor {
         if let Some(pause) = self.detector.poll(now) {
             tracing::warn!(node = %inner.node, ?pause, "this node stood still; nobody is blamed for that silence");
         }
+    }
+
+    /// Says once that the disk does not do its work, and once that it does again.
+    fn mind_the_disk(&mut self, inner: &Inner) {
+        let disk = inner.disk_trouble();
+        match (&self.disk, &disk) {
+            (before, Some(trouble)) if before.as_ref() != Some(trouble) => {
+                tracing::warn!(node = %inner.node, %trouble, "this node can make nothing durable");
+            }
+            (Some(before), None) => tracing::info!(node = %inner.node, over = %before, "the disk works again"),
+            _ => {}
+        }
+        self.disk = disk;
     }
 
     /// Takes in every sign of life: the calls and answers of others, and each new life of theirs.
@@ -145,6 +164,7 @@ impl Monitor {
             applied: metrics.last_applied.map(|id| revision(id.index)).unwrap_or_default(),
             sightings,
             lease: inner.keeper.view(),
+            disk: self.disk.clone(),
             stopped: inner.stopped(),
         };
         View { cluster, local }

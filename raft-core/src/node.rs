@@ -99,6 +99,19 @@ impl Node {
         Self::run(settings, folder, store).await
     }
 
+    /// As [`Node::start`], with the log on a disk of the caller's making instead of a file.
+    ///
+    /// # Errors
+    /// As [`Node::start`].
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) async fn start_on(settings: NodeSettings, disk: crate::testing::disk::Disk) -> Result<Self, StartError> {
+        settings.config.check()?;
+        let folder = Folder::open(&settings.data, settings.node)?;
+        let unusable = |e| StartError::Damaged { path: folder.log_path(), why: format!("{e}") };
+        let store = LogStore::open_with_backend(disk).map_err(unusable)?;
+        Self::run(settings, folder, store).await
+    }
+
     /// Starts the engine on an open folder and an open log.
     pub(crate) async fn run(settings: NodeSettings, folder: Folder, store: LogStore) -> Result<Self, StartError> {
         let NodeSettings { node, data: _, addresses, mut config, transport, fencer, stop, trust_vm_clock } = settings;

@@ -10,7 +10,7 @@
 //! owes the same. Believing to lead only starts work; each effect is a committed entry, or a change of voters that
 //! names the one it follows on, so a leader that is none any more achieves nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -241,6 +241,9 @@ fn owed(inner: &Inner, view: &View, state: &Cluster, closing: &Closing) -> Vec<W
     owed.extend(
         suspects.filter(|who| would_pass(state, &order(inner, *who, Cause::Silent { for_ms }))).map(Work::Suspect),
     );
+    if inner.should_make_way() {
+        owed.push(Work::HandOver);
+    }
     let witness = state.member(me).is_some_and(|member| member.role == Role::Witness);
     let standing = state.standing();
     let mut heirs = state.members().iter().filter(|(node, m)| m.role == Role::Voter && standing.contains(node));
@@ -252,9 +255,8 @@ fn owed(inner: &Inner, view: &View, state: &Cluster, closing: &Closing) -> Vec<W
 
 /// Whether those who were heard just now could commit a change of the voters that adds or takes the vote of `node`.
 fn heard_quorum(inner: &Inner, state: &Cluster, node: NodeId) -> bool {
-    let (now, limit) = (clock::now(), inner.config.heartbeat() * 3);
-    let lately = inner.wire.contacts.all().into_iter().filter(|(_, at)| now.since(*at) < limit).map(|(node, _)| node);
-    let mut heard: BTreeSet<NodeId> = lately.chain([inner.node]).collect();
+    let mut heard = inner.heard_lately();
+    heard.insert(inner.node);
     let configuration = state.configuration();
     if !configuration.is_voter(node) {
         return configuration.has_quorum(&heard);

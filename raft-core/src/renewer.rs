@@ -6,9 +6,14 @@
 //! ```
 //!
 //! It may be as slow or as dead as it likes: then the lease lapses, which the keeper sees by its own clock.
+//!
+//! A renewal needs no disk here. While the engine waits for its disk it may not hear who was elected, so that every voter
+//! is asked: who does not lead cannot grant.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use quorate_membership::{Contract, Identity, NodeId, Phase};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -102,6 +107,9 @@ impl Own {
 async fn ask(inner: Arc<Inner>, renewal: Renewal) {
     let deadline = inner.config.timing.plan().lease / 2;
     let answer = match inner.leader() {
+        known if inner.disk_trouble().is_some() && (known != Some(inner.node) || inner.has_made_way()) => {
+            inquire(&inner, renewal, deadline).await
+        }
         Some(leader) if leader == inner.node => timeout(deadline, inner.grantor.renew(renewal)).await.ok(),
         Some(leader) => remote(&inner, leader, renewal, deadline).await,
         None => None,
@@ -119,6 +127,22 @@ async fn ask(inner: Arc<Inner>, renewal: Renewal) {
             tell(&inner, Message::Again);
         }
     }
+}
+
+/// Asks every other voter: the first grant, or else some answer.
+async fn inquire(inner: &Inner, renewal: Renewal, deadline: std::time::Duration) -> Option<Renewed> {
+    let voters = inner.feed.state().configuration().voters();
+    let others = voters.into_iter().filter(|node| *node != inner.node);
+    let mut asked: FuturesUnordered<_> = others.map(|node| remote(inner, node, renewal, deadline)).collect();
+    let mut refused = None;
+    while let Some(answer) = asked.next().await {
+        match answer {
+            Some(Renewed::Granted(_)) => return answer,
+            Some(Renewed::Refused { .. }) => refused = answer,
+            None => {}
+        }
+    }
+    refused
 }
 
 async fn remote(inner: &Inner, leader: NodeId, renewal: Renewal, deadline: std::time::Duration) -> Option<Renewed> {

@@ -59,9 +59,15 @@ impl Door {
         if remaining.is_zero() { Ok(()) } else { Err(Refusal::Embargo { remaining }) }
     }
 
+    /// Who can make nothing durable can give no vote, and would have its engine wait for one instead of hearing the leader.
+    fn able_to_vote(&self) -> Result<(), Refusal> {
+        self.0.disk_trouble().map_or(Ok(()), |trouble| Err(Refusal::Unavailable(trouble)))
+    }
+
     fn admit_vote(&self, caller: &Caller) -> Result<(), Refusal> {
         self.admit(caller)?;
-        self.free_to_vote()
+        self.free_to_vote()?;
+        self.able_to_vote()
     }
 }
 

@@ -38,6 +38,10 @@ pub struct Local {
     pub sightings: BTreeMap<NodeId, Sighting>,
     /// This node's own lease: whether it may act, what would stop its work, and whether that is armed.
     pub lease: LeaseView,
+    /// Why nothing becomes durable on this node just now, and what helps; `None` while its disk does its work. Such a node
+    /// hands leadership over and does not stand for election, keeps its lease as long as it can renew it, and goes on by
+    /// itself.
+    pub disk: Option<String>,
     /// Why this node has stopped for good, if it has.
     pub stopped: Option<Fatal>,
 }
@@ -63,6 +67,7 @@ impl Local {
             applied: Revision::default(),
             sightings: BTreeMap::new(),
             lease: LeaseView::default(),
+            disk: None,
             stopped: None,
         }
     }

@@ -23,6 +23,7 @@ pub enum Kind {
     Suspend,
     SlowDisk,
     HungDisk,
+    FullDisk,
     BrokenSync,
     ClockRate,
     ClockSlew,
@@ -35,7 +36,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::Isolate,
         Self::CutLink,
         Self::OneWay,
@@ -50,6 +51,7 @@ impl Kind {
         Self::Suspend,
         Self::SlowDisk,
         Self::HungDisk,
+        Self::FullDisk,
         Self::BrokenSync,
         Self::ClockRate,
         Self::ClockSlew,
@@ -179,8 +181,13 @@ pub fn strike(world: &mut World, kind: Kind, mut dice: Dice) -> Outcome {
             }
             Outcome::Later(lasts, Then::Resume(a))
         }
-        Kind::SlowDisk | Kind::HungDisk => {
-            world.set_pace(a, if kind == Kind::SlowDisk { Pace::Slow } else { Pace::Hung });
+        Kind::SlowDisk | Kind::HungDisk | Kind::FullDisk => {
+            let pace = match kind {
+                Kind::SlowDisk => Pace::Slow,
+                Kind::HungDisk => Pace::Hung,
+                _ => Pace::Full,
+            };
+            world.set_pace(a, pace);
             Outcome::Later(lasts, Then::Quicken(a))
         }
         Kind::BrokenSync => {

@@ -22,6 +22,7 @@ use redb::{Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, St
 
 use crate::log_store::OpenError;
 use crate::log_store::memory::{State, follows};
+use crate::log_store::seam::Seam;
 use crate::log_store::shape::{
     COMMITTED, LOG, META, PURGED, SNAPSHOT, SNAPSHOT_DATA, StoredEntry, StoredPosition, StoredVote, VOTE,
 };
@@ -35,6 +36,7 @@ const CACHE_BYTES: usize = 32 << 20;
 pub(crate) struct Opened {
     pub(crate) database: Database,
     pub(crate) state: State,
+    pub(crate) seam: Seam,
 }
 
 pub(crate) fn open_or_create(path: &Path) -> Result<Opened, OpenError> {
@@ -49,22 +51,23 @@ pub(crate) fn open_existing(path: &Path) -> Result<Opened, OpenError> {
     if !path.try_exists()? {
         return Err(OpenError::Damaged(format!("{} is missing", path.display())));
     }
-    guarded(|| {
-        let database = builder().open(path)?;
-        let state = load(&database)?;
-        Ok(Opened { database, state })
-    })
+    open_seam(Seam::open(path)?, false)
 }
 
 pub(crate) fn open_backend(backend: impl StorageBackend) -> Result<Opened, OpenError> {
     let fresh = backend.len()? == 0;
+    open_seam(Seam::new(backend), fresh)
+}
+
+/// Opens what is behind the seam: for the first time, or again.
+pub(crate) fn open_seam(seam: Seam, fresh: bool) -> Result<Opened, OpenError> {
     guarded(|| {
-        let database = builder().create_with_backend(backend)?;
+        let database = builder().create_with_backend(seam.clone())?;
         if fresh {
             make_tables(&database)?;
         }
         let state = load(&database)?;
-        Ok(Opened { database, state })
+        Ok(Opened { database, state, seam })
     })
 }
 

@@ -13,12 +13,15 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::{Bound, RangeBounds};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use quorate_membership::detector::Moment;
 use tokio::sync::{Notify, watch};
 
+use crate::clock;
 use crate::log_store::Stats;
 use crate::log_store::writer::Op;
 use crate::rpc::{Ballot, Position, SnapshotMeta};
@@ -194,12 +197,28 @@ pub(crate) struct Shared {
     pub(crate) failed: watch::Sender<Option<String>>,
     groups: AtomicU64,
     operations: AtomicU64,
+    /// Since when a group is being written, if one is: the oldest that is not durable.
+    under_way: Mutex<Option<Moment>>,
+    /// The disk is full, and the writer waits for room.
+    full: AtomicBool,
+    /// The writer is to wait for room no more.
+    hurry: Mutex<bool>,
+    hurried: Condvar,
 }
 
 impl Shared {
     pub(crate) fn new(memory: Memory) -> Self {
         let (groups, operations) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { memory: Mutex::new(memory), failed: watch::Sender::new(None), groups, operations }
+        Self {
+            memory: Mutex::new(memory),
+            failed: watch::Sender::new(None),
+            groups,
+            operations,
+            under_way: Mutex::new(None),
+            full: AtomicBool::new(false),
+            hurry: Mutex::new(false),
+            hurried: Condvar::new(),
+        }
     }
 
     /// Nobody panics while holding it; if somebody did, what it guards is whole between any two statements.
@@ -215,6 +234,44 @@ impl Shared {
             self.failed.send_replace(Some(failure.reason.clone()));
             memory.failure = Some(failure);
         }
+    }
+
+    /// A group goes to the disk.
+    pub(crate) fn begin(&self) {
+        *self.under_way.lock().unwrap_or_else(PoisonError::into_inner) = Some(clock::now());
+    }
+
+    /// It is durable, or never will be.
+    pub(crate) fn end(&self) {
+        *self.under_way.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// For how long the oldest group that is not durable has been under way.
+    pub(crate) fn writing_for(&self) -> Option<Duration> {
+        let since = *self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        since.map(|since| clock::now().since(since))
+    }
+
+    pub(crate) fn set_full(&self, full: bool) {
+        self.full.store(full, Ordering::Release);
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.full.load(Ordering::Acquire)
+    }
+
+    /// Lets time pass on the writer's thread. `false`, at once, when nobody wants to wait any more.
+    pub(crate) fn wait_for_room(&self, wait: Duration) -> bool {
+        let hurry = self.hurry.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.hurried.wait_timeout_while(hurry, wait, |hurry| !*hurry);
+        let (hurry, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        !*hurry
+    }
+
+    /// Ends all waiting for room, for good.
+    pub(crate) fn wait_no_more(&self) {
+        *self.hurry.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.hurried.notify_all();
     }
 
     pub(crate) fn count(&self, operations: usize) {

@@ -13,11 +13,15 @@
 //!
 //! The first failure of the disk stops the store for good: nothing is tried again, because after a failed fsync the
 //! kernel may have dropped the pages and report success. What was acknowledged before is durable; what was under way
-//! may or may not be, and is found out by the next start.
+//! may or may not be, and is found out by the next start. One failure is none: a *write* that found no room. The store
+//! waits then until there is some (`room.rs`), and says so ([`LogStore::trouble`]).
 
+mod extent;
 mod file;
 mod memory;
 mod raft;
+mod room;
+mod seam;
 mod shape;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) mod simulated;
@@ -29,6 +33,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use quorate_membership::codec;
 use redb::StorageBackend;
@@ -60,6 +65,15 @@ pub(crate) struct Stats {
     pub(crate) groups: u64,
     /// Operations that were in them.
     pub(crate) operations: u64,
+}
+
+/// Why nothing becomes durable just now, although nothing has failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// There is no room. What is asked for waits.
+    Full,
+    /// A write or a sync is under way and has not ended for as long as this.
+    Slow(Duration),
 }
 
 /// The durable log. Cheap to clone; clones share it. When the last clone is dropped, what is queued is written, the file
@@ -106,16 +120,16 @@ impl LogStore {
     ///
     /// # Errors
     /// See [`OpenError`].
-    #[cfg_attr(not(test), expect(dead_code, reason = "for tests with a fault-injecting disk"))]
+    #[cfg_attr(not(any(test, feature = "testing")), expect(dead_code, reason = "for a fault-injecting disk"))]
     pub(crate) fn open_with_backend(backend: impl StorageBackend) -> Result<Self, OpenError> {
         Self::start(file::open_backend(backend)?)
     }
 
     fn start(opened: Opened) -> Result<Self, OpenError> {
-        let Opened { database, state } = opened;
+        let Opened { database, state, seam } = opened;
         let (queue, ops) = std::sync::mpsc::channel();
         let shared = Arc::new(Shared::new(Memory::new(state, queue)));
-        let writer = writer::spawn(database, shared.clone(), ops)?;
+        let writer = writer::spawn(database, seam, shared.clone(), ops)?;
         let writer = std::sync::Mutex::new(Some(Hands::Thread(writer)));
         Ok(Self { handle: Arc::new(Handle { shared, writer }) })
     }
@@ -186,14 +200,27 @@ impl LogStore {
         self.shared().failed.subscribe()
     }
 
+    /// Why nothing becomes durable, if that has been so for `patience`, or because the disk is full.
+    pub(crate) fn trouble(&self, patience: Duration) -> Option<Trouble> {
+        if self.shared().is_full() {
+            return Some(Trouble::Full);
+        }
+        self.shared().writing_for().filter(|time| *time > patience).map(|_| Trouble::Slow(patience))
+    }
+
+    /// From now on a full disk is a failure like any other: who waits for room is told so, and nothing more is written.
+    pub(crate) fn wait_no_more(&self) {
+        self.shared().wait_no_more();
+    }
+
     /// What was done since the opening.
     #[cfg_attr(not(test), expect(dead_code, reason = "for tests and, one day, metrics"))]
     pub(crate) fn stats(&self) -> Stats {
         self.shared().stats()
     }
 
-    /// Writes what is queued, closes the file and returns when another may open it. Every later operation, of any
-    /// clone, fails and says that the store was closed. Blocks on the disk; may be called more than once.
+    /// Writes what is queued, if there is room for it, closes the file and returns when another may open it. Every later
+    /// operation, of any clone, fails and says that the store was closed. Blocks on the disk; may be called more than once.
     pub(crate) fn close(&self) {
         self.handle.close();
     }
@@ -201,6 +228,7 @@ impl LogStore {
 
 impl Handle {
     fn close(&self) {
+        self.shared.wait_no_more();
         // Without its sender the queue ends, and with it the thread, once everything in it has been dealt with.
         self.shared.lock().queue = None;
         let writer = self.writer.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();

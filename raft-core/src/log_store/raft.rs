@@ -82,6 +82,9 @@ impl RaftLogStorage<Types> for LogStore {
             memory.send(Op { change: Change::Vote { vote, record }, done: Done::Answer(done) })?;
             answer
         };
+        if cfg!(quorate_mutant = "vote_not_durable") {
+            return Ok(());
+        }
         answered(answer).await
     }
 
@@ -115,7 +118,8 @@ impl RaftLogStorage<Types> for LogStore {
             return Err(error);
         }
         memory.check_append(&entries)?;
-        memory.send(Op { change: Change::Append { records }, done: Done::Append(callback) })?;
+        let last = entries.last().map(|entry| log_id_from(&entry.log_id));
+        memory.send(Op { change: Change::Append { records, last }, done: Done::Append(callback) })?;
         memory.state.entries.extend(entries.into_iter().map(|entry| (entry.log_id.index, entry)));
         Ok(())
     }
@@ -127,7 +131,7 @@ impl RaftLogStorage<Types> for LogStore {
         memory.usable()?;
         memory.check_truncate(after)?;
         if memory.state.entries.range(from..).next().is_some() {
-            memory.send(Op { change: Change::Truncate { from }, done: Done::Nobody })?;
+            memory.send(Op { change: Change::Truncate { from, last: after }, done: Done::Nobody })?;
             drop(memory.state.entries.split_off(&from));
         }
         Ok(())
@@ -142,7 +146,7 @@ impl RaftLogStorage<Types> for LogStore {
             return Ok(());
         }
         memory.check_purge(upto)?;
-        memory.send(Op { change: Change::Purge { upto: upto.index, record }, done: Done::Nobody })?;
+        memory.send(Op { change: Change::Purge { upto, record }, done: Done::Nobody })?;
         let kept = memory.state.entries.split_off(&upto.index.saturating_add(1));
         memory.state.entries = kept;
         memory.state.purged = Some(upto);

@@ -4,9 +4,9 @@
 
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use quorate_membership::codec::{decode, encode};
-use tokio::sync::Notify;
 
 use crate::log_store::file::open_backend;
 use crate::log_store::memory::{Memory, Shared};
@@ -15,7 +15,7 @@ use crate::log_store::writer::{Change, Op, Writer, gather};
 use crate::log_store::{Handle, Hands, LogStore, OpenError};
 use crate::rpc::{Body, LogEntry};
 use crate::testing::disk::{Disk, Survive};
-use crate::testing::sim::{Durable, Host, Seen, Stored};
+use crate::testing::sim::{Durable, Host, Latency, Seen, Stored};
 use crate::types::entry_from;
 
 /// What the task works with, and what the end of the machine takes out of its hands.
@@ -58,11 +58,10 @@ impl LogStore {
         let snapshot = state.snapshot.as_ref().and_then(|(meta, _)| meta.last);
         host.tell(Seen::Opened { vote: state.vote, last: state.last(), snapshot, entries });
         let shared = Arc::new(Shared::new(Memory::new(state, queue)));
-        let bell = shared.lock().bell.clone();
-        let writer = Some(Writer::new(opened.database, shared.clone()));
+        let writer = Some(Writer::new(opened.database, opened.seam, shared.clone()));
         let hand = Arc::new(Mutex::new(Hand { host: host.clone(), writer, ops, group: vec![] }));
         platter.opened(disk, hand.clone());
-        let _runs_as_long_as_the_host = host.spawn(drive(host.clone(), hand.clone(), bell));
+        let _runs_as_long_as_the_host = host.spawn(drive(host.clone(), hand.clone(), shared.clone()));
         let writer = Mutex::new(Some(Hands::Simulated(hand)));
         Ok(Self { handle: Arc::new(Handle { shared, writer }) })
     }
@@ -80,20 +79,31 @@ pub(crate) fn close(hand: &Mutex<Hand>) {
     }
 }
 
-async fn drive(host: Arc<Host>, hand: Arc<Mutex<Hand>>, bell: Arc<Notify>) {
+async fn drive(host: Arc<Host>, hand: Arc<Mutex<Hand>>, shared: Arc<Shared>) {
+    let bell = shared.lock().bell.clone();
     loop {
         let next = lock(&hand).take_next();
         match next {
             Next::Write => {
                 match host.platter().latency() {
-                    Some(latency) => tokio::time::sleep(latency).await,
-                    None => {
-                        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+                    Latency::Takes(latency) => tokio::time::sleep(latency).await,
+                    Latency::Hung => {
+                        tokio::time::sleep(Duration::from_millis(10)).await;
+                        continue;
+                    }
+                    Latency::Full => {
+                        shared.set_full(true);
+                        tokio::time::sleep(Duration::from_millis(125)).await;
                         continue;
                     }
                 }
+                if shared.is_full() {
+                    shared.begin();
+                    shared.set_full(false);
+                }
                 lock(&hand).write_what_waits();
             }
+            Next::Begin => shared.begin(),
             Next::Wait => bell.notified().await,
             Next::Over => return,
         }
@@ -101,6 +111,7 @@ async fn drive(host: Arc<Host>, hand: Arc<Mutex<Hand>>, bell: Arc<Notify>) {
 }
 
 enum Next {
+    Begin,
     Write,
     Wait,
     Over,
@@ -114,7 +125,7 @@ impl Hand {
         match self.ops.try_recv() {
             Ok(first) => {
                 self.group = gather(first, &self.ops);
-                Next::Write
+                Next::Begin
             }
             Err(TryRecvError::Empty) => Next::Wait,
             Err(TryRecvError::Disconnected) => Next::Over,
@@ -175,11 +186,11 @@ fn stored(record: &[u8]) -> Option<Stored> {
 
 fn durable(change: &Change) -> Option<Durable> {
     Some(match change {
-        Change::Append { records } => {
+        Change::Append { records, .. } => {
             Durable::Entries(records.iter().filter_map(|(_, record)| stored(record)).collect())
         }
-        Change::Truncate { from } => Durable::Truncated(*from),
-        Change::Purge { upto, .. } => Durable::Purged(*upto),
+        Change::Truncate { from, .. } => Durable::Truncated(*from),
+        Change::Purge { upto, .. } => Durable::Purged(upto.index),
         Change::Vote { vote, .. } => Durable::Vote(*vote),
         Change::Snapshot { meta, .. } => Durable::Snapshot(meta.last),
         Change::Committed { .. } => return None,

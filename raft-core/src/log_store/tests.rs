@@ -2,7 +2,10 @@
 
 mod crash;
 mod faults;
+mod flips;
+mod full;
 mod groups;
+mod history;
 mod opening;
 mod rules;
 mod suite;

@@ -16,9 +16,11 @@ use openraft::storage::IOFlushed;
 use redb::{Database, Durability};
 use tokio::sync::oneshot;
 
+use crate::log_store::extent::Extent;
 use crate::log_store::memory::{Failure, Shared};
+use crate::log_store::seam::Seam;
 use crate::log_store::shape::{COMMITTED, LOG, META, PURGED, SNAPSHOT, SNAPSHOT_DATA, VOTE};
-use crate::rpc::{Ballot, SnapshotMeta};
+use crate::rpc::{Ballot, Position, SnapshotMeta};
 use crate::types::Types;
 
 /// A group is closed at this many bytes or operations, so that the first in it does not wait for ever for the last.
@@ -27,13 +29,14 @@ const GROUP_OPERATIONS: usize = 4096;
 
 /// One change of the file, checked and encoded.
 #[derive(Debug)]
+#[cfg_attr(quorate_mutant = "purge_before_snapshot", derive(Clone))]
 pub(crate) enum Change {
-    /// Entries with their indexes.
-    Append { records: Vec<(u64, Vec<u8>)> },
-    /// Every entry from this index on goes.
-    Truncate { from: u64 },
-    /// Every entry up to this index, inclusive, goes.
-    Purge { upto: u64, record: Vec<u8> },
+    /// Entries with their indexes; the last of them.
+    Append { records: Vec<(u64, Vec<u8>)>, last: Option<Position> },
+    /// Every entry from this index on goes; the last that stays.
+    Truncate { from: u64, last: Option<Position> },
+    /// Every entry up to this one, inclusive, goes.
+    Purge { upto: Position, record: Vec<u8> },
     /// The vote.
     Vote { vote: Ballot, record: Vec<u8> },
     /// How far the log is committed.
@@ -69,7 +72,7 @@ pub(crate) struct Op {
 impl Change {
     fn size(&self) -> usize {
         match self {
-            Self::Append { records } => records.iter().map(|(_, record)| record.len()).sum(),
+            Self::Append { records, .. } => records.iter().map(|(_, record)| record.len()).sum(),
             Self::Truncate { .. } => 0,
             Self::Purge { record, .. } | Self::Vote { record, .. } | Self::Committed { record } => record.len(),
             Self::Snapshot { record, data, .. } => record.len() + data.len(),
@@ -79,8 +82,13 @@ impl Change {
 
 /// Starts the thread. It ends when the queue has no sender left and everything in it has been dealt with; the file is
 /// closed by then.
-pub(crate) fn spawn(database: Database, shared: Arc<Shared>, ops: Receiver<Op>) -> io::Result<JoinHandle<()>> {
-    let mut writer = Writer::new(database, shared);
+pub(crate) fn spawn(
+    database: Database,
+    seam: Seam,
+    shared: Arc<Shared>,
+    ops: Receiver<Op>,
+) -> io::Result<JoinHandle<()>> {
+    let mut writer = Writer::new(database, seam, shared);
     std::thread::Builder::new().name("quorate-log".into()).spawn(move || {
         while let Ok(first) = ops.recv() {
             let group = gather(first, &ops);
@@ -103,15 +111,29 @@ pub(crate) fn gather(first: Op, ops: &Receiver<Op>) -> Vec<Op> {
 
 /// What turns groups into transactions.
 pub(crate) struct Writer {
-    database: Database,
-    shared: Arc<Shared>,
+    /// `None` while it waits for room, and after a failure.
+    pub(super) database: Option<Database>,
+    pub(super) seam: Seam,
+    pub(super) shared: Arc<Shared>,
     /// How far the log is committed, not yet written: it asks for no sync, and rides with the next group that does.
     committed: Option<Vec<u8>>,
+    /// What is durable.
+    pub(super) extent: Extent,
+}
+
+/// Why a group is not durable.
+#[derive(Debug)]
+pub(super) enum Setback {
+    /// There was no room, and nothing else failed: the group may be written again when there is some.
+    Full(Failure),
+    /// It will never be.
+    Final(Failure),
 }
 
 impl Writer {
-    pub(crate) fn new(database: Database, shared: Arc<Shared>) -> Self {
-        Self { database, shared, committed: None }
+    pub(crate) fn new(database: Database, seam: Seam, shared: Arc<Shared>) -> Self {
+        let extent = Extent::of(&shared.lock().state);
+        Self { database: Some(database), seam, shared, committed: None, extent }
     }
 
     pub(crate) fn handle(&mut self, group: Vec<Op>) {
@@ -120,14 +142,16 @@ impl Writer {
         for Op { change, done } in group {
             match change {
                 Change::Committed { record } => self.committed = Some(record),
-                Change::Append { records } if records.is_empty() => {}
+                Change::Append { records, .. } if records.is_empty() => {}
                 change => changes.push(change),
             }
             waiting.push(done);
         }
         let mut result = self.still_working();
         if result.is_ok() && !changes.is_empty() {
-            result = self.commit(&changes);
+            self.shared.begin();
+            result = self.commit_in_order(changes.as_slice());
+            self.shared.end();
         }
         match &result {
             Ok(()) => self.publish(changes),
@@ -144,18 +168,36 @@ impl Writer {
         }
     }
 
+    fn commit_in_order(&mut self, changes: &[Change]) -> Result<(), Failure> {
+        #[cfg(quorate_mutant = "purge_before_snapshot")]
+        if changes.iter().any(|change| matches!(change, Change::Purge { .. })) {
+            let (snapshots, rest) = changes.iter().partition::<Vec<_>, _>(|c| matches!(c, Change::Snapshot { .. }));
+            let owned = |part: Vec<&Change>| part.into_iter().cloned().collect::<Vec<_>>();
+            self.commit_when_there_is_room(&owned(rest))?;
+            return self.commit_when_there_is_room(&owned(snapshots));
+        }
+        self.commit_when_there_is_room(changes)
+    }
+
     /// Nothing is tried again after the first failure.
     pub(crate) fn still_working(&self) -> Result<(), Failure> {
         self.shared.lock().failure.clone().map_or(Ok(()), Err)
     }
 
     /// One transaction, one sync. A panic in redb is a failure like any other.
-    fn commit(&mut self, changes: &[Change]) -> Result<(), Failure> {
-        let committed = self.committed.take();
-        let written = catch_unwind(AssertUnwindSafe(|| write(&self.database, changes, committed.as_deref())));
+    pub(super) fn commit(&mut self, changes: &[Change]) -> Result<(), Setback> {
+        let Some(database) = &self.database else {
+            let reason = "a write to the log failed: it is not open".into();
+            return Err(Setback::Final(Failure { kind: io::ErrorKind::Other, reason }));
+        };
+        self.seam.begin();
+        let committed = self.committed.as_deref();
+        let written = catch_unwind(AssertUnwindSafe(|| write(database, changes, committed)));
         let failure = match written {
             Ok(Ok(())) => {
                 self.shared.count(changes.len() + usize::from(committed.is_some()));
+                self.committed = None;
+                self.extent = self.extent.after(changes);
                 return Ok(());
             }
             Ok(Err(redb::Error::Io(error))) => {
@@ -166,7 +208,8 @@ impl Writer {
             }
             Err(_) => Failure { kind: io::ErrorKind::Other, reason: "a write to the log failed: redb panicked".into() },
         };
-        Err(failure)
+        // What redb's error calls itself does not tell; which call it came from does.
+        Err(if self.seam.only_full() { Setback::Full(failure) } else { Setback::Final(failure) })
     }
 
     /// Shows what has become durable to those who read only that.
@@ -184,16 +227,19 @@ impl Writer {
     pub(crate) fn close(mut self) {
         if self.committed.is_some()
             && self.still_working().is_ok()
-            && let Err(failure) = self.commit(&[])
+            && let Err(failure) = self.commit_when_there_is_room(&[])
         {
             self.shared.fail(failure);
         }
-        // After a failure redb touches the file no more, but for giving up its lock.
-        match catch_unwind(AssertUnwindSafe(|| self.database.close())) {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "the log was not closed cleanly; it is repaired when opened"),
-            Err(_) => tracing::warn!("the log was not closed cleanly; it is repaired when opened"),
+        if !self.close_database() {
+            tracing::warn!("the log was not closed cleanly; it is repaired when opened");
         }
+    }
+
+    /// Whether it was closed cleanly. After a failure redb touches the file no more, but for giving up its lock.
+    pub(super) fn close_database(&mut self) -> bool {
+        let Some(database) = self.database.take() else { return true };
+        matches!(catch_unwind(AssertUnwindSafe(|| database.close())), Ok(Ok(())))
     }
 }
 
@@ -205,14 +251,14 @@ fn write(database: &Database, changes: &[Change], committed: Option<&[u8]>) -> R
         let mut meta = transaction.open_table(META)?;
         for change in changes {
             match change {
-                Change::Append { records } => {
+                Change::Append { records, .. } => {
                     for (index, record) in records {
                         log.insert(index, record.as_slice())?;
                     }
                 }
-                Change::Truncate { from } => log.retain_in::<u64, _>(*from.., |_, _| false)?,
+                Change::Truncate { from, .. } => log.retain_in::<u64, _>(*from.., |_, _| false)?,
                 Change::Purge { upto, record } => {
-                    log.retain_in::<u64, _>(..=*upto, |_, _| false)?;
+                    log.retain_in::<u64, _>(..=upto.index, |_, _| false)?;
                     meta.insert(PURGED, record.as_slice())?;
                 }
                 Change::Vote { record, .. } => drop(meta.insert(VOTE, record.as_slice())?),

@@ -21,6 +21,7 @@ use anyhow::{Context, bail, ensure};
 use quorate_membership::{Cluster, Drift, Identity, NodeId, Phase, Plan, Role, Stop, Timing};
 use tokio::time::{Instant, sleep};
 
+use super::disk::Disk;
 use super::{Switchboard, TestFencer, TestStop};
 use crate::config::Config;
 use crate::fencer::Fencer;
@@ -70,6 +71,7 @@ pub struct TestCluster {
     pub fencer: TestFencer,
     config: Config,
     promise: Option<Stop>,
+    on_disks: bool,
     folder: tempfile::TempDir,
     nodes: BTreeMap<NodeId, TestNode>,
 }
@@ -82,6 +84,7 @@ pub struct TestNode {
     switchboard: Switchboard,
     fencer: Option<Arc<dyn Fencer>>,
     stop: Option<TestStop>,
+    disk: Option<Disk>,
     running: Option<Node>,
 }
 
@@ -99,7 +102,7 @@ impl TestCluster {
     /// # Errors
     /// When it does not form.
     pub async fn start_with(n: u64, config: Config) -> anyhow::Result<Self> {
-        Self::form(n, config, None).await
+        Self::form(n, config, None, false).await
     }
 
     /// As [`Self::start`], with a [`TestStop`] in each node that promises `promise`.
@@ -115,12 +118,21 @@ impl TestCluster {
     /// # Errors
     /// When it does not form.
     pub async fn start_protected_with(n: u64, config: Config, promise: Stop) -> anyhow::Result<Self> {
-        Self::form(n, config, Some(promise)).await
+        Self::form(n, config, Some(promise), false).await
     }
 
-    async fn form(n: u64, config: Config, promise: Option<Stop>) -> anyhow::Result<Self> {
+    /// As [`Self::start_protected`], with the log of each node on a [`Disk`] of its own; see [`TestNode::disk`].
+    ///
+    /// # Errors
+    /// When it does not form.
+    pub async fn start_on_disks(n: u64, promise: Stop) -> anyhow::Result<Self> {
+        Self::form(n, fast(), Some(promise), true).await
+    }
+
+    async fn form(n: u64, config: Config, promise: Option<Stop>, on_disks: bool) -> anyhow::Result<Self> {
         let mut made = Self {
             promise,
+            on_disks,
             switchboard: Switchboard::new(),
             fencer: TestFencer::default(),
             config,
@@ -150,6 +162,7 @@ impl TestCluster {
             switchboard: self.switchboard.clone(),
             fencer: Some(Arc::new(self.fencer.clone())),
             stop: self.promise.map(TestStop::new),
+            disk: self.on_disks.then(Disk::new),
             running: None,
         };
         let node = place.open().await?;
@@ -249,7 +262,7 @@ impl TestCluster {
 
 impl TestNode {
     async fn open(&self) -> anyhow::Result<Node> {
-        let node = Node::start(NodeSettings {
+        let settings = NodeSettings {
             node: self.number,
             data: self.data.clone(),
             addresses: vec![Switchboard::address(self.number)?],
@@ -258,8 +271,11 @@ impl TestNode {
             fencer: self.fencer.clone(),
             stop: self.stop.clone().map(|stop| Box::new(stop) as _),
             trust_vm_clock: true,
-        })
-        .await?;
+        };
+        let node = match &self.disk {
+            Some(disk) => Node::start_on(settings, disk.clone()).await?,
+            None => Node::start(settings).await?,
+        };
         self.switchboard.connect(self.number, node.service());
         Ok(node)
     }
@@ -286,6 +302,14 @@ impl TestNode {
     /// When it has none.
     pub fn mechanism(&self) -> anyhow::Result<&TestStop> {
         self.stop.as_ref().with_context(|| format!("{} has no stop mechanism", self.number))
+    }
+
+    /// The disk that its log is on.
+    ///
+    /// # Errors
+    /// When its log is a file.
+    pub fn disk(&self) -> anyhow::Result<&Disk> {
+        self.disk.as_ref().with_context(|| format!("the log of {} is a file", self.number))
     }
 
     /// Its data folder.

@@ -14,6 +14,7 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use redb::StorageBackend;
+use rustix::io::Errno;
 
 /// What a disk writes whole or not at all.
 const PIECE: usize = 512;
@@ -27,6 +28,8 @@ pub enum Survive {
     Everything,
     /// Each piece of each write by the toss of a coin, the same for the same seed.
     Seeded(u64),
+    /// Those pieces whose bits are set, counted from the lowest; see [`Disk::loose`].
+    These(u64),
 }
 
 /// How often the disk was asked for what.
@@ -54,8 +57,10 @@ struct Platter {
     counts: Counts,
     cut_at: Option<u64>,
     room: Option<u64>,
-    failing_sync: Option<u64>,
+    full_at: Option<u64>,
+    failing_sync: Option<(u64, Errno)>,
     lies: bool,
+    refusals: u64,
     /// How many syncs may still pass while they are held.
     held: Option<u64>,
     waiting: u64,
@@ -92,16 +97,40 @@ impl Disk {
         platter.cut_at = Some(platter.counts.operations + n);
     }
 
-    /// Lets `bytes` more be written, then answers every write with `ENOSPC`. Growing the file counts as writing.
+    /// Lets `bytes` more be written, then answers every write with `ENOSPC`, until there is room again. Growing the file
+    /// counts as writing. Of a write that is refused the first half may be there all the same.
     pub fn fill_up_after(&self, bytes: u64) {
         self.lock().room = Some(bytes);
+    }
+
+    /// As [`Self::fill_up_after`], from the `n`th operation from now on (the first is 1).
+    pub fn fill_up_at(&self, n: u64) {
+        let mut platter = self.lock();
+        platter.full_at = Some(platter.counts.operations + n);
+    }
+
+    /// How many writes were refused for want of room, ever.
+    pub fn refusals(&self) -> u64 {
+        self.lock().refusals
+    }
+
+    /// Makes room: every write finds some again.
+    pub fn make_room(&self) {
+        let mut platter = self.lock();
+        (platter.room, platter.full_at) = (None, None);
+    }
+
+    /// As [`Self::fail_sync`], with `ENOSPC`: what a file system says that finds out late that it has no room.
+    pub fn find_no_room_at_sync(&self, n: u64) {
+        let mut platter = self.lock();
+        platter.failing_sync = Some((platter.counts.syncs + n, Errno::NOSPC));
     }
 
     /// Answers the `n`th sync from now on (the first is 1; 0 is none) with `EIO`, drops what it should have made durable, as Linux
     /// may, and lets the later ones succeed: whoever tries again is told that all is well, and loses data.
     pub fn fail_sync(&self, n: u64) {
         let mut platter = self.lock();
-        platter.failing_sync = Some(platter.counts.syncs + n);
+        platter.failing_sync = Some((platter.counts.syncs + n, Errno::IO));
     }
 
     /// From now on a sync answers that all is well and does nothing. A test that finds no loss on such a disk would find
@@ -119,6 +148,15 @@ impl Disk {
     /// What it was asked for so far.
     pub fn counts(&self) -> Counts {
         self.lock().counts
+    }
+
+    /// How many pieces are not synced, changes of length included: 2 to the power of that many images can be left.
+    pub fn loose(&self) -> usize {
+        let pieces = |change: &Change| match change {
+            Change::Length(_) => 1,
+            Change::Write(_, bytes) => bytes.chunks(PIECE).count(),
+        };
+        self.lock().unsynced.iter().map(pieces).sum()
     }
 
     /// The content after a power cut at this moment.
@@ -216,9 +254,9 @@ impl StorageBackend for Disk {
             platter.waiting -= 1;
             platter.held = platter.held.map(|passes| passes.saturating_sub(1));
         }
-        if platter.failing_sync == Some(this) {
+        if let Some((_, errno)) = platter.failing_sync.filter(|(failing, _)| *failing == this) {
             platter.unsynced.clear();
-            return Err(io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error()));
+            return Err(errno.into());
         }
         if !platter.lies {
             for change in std::mem::take(&mut platter.unsynced) {
@@ -232,8 +270,15 @@ impl StorageBackend for Disk {
         let mut platter = self.lock();
         platter.counts.writes += 1;
         platter.begin()?;
-        platter.take_room(data.len())?;
         let offset = usize::try_from(offset).map_err(io::Error::other)?;
+        if let Err(full) = platter.take_room(data.len()) {
+            let half = &data[..data.len() / 2 / PIECE * PIECE];
+            if !half.is_empty() {
+                put(&mut platter.current, offset, half);
+                platter.unsynced.push(Change::Write(offset, half.to_vec()));
+            }
+            return Err(full);
+        }
         put(&mut platter.current, offset, data);
         platter.unsynced.push(Change::Write(offset, data.to_vec()));
         Ok(())
@@ -250,11 +295,18 @@ impl Platter {
     }
 
     fn take_room(&mut self, bytes: usize) -> io::Result<()> {
-        let Some(room) = &mut self.room else { return Ok(()) };
-        *room = room
-            .checked_sub(bytes as u64)
-            .ok_or_else(|| io::Error::from_raw_os_error(rustix::io::Errno::NOSPC.raw_os_error()))?;
-        Ok(())
+        let full = self.full_at.is_some_and(|at| self.counts.operations >= at);
+        match (&mut self.room, bytes as u64) {
+            (_, 0) => return Ok(()),
+            (None, _) if !full => return Ok(()),
+            (Some(room), bytes) if !full && bytes <= *room => {
+                *room -= bytes;
+                return Ok(());
+            }
+            _ => {}
+        }
+        self.refusals += 1;
+        Err(Errno::NOSPC.into())
     }
 
     fn harden(&mut self, change: Change) {
@@ -273,27 +325,38 @@ fn put(content: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
     content[offset..end].copy_from_slice(bytes);
 }
 
-/// Decides which pieces survive (splitmix64).
-struct Coin {
-    always: Option<bool>,
-    state: u64,
+/// Decides which pieces survive.
+enum Coin {
+    Always(bool),
+    /// splitmix64.
+    Seeded(u64),
+    Listed(u64),
 }
 
 impl Coin {
     fn new(survive: Survive) -> Self {
         match survive {
-            Survive::Nothing => Self { always: Some(false), state: 0 },
-            Survive::Everything => Self { always: Some(true), state: 0 },
-            Survive::Seeded(seed) => Self { always: None, state: seed },
+            Survive::Nothing => Self::Always(false),
+            Survive::Everything => Self::Always(true),
+            Survive::Seeded(seed) => Self::Seeded(seed),
+            Survive::These(pieces) => Self::Listed(pieces),
         }
     }
 
     fn toss(&mut self) -> bool {
-        self.always.unwrap_or_else(|| {
-            self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mixed = (self.state ^ (self.state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            (mixed ^ (mixed >> 31)) & 1 == 1
-        })
+        match self {
+            Self::Always(side) => *side,
+            Self::Seeded(state) => {
+                *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+                let mixed = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+                let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+                (mixed ^ (mixed >> 31)) & 1 == 1
+            }
+            Self::Listed(pieces) => {
+                let survives = *pieces & 1 == 1;
+                *pieces >>= 1;
+                survives
+            }
+        }
     }
 }

@@ -29,6 +29,7 @@ use crate::transport::{JoinAnswer, JoinRequest, Peer, Service, Transport};
 struct Board {
     services: BTreeMap<NodeId, Arc<dyn Service>>,
     cut: BTreeSet<(NodeId, NodeId)>,
+    candidacies: BTreeMap<NodeId, u64>,
 }
 
 /// The network. Clones share it.
@@ -88,6 +89,11 @@ impl Switchboard {
     /// Mends every link.
     pub fn heal(&self) {
         self.lock().cut.clear();
+    }
+
+    /// How often `node` has asked another for its vote, or whether it would give it.
+    pub fn candidacies(&self, node: NodeId) -> u64 {
+        self.lock().candidacies.get(&node).copied().unwrap_or_default()
     }
 
     fn is_cut(&self, from: NodeId, to: NodeId) -> bool {
@@ -187,6 +193,7 @@ impl Transport for Line {
         request: VoteRequest,
         deadline: Duration,
     ) -> BoxFuture<'static, Result<VoteAnswer, TransportError>> {
+        *self.board.lock().candidacies.entry(self.from).or_default() += 1;
         self.call(peer.node, deadline, move |service| service.vote(caller, request))
     }
 
@@ -197,6 +204,7 @@ impl Transport for Line {
         request: VoteRequest,
         deadline: Duration,
     ) -> BoxFuture<'static, Result<VoteAnswer, TransportError>> {
+        *self.board.lock().candidacies.entry(self.from).or_default() += 1;
         self.call(peer.node, deadline, move |service| service.pre_vote(caller, request))
     }
 

@@ -68,7 +68,7 @@ fn counts(store: &Store) -> pb::StoreCounts {
 }
 
 fn local(local: &Local) -> pb::LocalView {
-    let Local { node, identity, quorate, leader, term, applied, sightings, lease, stopped } = local;
+    let Local { node, identity, quorate, leader, term, applied, sightings, lease, disk, stopped } = local;
     let sighting = |(node, sighting): (&NodeId, &quorate_raft_core::Sighting)| pb::Sighting {
         node: node.get(),
         signal: pb::Signal::from(sighting.signal).into(),
@@ -84,6 +84,7 @@ fn local(local: &Local) -> pb::LocalView {
         sightings: sightings.iter().map(sighting).collect(),
         stopped: stopped.as_ref().map(|fatal| clip(&fatal.to_string())),
         lease: Some(lease.into()),
+        disk: disk.as_deref().map(clip),
     }
 }
 

@@ -52,6 +52,7 @@ impl Fake {
             applied: Revision::new(9),
             sightings: BTreeMap::new(),
             lease: LeaseView::default(),
+            disk: None,
             stopped: None,
         };
         let script = Script {

@@ -45,6 +45,7 @@ async fn status_tells_what_is_committed_and_what_is_seen_apart() {
         applied: Revision::new(19),
         sightings: BTreeMap::from([(n(2), sighting)]),
         lease,
+        disk: Some("the disk is full".into()),
         stopped: Some(Fatal::Shutdown),
     };
     fake.set(|script| script.view = View { cluster: Arc::new(state.clone()), local });
@@ -120,6 +121,7 @@ async fn status_tells_what_is_committed_and_what_is_seen_apart() {
             protecting: vec!["disk of vm 7".into()],
             trouble: Some("the watchdog is open elsewhere".into()),
         }),
+        disk: Some("the disk is full".into()),
     };
     assert_eq!(status.local, Some(expected));
 

@@ -138,38 +138,3 @@ fn a_log_that_must_be_there_and_is_not_is_not_made_anew() {
     assert!(matches!(LogStore::open_existing(&path), Err(OpenError::Damaged(why)) if why.contains("is missing")));
     assert!(names(folder.path()).is_empty());
 }
-
-#[tokio::test]
-async fn a_flipped_bit_anywhere_is_noticed_or_does_no_harm() {
-    let (_folder, path) = place();
-    let mut store = LogStore::open(&path).unwrap();
-    append_durably(&mut store, (0..50).map(|index| small(1, index))).await.unwrap();
-    store.save_vote(&vote_to(ballot(2, 3, true))).await.unwrap();
-    save(&store, at(1, 9)).await.unwrap();
-    let entries = store.try_get_log_entries(..).await.unwrap();
-    store.close();
-    let whole = std::fs::read(&path).unwrap();
-    let used: Vec<usize> = (0..whole.len()).filter(|n| whole[*n] != 0).collect();
-    let (mut noticed, mut harmless) = (0, 0);
-    for n in used.iter().step_by(used.len() / 300) {
-        let mut flipped = whole.clone();
-        flipped[*n] ^= 0x10;
-        let disk = Disk::with_content(flipped.clone());
-        match LogStore::open_with_backend(disk.clone()) {
-            Err(_) => {
-                assert!(disk.image(Survive::Everything) == flipped, "byte {n}: what is damaged is left as it is");
-                noticed += 1;
-            }
-            Ok(mut store) => {
-                assert_eq!(store.try_get_log_entries(..).await.unwrap(), entries, "byte {n}");
-                assert_eq!(
-                    (store.vote(), store.current_snapshot()),
-                    (Some(ballot(2, 3, true)), Some(snapshot(at(1, 9))))
-                );
-                harmless += 1;
-            }
-        }
-    }
-    println!("flipped bits: {noticed} noticed, {harmless} harmless");
-    assert!(noticed > 0);
-}

@@ -30,6 +30,7 @@ pub use device::{Device, Mood};
 pub use dice::Dice;
 pub use host::{End, Host};
 pub use net::{Bites, Net, Weather};
+pub(crate) use platter::Latency;
 pub use platter::Pace;
 pub use seen::{Durable, Seen, Sighting, Stored};
 pub use world::{Running, Setting, World};

@@ -25,6 +25,15 @@ pub enum Pace {
     Slow,
     /// It does not come back.
     Hung,
+    /// There is no room; nothing is written until there is.
+    Full,
+}
+
+/// What becomes of the next sync.
+pub(crate) enum Latency {
+    Takes(Duration),
+    Hung,
+    Full,
 }
 
 struct Kept {
@@ -71,17 +80,17 @@ impl Platter {
         }
     }
 
-    /// How long the next sync takes; `None` for ever.
-    pub(crate) fn latency(&self) -> Option<Duration> {
+    pub(crate) fn latency(&self) -> Latency {
         let mut kept = self.lock();
         let us = |dice: &mut Dice, low, high| Duration::from_micros(dice.between(low, high));
         let pace = kept.pace;
         let dice = &mut kept.dice;
         match pace {
-            Pace::Quick if dice.chance(10) => Some(us(dice, 2_000, 20_000)),
-            Pace::Quick => Some(us(dice, 150, 900)),
-            Pace::Slow => Some(us(dice, 10_000, 100_000)),
-            Pace::Hung => None,
+            Pace::Quick if dice.chance(10) => Latency::Takes(us(dice, 2_000, 20_000)),
+            Pace::Quick => Latency::Takes(us(dice, 150, 900)),
+            Pace::Slow => Latency::Takes(us(dice, 10_000, 100_000)),
+            Pace::Hung => Latency::Hung,
+            Pace::Full => Latency::Full,
         }
     }
 
