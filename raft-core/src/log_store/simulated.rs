@@ -102,6 +102,7 @@ async fn drive(host: Arc<Host>, hand: Arc<Mutex<Hand>>, shared: Arc<Shared>) {
                     shared.set_full(false);
                 }
                 lock(&hand).write_what_waits();
+                shared.end();
             }
             Next::Begin => shared.begin(),
             Next::Wait => bell.notified().await,
