@@ -158,12 +158,7 @@ fn lost(ops: &[Op]) -> Vec<String> {
 }
 
 /// Whether anybody was ended, or ended, without a reason; and how many elections there were.
-fn standing(
-    told: &BTreeMap<(u64, String), u64>,
-    health: &Health,
-    endings: &[(u64, u64, Ending)],
-    found: &mut Audit,
-) {
+fn standing(told: &BTreeMap<(u64, String), u64>, health: &Health, endings: &[(u64, u64, Ending)], found: &mut Audit) {
     let window = window();
     let seconds = |at: u64| at as f64 / 1e9;
     for ((revision, event), at) in told {
@@ -173,7 +168,9 @@ fn standing(
             found.fences.add(taken);
             if taken == Taken::Unexplained {
                 let at = seconds(*at);
-                found.wrong.push(format!("{name} was well and connected, and at {at:.3} s r{revision} says: {event}\n"));
+                found
+                    .wrong
+                    .push(format!("{name} was well and connected, and at {at:.3} s r{revision} says: {event}\n"));
             }
         } else if event.starts_with("activated leader ") {
             found.elections.add(health.of_all(*at, window));

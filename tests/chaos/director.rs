@@ -7,19 +7,16 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
-use rustix::process::Signal;
-
-use crate::faults::{Aim, FLAP, Fault, Planned};
-use crate::fleet::Fleet;
+use crate::faults::{FLAP, Planned};
+use crate::fleet::{Ending, Fleet};
+use crate::harm::{self, Running, Undo};
 use crate::health::{Health, Moment};
+use crate::ledger;
 use crate::log::{self, now};
 use crate::worker::LOCKS;
-use crate::{SPIN, ledger};
+use anyhow::{Context, Result, bail, ensure};
 
 /// How often the director looks.
 const TICK: Duration = Duration::from_millis(20);
@@ -28,30 +25,7 @@ const TICK: Duration = Duration::from_millis(20);
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// How long after its end a fault may show its first effect.
-const SHOWS: Duration = Duration::from_secs(2);
-
-/// What has to be undone at the end of a fault.
-enum Undo {
-    Nothing,
-    Ways(Vec<(u64, u64)>),
-    Cable(u64),
-    Flapping { host: u64, pulled: bool, next: Instant },
-    Switch,
-    Continue(u64, u32),
-    Free(u64),
-    Spinners(Vec<Child>),
-}
-
-/// A fault that has begun.
-struct Running {
-    kind: &'static str,
-    ends: Instant,
-    undo: Option<Undo>,
-    hurts: BTreeSet<u64>,
-    frays: BTreeSet<(u64, u64)>,
-    bit: bool,
-    term: u64,
-}
+pub(crate) const SHOWS: Duration = Duration::from_secs(2);
 
 /// How often a kind of fault was met, and how often it was felt.
 #[derive(Debug, Clone, Copy, Default)]
@@ -65,7 +39,7 @@ pub(crate) struct Director {
     pub(crate) fleet: Fleet,
     pub(crate) health: Health,
     pub(crate) met: BTreeMap<&'static str, Met>,
-    running: Vec<Running>,
+    pub(crate) running: Vec<Running>,
     /// Who has been active in its present process.
     came: BTreeSet<u64>,
     interrupted: tokio::signal::unix::Signal,
@@ -76,17 +50,9 @@ impl Drop for Director {
     fn drop(&mut self) {
         for running in &mut self.running {
             if let Some(Undo::Spinners(children)) = &mut running.undo {
-                end(children);
+                harm::end(children);
             }
         }
-    }
-}
-
-fn end(children: &mut [Child]) {
-    for child in children {
-        // One that has ended already cannot be killed; it is waited for all the same.
-        let _ended = child.kill();
-        let _reaped = child.wait();
     }
 }
 
@@ -146,7 +112,7 @@ impl Director {
         }
     }
 
-    fn term(&self) -> u64 {
+    pub(crate) fn term(&self) -> u64 {
         self.fleet.numbers().map(|node| self.fleet.standing(node).term).max().unwrap_or_default()
     }
 
@@ -174,161 +140,6 @@ impl Director {
                 self.begin(next)?;
             }
             self.finish(Instant::now())?;
-        }
-        Ok(())
-    }
-
-    fn host(&self, aim: Aim) -> u64 {
-        match aim {
-            Aim::Host(host) => host,
-            Aim::Leader => {
-                let standings = self.fleet.numbers().map(|node| self.fleet.standing(node));
-                let latest = standings.filter(|standing| standing.leader > 0).max_by_key(|standing| standing.term);
-                latest.map_or(1, |standing| standing.leader)
-            }
-        }
-    }
-
-    /// All ways from and to some hosts, from and to the others.
-    fn around(&self, side: &BTreeSet<u64>) -> Vec<(u64, u64)> {
-        self.fleet.net.ways().filter(|(from, to)| side.contains(from) != side.contains(to)).collect()
-    }
-
-    fn begin(&mut self, planned: &Planned) -> Result<()> {
-        let all = self.fleet.numbers().count() as u64;
-        let next = |host: u64| host % all + 1;
-        let (mut hurts, mut frays, mut bit) = (BTreeSet::new(), BTreeSet::new(), false);
-        let undo = match &planned.fault {
-            Fault::OneWay { from, to } => {
-                let from = self.host(*from);
-                let way = (from, if *to == from { next(from) } else { *to });
-                frays.insert(way);
-                Undo::Ways(vec![way])
-            }
-            Fault::BothWays { between, and } => {
-                let one = self.host(*between);
-                let other = if *and == one { next(one) } else { *and };
-                frays.insert((one, other));
-                Undo::Ways(vec![(one, other), (other, one)])
-            }
-            Fault::CutOff { host } => {
-                hurts.insert(self.host(*host));
-                Undo::Ways(self.around(&hurts))
-            }
-            Fault::Half { host, hears } => {
-                let host = self.host(*host);
-                hurts.insert(host);
-                let mut ways = self.around(&hurts);
-                ways.retain(|(from, _)| (*from == host) == *hears);
-                Undo::Ways(ways)
-            }
-            Fault::Partition { side } => {
-                hurts.extend(side);
-                Undo::Ways(self.around(side))
-            }
-            Fault::Link { host } => {
-                let host = self.host(*host);
-                hurts.insert(host);
-                self.fleet.net.pull(host, true)?;
-                Undo::Cable(host)
-            }
-            Fault::Flap { host } => {
-                let host = self.host(*host);
-                hurts.insert(host);
-                Undo::Flapping { host, pulled: false, next: Instant::now() }
-            }
-            Fault::Switch => {
-                hurts.extend(self.fleet.numbers());
-                self.fleet.net.darken(true)?;
-                Undo::Switch
-            }
-            Fault::Kill { host } => {
-                let host = self.host(*host);
-                hurts.insert(host);
-                bit = self.fleet.kill(host, planned.lasts)?;
-                Undo::Nothing
-            }
-            Fault::KillMany { hosts } => {
-                hurts.extend(hosts);
-                for host in hosts {
-                    bit |= self.fleet.kill(*host, planned.lasts)?;
-                }
-                Undo::Nothing
-            }
-            Fault::Pause { host } => {
-                let host = self.host(*host);
-                hurts.insert(host);
-                match self.fleet.process(host)? {
-                    Some(process) => {
-                        bit = self.fleet.signal(host, process, Signal::STOP)?;
-                        Undo::Continue(host, process)
-                    }
-                    None => Undo::Nothing,
-                }
-            }
-            Fault::Fill { host } => {
-                hurts.insert(*host);
-                self.fleet.disk(*host)?.fill()?;
-                Undo::Free(*host)
-            }
-            Fault::Load { spinners } => Undo::Spinners(spin(*spinners, planned.lasts)?),
-            Fault::Leave { host } => {
-                let host = self.host(*host);
-                hurts.insert(host);
-                self.fleet.stays_away(host, planned.lasts)?;
-                bit = self.fleet.tell(host, "leave")?;
-                Undo::Nothing
-            }
-            Fault::HandOver { to } => {
-                let leads = self.host(Aim::Leader);
-                let to = if *to == leads { next(leads) } else { *to };
-                // Whoever leads afterwards has been elected: that is no election that nobody wanted.
-                frays.insert((leads, to));
-                self.fleet.tell(leads, &format!("lead {to}"))?;
-                Undo::Nothing
-            }
-        };
-        if let Undo::Ways(ways) = &undo {
-            for (from, to) in ways {
-                self.fleet.net.cut(*from, *to, true)?;
-            }
-        }
-        let (kind, ends, term) = (planned.fault.kind(), Instant::now() + planned.lasts, self.term());
-        self.running.push(Running { kind, ends, undo: Some(undo), hurts, frays, bit, term });
-        Ok(())
-    }
-
-    /// Ends what is over, and counts what can show nothing any more.
-    fn finish(&mut self, upto: Instant) -> Result<()> {
-        let mut running = std::mem::take(&mut self.running);
-        for one in running.iter_mut().filter(|one| one.ends <= upto) {
-            match one.undo.take() {
-                Some(Undo::Ways(ways)) => {
-                    for (from, to) in ways {
-                        self.fleet.net.cut(from, to, false)?;
-                    }
-                }
-                Some(Undo::Cable(host) | Undo::Flapping { host, pulled: true, .. }) => {
-                    self.fleet.net.pull(host, false)?;
-                }
-                Some(Undo::Switch) => self.fleet.net.darken(false)?,
-                // Nobody there any more: it was killed meanwhile.
-                Some(Undo::Continue(host, process)) => {
-                    self.fleet.signal(host, process, Signal::CONT)?;
-                }
-                Some(Undo::Free(host)) => self.fleet.disk(host)?.free()?,
-                Some(Undo::Spinners(mut children)) => end(&mut children),
-                Some(Undo::Nothing | Undo::Flapping { .. }) | None => {}
-            }
-        }
-        for one in running {
-            if one.undo.is_some() || one.ends + SHOWS > upto {
-                self.running.push(one);
-                continue;
-            }
-            let met = self.met.entry(one.kind).or_default();
-            met.times += 1;
-            met.bit += usize::from(one.bit);
         }
         Ok(())
     }
@@ -369,11 +180,13 @@ impl Director {
         Ok(missing)
     }
 
-    /// Everybody comes to rest, looks at every record once more, and ends.
-    pub(crate) async fn rest(&mut self) -> Result<()> {
+    /// Everybody comes to rest, looks at every record once more, and ends. How everybody had ended before that.
+    pub(crate) async fn rest(&mut self) -> Result<Vec<(u64, u64, Ending)>> {
         self.all("quiet", "! quiet").await?;
         self.all("look", "! looked").await?;
-        self.fleet.end()
+        let endings = std::mem::take(&mut self.fleet.endings);
+        self.fleet.end()?;
+        Ok(endings)
     }
 
     /// Says a word to everybody and waits until each has answered; whoever begins anew meanwhile is told again.
@@ -400,21 +213,4 @@ impl Director {
         }
         Ok(())
     }
-}
-
-/// Processes that want a processor each, and end by themselves at the latest a little after their time.
-fn spin(spinners: u64, lasts: Duration) -> Result<Vec<Child>> {
-    let mut children = vec![];
-    for _ in 0..spinners {
-        let mut command = Command::new(std::env::current_exe()?);
-        command.env(SPIN, (lasts.as_millis() + 1000).to_string()).stdin(Stdio::null()).process_group(0);
-        match command.spawn() {
-            Ok(child) => children.push(child),
-            Err(error) => {
-                end(&mut children);
-                return Err(error).context("a spinner");
-            }
-        }
-    }
-    Ok(children)
 }

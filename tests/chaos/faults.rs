@@ -74,8 +74,9 @@ const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-/// Everything that a seed does to so many hosts in a run of that length. The last storm is over before its end.
-pub(crate) fn schedule(seed: u64, hosts: u64, length: Duration) -> Vec<Planned> {
+/// Everything that a seed does to so many hosts in a run of that length, or `only` one kind of it. The last storm is over
+/// before its end.
+pub(crate) fn schedule(seed: u64, hosts: u64, length: Duration, only: Option<&str>) -> Vec<Planned> {
     let mut dice = Dice::new(seed ^ hosts << 32);
     let (mut planned, mut at) = (vec![], ms(dice.between(2000, 4000)));
     // Each kind once before any comes twice, so that a short run meets many of them.
@@ -90,7 +91,9 @@ pub(crate) fn schedule(seed: u64, hosts: u64, length: Duration) -> Vec<Planned> 
             let (fault, lasts) = draw(kind, hosts, &mut dice);
             let begins = at + ms(dice.between(0, 2500));
             over = over.max(begins + lasts);
-            planned.push(Planned { at: begins, lasts, fault });
+            if only.is_none_or(|only| fault.kind().contains(only)) {
+                planned.push(Planned { at: begins, lasts, fault });
+            }
         }
         let calm = if dice.once_in(4) { dice.between(9000, 12_000) } else { dice.between(2000, 6000) };
         at = over + ms(calm);

@@ -13,7 +13,7 @@ use std::process::{Child, ChildStdin, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::disk::Disk;
@@ -41,7 +41,13 @@ impl Standing {
     fn parse(line: &str) -> Option<Self> {
         let words: Vec<_> = line.strip_prefix("= ")?.split_ascii_whitespace().map(String::from).collect();
         let number = |at: usize| words.get(at)?.trim_start_matches('n').parse().ok();
-        Some(Self { at: now(), who: words.first()?.clone(), leader: number(2)?, term: number(4)?, words: words.get(5..)?.to_vec() })
+        Some(Self {
+            at: now(),
+            who: words.first()?.clone(),
+            leader: number(2)?,
+            term: number(4)?,
+            words: words.get(5..)?.to_vec(),
+        })
     }
 
     pub(crate) fn is(&self, word: &str) -> bool {
@@ -251,13 +257,13 @@ impl Fleet {
 
     /// Ends everybody by closing their orders, and waits for it.
     pub(crate) fn end(&mut self) -> Result<()> {
-        for node in self.numbers() {
-            let host = self.host(node)?;
-            host.stdin = None;
-            if let Some(child) = &mut host.child {
-                child.wait()?;
-            }
+        let give_up = Instant::now() + Duration::from_secs(30);
+        loop {
+            self.reap()?;
+            self.hosts.iter_mut().for_each(|host| host.stdin = None);
+            let Some(at) = self.hosts.iter().position(|host| host.child.is_some()) else { return Ok(()) };
+            ensure!(Instant::now() < give_up, "n{} does not end when its orders do", at + 1);
+            std::thread::sleep(Duration::from_millis(20));
         }
-        self.reap()
     }
 }

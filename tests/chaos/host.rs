@@ -55,7 +55,9 @@ impl Part {
     /// The part of this process, if it was started for one.
     pub(crate) fn own() -> Result<Option<Self>> {
         let Ok(packed) = std::env::var(PART) else { return Ok(None) };
-        let [node, way, address, seed, data, run] = packed.split('\n').collect::<Vec<_>>()[..] else { bail!("{packed}") };
+        let [node, way, address, seed, data, run] = packed.split('\n').collect::<Vec<_>>()[..] else {
+            bail!("{packed}")
+        };
         let (way, address) = (way.into(), address.into());
         Ok(Some(Self { node: node.parse()?, way, address, seed: seed.parse()?, data: data.into(), run: run.into() }))
     }

@@ -16,6 +16,7 @@
 //! the simulation.
 
 #[path = "../history/agreement.rs"]
+#[expect(dead_code, unused_imports, reason = "its own tests run in the test that it belongs to")]
 mod agreement;
 mod audit;
 mod clients;
@@ -23,22 +24,28 @@ mod director;
 mod disk;
 mod faults;
 mod fleet;
+mod harm;
 mod health;
 mod host;
 mod ledger;
 #[path = "../history/linear.rs"]
+#[expect(dead_code, reason = "its own tests run in the test that it belongs to")]
 mod linear;
 #[path = "../history/locks.rs"]
+#[expect(dead_code, reason = "only part of it is needed here")]
 mod locks;
 mod log;
 mod net;
 #[path = "../history/op.rs"]
+#[expect(dead_code, reason = "only part of it is needed here")]
 mod op;
 #[path = "../history/records.rs"]
 mod records;
 #[path = "../history/report.rs"]
+#[expect(dead_code, reason = "only part of it is needed here")]
 mod report;
 #[path = "../history/simulated.rs"]
+#[expect(dead_code, reason = "only part of it is needed here")]
 mod simulated;
 mod stall;
 mod summary;
@@ -105,8 +112,8 @@ fn part() -> Result<bool> {
         "chaos makes network namespaces and mounts disks, which only root may: run `sudo -E make chaos`"
     );
     for (program, package) in [("ip", "iproute2"), ("mount", "util-linux"), ("unshare", "util-linux")] {
-        let there = Command::new(program).arg("--version").output().is_ok()
-            || Command::new(program).arg("-V").output().is_ok();
+        let there =
+            Command::new(program).arg("--version").output().is_ok() || Command::new(program).arg("-V").output().is_ok();
         ensure!(there, "chaos needs `{program}`: install {package} (apt-get install {package})");
     }
     if std::env::var(APART).is_err() {
@@ -174,7 +181,8 @@ async fn run(seed: u64, hosts: u64, length: Duration) -> Result<bool> {
 }
 
 async fn play(seed: u64, hosts: u64, length: Duration, place: &Path, report: &Path) -> Result<bool> {
-    let schedule = faults::schedule(seed, hosts, length);
+    let only = std::env::var("ONLY").ok().filter(|only| !only.is_empty());
+    let schedule = faults::schedule(seed, hosts, length, only.as_deref());
     let written: String = schedule.iter().map(|planned| format!("{planned}\n")).collect();
     fs::write(report.with_extension("schedule"), written)?;
     let stalls = Stalls::new(place)?;
@@ -183,17 +191,16 @@ async fn play(seed: u64, hosts: u64, length: Duration, place: &Path, report: &Pa
     director.play(&schedule, length).await?;
     let (mended_after, missing) = director.mend().await?;
     let until = log::now();
-    if missing.is_empty() {
-        director.rest().await?;
-    }
+    let endings = if missing.is_empty() { director.rest().await? } else { director.fleet.endings.clone() };
     director.health.stalls = stalls.noted();
     let judged = Duration::from_nanos(director.health.judged(until, audit::window()));
-    let audit = audit::judge(place, hosts, &director.health, &director.fleet.endings)?;
-    let starts_failed = director.fleet.endings.iter().filter(|(_, _, ending)| *ending == Ending::Failed).count();
+    let audit = audit::judge(place, hosts, &director.health, &endings)?;
+    let starts_failed = endings.iter().filter(|(_, _, ending)| *ending == Ending::Failed).count();
     let met = director.met.clone();
     let stalls = director.health.stalls.len();
     drop(director);
-    let summary = Summary { seed, hosts, length, met, audit, mended_after, stalls, judged, begun, missing, starts_failed };
+    let summary =
+        Summary { seed, hosts, length, met, audit, mended_after, stalls, judged, begun, missing, starts_failed };
     let mut text = summary.to_string();
     let violations = summary.violations();
     for violation in violations.iter().take(20) {

@@ -23,7 +23,7 @@ pub(crate) struct Summary {
     pub(crate) begun: u64,
     /// What did not come back.
     pub(crate) missing: Vec<String>,
-    /// Kinds of faults of which none was felt.
+    /// Starts that ended with an error: no room on the disk, or no majority in time.
     pub(crate) starts_failed: usize,
 }
 
