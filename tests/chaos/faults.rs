@@ -23,6 +23,25 @@ pub(crate) enum Aim {
     Leader,
 }
 
+/// What every kind of fault is called.
+pub(crate) const KNOWN: [&str; 15] = [
+    "one way cut",
+    "both ways cut",
+    "host cut off",
+    "host deaf or mute",
+    "partition",
+    "cable pulled",
+    "cable flapping",
+    "switch off",
+    "kill -9",
+    "kill -9, several",
+    "SIGSTOP",
+    "disk full",
+    "processors busy",
+    "leave and return",
+    "leadership handed over",
+];
+
 /// One thing that goes wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Fault {
@@ -84,16 +103,19 @@ pub(crate) fn schedule(seed: u64, hosts: u64, length: Duration, only: Option<&st
     loop {
         let mut over = at;
         for _ in 0..dice.between(1, 4) {
-            if kinds.is_empty() {
-                kinds = (0..KINDS).collect();
-            }
-            let kind = kinds.swap_remove(dice.below(kinds.len() as u64) as usize);
-            let (fault, lasts) = draw(kind, hosts, &mut dice);
+            let (fault, lasts) = loop {
+                if kinds.is_empty() {
+                    kinds = (0..KINDS).collect();
+                }
+                let kind = kinds.swap_remove(dice.below(kinds.len() as u64) as usize);
+                let drawn = draw(kind, hosts, &mut dice);
+                if only.is_none_or(|only| drawn.0.kind() == only) {
+                    break drawn;
+                }
+            };
             let begins = at + ms(dice.between(0, 2500));
             over = over.max(begins + lasts);
-            if only.is_none_or(|only| fault.kind().contains(only)) {
-                planned.push(Planned { at: begins, lasts, fault });
-            }
+            planned.push(Planned { at: begins, lasts, fault });
         }
         let calm = if dice.once_in(4) { dice.between(9000, 12_000) } else { dice.between(2000, 6000) };
         at = over + ms(calm);

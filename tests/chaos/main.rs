@@ -182,6 +182,9 @@ async fn run(seed: u64, hosts: u64, length: Duration) -> Result<bool> {
 
 async fn play(seed: u64, hosts: u64, length: Duration, place: &Path, report: &Path) -> Result<bool> {
     let only = std::env::var("ONLY").ok().filter(|only| !only.is_empty());
+    if let Some(kind) = &only {
+        ensure!(faults::KNOWN.contains(&kind.as_str()), "ONLY is one of {:?}", faults::KNOWN);
+    }
     let schedule = faults::schedule(seed, hosts, length, only.as_deref());
     let written: String = schedule.iter().map(|planned| format!("{planned}\n")).collect();
     fs::write(report.with_extension("schedule"), written)?;
