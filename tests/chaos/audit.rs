@@ -57,6 +57,8 @@ pub(crate) struct Audit {
     pub(crate) elections: Count,
     pub(crate) ends: Count,
     pub(crate) deadman: usize,
+    /// Nodes that stopped by themselves, as they do when their disk fails.
+    pub(crate) stopped: usize,
 }
 
 /// How long what was done to a host may be felt, in nanoseconds: its lease runs out, and somebody notices it after an
@@ -77,6 +79,7 @@ pub(crate) fn judge(run: &Path, hosts: u64, health: &Health, endings: &[(u64, u6
         wrong.extend(agreed.take_in(&text)?);
         op::read(&text, &mut ops)?;
         heard(&text, &mut told)?;
+        found.stopped += text.lines().filter(|line| line.starts_with("! stopped ")).count();
     }
     found.lost = lost(&ops);
     let first = ops.iter().map(|op| op.invoked).min().unwrap_or_default();

@@ -6,7 +6,7 @@
 //!   at last: everything is mended, everybody must come back and work, then quiet, a last look, the end
 //! ```
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::faults::{FLAP, Planned};
@@ -132,10 +132,10 @@ impl Director {
     /// Carries a schedule out.
     pub(crate) async fn play(&mut self, schedule: &[Planned], length: Duration) -> Result<()> {
         let begun = Instant::now();
-        let mut coming: VecDeque<_> = schedule.iter().collect();
-        while begun.elapsed() < length || !coming.is_empty() {
+        let mut coming = schedule.iter().peekable();
+        while begun.elapsed() < length || coming.peek().is_some() {
             self.tick().await?;
-            while let Some(next) = coming.pop_front_if(|next| next.at <= begun.elapsed()) {
+            while let Some(next) = coming.next_if(|next| next.at <= begun.elapsed()) {
                 println!("{:>8.2} s  {}", begun.elapsed().as_secs_f64(), next.fault);
                 self.begin(next)?;
             }
