@@ -24,6 +24,9 @@ const KEYS: u64 = 3;
 /// For how long, in nanoseconds.
 const EPOCH: u64 = 10_000_000_000;
 
+/// How large a large value is.
+const MUCH: usize = 48 << 10;
+
 /// How long a read waits for a quorum.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -45,9 +48,14 @@ fn written(result: Result<Revision, ProposeError>) -> Outcome {
     }
 }
 
+/// What a write stores: its own number, and perhaps much behind it.
+fn text(shared: &Shared, id: u64) -> String {
+    if shared.large() { format!("{id} {}", "x".repeat(MUCH)) } else { id.to_string() }
+}
+
 fn read(text: Option<&str>) -> u64 {
-    // A value that is no number is nobody's.
-    text.and_then(|text| text.parse().ok()).unwrap_or(0)
+    // A value that begins with no number is nobody's.
+    text.and_then(|text| text.split(' ').next()?.parse().ok()).unwrap_or(0)
 }
 
 async fn records(shared: Shared, client: String, mut dice: Dice) -> Result<()> {
@@ -63,7 +71,7 @@ async fn records(shared: Shared, client: String, mut dice: Dice) -> Result<()> {
             _ => Call::Cas { key: key.clone(), expected, value: id },
         };
         shared.log.begin_as(id, &client, &call)?;
-        let text = id.to_string();
+        let text = text(&shared, id);
         let outcome = match call {
             Call::Get { .. } => match records.get_latest(&at, PATIENCE).await {
                 Ok(found) => {

@@ -60,6 +60,13 @@ impl Director {
         }
     }
 
+    fn all_hear(&mut self, word: &str) -> Result<()> {
+        for node in self.fleet.numbers() {
+            self.fleet.tell(node, word)?;
+        }
+        Ok(())
+    }
+
     /// All ways from and to some hosts, from and to the others.
     fn around(&self, side: &BTreeSet<u64>) -> Vec<(u64, u64)> {
         self.fleet.net.ways().filter(|(from, to)| side.contains(from) != side.contains(to)).collect()
@@ -141,6 +148,8 @@ impl Director {
             Fault::Fill { host } => {
                 hurts.insert(*host);
                 self.fleet.disk(*host)?.fill()?;
+                // A log that has been folded once writes where it wrote before: without this it needs no room.
+                self.all_hear("large")?;
                 Undo::Free(*host)
             }
             Fault::Load { spinners } => Undo::Spinners(spin(*spinners, planned.lasts)?),
@@ -188,7 +197,10 @@ impl Director {
                 Some(Undo::Continue(host, process)) => {
                     self.fleet.signal(host, process, Signal::CONT)?;
                 }
-                Some(Undo::Free(host)) => self.fleet.disk(host)?.free()?,
+                Some(Undo::Free(host)) => {
+                    self.fleet.disk(host)?.free()?;
+                    self.all_hear("small")?;
+                }
                 Some(Undo::Spinners(mut children)) => end(&mut children),
                 Some(Undo::Nothing | Undo::Flapping { .. }) | None => {}
             }

@@ -1,7 +1,7 @@
 //! The process of a host: a node as a program would run it, workers under locks, and clients of records.
 //!
 //! ```text
-//!   stdin    leave · lead n2 · quiet · look · end of file                 what the director asks
+//!   stdin    leave · lead n2 · large · small · quiet · look · its end     what the director asks
 //!   stdout   = n2#3 leader n1 term 4 quorate held active calm settled     ten times a second: how it stands
 //!   n2.log   what its clients were told, what its replica says            for the audit
 //! ```
@@ -76,12 +76,18 @@ pub(crate) struct Shared {
     pub(crate) log: Arc<Log>,
     pub(crate) run: Arc<Path>,
     stop: Arc<AtomicBool>,
+    large: Arc<AtomicBool>,
 }
 
 impl Shared {
     /// Whether everybody is to come to an end.
     pub(crate) fn stopped(&self) -> bool {
         self.stop.load(Ordering::SeqCst)
+    }
+
+    /// Whether clients are to write much, so that every disk needs more room than it has.
+    pub(crate) fn large(&self) -> bool {
+        self.large.load(Ordering::SeqCst)
     }
 }
 
@@ -114,9 +120,10 @@ async fn live(part: &Part, log: &Arc<Log>) -> Result<()> {
     let who = cluster.identity();
     log.belongs_to(who);
     log.say(&format!("! up {who}"))?;
-    let (cluster, stop) = (Arc::new(cluster), Arc::new(AtomicBool::new(false)));
+    let (cluster, stop, large) = (Arc::new(cluster), Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
     let run: Arc<Path> = part.run.as_path().into();
-    let shared = Shared { cluster: cluster.clone(), who, log: log.clone(), run, stop: stop.clone() };
+    let shared =
+        Shared { cluster: cluster.clone(), who, log: log.clone(), run, stop: stop.clone(), large: large.clone() };
     let mut watching = JoinSet::new();
     watching.spawn(standing(cluster.clone()));
     watching.spawn(events(cluster.clone(), log.clone()));
@@ -143,6 +150,7 @@ async fn live(part: &Part, log: &Arc<Log>) -> Result<()> {
             ended = watching.join_next() => ended.context("nobody watches")??.context("nobody watches any more")?,
             order = next => match order.as_deref().map(|line| line.split_once(' ').unwrap_or((line, ""))) {
                 None => return Ok(()),
+                Some((size @ ("large" | "small"), _)) => large.store(size == "large", Ordering::SeqCst),
                 Some(("lead", to)) => lead(&shared, to.parse()?),
                 Some(("leave", _)) => break true,
                 Some(("quiet", _)) => break false,

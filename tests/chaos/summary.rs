@@ -75,7 +75,10 @@ impl fmt::Display for Summary {
         f.write_str(&line)?;
         let Audit { deadman, stopped, .. } = self.audit;
         let failed = self.starts_failed;
-        writeln!(f, "  ended by their dead-man: {deadman}, nodes that stopped: {stopped}, starts that failed: {failed}")?;
+        writeln!(
+            f,
+            "  ended by their dead-man: {deadman}, nodes that stopped: {stopped}, starts that failed: {failed}"
+        )?;
         writeln!(f, "  locks that passed on by a proof: {}", self.audit.passed_on_by_proof)?;
         writeln!(f, "  stalls of the machine itself: {}", self.stalls)?;
         writeln!(f, "  hosts without an excuse: {:.0} s, together", self.judged.as_secs_f64())?;
