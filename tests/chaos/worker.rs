@@ -1,10 +1,10 @@
 //! Work that must never run twice: an effect is a line in one file that everybody appends to and that refuses nobody.
 //!
 //! ```text
-//!   lock("a") ─▶ check ─▶ effect ─▶ check ─▶ effect … ─▶ released ─▶ lock("a")
-//!                                    └ lost ─┬─ obedient   stops at once
-//!                                            ├─ slow       goes on for a third of the margin, without a look
-//!                                            └─ stubborn   never looks: its dead-man ends the process
+//!   lock("a") ─▶ check ─▶ ─▶ effect ─▶ check ─▶ ─▶ effect … ─▶ released ─▶ lock("a")
+//!                                       └ lost ─┬─ obedient   stops at once
+//!                                               ├─ slow       goes on for a third of the margin, without a look
+//!                                               └─ stubborn   never looks: its dead-man ends the process
 //! ```
 //!
 //! The order of the lines is the order in which effects arrived: appending to a file is one after the other.
@@ -29,8 +29,9 @@ use crate::simulated::Dice;
 /// What everybody wants.
 pub(crate) const LOCKS: [&str; 4] = ["a", "b", "c", "d"];
 
-/// How long an effect takes until the next.
-const PACE: Duration = Duration::from_millis(10);
+/// How long an effect takes from the look at the guard to its arrival, and how long it is until the next look. A process
+/// that is stopped in between does its effect, late, with the first thing that it does again: if it ever does.
+const PACE: Duration = Duration::from_millis(5);
 
 /// How long a slow one goes on.
 const SLOW: Duration = Duration::from_millis(200);
@@ -98,7 +99,7 @@ fn refused(error: &LockError) -> Outcome {
 }
 
 async fn hold(shared: &Shared, client: &str, guard: Guard, effects: &Arc<Effects>, dice: &mut Dice) -> Result<()> {
-    let temper = match dice.below(5) {
+    let temper = match dice.below(4) {
         0 => Temper::Stubborn,
         1 => Temper::Slow,
         _ => Temper::Obedient,
@@ -110,8 +111,8 @@ async fn hold(shared: &Shared, client: &str, guard: Guard, effects: &Arc<Effects
             // On a thread of its own, which knows nothing of leases.
             let work = move || {
                 while Instant::now() < until && !shared.stopped() {
+                    std::thread::sleep(PACE * 2);
                     effects.one(guard.token().get())?;
-                    std::thread::sleep(PACE);
                 }
                 Ok::<_, anyhow::Error>(guard)
             };
@@ -120,6 +121,7 @@ async fn hold(shared: &Shared, client: &str, guard: Guard, effects: &Arc<Effects
         Temper::Slow | Temper::Obedient => {
             let mut beats = 0_u64;
             while Instant::now() < until && !shared.stopped() && guard.check().is_ok() {
+                sleep(PACE).await;
                 effects.one(guard.token().get())?;
                 beats += 1;
                 if beats.is_multiple_of(50) {
@@ -133,8 +135,8 @@ async fn hold(shared: &Shared, client: &str, guard: Guard, effects: &Arc<Effects
             if temper == Temper::Slow && guard.check().is_err() {
                 let enough = Instant::now() + SLOW;
                 while Instant::now() < enough {
+                    sleep(PACE * 2).await;
                     effects.one(guard.token().get())?;
-                    sleep(PACE).await;
                 }
             }
             guard
