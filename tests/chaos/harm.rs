@@ -182,6 +182,9 @@ impl Director {
     /// Ends what is over, and counts what can show nothing any more.
     pub(crate) fn finish(&mut self, upto: Instant) -> Result<()> {
         let mut running = std::mem::take(&mut self.running);
+        let later = running.iter().filter(|one| one.ends > upto).filter_map(|one| one.undo.as_ref());
+        let stopped: Vec<_> =
+            later.filter_map(|undo| if let Undo::Continue(_, it) = undo { Some(*it) } else { None }).collect();
         for one in running.iter_mut().filter(|one| one.ends <= upto) {
             match one.undo.take() {
                 Some(Undo::Ways(ways)) => {
@@ -193,8 +196,8 @@ impl Director {
                     self.fleet.net.pull(host, false)?;
                 }
                 Some(Undo::Switch) => self.fleet.net.darken(false)?,
-                // Nobody there any more: it was killed meanwhile.
-                Some(Undo::Continue(host, process)) => {
+                // Nobody may be there any more, or another fault may have stopped it for longer.
+                Some(Undo::Continue(host, process)) if !stopped.contains(&process) => {
                     self.fleet.signal(host, process, Signal::CONT)?;
                 }
                 Some(Undo::Free(host)) => {
@@ -202,7 +205,7 @@ impl Director {
                     self.all_hear("small")?;
                 }
                 Some(Undo::Spinners(mut children)) => end(&mut children),
-                Some(Undo::Nothing | Undo::Flapping { .. }) | None => {}
+                Some(Undo::Nothing | Undo::Flapping { .. } | Undo::Continue(..)) | None => {}
             }
         }
         for one in running {
