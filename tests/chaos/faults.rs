@@ -166,7 +166,7 @@ fn draw(kind: u64, hosts: u64, dice: &mut Dice) -> (Fault, Duration) {
     };
     match fault {
         Fault::Kill { .. } | Fault::Leave { .. } => (fault, ms(dice.between(100, 3000))),
-        Fault::HandOver { .. } => (fault, Duration::ZERO),
+        Fault::HandOver { .. } => (fault, ms(1500)),
         // Half of them beyond the end of a lease: a process that goes on then must not.
         Fault::Pause { .. } if dice.once_in(2) => (fault, ms(dice.between(3500, 8000))),
         _ => (fault, lasts),

@@ -109,7 +109,7 @@ fn part() -> Result<bool> {
     }
     ensure!(
         geteuid().is_root(),
-        "chaos makes network namespaces and mounts disks, which only root may: run `sudo -E make chaos`"
+        "chaos makes network namespaces and mounts disks, which only root may: run it as root (sudo -E make chaos)"
     );
     for (program, package) in [("ip", "iproute2"), ("mount", "util-linux"), ("unshare", "util-linux")] {
         let there =
@@ -203,7 +203,7 @@ async fn play(seed: u64, hosts: u64, length: Duration, place: &Path, report: &Pa
     let stalls = director.health.stalls.len();
     drop(director);
     let summary =
-        Summary { seed, hosts, length, met, audit, mended_after, stalls, judged, begun, missing, starts_failed };
+        Summary { seed, hosts, length, only, met, audit, mended_after, stalls, judged, begun, missing, starts_failed };
     let mut text = summary.to_string();
     let violations = summary.violations();
     for violation in violations.iter().take(20) {

@@ -13,6 +13,8 @@ pub(crate) struct Summary {
     pub(crate) seed: u64,
     pub(crate) hosts: u64,
     pub(crate) length: Duration,
+    /// The one kind of faults that was asked for, if it was one.
+    pub(crate) only: Option<String>,
     pub(crate) met: BTreeMap<&'static str, Met>,
     pub(crate) audit: Audit,
     pub(crate) mended_after: Duration,
@@ -38,7 +40,9 @@ impl Summary {
 
     /// The command that does the same again.
     pub(crate) fn replay(&self) -> String {
-        format!("make chaos MINUTES={} HOSTS={} SEED={}", self.length.as_secs_f64() / 60.0, self.hosts, self.seed)
+        let only = self.only.as_ref().map_or(String::new(), |only| format!(" ONLY={only:?}"));
+        let minutes = self.length.as_secs_f64() / 60.0;
+        format!("make chaos MINUTES={minutes} HOSTS={} SEED={}{only}", self.hosts, self.seed)
     }
 }
 
