@@ -1,6 +1,6 @@
 # `make verify` only reads, `make fix` writes. The other targets prove or measure something.
 
-.PHONY: verify fix model sim mutants bench demo line
+.PHONY: verify fix model sim mutants bench demo line chaos
 
 verify:
 	cargo fmt --all --check
@@ -35,3 +35,7 @@ line:
 # SEEDS=n and FIRST=n choose the seeds.
 sim:
 	QUORATE_SIM=full cargo test --release -p quorate-membership --test des -- --nocapture --test-threads=1
+
+# Real processes on hosts of their own: ways cut, kill -9, SIGSTOP, full disks. As root; MINUTES=n, SEED=n, HOSTS=3|5.
+chaos:
+	cargo test --release -p quorate --test chaos

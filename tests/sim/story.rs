@@ -222,7 +222,10 @@ impl Story {
             }
         }
         let patience = self.plan.patience();
-        self.until("after healing all is well again (I14)", patience, Self::all_well).await
+        self.until("after healing all is well again (I14)", patience, Self::all_well).await?;
+        // What was asked for last may still be under way: a node to be removed, a leader to be changed.
+        self.run_for(self.plan.config.propose_timeout * 2).await?;
+        self.until("after healing all stays well (I14)", patience, Self::all_well).await
     }
 
     /// Lets the world go on, looking at it all the while.
