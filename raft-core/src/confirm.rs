@@ -21,7 +21,7 @@ use std::time::Duration;
 use futures_util::future::{BoxFuture, Shared};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
-use openraft::ServerState;
+use openraft::{Instant as _, ServerState};
 use openraft::async_runtime::WatchReceiver;
 use quorate_membership::{Configuration, NodeId};
 use tokio::time::timeout;
@@ -100,7 +100,13 @@ impl Inner {
         // here must not keep the others from standing.
         let speaks = self.handed_over.load(Ordering::Acquire) != metrics.current_term;
         let leads = speaks && metrics.state == ServerState::Leader && ballot.committed && ballot.node == self.node;
-        leads.then(|| (ballot, membership_from(metrics.membership_config.membership()).configuration()))
+        let configuration = membership_from(metrics.membership_config.membership()).configuration();
+        // Nor does one that a quorum has not answered for so long: the engine then lets its followers' patience end by and
+        // by, so that a majority elects which it can still speak to and no longer hear, and what is sent here must not keep
+        // them from it.
+        let heard = metrics.last_quorum_acked.is_some_and(|acked| acked.elapsed() < self.config.election_max());
+        let alone = configuration.has_quorum(&BTreeSet::from([self.node]));
+        (leads && (heard || alone || cfg!(quorate_mutant = "deaf_leader_goes_on"))).then_some((ballot, configuration))
     }
 
     /// Whether `to` took an empty append: `None` when nothing is known.

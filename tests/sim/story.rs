@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use quorate::ledger::Note;
-use quorate::testing::sim::{Dice, End, Mood, Pace, Running, Seen, Setting, Weather, World};
+use quorate::testing::sim::{Dice, End, Mood, Pace, Running, Seen, Setting, Sighting, Weather, World};
 use quorate::{Event, Name, NodeId, Role, duties};
 use quorate_membership::Command;
 use tokio::sync::watch;
@@ -47,6 +47,9 @@ pub struct Story {
     shifts: BTreeMap<NodeId, watch::Sender<bool>>,
     gone: BTreeSet<NodeId>,
     acted: BTreeMap<Name, Instant>,
+    /// What is kept for who plays a story of its own; empty unless asked for.
+    pub kept: Vec<Sighting>,
+    pub keep: bool,
     calm: bool,
     clients: u64,
     faults: u64,
@@ -98,6 +101,8 @@ impl Story {
             shifts: BTreeMap::new(),
             gone: BTreeSet::new(),
             acted: BTreeMap::new(),
+            kept: vec![],
+            keep: false,
             calm: false,
             clients: 0,
             faults: 0,
@@ -260,6 +265,9 @@ impl Story {
             if let Seen::Applied { answer: Ok(events), .. } = &sighting.seen {
                 let removed = events.iter().filter_map(|e| if let Event::Removed { node } = e { Some(*node) } else { None });
                 self.gone.extend(removed);
+            }
+            if self.keep {
+                self.kept.push(sighting.clone());
             }
             if self.calm && disturbs(&sighting.seen) {
                 return Err(format!("violated: in calm nobody is suspected, ended or told to stop (I13): {sighting}"));

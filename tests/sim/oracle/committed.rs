@@ -47,7 +47,8 @@ impl Committed {
         candidates.peek().is_none()
             || candidates.any(|voters| {
                 let majority = |set: &BTreeSet<NodeId>| set.intersection(&holders).count() * 2 > set.len();
-                voters.sets.iter().all(majority)
+                // A leader whose log has the end of a joint change already, though on no disk yet, counts by the new set.
+                voters.sets.iter().all(majority) || voters.sets.last().is_some_and(majority)
             })
     }
 }
