@@ -60,25 +60,45 @@ struct Steward {
 /// The former lives whose nodes have come back, and since when this node knows. Every node keeps it, so that a change of
 /// leaders does not begin the time anew.
 #[derive(Default)]
-struct Closing(BTreeMap<Identity, Moment>);
+struct Closing {
+    since: BTreeMap<Identity, Moment>,
+    /// The nodes whose former life has ended after they had come back, and since when this node knows.
+    ended: BTreeMap<NodeId, Moment>,
+}
 
 impl Closing {
     fn look(&mut self, state: &Cluster) {
         let closing = |who: Identity| {
-            let life = state.life(who).filter(|life| life.phase == Phase::Active);
+            let life = state.life(who).filter(|life| matches!(life.phase, Phase::Active | Phase::Fencing));
             life.is_some() && state.newest(who.node) != Some(who)
         };
-        self.0.retain(|who, _| closing(*who));
-        for (who, _) in state.lives().filter(|(who, _)| closing(*who)) {
-            self.0.entry(who).or_insert_with(clock::now);
+        let over: Vec<Identity> = self.since.keys().copied().filter(|who| !closing(*who)).collect();
+        for who in over {
+            self.since.remove(&who);
+            self.ended.insert(who.node, clock::now());
         }
+        for (who, _) in state.lives().filter(|(who, _)| closing(*who)) {
+            self.since.entry(who).or_insert_with(clock::now);
+        }
+        self.ended.retain(|node, _| state.member(*node).is_some());
+    }
+
+    /// Whether `node` was heard after its former life had ended. A device that ends a former life may have ended the one that
+    /// came back with it, on the same machine: one that is given work without having been heard since would be shot for it
+    /// when its node comes back again, and so on for ever.
+    fn heard_since(&self, inner: &Inner, node: NodeId) -> bool {
+        let Some(ended) = self.ended.get(&node).filter(|_| node != inner.node) else { return true };
+        // What was on its way may come a little later.
+        let settled = Moment::new(ended.since_origin() + inner.config.heartbeat());
+        inner.wire.contacts.all().get(&node).is_some_and(|heard| *heard > settled)
+            || cfg!(quorate_mutant = "activated_unheard")
     }
 
     /// Whether its end will still be proved without a device: by time, within twice what its contract asks for, or by the
     /// word of its successor, within `patience`, where it had declared that its work dies with its process (P3).
     fn soon(&self, state: &Cluster, former: Identity, patience: Duration) -> bool {
         let Some(life) = state.life(former) else { return false };
-        let known = self.0.get(&former).map(|since| clock::now().since(*since)).unwrap_or_default();
+        let known = self.since.get(&former).map(|since| clock::now().since(*since)).unwrap_or_default();
         let heir = state.newest(former.node).and_then(|newest| state.life(newest));
         let says_so = life.mortal && heir.is_some_and(|heir| heir.boot == life.boot && heir.phase == Phase::Joining);
         life.contract.own_wait().is_some_and(|wait| known < wait * 2) || (says_so && known < patience)
@@ -211,6 +231,7 @@ fn owed(inner: &Inner, view: &View, state: &Cluster, closing: &Closing) -> Vec<W
             Duty::Condemn { former, waiting }
                 if !would_pass(state, &order(inner, former, Cause::Returned { as_life: waiting })) => {}
             Duty::Promote(node) | Duty::Activate(Identity { node, .. }) if !caught_up(inner, state, node) => {}
+            Duty::Activate(who) if !closing.heard_since(inner, who.node) => {}
             // A change of voters that is begun and cannot be committed blocks everything: both sets must be there.
             Duty::Promote(node) if !heard_quorum(inner, state, node) => {}
             // The change of its own vote is somebody else's to lead.

@@ -63,6 +63,7 @@ fn the_same_seed_gives_the_same_trace() {
     }
     let seeds = sweep::seeds(4, 20);
     let (first, second) = (sweep::run(seeds.clone(), "one_world"), sweep::run(seeds, "one_world"));
+    assert!(!first.traces.is_empty(), "no world told its trace");
     assert_eq!(first.traces, second.traces, "a world is decided by its seed");
     println!("{} seeds twice: the same traces", first.traces.len());
 }

@@ -27,7 +27,8 @@ pub fn seeds(short: u64, long: u64) -> Range<u64> {
 /// What a world's process tells the sweep, a line each.
 pub fn report(seed: u64, told: &Told) {
     let (lines, hash) = told.trace;
-    println!("world {seed} trace {lines} {hash:016x}");
+    // On a line of its own: the test harness has begun one.
+    println!("\nworld {seed} trace {lines} {hash:016x}");
     println!("world {seed} simulated {}", told.simulated.as_millis());
     println!("world {seed} faults {}", told.faults);
     for (what, times) in &told.tally.counts {
