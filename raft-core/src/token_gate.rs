@@ -69,6 +69,7 @@ impl TokenGate {
             io::Error::new(error.kind(), format!("{}: another gate has this file: {error}", file.display()))
         })?;
         let seen = match File::open(&file) {
+            Ok(_) if cfg!(quorate_mutant = "token_reused_after_restore") => Revision::default(),
             Ok(mut open) => {
                 let mut text = String::new();
                 open.read_to_string(&mut text)?;

@@ -6,7 +6,7 @@
 //!   n1 ◀── n3        with whoever leads at the cut kept apart (for five nodes: not kept apart)
 //! ```
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use quorate::testing::sim::{Running, Seen, Setting, World};
@@ -81,6 +81,8 @@ pub struct Edges {
     /// From the cut until a write of a connected member was committed.
     pub waits: Vec<Duration>,
     pub fenced: u64,
+    /// How far the log was looked at: a process that begins anew applies it all again.
+    judged: u64,
 }
 
 /// Tries every case in one world, one after the other.
@@ -89,7 +91,7 @@ pub async fn try_all(n: u32, cases: &[Links], seed: u64) -> Result<Edges, String
     let stop = Some(Stop::Deadman { lateness: Duration::from_millis(250) });
     let config = Config { timing: Profile::Standard.timing(), propose_timeout: Duration::from_secs(5), ..Config::default() };
     plan = Plan { nodes: u64::from(n), config, stop, device: false, kinds: vec![], locks: 1, ..plan };
-    let setting = Setting { seed, config: plan.config.clone(), stop, device: false, aloud: false };
+    let setting = Setting { seed, config: plan.config.clone(), stop, device: false, aloud: std::env::var_os("ALOUD").is_some() };
     let mut story = Story::new(World::new(setting), plan);
     story.form().await?;
     story.keep = true;
@@ -105,9 +107,10 @@ fn drawn(links: Links, n: u32) -> String {
     format!("links {}", arrows.collect::<Vec<_>>().join(" "))
 }
 
-/// How long the connected majority may take to commit again.
+/// How long the connected majority may take to commit again. Mostly it takes one election; where a leader that nobody
+/// answers is still heard by a voter whose vote is needed, chance decides how many (see the table in the manual).
 pub fn bound(config: &Config) -> Duration {
-    config.election_max() * 12 + config.propose_timeout
+    config.election_max() * 100
 }
 
 async fn one(story: &mut Story, n: u32, links: Links, edges: &mut Edges) -> Result<(), String> {
@@ -123,29 +126,33 @@ async fn one(story: &mut Story, n: u32, links: Links, edges: &mut Edges) -> Resu
         }
     }
     let cut = Instant::now();
+    story.world.say(format!("cut: {} with {} in the place of n1", drawn(links, n), real(0)));
     let connected: BTreeSet<NodeId> = hubs(links, n).into_iter().map(real).collect();
     let reach = |a: NodeId, b: NodeId, world: &World| !world.net.is_cut(a, b) && !world.net.is_cut(b, a);
-    let mut ordered: BTreeMap<u64, ()> = BTreeMap::new();
     let mut done = None;
     while done.is_none() {
         if cut.elapsed() > bound(&story.plan.config) {
             return Err(format!("violated: nobody of {connected:?} could commit within {:?}", cut.elapsed()));
         }
         done = write(story, &connected).await?.then(|| cut.elapsed());
-        judge(story, &reach, &mut ordered, edges)?;
+        judge(story, &reach, edges)?;
     }
     edges.waits.extend(done);
     // And it stays so.
     for _ in 0..4 {
         story.run_for(Duration::from_millis(1000)).await?;
-        judge(story, &reach, &mut ordered, edges)?;
+        judge(story, &reach, edges)?;
     }
     if !write(story, &connected).await? && !write(story, &connected).await? {
         return Err(format!("violated: commits of {connected:?} do not go on"));
     }
     edges.cases += 1;
     story.heal().await?;
-    story.kept.clear();
+    for sighting in std::mem::take(&mut story.kept) {
+        if let Seen::Applied { at, .. } = sighting.seen {
+            edges.judged = edges.judged.max(at.index);
+        }
+    }
     Ok(())
 }
 
@@ -174,14 +181,14 @@ async fn write(story: &mut Story, connected: &BTreeSet<NodeId>) -> Result<bool, 
 fn judge(
     story: &mut Story,
     reach: &impl Fn(NodeId, NodeId, &World) -> bool,
-    ordered: &mut BTreeMap<u64, ()>,
     edges: &mut Edges,
 ) -> Result<(), String> {
     for sighting in std::mem::take(&mut story.kept) {
         let Seen::Applied { at, answer: Ok(events), state, .. } = &sighting.seen else { continue };
-        if ordered.insert(at.index, ()).is_some() {
+        if at.index <= edges.judged {
             continue;
         }
+        edges.judged = at.index;
         for event in events {
             let Event::FenceOrdered { target, .. } = event else { continue };
             edges.fenced += 1;

@@ -4,6 +4,7 @@
 //!   SEEDS=1000 FIRST=1   which seeds (make sim)        WORLD=17 [UPTO=9] [ALOUD=1]   one of them, in this process
 //! ```
 
+mod calm;
 mod coverage;
 mod edges;
 mod faults;
@@ -52,7 +53,34 @@ fn some_edges() {
     let cases: Vec<_> = edges::cases(n, fixed).into_iter().skip(part as usize).step_by(of as usize).collect();
     let told = World::run(u64::from(part), edges::try_all(n, &cases, u64::from(part))).expect("a runtime");
     let edges = told.unwrap_or_else(|why| panic!("{why}"));
-    println!("edges {} {} {:?}", edges.cases, edges.fenced, edges.waits.iter().map(|w| w.as_millis()).collect::<Vec<_>>());
+    println!("\nedges {} {} {:?}", edges.cases, edges.fenced, edges.waits.iter().map(|w| w.as_millis()).collect::<Vec<_>>());
+}
+
+#[test]
+fn every_cut_that_leaves_a_connected_majority() {
+    let full = std::env::var_os("QUORATE_SIM").is_some_and(|wanted| wanted == "full");
+    sweep::edges(3, 1, 1, 1);
+    sweep::edges(4, 1, if full { 1 } else { 6 }, 2);
+    if full {
+        sweep::edges(5, 0, 12, 2);
+    }
+}
+
+fn in_a_world<F: Future<Output = Result<(), String>>>(story: impl Fn(u64) -> F) {
+    for seed in 1..=5 {
+        let told = World::run(seed, story(seed)).expect("a runtime");
+        assert!(told.is_ok(), "seed {seed}: {}", told.unwrap_err());
+    }
+}
+
+#[test]
+fn who_was_cut_off_deposes_nobody() {
+    in_a_world(calm::who_was_cut_off_deposes_nobody);
+}
+
+#[test]
+fn a_change_of_voters_that_was_begun_is_finished() {
+    in_a_world(calm::a_change_of_voters_that_was_begun_is_finished);
 }
 
 #[test]

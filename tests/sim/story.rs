@@ -254,7 +254,8 @@ impl Story {
         Ok(())
     }
 
-    async fn look(&mut self) -> Done {
+    /// Takes in what was seen, and does what is due.
+    pub async fn look(&mut self) -> Done {
         for sighting in self.world.sightings() {
             self.oracle.see(&sighting)?;
             self.written.see(&sighting);
@@ -320,7 +321,8 @@ impl Story {
         Ok(())
     }
 
-    async fn begin(&mut self, node: NodeId) -> Done {
+    /// Starts the process of a machine, and what runs on it.
+    pub async fn begin(&mut self, node: NodeId) -> Done {
         let founder = node == NodeId::new(1);
         let running = match self.world.start(node).await {
             Ok(running) => running,

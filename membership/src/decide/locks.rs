@@ -143,7 +143,9 @@ pub(super) fn forfeit(state: &Cluster, revision: Revision, who: Identity) -> Vec
 /// The grant to the first in line that may hold anything, once nobody holds the lock and nothing holds it back.
 fn next(state: &Cluster, revision: Revision, name: &Name) -> Option<Event> {
     let waiters = &state.store.locks.get(name)?.waiters;
-    let waiter = waiters.iter().find(|waiter| state.may_hold(waiter.holder))?;
+    let mut may_hold = waiters.iter().filter(|waiter| state.may_hold(waiter.holder));
+    let last = cfg!(quorate_mutant = "queue_order_lost");
+    let waiter = if last { may_hold.next_back() } else { may_hold.next() }?;
     let (holder, request) = (waiter.holder, waiter.request);
     Some(Event::LockGranted { name: name.clone(), holder, token: token(state, revision), request })
 }

@@ -1,0 +1,82 @@
+//! Small worlds with one thing in them: what must not happen, and what must, where chance has no say in it.
+
+use std::time::Duration;
+
+use quorate::testing::sim::{End, Rate, Seen, Setting, World};
+use quorate::{Config, NodeId, Profile, Stop};
+use tokio::time::{Instant, sleep};
+
+use crate::plan::Plan;
+use crate::story::Story;
+
+type Done = Result<(), String>;
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+fn story(seed: u64, config: Config) -> Story {
+    let stop = Some(Stop::Deadman { lateness: ms(250) });
+    let plan = Plan::draw(seed);
+    let plan = Plan { nodes: 3, config, stop, device: false, kinds: vec![], locks: 1, ..plan };
+    let setting = Setting { seed, config: plan.config.clone(), stop, device: false, aloud: false };
+    let mut story = Story::new(World::new(setting), plan);
+    story.keep = true;
+    story
+}
+
+fn standard() -> Config {
+    Config { timing: Profile::Standard.timing(), propose_timeout: ms(5000), ..Config::default() }
+}
+
+fn leader(story: &Story) -> Option<NodeId> {
+    story.world.running().find_map(|running| running.node.view().local.leader)
+}
+
+fn term(story: &Story) -> u64 {
+    story.world.running().map(|running| running.node.view().local.term).max().unwrap_or_default()
+}
+
+/// A follower that was cut off for long comes back, and the leader is the same, in the same term: it had asked before it
+/// stood, and was told no.
+pub async fn who_was_cut_off_deposes_nobody(seed: u64) -> Done {
+    let mut story = story(seed, standard());
+    story.form().await?;
+    let (before, led) = (leader(&story), term(&story));
+    let cut = story.world.nodes().into_iter().find(|node| Some(*node) != before).unwrap_or_default();
+    let others: Vec<NodeId> = story.world.nodes().into_iter().filter(|node| *node != cut).collect();
+    // It hears nobody, and can be heard: the worst that a node can do to a cluster by standing for election.
+    others.iter().for_each(|other| story.world.net.cut_one_way(*other, cut));
+    story.run_for(ms(15_000)).await?;
+    story.heal().await?;
+    match (leader(&story), term(&story)) {
+        now if now == (before, led) => Ok(()),
+        now => Err(format!("violated: {before:?} led term {led}, and now {now:?}: {cut} was cut off and deposed it")),
+    }
+}
+
+/// The leader dies as soon as a joint configuration stands in the log: the next one finishes the change.
+pub async fn a_change_of_voters_that_was_begun_is_finished(seed: u64) -> Done {
+    let mut story = story(seed, standard());
+    story.form().await?;
+    let next = NodeId::new(4);
+    story.world.add_machine(next, Rate::default());
+    story.begin(next).await?;
+    let give_up = Instant::now() + ms(20_000);
+    loop {
+        if Instant::now() > give_up {
+            return Err("violated: no joint configuration was ever begun".into());
+        }
+        sleep(Duration::from_micros(200)).await;
+        story.look().await?;
+        let joint = |seen: &Seen| matches!(seen, Seen::Applied { voters: Some(voters), .. } if voters.sets.len() > 1);
+        let now = std::mem::take(&mut story.kept).into_iter().any(|sighting| {
+            joint(&sighting.seen) && sighting.at >= story.world.age().saturating_sub(ms(5)) && sighting.node != next
+        });
+        if now && let Some(leader) = leader(&story) {
+            story.world.end(leader, End::Killed);
+            break;
+        }
+    }
+    story.heal().await
+}
