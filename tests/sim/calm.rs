@@ -39,7 +39,7 @@ fn term(story: &Story) -> u64 {
 
 /// A follower that was cut off for long comes back, and the leader is the same, in the same term: it had asked before it
 /// stood, and was told no.
-pub async fn who_was_cut_off_deposes_nobody(seed: u64) -> Done {
+pub(crate) async fn who_was_cut_off_deposes_nobody(seed: u64) -> Done {
     let mut story = story(seed, standard());
     story.form().await?;
     let (before, led) = (leader(&story), term(&story));
@@ -56,7 +56,7 @@ pub async fn who_was_cut_off_deposes_nobody(seed: u64) -> Done {
 }
 
 /// The leader dies as soon as a joint configuration stands in the log: the next one finishes the change.
-pub async fn a_change_of_voters_that_was_begun_is_finished(seed: u64) -> Done {
+pub(crate) async fn a_change_of_voters_that_was_begun_is_finished(seed: u64) -> Done {
     let mut story = story(seed, standard());
     story.form().await?;
     let next = NodeId::new(4);

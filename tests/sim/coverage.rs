@@ -20,8 +20,8 @@ struct Watch {
 
 /// Counts.
 #[derive(Default)]
-pub struct Tally {
-    pub counts: BTreeMap<String, u64>,
+pub(crate) struct Tally {
+    pub(crate) counts: BTreeMap<String, u64>,
     watch: Watch,
 }
 
@@ -52,26 +52,26 @@ const STATES: [&str; 22] = [
 ];
 
 impl Tally {
-    pub fn count(&mut self, what: &str) {
+    pub(crate) fn count(&mut self, what: &str) {
         self.add(what, 1);
     }
 
-    pub fn add(&mut self, what: &str, times: u64) {
+    pub(crate) fn add(&mut self, what: &str, times: u64) {
         *self.counts.entry(what.into()).or_default() += times;
     }
 
-    pub fn merge(&mut self, what: &str, times: u64) {
+    pub(crate) fn merge(&mut self, what: &str, times: u64) {
         self.add(what, times);
     }
 
     /// What never happened.
-    pub fn missing(&self) -> Vec<String> {
+    pub(crate) fn missing(&self) -> Vec<String> {
         let faults = Kind::ALL.iter().map(|kind| format!("fault {kind:?}"));
         let states = STATES.iter().map(|state| (*state).to_string());
         faults.chain(states).filter(|what| !self.counts.contains_key(what)).collect()
     }
 
-    pub fn see(&mut self, sighting: &Sighting) {
+    pub(crate) fn see(&mut self, sighting: &Sighting) {
         let node = sighting.node;
         match &sighting.seen {
             Seen::Ended { how } => {
@@ -140,7 +140,11 @@ impl Tally {
                     FenceProof::Succeeded { .. } => "succeeded by its next life",
                     _ => "fenced otherwise",
                 });
-                let passed = state.store().locks().filter(|(_, lock)| lock.grant.as_ref().is_some_and(|grant| grant.token == *token)).count();
+                let passed = state
+                    .store()
+                    .locks()
+                    .filter(|(_, lock)| lock.grant.as_ref().is_some_and(|grant| grant.token == *token))
+                    .count();
                 self.add("lock passed on by proof", passed as u64);
                 let _ = who;
             }

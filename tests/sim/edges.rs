@@ -6,18 +6,19 @@
 //!   n1 ◀── n3        with whoever leads at the cut kept apart (for five nodes: not kept apart)
 //! ```
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use quorate::testing::sim::{Running, Seen, Setting, World};
+use quorate::testing::sim::{Durable, Running, Seen, Setting, Sighting, World};
 use quorate::{Config, Event, Key, NodeId, Profile, Stop, Value};
+use quorate_raft_core::rpc::Position;
 use tokio::time::Instant;
 
 use crate::plan::Plan;
 use crate::story::Story;
 
 /// The links of a case: bit `from * n + to`.
-pub type Links = u32;
+pub(crate) type Links = u32;
 
 fn has(links: Links, n: u32, from: u32, to: u32) -> bool {
     links & (1 << (from * n + to)) != 0
@@ -47,7 +48,7 @@ fn permutations(n: u32, fixed: u32) -> Vec<Vec<u32>> {
 }
 
 /// One of each case, the first `fixed` nodes kept apart from the others.
-pub fn cases(n: u32, fixed: u32) -> Vec<Links> {
+pub(crate) fn cases(n: u32, fixed: u32) -> Vec<Links> {
     let pairs: Vec<(u32, u32)> = (0..n).flat_map(|a| (0..n).filter(move |b| a != *b).map(move |b| (a, b))).collect();
     let renamings = permutations(n, fixed);
     let mut seen = vec![0u64; (1usize << pairs.len()).div_ceil(64)];
@@ -76,41 +77,61 @@ pub fn cases(n: u32, fixed: u32) -> Vec<Links> {
 
 /// What came of the cases that were tried.
 #[derive(Default)]
-pub struct Edges {
-    pub cases: u64,
+pub(crate) struct Edges {
+    pub(crate) cases: u64,
     /// From the cut until a write of a connected member was committed.
-    pub waits: Vec<Duration>,
-    pub fenced: u64,
+    pub(crate) waits: Vec<Duration>,
+    pub(crate) fenced: u64,
+    /// Where no Raft could have elected anybody.
+    pub(crate) stuck: u64,
+    /// The last entry on each disk.
+    last: BTreeMap<NodeId, Position>,
     /// How far the log was looked at: a process that begins anew applies it all again.
     judged: u64,
 }
 
+impl Edges {
+    fn note(&mut self, sighting: &Sighting) {
+        let last = match &sighting.seen {
+            Seen::Durable(Durable::Entries(entries)) => entries.last().map(|entry| entry.at),
+            Seen::Opened { last, .. } => *last,
+            _ => None,
+        };
+        self.last.extend(last.map(|last| (sighting.node, last)));
+    }
+}
+
 /// Tries every case in one world, one after the other.
-pub async fn try_all(n: u32, cases: &[Links], seed: u64) -> Result<Edges, String> {
+pub(crate) async fn try_all(n: u32, cases: &[Links], seed: u64) -> Result<Edges, String> {
     let mut plan = Plan::draw(seed);
     let stop = Some(Stop::Deadman { lateness: Duration::from_millis(250) });
-    let config = Config { timing: Profile::Standard.timing(), propose_timeout: Duration::from_secs(5), ..Config::default() };
+    let config =
+        Config { timing: Profile::Standard.timing(), propose_timeout: Duration::from_secs(5), ..Config::default() };
     plan = Plan { nodes: u64::from(n), config, stop, device: false, kinds: vec![], locks: 1, ..plan };
-    let setting = Setting { seed, config: plan.config.clone(), stop, device: false, aloud: std::env::var_os("ALOUD").is_some() };
+    let setting =
+        Setting { seed, config: plan.config.clone(), stop, device: false, aloud: std::env::var_os("ALOUD").is_some() };
     let mut story = Story::new(World::new(setting), plan);
     story.form().await?;
     story.keep = true;
     let mut edges = Edges::default();
     for links in cases {
-        one(&mut story, n, *links, &mut edges).await.map_err(|why| format!("{} of {n} nodes: {why}", drawn(*links, n)))?;
+        one(&mut story, n, *links, &mut edges)
+            .await
+            .map_err(|why| format!("{} of {n} nodes: {why}", drawn(*links, n)))?;
     }
     Ok(edges)
 }
 
 fn drawn(links: Links, n: u32) -> String {
-    let arrows = (0..n).flat_map(|a| (0..n).filter(move |b| has(links, n, a, *b)).map(move |b| format!("n{}>n{}", a + 1, b + 1)));
+    let arrows = (0..n)
+        .flat_map(|a| (0..n).filter(move |b| has(links, n, a, *b)).map(move |b| format!("n{}>n{}", a + 1, b + 1)));
     format!("links {}", arrows.collect::<Vec<_>>().join(" "))
 }
 
 /// How long the connected majority may take to commit again. Mostly it takes one election; where a leader that nobody
 /// answers is still heard by a voter whose vote is needed, chance decides how many (see the table in the manual).
-pub fn bound(config: &Config) -> Duration {
-    config.election_max() * 100
+pub(crate) fn bound(config: &Config) -> Duration {
+    config.election_max() * 25
 }
 
 async fn one(story: &mut Story, n: u32, links: Links, edges: &mut Edges) -> Result<(), String> {
@@ -132,6 +153,10 @@ async fn one(story: &mut Story, n: u32, links: Links, edges: &mut Edges) -> Resu
     let mut done = None;
     while done.is_none() {
         if cut.elapsed() > bound(&story.plan.config) {
+            if connected.iter().all(|hub| !electable(story, edges, *hub)) {
+                edges.stuck += 1;
+                break;
+            }
             return Err(format!("violated: nobody of {connected:?} could commit within {:?}", cut.elapsed()));
         }
         done = write(story, &connected).await?.then(|| cut.elapsed());
@@ -139,21 +164,33 @@ async fn one(story: &mut Story, n: u32, links: Links, edges: &mut Edges) -> Resu
     }
     edges.waits.extend(done);
     // And it stays so.
-    for _ in 0..4 {
+    for _ in 0..if done.is_some() { 4 } else { 0 } {
         story.run_for(Duration::from_millis(1000)).await?;
         judge(story, &reach, edges)?;
     }
-    if !write(story, &connected).await? && !write(story, &connected).await? {
+    if done.is_some() && !write(story, &connected).await? && !write(story, &connected).await? {
         return Err(format!("violated: commits of {connected:?} do not go on"));
     }
     edges.cases += 1;
     story.heal().await?;
     for sighting in std::mem::take(&mut story.kept) {
+        edges.note(&sighting);
         if let Seen::Applied { at, .. } = sighting.seen {
             edges.judged = edges.judged.max(at.index);
         }
     }
     Ok(())
+}
+
+/// Whether Raft could elect it: a majority that it is connected to both ways has logs no longer than its own. Where the only
+/// connected member lacks an entry that a voter it needs has taken from a leader that nobody answers, no Raft elects anybody
+/// (Ongaro 2014, section 3.6.1): that entry may be committed.
+fn electable(story: &Story, edges: &Edges, hub: NodeId) -> bool {
+    let cut = |a, b| story.world.net.is_cut(a, b);
+    let last = |node: &NodeId| edges.last.get(node).copied();
+    let nodes = story.world.nodes();
+    let with = nodes.iter().filter(|node| !cut(hub, **node) && !cut(**node, hub) && last(node) <= last(&hub));
+    with.count() * 2 > nodes.len()
 }
 
 /// Whether any of the connected members commits a write within a second or so.
@@ -178,12 +215,9 @@ async fn write(story: &mut Story, connected: &BTreeSet<NodeId>) -> Result<bool, 
 }
 
 /// Nobody is ordered to be fenced whom the leader that asked for it can reach.
-fn judge(
-    story: &mut Story,
-    reach: &impl Fn(NodeId, NodeId, &World) -> bool,
-    edges: &mut Edges,
-) -> Result<(), String> {
+fn judge(story: &mut Story, reach: &impl Fn(NodeId, NodeId, &World) -> bool, edges: &mut Edges) -> Result<(), String> {
     for sighting in std::mem::take(&mut story.kept) {
+        edges.note(&sighting);
         let Seen::Applied { at, answer: Ok(events), state, .. } = &sighting.seen else { continue };
         if at.index <= edges.judged {
             continue;

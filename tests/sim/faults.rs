@@ -8,7 +8,7 @@ use quorate::testing::sim::{Dice, End, Mood, Pace, Rate, Weather, World};
 
 /// A kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub(crate) enum Kind {
     Isolate,
     CutLink,
     OneWay,
@@ -36,7 +36,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 24] = [
+    pub(crate) const ALL: [Self; 24] = [
         Self::Isolate,
         Self::CutLink,
         Self::OneWay,
@@ -64,7 +64,7 @@ impl Kind {
     ];
 
     /// The kinds of one run: about half of them.
-    pub fn draw(dice: &mut Dice) -> Vec<Self> {
+    pub(crate) fn draw(dice: &mut Dice) -> Vec<Self> {
         let share = dice.between(250, 800);
         Self::ALL.into_iter().filter(|_| dice.chance(share)).collect()
     }
@@ -72,7 +72,7 @@ impl Kind {
 
 /// What is to be done later, to take a fault back or to carry it on.
 #[derive(Debug, Clone)]
-pub enum Then {
+pub(crate) enum Then {
     MendAll,
     Mend(NodeId, NodeId),
     Flip { a: NodeId, b: NodeId, times: u64 },
@@ -85,7 +85,7 @@ pub enum Then {
 
 /// Whatever the director itself has to do.
 #[derive(Debug, Clone, Copy)]
-pub enum Deed {
+pub(crate) enum Deed {
     HandOver,
     Leave(NodeId),
     Remove(NodeId),
@@ -94,7 +94,7 @@ pub enum Deed {
 }
 
 /// What a fault leaves to be done.
-pub enum Outcome {
+pub(crate) enum Outcome {
     Later(Duration, Then),
     Now(Deed),
     Nothing,
@@ -105,7 +105,7 @@ fn ms(ms: u64) -> Duration {
 }
 
 /// Begins a fault.
-pub fn strike(world: &mut World, kind: Kind, mut dice: Dice) -> Outcome {
+pub(crate) fn strike(world: &mut World, kind: Kind, mut dice: Dice) -> Outcome {
     let nodes = world.nodes();
     let pick = |dice: &mut Dice| dice.pick(&nodes).copied().unwrap_or_default();
     let (a, mut b) = (pick(&mut dice), pick(&mut dice));
@@ -219,7 +219,7 @@ pub fn strike(world: &mut World, kind: Kind, mut dice: Dice) -> Outcome {
 }
 
 /// Takes a fault back, or carries it on.
-pub fn undo(world: &World, then: &Then) -> Option<(Duration, Then)> {
+pub(crate) fn undo(world: &World, then: &Then) -> Option<(Duration, Then)> {
     match then {
         Then::MendAll => world.net.mend_all(),
         Then::Mend(a, b) => world.net.mend(*a, *b),

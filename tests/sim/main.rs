@@ -53,7 +53,13 @@ fn some_edges() {
     let cases: Vec<_> = edges::cases(n, fixed).into_iter().skip(part as usize).step_by(of as usize).collect();
     let told = World::run(u64::from(part), edges::try_all(n, &cases, u64::from(part))).expect("a runtime");
     let edges = told.unwrap_or_else(|why| panic!("{why}"));
-    println!("\nedges {} {} {:?}", edges.cases, edges.fenced, edges.waits.iter().map(|w| w.as_millis()).collect::<Vec<_>>());
+    println!(
+        "\nedges {} {} {} {:?}",
+        edges.cases,
+        edges.stuck,
+        edges.fenced,
+        edges.waits.iter().map(|w| w.as_millis()).collect::<Vec<_>>()
+    );
 }
 
 #[test]

@@ -8,25 +8,25 @@ use quorate::{Config, Plan as Times, Profile, Stop, Timing};
 use crate::faults::Kind;
 
 #[derive(Debug, Clone)]
-pub struct Plan {
-    pub seed: u64,
-    pub nodes: u64,
-    pub config: Config,
-    pub stop: Option<Stop>,
-    pub device: bool,
-    pub kinds: Vec<Kind>,
-    pub rates: Vec<Rate>,
+pub(crate) struct Plan {
+    pub(crate) seed: u64,
+    pub(crate) nodes: u64,
+    pub(crate) config: Config,
+    pub(crate) stop: Option<Stop>,
+    pub(crate) device: bool,
+    pub(crate) kinds: Vec<Kind>,
+    pub(crate) rates: Vec<Rate>,
     /// How long there are faults.
-    pub chaos: Duration,
+    pub(crate) chaos: Duration,
     /// Between two faults, at the most.
-    pub gap: Duration,
-    pub locks: u64,
+    pub(crate) gap: Duration,
+    pub(crate) locks: u64,
     /// Faults from this number on are left out: for making a failed run's schedule shorter.
-    pub upto: u64,
+    pub(crate) upto: u64,
 }
 
 impl Plan {
-    pub fn draw(seed: u64) -> Self {
+    pub(crate) fn draw(seed: u64) -> Self {
         let mut dice = Dice::new(seed ^ 0x71a6);
         let ms = Duration::from_millis;
         let nodes = *dice.pick(&[3, 3, 3, 3, 4, 5]).unwrap_or(&3);
@@ -53,9 +53,7 @@ impl Plan {
             work_dies_with_process: mortal,
             ..Config::default()
         };
-        let rates = (0..16)
-            .map(|_| Rate { oscillator: dice.between(0, 20_000) as i64 - 10_000, slew: 0 })
-            .collect();
+        let rates = (0..16).map(|_| Rate { oscillator: dice.between(0, 20_000) as i64 - 10_000, slew: 0 }).collect();
         Self {
             seed,
             nodes,
@@ -72,7 +70,7 @@ impl Plan {
     }
 
     /// How long everything may take after the last fault until all is well again.
-    pub fn patience(&self) -> Duration {
+    pub(crate) fn patience(&self) -> Duration {
         let timing = &self.config.timing;
         let by_time = self.stop.and_then(|stop| timing.stopped_by(stop).ok()).and_then(|timing| timing.leader_crash());
         // A leader is elected, notes who is silent, has them fenced one after the other, with what had to wait; who comes back

@@ -25,22 +25,22 @@ use crate::workers::{Shift, Temper};
 const STEP: Duration = Duration::from_millis(50);
 
 /// What came of a run.
-pub struct Told {
-    pub violation: Option<String>,
-    pub tally: Tally,
-    pub simulated: Duration,
-    pub trace: (u64, u64),
+pub(crate) struct Told {
+    pub(crate) violation: Option<String>,
+    pub(crate) tally: Tally,
+    pub(crate) simulated: Duration,
+    pub(crate) trace: (u64, u64),
     /// How many faults there were.
-    pub faults: u64,
+    pub(crate) faults: u64,
 }
 
-pub struct Story {
-    pub world: World,
-    pub plan: Plan,
+pub(crate) struct Story {
+    pub(crate) world: World,
+    pub(crate) plan: Plan,
     oracle: Oracle,
     written: Written,
     book: Book,
-    pub tally: Tally,
+    pub(crate) tally: Tally,
     dice: Dice,
     due: Vec<(Instant, Then)>,
     returns: BTreeMap<NodeId, Instant>,
@@ -48,8 +48,8 @@ pub struct Story {
     gone: BTreeSet<NodeId>,
     acted: BTreeMap<Name, Instant>,
     /// What is kept for who plays a story of its own; empty unless asked for.
-    pub kept: Vec<Sighting>,
-    pub keep: bool,
+    pub(crate) kept: Vec<Sighting>,
+    pub(crate) keep: bool,
     calm: bool,
     clients: u64,
     faults: u64,
@@ -58,14 +58,8 @@ pub struct Story {
 type Done = Result<(), String>;
 
 /// Plays a whole run.
-pub async fn play(plan: Plan, aloud: bool) -> Told {
-    let setting = Setting {
-        seed: plan.seed,
-        config: plan.config.clone(),
-        stop: plan.stop,
-        device: plan.device,
-        aloud,
-    };
+pub(crate) async fn play(plan: Plan, aloud: bool) -> Told {
+    let setting = Setting { seed: plan.seed, config: plan.config.clone(), stop: plan.stop, device: plan.device, aloud };
     let mut story = Story::new(World::new(setting), plan);
     let violation = story.whole().await.err();
     let bites = story.world.net.bites();
@@ -73,7 +67,8 @@ pub async fn play(plan: Plan, aloud: bool) -> Told {
         story.tally.add(what, times);
     }
     let [done, refused, unknown, reads] = story.book.counts();
-    for (what, times) in [("write done", done), ("write refused", refused), ("write unknown", unknown), ("read", reads)] {
+    for (what, times) in [("write done", done), ("write refused", refused), ("write unknown", unknown), ("read", reads)]
+    {
         story.tally.add(what, times);
     }
     Told {
@@ -86,7 +81,7 @@ pub async fn play(plan: Plan, aloud: bool) -> Told {
 }
 
 impl Story {
-    pub fn new(world: World, plan: Plan) -> Self {
+    pub(crate) fn new(world: World, plan: Plan) -> Self {
         let dice = Dice::new(plan.seed ^ 0x0d1e);
         Self {
             world,
@@ -119,7 +114,7 @@ impl Story {
     }
 
     /// A cluster of so many voters, all of them active, each lock in use.
-    pub async fn form(&mut self) -> Done {
+    pub(crate) async fn form(&mut self) -> Done {
         for number in 1..=self.plan.nodes {
             let node = NodeId::new(number);
             let rate = self.plan.rates.get(number as usize).copied().unwrap_or_default();
@@ -131,7 +126,7 @@ impl Story {
     }
 
     /// Nothing is wrong, so nothing may happen: nobody is suspected, ended, or told to stop (I13).
-    pub async fn rest(&mut self, span: Duration) -> Done {
+    pub(crate) async fn rest(&mut self, span: Duration) -> Done {
         self.calm = true;
         self.run_for(span).await?;
         self.calm = false;
@@ -210,7 +205,7 @@ impl Story {
     }
 
     /// Takes everything back, and waits until all is well (I14).
-    pub async fn heal(&mut self) -> Done {
+    pub(crate) async fn heal(&mut self) -> Done {
         self.world.say("heal");
         self.due.clear();
         self.world.net.mend_all();
@@ -234,7 +229,7 @@ impl Story {
     }
 
     /// Lets the world go on, looking at it all the while.
-    pub async fn run_for(&mut self, span: Duration) -> Done {
+    pub(crate) async fn run_for(&mut self, span: Duration) -> Done {
         let ends = Instant::now() + span;
         while Instant::now() < ends {
             sleep(STEP.min(ends - Instant::now())).await;
@@ -243,7 +238,7 @@ impl Story {
         Ok(())
     }
 
-    pub async fn until(&mut self, claim: &str, patience: Duration, what: impl Fn(&Self) -> bool) -> Done {
+    pub(crate) async fn until(&mut self, claim: &str, patience: Duration, what: impl Fn(&Self) -> bool) -> Done {
         let ends = Instant::now() + patience;
         while !what(self) {
             if Instant::now() > ends {
@@ -255,7 +250,7 @@ impl Story {
     }
 
     /// Takes in what was seen, and does what is due.
-    pub async fn look(&mut self) -> Done {
+    pub(crate) async fn look(&mut self) -> Done {
         for sighting in self.world.sightings() {
             self.oracle.see(&sighting)?;
             self.written.see(&sighting);
@@ -264,7 +259,8 @@ impl Story {
                 self.acted.insert(lock.clone(), Instant::now());
             }
             if let Seen::Applied { answer: Ok(events), .. } = &sighting.seen {
-                let removed = events.iter().filter_map(|e| if let Event::Removed { node } = e { Some(*node) } else { None });
+                let removed =
+                    events.iter().filter_map(|e| if let Event::Removed { node } = e { Some(*node) } else { None });
                 self.gone.extend(removed);
             }
             if self.keep {
@@ -295,7 +291,8 @@ impl Story {
             }
             let view = self.world.process(node).map(|running| running.node.view());
             if let Some(view) = view {
-                let over = view.local.identity.and_then(|who| view.cluster.life(who)).is_some_and(|l| l.phase.is_over());
+                let over =
+                    view.local.identity.and_then(|who| view.cluster.life(who)).is_some_and(|l| l.phase.is_over());
                 if view.local.stopped.is_some() {
                     self.tally.count("a node stopped for good");
                     self.world.end(node, End::Killed);
@@ -322,7 +319,7 @@ impl Story {
     }
 
     /// Starts the process of a machine, and what runs on it.
-    pub async fn begin(&mut self, node: NodeId) -> Done {
+    pub(crate) async fn begin(&mut self, node: NodeId) -> Done {
         let founder = node == NodeId::new(1);
         let running = match self.world.start(node).await {
             Ok(running) => running,
@@ -403,9 +400,9 @@ impl Story {
 fn disturbs(seen: &Seen) -> bool {
     match seen {
         Seen::Noted(Note::Notice { .. } | Note::Lapsed { .. }) | Seen::Fired | Seen::Ended { .. } => true,
-        Seen::Applied { answer: Ok(events), .. } => events.iter().any(|event| {
-            matches!(event, Event::Fenced { .. } | Event::FenceOrdered { .. })
-        }),
+        Seen::Applied { answer: Ok(events), .. } => {
+            events.iter().any(|event| matches!(event, Event::Fenced { .. } | Event::FenceOrdered { .. }))
+        }
         _ => false,
     }
 }

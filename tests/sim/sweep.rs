@@ -18,14 +18,14 @@ fn number(name: &str) -> Option<u64> {
 }
 
 /// The seeds to run: so many, unless the environment chooses.
-pub fn seeds(short: u64, long: u64) -> Range<u64> {
+pub(crate) fn seeds(short: u64, long: u64) -> Range<u64> {
     let full = std::env::var_os("QUORATE_SIM").is_some_and(|wanted| wanted == "full");
     let first = number("FIRST").unwrap_or(1);
     first..first + number("SEEDS").unwrap_or(if full { long } else { short })
 }
 
 /// What a world's process tells the sweep, a line each.
-pub fn report(seed: u64, told: &Told) {
+pub(crate) fn report(seed: u64, told: &Told) {
     let (lines, hash) = told.trace;
     // On a line of its own: the test harness has begun one.
     println!("\nworld {seed} trace {lines} {hash:016x}");
@@ -39,8 +39,8 @@ pub fn report(seed: u64, told: &Told) {
 
 /// What came of a sweep.
 #[derive(Default)]
-pub struct Swept {
-    pub traces: BTreeMap<u64, String>,
+pub(crate) struct Swept {
+    pub(crate) traces: BTreeMap<u64, String>,
     tally: Tally,
     simulated: Duration,
     took: Duration,
@@ -48,7 +48,7 @@ pub struct Swept {
 }
 
 /// Runs `child` of this test binary once for each seed.
-pub fn run(seeds: Range<u64>, child: &str) -> Swept {
+pub(crate) fn run(seeds: Range<u64>, child: &str) -> Swept {
     let (next, began, end) = (AtomicU64::new(seeds.start), Instant::now(), seeds.end);
     let swept = Mutex::new(Swept::default());
     std::thread::scope(|scope| {
@@ -108,7 +108,9 @@ fn shorter(seed: u64, child: &str, text: &str) -> String {
         }
     }
     let why = said.split_once("seed ").map_or(said.as_str(), |(_, why)| why);
-    let again = format!("WORLD={seed} UPTO={bad} ALOUD=1 cargo test --release --test sim -- --exact {child} --ignored --nocapture");
+    let again = format!(
+        "WORLD={seed} UPTO={bad} ALOUD=1 cargo test --release --test sim -- --exact {child} --ignored --nocapture"
+    );
     format!("{}\n{why}\nwith the first {bad} faults; again:\n  {again}", violation(&said))
 }
 
@@ -118,7 +120,7 @@ fn number_after(text: &str, word: &str) -> Option<u64> {
 }
 
 /// The cases of edge cuts between so many nodes, every `stride`th of them, in `parts` processes at once.
-pub fn edges(n: u32, fixed: u32, stride: u32, parts: u32) {
+pub(crate) fn edges(n: u32, fixed: u32, stride: u32, parts: u32) {
     let began = Instant::now();
     let part = |part: u32| {
         let mut command = Command::new(std::env::current_exe().expect("this binary"));
@@ -135,13 +137,16 @@ pub fn edges(n: u32, fixed: u32, stride: u32, parts: u32) {
     };
     let told: Vec<String> = std::thread::scope(|scope| {
         let running: Vec<_> = (0..parts).map(|number| scope.spawn(move || part(number))).collect();
-        running.into_iter().map(|running| running.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+        running
+            .into_iter()
+            .map(|running| running.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
     });
-    let (mut cases, mut fenced, mut waits) = (0, 0, vec![]);
+    let (mut cases, mut stuck, mut fenced, mut waits) = (0, 0, 0, vec![]);
     for line in told.iter().flat_map(|text| text.lines()).filter_map(|line| line.strip_prefix("edges ")) {
-        let mut words = line.splitn(3, ' ');
+        let mut words = line.splitn(4, ' ');
         let mut number = || words.next().and_then(|word| word.parse::<u64>().ok()).unwrap_or(0);
-        (cases, fenced) = (cases + number(), fenced + number());
+        (cases, stuck, fenced) = (cases + number(), stuck + number(), fenced + number());
         let list = words.next().unwrap_or_default().trim_matches(['[', ']']).split(", ");
         waits.extend(list.filter_map(|ms| ms.parse::<u64>().ok()));
     }
@@ -149,7 +154,8 @@ pub fn edges(n: u32, fixed: u32, stride: u32, parts: u32) {
     let at = |percent: usize| waits.get(waits.len().saturating_sub(1) * percent / 100).copied().unwrap_or(0);
     assert!(cases > 0, "no case was tried: {told:?}");
     println!(
-        "{n} nodes: {cases} cuts, commits again after {} ms (half), {} ms (worst); {fenced} fenced, out of reach; {:.1} s",
+        "{n} nodes: {cases} cuts, commits again after {} ms (half), {} ms (worst); {stuck} in which no Raft \
+         could elect; {fenced} fenced, out of reach; {:.1} s",
         at(50),
         at(100),
         began.elapsed().as_secs_f64()
@@ -173,16 +179,20 @@ impl Swept {
         }
     }
 
-    pub fn print(&self) {
+    pub(crate) fn print(&self) {
         let (hours, wall) = (self.simulated.as_secs_f64() / 3600.0, self.took.as_secs_f64());
-        println!("{} worlds, {hours:.3} cluster-hours in {wall:.1} s: {:.2} cluster-hours a minute", self.traces.len(), hours / wall * 60.0);
+        println!(
+            "{} worlds, {hours:.3} cluster-hours in {wall:.1} s: {:.2} cluster-hours a minute",
+            self.traces.len(),
+            hours / wall * 60.0
+        );
         for (what, times) in &self.tally.counts {
             println!("  {times:>10}  {what}");
         }
     }
 
     /// Fails at a broken promise, and where a sweep that was long enough has missed something.
-    pub fn must_hold(&self) {
+    pub(crate) fn must_hold(&self) {
         if let Some((_, why)) = self.failed.first_key_value() {
             panic!("{why}");
         }

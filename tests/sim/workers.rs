@@ -18,7 +18,7 @@ use crate::oracle::{Ask, Book};
 
 /// How a worker behaves when its right is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Temper {
+pub(crate) enum Temper {
     Prompt,
     /// Goes on for so long, then says that it has stopped.
     Slow(Duration),
@@ -28,13 +28,13 @@ pub enum Temper {
 
 /// What all that run on one process share.
 #[derive(Clone)]
-pub struct Shift {
-    pub running: Running,
+pub(crate) struct Shift {
+    pub(crate) running: Running,
     /// Raised when everything is to stop, before the node leaves.
-    pub over: watch::Receiver<bool>,
-    pub book: Book,
+    pub(crate) over: watch::Receiver<bool>,
+    pub(crate) book: Book,
     /// How long something begun in time may take to land.
-    pub in_flight: Duration,
+    pub(crate) in_flight: Duration,
 }
 
 impl Shift {
@@ -47,7 +47,7 @@ impl Shift {
     }
 
     /// Starts a worker for a lock.
-    pub fn work(&self, lock: Name, temper: Temper, dice: Dice) {
+    pub(crate) fn work(&self, lock: Name, temper: Temper, dice: Dice) {
         let shift = self.clone();
         drop(self.host().spawn(async move { shift.work_for_ever(lock, temper, dice).await }));
     }
@@ -133,7 +133,7 @@ impl Shift {
     }
 
     /// Starts a client of the records. Every value that it writes is its own.
-    pub fn ask(&self, number: u64, dice: Dice) {
+    pub(crate) fn ask(&self, number: u64, dice: Dice) {
         let shift = self.clone();
         drop(self.host().spawn(async move { shift.ask_for_ever(number, dice).await }));
     }

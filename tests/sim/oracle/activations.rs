@@ -9,7 +9,7 @@ use super::{Property, Verdict};
 use crate::oracle::activations::Concluded::{Never, Under};
 
 #[derive(Default)]
-pub struct Activations {
+pub(crate) struct Activations {
     current: BTreeMap<NodeId, Activation>,
 }
 

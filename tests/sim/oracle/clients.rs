@@ -14,7 +14,7 @@ use super::Verdict;
 
 /// What became of a write, as its client was told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ask {
+pub(crate) enum Ask {
     /// It stands there.
     Done(Revision),
     /// It has not taken effect and never will.
@@ -34,14 +34,14 @@ struct Pages {
 
 /// What the clients were told. Clones are the same book.
 #[derive(Clone, Default)]
-pub struct Book(Arc<Mutex<Pages>>);
+pub(crate) struct Book(Arc<Mutex<Pages>>);
 
 impl Book {
     fn lock(&self) -> MutexGuard<'_, Pages> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn wrote(&self, value: Vec<u8>, ask: Ask) {
+    pub(crate) fn wrote(&self, value: Vec<u8>, ask: Ask) {
         let mut pages = self.lock();
         if let Ask::Done(revision) = ask {
             pages.told = pages.told.max(revision);
@@ -50,18 +50,18 @@ impl Book {
     }
 
     /// What anybody was told so far: a read that begins now has to show at least that.
-    pub fn told(&self) -> Revision {
+    pub(crate) fn told(&self) -> Revision {
         self.lock().told
     }
 
-    pub fn read(&self, key: Key, value: Option<Vec<u8>>, at: Revision, began: Revision) {
+    pub(crate) fn read(&self, key: Key, value: Option<Vec<u8>>, at: Revision, began: Revision) {
         let mut pages = self.lock();
         pages.told = pages.told.max(at);
         pages.reads.push((key, value, at, began));
     }
 
     /// How many writes were acknowledged, refused, unknown, and how many reads there were.
-    pub fn counts(&self) -> [u64; 4] {
+    pub(crate) fn counts(&self) -> [u64; 4] {
         let pages = self.lock();
         let of = |wanted: fn(&Ask) -> bool| pages.writes.values().filter(|ask| wanted(ask)).count() as u64;
         let done = of(|ask| matches!(ask, Ask::Done(_)));
@@ -71,13 +71,13 @@ impl Book {
 
 /// What the log says was written.
 #[derive(Default)]
-pub struct Written {
+pub(crate) struct Written {
     puts: BTreeMap<Key, BTreeMap<Revision, Option<Vec<u8>>>>,
     seen: BTreeSet<Revision>,
 }
 
 impl Written {
-    pub fn see(&mut self, sighting: &Sighting) {
+    pub(crate) fn see(&mut self, sighting: &Sighting) {
         let Seen::Applied { at, answer: Ok(events), .. } = &sighting.seen else { return };
         let revision = Revision::new(at.index + 1);
         if !self.seen.insert(revision) {
@@ -95,7 +95,7 @@ impl Written {
     }
 
     /// Judges the whole book by the log.
-    pub fn judge(&self, book: &Book) -> Verdict {
+    pub(crate) fn judge(&self, book: &Book) -> Verdict {
         let pages = book.lock();
         let mut places: BTreeMap<&[u8], Vec<Revision>> = BTreeMap::new();
         for (revision, value) in self.puts.values().flatten() {
@@ -106,10 +106,14 @@ impl Written {
         for (value, ask) in &pages.writes {
             let (found, text) = (places.get(value.as_slice()), String::from_utf8_lossy(value));
             match (ask, found.map(Vec::as_slice)) {
-                (_, Some([_, _, ..])) => return Err(format!("violated: `{text}` was written more than once: {found:?}")),
+                (_, Some([_, _, ..])) => {
+                    return Err(format!("violated: `{text}` was written more than once: {found:?}"));
+                }
                 (Ask::Done(at), Some([there])) if at == there => {}
                 (Ask::Done(at), found) => {
-                    return Err(format!("violated: `{text}` was acknowledged at {at}, and the log has it at {found:?}"));
+                    return Err(format!(
+                        "violated: `{text}` was acknowledged at {at}, and the log has it at {found:?}"
+                    ));
                 }
                 (Ask::Refused, Some(at)) => {
                     return Err(format!("violated: `{text}` was refused, and the log has it at {at:?}"));

@@ -15,7 +15,7 @@ struct Log {
 }
 
 #[derive(Default)]
-pub struct Committed {
+pub(crate) struct Committed {
     logs: BTreeMap<NodeId, Log>,
     committed: BTreeMap<u64, Position>,
     /// Every configuration that stands in some log, by where it stands.

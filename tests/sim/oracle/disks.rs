@@ -19,7 +19,7 @@ struct Disk {
 }
 
 #[derive(Default)]
-pub struct Disks(BTreeMap<NodeId, Disk>);
+pub(crate) struct Disks(BTreeMap<NodeId, Disk>);
 
 impl Disk {
     fn take(&mut self, durable: &Durable) {

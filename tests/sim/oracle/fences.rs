@@ -9,7 +9,7 @@ use quorate::{Event, FenceId, FenceProof, NodeId, Phase, State};
 use super::{Property, Verdict};
 
 #[derive(Default)]
-pub struct Fences {
+pub(crate) struct Fences {
     ordered: BTreeMap<FenceId, Duration>,
     /// When the device last saw each machine off.
     off: BTreeMap<NodeId, Duration>,

@@ -9,7 +9,7 @@ use quorate::{Event, Identity, NodeId};
 use super::{Property, Verdict};
 
 #[derive(Default)]
-pub struct Grants {
+pub(crate) struct Grants {
     ended: BTreeMap<NodeId, BTreeSet<Identity>>,
 }
 

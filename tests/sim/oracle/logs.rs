@@ -16,7 +16,7 @@ struct Log {
 }
 
 #[derive(Default)]
-pub struct Logs {
+pub(crate) struct Logs {
     leaders: BTreeMap<u64, NodeId>,
     /// What each place holds, and the term of the entry before it.
     content: BTreeMap<(u64, u64), u32>,

@@ -31,13 +31,13 @@ mod the_ended_rest;
 
 use quorate::testing::sim::Sighting;
 
-pub use clients::{Ask, Book, Written};
+pub(crate) use clients::{Ask, Book, Written};
 
 /// What was promised and is not so.
-pub type Verdict = Result<(), String>;
+pub(crate) type Verdict = Result<(), String>;
 
 /// One promise.
-pub trait Property {
+pub(crate) trait Property {
     /// The promise, as a sentence.
     fn claim(&self) -> &'static str;
 
@@ -46,10 +46,10 @@ pub trait Property {
 }
 
 /// All of them.
-pub struct Oracle(Vec<Box<dyn Property>>);
+pub(crate) struct Oracle(Vec<Box<dyn Property>>);
 
 impl Oracle {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(vec![
             Box::new(one_actor::OneActor::default()),
             Box::new(the_ended_rest::TheEndedRest::default()),
@@ -64,7 +64,7 @@ impl Oracle {
         ])
     }
 
-    pub fn see(&mut self, sighting: &Sighting) -> Verdict {
+    pub(crate) fn see(&mut self, sighting: &Sighting) -> Verdict {
         for property in &mut self.0 {
             let claim = property.claim();
             property.see(sighting).map_err(|why| format!("violated: {claim}: {why}"))?;

@@ -8,7 +8,7 @@ use quorate::{Identity, Name, Revision};
 use super::{Property, Verdict};
 
 #[derive(Default)]
-pub struct OneActor {
+pub(crate) struct OneActor {
     acted: BTreeMap<Name, (Revision, Identity)>,
 }
 

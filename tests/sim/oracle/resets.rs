@@ -9,7 +9,7 @@ use quorate::testing::sim::{Seen, Sighting};
 use super::{Property, Verdict};
 
 #[derive(Default)]
-pub struct Resets {
+pub(crate) struct Resets {
     protected: BTreeMap<NodeId, i64>,
 }
 

@@ -14,7 +14,7 @@ use super::{Property, Verdict};
 const KEPT: usize = 4000;
 
 #[derive(Default)]
-pub struct SameState {
+pub(crate) struct SameState {
     states: BTreeMap<u64, (Position, Arc<State>)>,
     last: BTreeMap<NodeId, (u64, Arc<State>)>,
 }

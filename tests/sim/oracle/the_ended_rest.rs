@@ -8,7 +8,7 @@ use quorate::{Event, Identity};
 use super::{Property, Verdict};
 
 #[derive(Default)]
-pub struct TheEndedRest {
+pub(crate) struct TheEndedRest {
     ended: BTreeMap<Identity, String>,
 }
 

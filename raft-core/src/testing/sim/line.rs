@@ -136,7 +136,7 @@ impl Transport for Line {
         request: VoteRequest,
         deadline: Duration,
     ) -> BoxFuture<'static, Answer<VoteAnswer>> {
-        self.call(peer.node, deadline, true, move |service| service.vote(caller, request.clone()))
+        self.call(peer.node, deadline, true, move |service| service.vote(caller, request))
     }
 
     fn pre_vote(
@@ -146,7 +146,7 @@ impl Transport for Line {
         request: VoteRequest,
         deadline: Duration,
     ) -> BoxFuture<'static, Answer<VoteAnswer>> {
-        self.call(peer.node, deadline, true, move |service| service.pre_vote(caller, request.clone()))
+        self.call(peer.node, deadline, true, move |service| service.pre_vote(caller, request))
     }
 
     fn snapshot(
@@ -166,7 +166,7 @@ impl Transport for Line {
         request: Transfer,
         deadline: Duration,
     ) -> BoxFuture<'static, Answer<Transferred>> {
-        self.call(peer.node, deadline, true, move |service| service.transfer(caller, request.clone()))
+        self.call(peer.node, deadline, true, move |service| service.transfer(caller, request))
     }
 
     fn propose(
@@ -203,7 +203,12 @@ impl Transport for Line {
         self.call(peer.node, deadline, true, move |service| service.keep_alive(caller, session))
     }
 
-    fn join(&self, address: &Address, request: JoinRequest, deadline: Duration) -> BoxFuture<'static, Answer<JoinAnswer>> {
+    fn join(
+        &self,
+        address: &Address,
+        request: JoinRequest,
+        deadline: Duration,
+    ) -> BoxFuture<'static, Answer<JoinAnswer>> {
         let Some(node) = Net::node_at(address) else {
             let why = format!("{address} is not an address of this network (sim:n3)");
             return Box::pin(std::future::ready(Err(TransportError::Unreachable(why))));

@@ -14,6 +14,7 @@ use crate::rpc::{Ballot, Position, VoterSets};
 /// One thing that happened on a machine.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
+#[expect(clippy::large_enum_variant, reason = "each is looked at once and let go")]
 pub enum Seen {
     /// A process began.
     Began,

@@ -125,7 +125,7 @@ impl StopMechanism for SimStop {
     }
 
     fn sustain(&mut self, looked: Reading, left: Duration) -> io::Result<()> {
-        let short = left * u32::try_from(100 - SLEW_PERCENT).unwrap_or(0) / 100;
+        let short = left * (100 - SLEW_PERCENT) / 100;
         self.timer.set(Some(looked.boottime() + short));
         Ok(())
     }

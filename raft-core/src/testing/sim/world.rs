@@ -195,8 +195,12 @@ impl World {
     /// Brings a started process in, as a service does: the first founds the cluster, who belongs to it resumes, others
     /// join; it tries until it has come in.
     pub fn enter(&self, running: &Running, founder: bool, role: Role) {
-        let seeds: Vec<Address> =
-            self.nodes().into_iter().filter(|node| *node != running.host.node()).filter_map(|n| Net::address(n).ok()).collect();
+        let seeds: Vec<Address> = self
+            .nodes()
+            .into_iter()
+            .filter(|node| *node != running.host.node())
+            .filter_map(|n| Net::address(n).ok())
+            .collect();
         let node = running.node.clone();
         drop(running.host.spawn(async move {
             let patience = Duration::from_secs(5);
