@@ -107,7 +107,7 @@ fn shorter(seed: u64, child: &str, text: &str) -> String {
         }
     }
     let why = said.split_once("seed ").map_or(said.as_str(), |(_, why)| why);
-    let again = format!("WORLD={seed} UPTO={bad} ALOUD=1 cargo test --release --test sim -- --exact {child} --ignored --nocapture");
+    let again = format!("WORLD={seed} UPTO={bad} ALOUD=1 cargo test --release --test {} -- --exact {child} --ignored --nocapture", env!("CARGO_CRATE_NAME"));
     format!("{}\n{why}\nwith the first {bad} faults; again:\n  {again}", violation(&said))
 }
 
