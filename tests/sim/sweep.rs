@@ -26,6 +26,8 @@ pub fn seeds(short: u64, long: u64) -> Range<u64> {
 
 /// What a world's process tells the sweep, a line each.
 pub fn report(seed: u64, told: &Told) {
+    // The test harness may have begun a line of its own.
+    println!();
     let (lines, hash) = told.trace;
     println!("world {seed} trace {lines} {hash:016x}");
     println!("world {seed} simulated {}", told.simulated.as_millis());
@@ -107,7 +109,10 @@ fn shorter(seed: u64, child: &str, text: &str) -> String {
         }
     }
     let why = said.split_once("seed ").map_or(said.as_str(), |(_, why)| why);
-    let again = format!("WORLD={seed} UPTO={bad} ALOUD=1 cargo test --release --test {} -- --exact {child} --ignored --nocapture", env!("CARGO_CRATE_NAME"));
+    let again = format!(
+        "WORLD={seed} UPTO={bad} ALOUD=1 cargo test --release --test {} -- --exact {child} --ignored --nocapture",
+        env!("CARGO_CRATE_NAME")
+    );
     format!("{}\n{why}\nwith the first {bad} faults; again:\n  {again}", violation(&said))
 }
 
@@ -135,7 +140,11 @@ impl Swept {
 
     pub fn print(&self) {
         let (hours, wall) = (self.simulated.as_secs_f64() / 3600.0, self.took.as_secs_f64());
-        println!("{} worlds, {hours:.3} cluster-hours in {wall:.1} s: {:.2} cluster-hours a minute", self.traces.len(), hours / wall * 60.0);
+        println!(
+            "{} worlds, {hours:.3} cluster-hours in {wall:.1} s: {:.2} cluster-hours a minute",
+            self.traces.len(),
+            hours / wall * 60.0
+        );
         for (what, times) in &self.tally.counts {
             println!("  {times:>10}  {what}");
         }

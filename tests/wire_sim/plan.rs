@@ -51,8 +51,7 @@ impl Plan {
             keep_entries: *dice.pick(&[0, 8, 32]).unwrap_or(&8),
             ..Config::default()
         };
-        let rates =
-            (0..8).map(|_| Rate { oscillator: dice.between(0, 20_000) as i64 - 10_000, slew: 0 }).collect();
+        let rates = (0..8).map(|_| Rate { oscillator: dice.between(0, 20_000) as i64 - 10_000, slew: 0 }).collect();
         Self {
             seed,
             nodes,

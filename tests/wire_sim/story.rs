@@ -49,6 +49,7 @@ struct Seat {
     starting: bool,
     /// It has lost power, and is cut off until it boots.
     dark: bool,
+    /// When a process is started there; drawn when there is none.
     returns: Option<Duration>,
 }
 
@@ -72,12 +73,12 @@ struct Story {
 
 /// Plays a whole run.
 pub fn play(plan: Plan, aloud: bool) -> Told {
-    let setting =
-        Setting { seed: plan.seed, config: plan.config.clone(), stop: plan.stop, device: plan.device, aloud };
+    let setting = Setting { seed: plan.seed, config: plan.config.clone(), stop: plan.stop, device: plan.device, aloud };
     let mut story = Story::new(setting, plan);
     let violation = story.whole().err();
     let [done, refused, unknown, reads] = story.book.counts();
-    for (what, times) in [("write done", done), ("write refused", refused), ("write unknown", unknown), ("read", reads)] {
+    for (what, times) in [("write done", done), ("write refused", refused), ("write unknown", unknown), ("read", reads)]
+    {
         story.tally.add(what, times);
     }
     let Story { world, tally, faults, .. } = story;
@@ -95,7 +96,8 @@ impl Story {
         for number in 1..=plan.nodes {
             let node = NodeId::new(number);
             world.add_machine(node, plan.rates.get(number as usize).copied().unwrap_or_default());
-            let seat = Seat::default();
+            // Told to start when it is its turn.
+            let seat = Seat { returns: Some(Duration::MAX), ..Seat::default() };
             let desk = seat.desk.clone();
             sim.host(node.to_string(), move || boot(desk.clone()));
             seats.insert(node, seat);
@@ -121,7 +123,9 @@ impl Story {
 
     fn whole(&mut self) -> Done {
         for node in self.world.nodes() {
-            self.start(node)?;
+            if let Some(seat) = self.seats.get_mut(&node) {
+                seat.returns = None;
+            }
             self.until("the cluster forms", Duration::from_secs(60), |story| story.is_active(node))?;
         }
         self.until("everybody holds a lease", Duration::from_secs(60), Self::all_well)?;

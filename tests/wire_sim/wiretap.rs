@@ -28,7 +28,9 @@ pub fn install(aloud: bool) -> Heard {
     let heard = Heard { aloud, ..Heard::default() };
     let writer = heard.clone();
     let filter = match aloud {
-        true => EnvFilter::from_default_env().add_directive("quorate_transport_grpc=debug".parse().expect("well-formed")),
+        true => {
+            EnvFilter::from_default_env().add_directive("quorate_transport_grpc=debug".parse().expect("well-formed"))
+        }
         false => EnvFilter::new("quorate_transport_grpc=debug"),
     };
     tracing_subscriber::fmt().with_ansi(false).with_env_filter(filter).with_writer(move || writer.clone()).init();

@@ -105,7 +105,11 @@ impl AsyncWrite for TcpStream {
         }
     }
 
-    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::System(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Self::Simulated(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),

@@ -33,7 +33,10 @@ impl Bound {
         Self { service, host }
     }
 
-    fn call<T: Send + 'static>(&self, call: impl FnOnce(&dyn Service) -> BoxFuture<'static, T>) -> BoxFuture<'static, T> {
+    fn call<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&dyn Service) -> BoxFuture<'static, T>,
+    ) -> BoxFuture<'static, T> {
         if !self.host.is_alive() {
             return Box::pin(std::future::pending());
         }
@@ -123,7 +126,11 @@ impl Service for Bound {
         self.call(|service| service.command(command))
     }
 
-    fn once(&self, named: Option<Named>, make: Making) -> BoxFuture<'static, Result<(Request, Revision), ProposeError>> {
+    fn once(
+        &self,
+        named: Option<Named>,
+        make: Making,
+    ) -> BoxFuture<'static, Result<(Request, Revision), ProposeError>> {
         self.call(|service| service.once(named, make))
     }
 
