@@ -19,8 +19,8 @@ use quorate_membership::lease::Reading;
 use quorate_membership::{Identity, Revision, Stop};
 use tokio::sync::{oneshot, watch};
 
-use crate::clock;
 use crate::host;
+use crate::clock;
 use crate::keeper::{Message, Post};
 
 /// How a lease stands.

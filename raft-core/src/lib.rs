@@ -49,9 +49,9 @@ pub mod queue;
 mod reconcile;
 pub mod records;
 mod renewer;
-pub mod rpc;
 #[cfg(any(test, feature = "testing"))]
 mod runtime;
+pub mod rpc;
 mod service;
 mod sessions;
 pub mod stop;

@@ -20,9 +20,9 @@ use crate::error::{Fatal, HandOverError, ProposeError, ReadError, Refusal, Start
 use crate::feed::{Feed, FeedItem, Filter};
 use crate::fencer::Fencer;
 use crate::folder::Folder;
+use crate::host::{self, random};
 use crate::gate::Gate;
 use crate::grantor::Office;
-use crate::host::{self, random};
 use crate::inner::Inner;
 use crate::keeper::Keeper;
 use crate::lease::Lease;

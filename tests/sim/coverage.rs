@@ -140,11 +140,7 @@ impl Tally {
                     FenceProof::Succeeded { .. } => "succeeded by its next life",
                     _ => "fenced otherwise",
                 });
-                let passed = state
-                    .store()
-                    .locks()
-                    .filter(|(_, lock)| lock.grant.as_ref().is_some_and(|grant| grant.token == *token))
-                    .count();
+                let passed = state.store().locks().filter(|(_, lock)| lock.grant.as_ref().is_some_and(|grant| grant.token == *token)).count();
                 self.add("lock passed on by proof", passed as u64);
                 let _ = who;
             }

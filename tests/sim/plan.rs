@@ -53,7 +53,9 @@ impl Plan {
             work_dies_with_process: mortal,
             ..Config::default()
         };
-        let rates = (0..16).map(|_| Rate { oscillator: dice.between(0, 20_000) as i64 - 10_000, slew: 0 }).collect();
+        let rates = (0..16)
+            .map(|_| Rate { oscillator: dice.between(0, 20_000) as i64 - 10_000, slew: 0 })
+            .collect();
         Self {
             seed,
             nodes,

@@ -56,7 +56,13 @@ type Done = Result<(), String>;
 
 /// Plays a whole run.
 pub async fn play(plan: Plan, aloud: bool) -> Told {
-    let setting = Setting { seed: plan.seed, config: plan.config.clone(), stop: plan.stop, device: plan.device, aloud };
+    let setting = Setting {
+        seed: plan.seed,
+        config: plan.config.clone(),
+        stop: plan.stop,
+        device: plan.device,
+        aloud,
+    };
     let mut story = Story::new(World::new(setting), plan);
     let violation = story.whole().await.err();
     let bites = story.world.net.bites();
@@ -64,8 +70,7 @@ pub async fn play(plan: Plan, aloud: bool) -> Told {
         story.tally.add(what, times);
     }
     let [done, refused, unknown, reads] = story.book.counts();
-    for (what, times) in [("write done", done), ("write refused", refused), ("write unknown", unknown), ("read", reads)]
-    {
+    for (what, times) in [("write done", done), ("write refused", refused), ("write unknown", unknown), ("read", reads)] {
         story.tally.add(what, times);
     }
     Told {
@@ -250,8 +255,7 @@ impl Story {
                 self.acted.insert(lock.clone(), Instant::now());
             }
             if let Seen::Applied { answer: Ok(events), .. } = &sighting.seen {
-                let removed =
-                    events.iter().filter_map(|e| if let Event::Removed { node } = e { Some(*node) } else { None });
+                let removed = events.iter().filter_map(|e| if let Event::Removed { node } = e { Some(*node) } else { None });
                 self.gone.extend(removed);
             }
             if self.calm && disturbs(&sighting.seen) {
@@ -279,8 +283,7 @@ impl Story {
             }
             let view = self.world.process(node).map(|running| running.node.view());
             if let Some(view) = view {
-                let over =
-                    view.local.identity.and_then(|who| view.cluster.life(who)).is_some_and(|l| l.phase.is_over());
+                let over = view.local.identity.and_then(|who| view.cluster.life(who)).is_some_and(|l| l.phase.is_over());
                 if view.local.stopped.is_some() {
                     self.tally.count("a node stopped for good");
                     self.world.end(node, End::Killed);
@@ -387,9 +390,9 @@ impl Story {
 fn disturbs(seen: &Seen) -> bool {
     match seen {
         Seen::Noted(Note::Notice { .. } | Note::Lapsed { .. }) | Seen::Fired | Seen::Ended { .. } => true,
-        Seen::Applied { answer: Ok(events), .. } => {
-            events.iter().any(|event| matches!(event, Event::Fenced { .. } | Event::FenceOrdered { .. }))
-        }
+        Seen::Applied { answer: Ok(events), .. } => events.iter().any(|event| {
+            matches!(event, Event::Fenced { .. } | Event::FenceOrdered { .. })
+        }),
         _ => false,
     }
 }

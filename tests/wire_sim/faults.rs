@@ -10,7 +10,7 @@ use crate::machine::Wish;
 
 /// A kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// One host loses every packet, both ways.
     Isolate,
     /// Two hosts lose what they send each other.
@@ -40,7 +40,7 @@ pub enum Kind {
 
 /// What is done at once.
 #[derive(Debug, Clone)]
-pub enum Deed {
+pub(crate) enum Deed {
     Cut(Vec<(NodeId, NodeId)>),
     CutOneWay(NodeId, NodeId),
     Mend(Vec<(NodeId, NodeId)>),
@@ -54,7 +54,7 @@ pub enum Deed {
 }
 
 impl Kind {
-    pub const ALL: [Self; 17] = [
+    pub(crate) const ALL: [Self; 17] = [
         Self::Isolate,
         Self::CutLink,
         Self::OneWay,
@@ -75,7 +75,7 @@ impl Kind {
     ];
 
     /// About half of them; at least one.
-    pub fn draw(dice: &mut Dice) -> Vec<Self> {
+    pub(crate) fn draw(dice: &mut Dice) -> Vec<Self> {
         let mut drawn: Vec<Self> = Self::ALL.into_iter().filter(|_| dice.chance(450)).collect();
         if drawn.is_empty() {
             drawn.push(Self::Isolate);
@@ -84,7 +84,7 @@ impl Kind {
     }
 
     /// What it is this time: deeds, each so long after the fault begins.
-    pub fn unfold(self, nodes: &[NodeId], latency: Duration, dice: &mut Dice) -> Vec<(Duration, Deed)> {
+    pub(crate) fn unfold(self, nodes: &[NodeId], latency: Duration, dice: &mut Dice) -> Vec<(Duration, Deed)> {
         let (now, ms) = (Duration::ZERO, Duration::from_millis);
         let who = dice.pick(nodes).copied().unwrap_or_default();
         let others: Vec<NodeId> = nodes.iter().copied().filter(|node| *node != who).collect();

@@ -25,22 +25,22 @@ use crate::workers::{Shift, Temper};
 const PORT: u16 = 7400;
 
 /// A process to be started.
-pub struct Order {
-    pub process: Process,
-    pub seeds: Vec<Address>,
-    pub founder: bool,
-    pub locks: u64,
+pub(crate) struct Order {
+    pub(crate) process: Process,
+    pub(crate) seeds: Vec<Address>,
+    pub(crate) founder: bool,
+    pub(crate) locks: u64,
     /// How long a slow worker goes on.
-    pub slow: Duration,
-    pub client: u64,
-    pub book: Book,
-    pub dice: Dice,
-    pub wishes: mpsc::UnboundedReceiver<Wish>,
+    pub(crate) slow: Duration,
+    pub(crate) client: u64,
+    pub(crate) book: Book,
+    pub(crate) dice: Dice,
+    pub(crate) wishes: mpsc::UnboundedReceiver<Wish>,
 }
 
 /// What an operator asks of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wish {
+pub(crate) enum Wish {
     HandOver,
     Leave,
     ShutDown,
@@ -48,18 +48,18 @@ pub enum Wish {
 
 /// What the director and a host tell each other.
 #[derive(Default)]
-pub struct Desk {
-    pub order: Option<Order>,
-    pub came: Option<Result<Running, String>>,
+pub(crate) struct Desk {
+    pub(crate) order: Option<Order>,
+    pub(crate) came: Option<Result<Running, String>>,
 }
 
 /// Where a node is reached.
-pub fn address(node: NodeId) -> Address {
-    Address::new(format!("{node}:{PORT}")).expect("short, and says something")
+pub(crate) fn address(node: NodeId) -> anyhow::Result<Address> {
+    Ok(Address::new(format!("{node}:{PORT}"))?)
 }
 
 /// Everything that a host does until it is crashed or booted anew.
-pub async fn boot(desk: Rc<RefCell<Desk>>) -> turmoil::Result {
+pub(crate) async fn boot(desk: Rc<RefCell<Desk>>) -> turmoil::Result {
     let order = desk.borrow_mut().order.take();
     if let Some(order) = order {
         let told = desk.clone();
@@ -72,7 +72,7 @@ pub async fn boot(desk: Rc<RefCell<Desk>>) -> turmoil::Result {
 
 async fn run(order: Order, came: impl FnOnce(Running)) -> anyhow::Result<()> {
     let Order { process, seeds, founder, locks, slow, client, book, mut dice, mut wishes } = order;
-    let here = address(process.node());
+    let here = address(process.node())?;
     let (running, service) = process.start(Arc::new(GrpcTransport::new()), vec![here]).await?;
     let server = Server::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT)), service).await?;
     running.enter(seeds, founder, Role::Voter);

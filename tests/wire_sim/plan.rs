@@ -8,27 +8,27 @@ use quorate::{Config, Profile, Stop};
 use crate::faults::Kind;
 
 #[derive(Debug, Clone)]
-pub struct Plan {
-    pub seed: u64,
-    pub nodes: u64,
-    pub config: Config,
-    pub stop: Option<Stop>,
-    pub device: bool,
-    pub kinds: Vec<Kind>,
-    pub rates: Vec<Rate>,
+pub(crate) struct Plan {
+    pub(crate) seed: u64,
+    pub(crate) nodes: u64,
+    pub(crate) config: Config,
+    pub(crate) stop: Option<Stop>,
+    pub(crate) device: bool,
+    pub(crate) kinds: Vec<Kind>,
+    pub(crate) rates: Vec<Rate>,
     /// The longest way of a packet, in fair weather.
-    pub latency: Duration,
+    pub(crate) latency: Duration,
     /// How long there are faults.
-    pub chaos: Duration,
+    pub(crate) chaos: Duration,
     /// Between two faults, at the most.
-    pub gap: Duration,
-    pub locks: u64,
+    pub(crate) gap: Duration,
+    pub(crate) locks: u64,
     /// Faults from this number on are left out: for making a failed run's schedule shorter.
-    pub upto: u64,
+    pub(crate) upto: u64,
 }
 
 impl Plan {
-    pub fn draw(seed: u64) -> Self {
+    pub(crate) fn draw(seed: u64) -> Self {
         let mut dice = Dice::new(seed ^ 0x2717e);
         let ms = Duration::from_millis;
         let nodes = *dice.pick(&[3, 3, 3, 5]).unwrap_or(&3);
@@ -69,7 +69,7 @@ impl Plan {
     }
 
     /// How long everything may take after the last fault until all is well again.
-    pub fn patience(&self) -> Duration {
+    pub(crate) fn patience(&self) -> Duration {
         let timing = &self.config.timing;
         let by_time = self.stop.and_then(|stop| timing.stopped_by(stop).ok()).and_then(|timing| timing.leader_crash());
         // Connections are found dead; a leader is elected, notes who is silent, has them fenced one after the other; who

@@ -31,13 +31,13 @@ const LOOK: Duration = Duration::from_millis(50);
 type Done = Result<(), String>;
 
 /// What came of a run.
-pub struct Told {
-    pub violation: Option<String>,
-    pub tally: Tally,
-    pub simulated: Duration,
-    pub trace: (u64, u64),
+pub(crate) struct Told {
+    pub(crate) violation: Option<String>,
+    pub(crate) tally: Tally,
+    pub(crate) simulated: Duration,
+    pub(crate) trace: (u64, u64),
     /// How many faults there were.
-    pub faults: u64,
+    pub(crate) faults: u64,
 }
 
 /// One machine, as the director knows it.
@@ -72,7 +72,7 @@ struct Story {
 }
 
 /// Plays a whole run.
-pub fn play(plan: Plan, aloud: bool) -> Told {
+pub(crate) fn play(plan: Plan, aloud: bool) -> Told {
     let setting = Setting { seed: plan.seed, config: plan.config.clone(), stop: plan.stop, device: plan.device, aloud };
     let mut story = Story::new(setting, plan);
     let violation = story.whole().err();
@@ -279,7 +279,7 @@ impl Story {
         for node in self.world.nodes() {
             if let Some(running) = self.world.process(node) {
                 // Twenty times a second is often enough for views.
-                if now.as_millis() % LOOK.as_millis() == 0 {
+                if now.as_millis().is_multiple_of(LOOK.as_millis()) {
                     let view = running.node.view();
                     let life = view.local.identity.and_then(|who| view.cluster.life(who));
                     if view.local.stopped.is_some() || life.is_some_and(|life| life.phase.is_over()) {
@@ -319,7 +319,13 @@ impl Story {
         let (wishes, heard) = mpsc::unbounded_channel();
         let order = Order {
             process,
-            seeds: self.world.nodes().into_iter().filter(|other| *other != node).map(address).collect(),
+            seeds: self
+                .world
+                .nodes()
+                .into_iter()
+                .filter(|other| *other != node)
+                .filter_map(|node| address(node).ok())
+                .collect(),
             founder: node == NodeId::new(1),
             locks: self.plan.locks,
             slow: self.plan.config.timing.plan().margin * 2,

@@ -16,29 +16,28 @@ const SIGNS: [(&str, &str); 4] = [
     ("keep-alive timed out", "connection found dead by its ping"),
 ];
 
+/// Whom to listen to.
+const OURS: &str = "quorate_transport_grpc=debug";
+
 /// How often each sign was heard.
 #[derive(Clone, Default)]
-pub struct Heard {
+pub(crate) struct Heard {
     times: Arc<[AtomicU64; 4]>,
     aloud: bool,
 }
 
 /// Listens, from now on. `aloud`: prints it, too, and what RUST_LOG asks for; its times are of the machine that plays.
-pub fn install(aloud: bool) -> Heard {
+pub(crate) fn install(aloud: bool) -> Heard {
     let heard = Heard { aloud, ..Heard::default() };
     let writer = heard.clone();
-    let filter = match aloud {
-        true => {
-            EnvFilter::from_default_env().add_directive("quorate_transport_grpc=debug".parse().expect("well-formed"))
-        }
-        false => EnvFilter::new("quorate_transport_grpc=debug"),
-    };
+    let asked = std::env::var("RUST_LOG").ok().filter(|asked| aloud && !asked.is_empty());
+    let filter = EnvFilter::new(asked.map_or(OURS.into(), |asked| format!("{asked},{OURS}")));
     tracing_subscriber::fmt().with_ansi(false).with_env_filter(filter).with_writer(move || writer.clone()).init();
     heard
 }
 
 impl Heard {
-    pub fn count(&self, tally: &mut Tally) {
+    pub(crate) fn count(&self, tally: &mut Tally) {
         for (times, (_, what)) in self.times.iter().zip(SIGNS) {
             tally.add(what, times.load(Ordering::Relaxed));
         }

@@ -106,14 +106,10 @@ impl Written {
         for (value, ask) in &pages.writes {
             let (found, text) = (places.get(value.as_slice()), String::from_utf8_lossy(value));
             match (ask, found.map(Vec::as_slice)) {
-                (_, Some([_, _, ..])) => {
-                    return Err(format!("violated: `{text}` was written more than once: {found:?}"));
-                }
+                (_, Some([_, _, ..])) => return Err(format!("violated: `{text}` was written more than once: {found:?}")),
                 (Ask::Done(at), Some([there])) if at == there => {}
                 (Ask::Done(at), found) => {
-                    return Err(format!(
-                        "violated: `{text}` was acknowledged at {at}, and the log has it at {found:?}"
-                    ));
+                    return Err(format!("violated: `{text}` was acknowledged at {at}, and the log has it at {found:?}"));
                 }
                 (Ask::Refused, Some(at)) => {
                     return Err(format!("violated: `{text}` was refused, and the log has it at {at:?}"));

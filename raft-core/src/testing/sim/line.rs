@@ -203,12 +203,7 @@ impl Transport for Line {
         self.call(peer.node, deadline, true, move |service| service.keep_alive(caller, session))
     }
 
-    fn join(
-        &self,
-        address: &Address,
-        request: JoinRequest,
-        deadline: Duration,
-    ) -> BoxFuture<'static, Answer<JoinAnswer>> {
+    fn join(&self, address: &Address, request: JoinRequest, deadline: Duration) -> BoxFuture<'static, Answer<JoinAnswer>> {
         let Some(node) = Net::node_at(address) else {
             let why = format!("{address} is not an address of this network (sim:n3)");
             return Box::pin(std::future::ready(Err(TransportError::Unreachable(why))));
