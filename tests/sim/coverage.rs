@@ -57,11 +57,9 @@ impl Tally {
     }
 
     pub(crate) fn add(&mut self, what: &str, times: u64) {
-        *self.counts.entry(what.into()).or_default() += times;
-    }
-
-    pub(crate) fn merge(&mut self, what: &str, times: u64) {
-        self.add(what, times);
+        if times > 0 {
+            *self.counts.entry(what.into()).or_default() += times;
+        }
     }
 
     /// What never happened.
@@ -127,12 +125,11 @@ impl Tally {
                 self.watch.open.insert(*order, *target);
             }
             Event::FenceStarted { order, by, .. } => {
-                if self.watch.started.insert(*order, *by).is_some_and(|before| before != *by) {
-                    self.count("order resumed by another node");
-                }
+                let before = self.watch.started.insert(*order, *by);
+                self.add("order resumed by another node", u64::from(before.is_some_and(|before| before != *by)));
             }
             Event::FenceFailed { .. } => self.count("device failed"),
-            Event::Fenced { order, who, proof, token } => {
+            Event::Fenced { order, proof, token, .. } => {
                 self.watch.open.remove(order);
                 self.count(match proof {
                     FenceProof::Device { .. } => "fenced by a device",
@@ -146,7 +143,6 @@ impl Tally {
                     .filter(|(_, lock)| lock.grant.as_ref().is_some_and(|grant| grant.token == *token))
                     .count();
                 self.add("lock passed on by proof", passed as u64);
-                let _ = who;
             }
             Event::Left { .. } => self.count("left cleanly"),
             Event::Corroborated { .. } => self.count("second proof after the first"),

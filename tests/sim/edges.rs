@@ -6,7 +6,10 @@
 //!   n1 ◀── n3        with whoever leads at the cut kept apart (for five nodes: not kept apart)
 //! ```
 
+#![expect(clippy::expect_used, reason = "a test says by panicking what is wrong")]
+
 use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
 use std::time::Duration;
 
 use quorate::testing::sim::{Durable, Running, Seen, Setting, Sighting, World};
@@ -235,4 +238,47 @@ fn judge(story: &mut Story, reach: &impl Fn(NodeId, NodeId, &World) -> bool, edg
         }
     }
     Ok(())
+}
+
+/// The cases of edge cuts between so many nodes, every `stride`th of them, in `parts` processes at once.
+pub(crate) fn sweep(n: u32, fixed: u32, stride: u32, parts: u32) {
+    let began = std::time::Instant::now();
+    let part = |part: u32| {
+        let mut command = Command::new(std::env::current_exe().expect("this binary"));
+        command.args(["--exact", "some_edges", "--ignored", "--nocapture", "--test-threads=1"]);
+        let of = [("NODES", n), ("FIXED", fixed), ("PART", part * stride), ("OF", stride * parts)];
+        let output = command.envs(of.map(|(name, value)| (name, value.to_string()))).output().expect("it runs again");
+        let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+        let settings = of.map(|(name, value)| format!("{name}={value}")).join(" ");
+        assert!(
+            output.status.success(),
+            "{text}\nagain:\n  {settings} cargo test --release --test sim -- --exact some_edges --ignored --nocapture"
+        );
+        text
+    };
+    let told: Vec<String> = std::thread::scope(|scope| {
+        let running: Vec<_> = (0..parts).map(|number| scope.spawn(move || part(number))).collect();
+        running
+            .into_iter()
+            .map(|running| running.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
+    });
+    let (mut cases, mut stuck, mut fenced, mut waits) = (0, 0, 0, vec![]);
+    for line in told.iter().flat_map(|text| text.lines()).filter_map(|line| line.strip_prefix("edges ")) {
+        let mut words = line.splitn(4, ' ');
+        let mut number = || words.next().and_then(|word| word.parse::<u64>().ok()).unwrap_or(0);
+        (cases, stuck, fenced) = (cases + number(), stuck + number(), fenced + number());
+        let list = words.next().unwrap_or_default().trim_matches(['[', ']']).split(", ");
+        waits.extend(list.filter_map(|ms| ms.parse::<u64>().ok()));
+    }
+    waits.sort_unstable();
+    let at = |percent: usize| waits.get(waits.len().saturating_sub(1) * percent / 100).copied().unwrap_or(0);
+    assert!(cases > 0, "no case was tried: {told:?}");
+    println!(
+        "{n} nodes: {cases} cuts, commits again after {} ms (half), {} ms (worst); {stuck} in which no Raft \
+         could elect; {fenced} fenced, out of reach; {:.1} s",
+        at(50),
+        at(100),
+        began.elapsed().as_secs_f64()
+    );
 }

@@ -80,7 +80,6 @@ pub(crate) enum Then {
     Resume(NodeId),
     Quicken(NodeId),
     GoodDevice,
-    Return(NodeId),
 }
 
 /// Whatever the director itself has to do.
@@ -238,7 +237,6 @@ pub(crate) fn undo(world: &World, then: &Then) -> Option<(Duration, Then)> {
         }
         Then::Quicken(node) => world.set_pace(*node, Pace::Quick),
         Then::GoodDevice => world.device.set_mood(Mood::default()),
-        Then::Return(_) => {}
     }
     None
 }

@@ -3,6 +3,8 @@
 //! A process of its own makes a world the same whether it runs alone or in a sweep, and keeps a world that panics, hangs or
 //! leaks from the others.
 
+#![expect(clippy::expect_used, clippy::panic, reason = "a test says by panicking what is wrong")]
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::process::Command;
@@ -109,7 +111,8 @@ fn shorter(seed: u64, child: &str, text: &str) -> String {
     }
     let why = said.split_once("seed ").map_or(said.as_str(), |(_, why)| why);
     let again = format!(
-        "WORLD={seed} UPTO={bad} ALOUD=1 cargo test --release --test sim -- --exact {child} --ignored --nocapture"
+        "WORLD={seed} UPTO={bad} ALOUD=1 cargo test --release --test {} -- --exact {child} --ignored --nocapture",
+        env!("CARGO_CRATE_NAME")
     );
     format!("{}\n{why}\nwith the first {bad} faults; again:\n  {again}", violation(&said))
 }
@@ -117,49 +120,6 @@ fn shorter(seed: u64, child: &str, text: &str) -> String {
 fn number_after(text: &str, word: &str) -> Option<u64> {
     let line = text.lines().find(|line| line.starts_with("world ") && line.contains(word))?;
     line.rsplit(' ').next()?.parse().ok()
-}
-
-/// The cases of edge cuts between so many nodes, every `stride`th of them, in `parts` processes at once.
-pub(crate) fn edges(n: u32, fixed: u32, stride: u32, parts: u32) {
-    let began = Instant::now();
-    let part = |part: u32| {
-        let mut command = Command::new(std::env::current_exe().expect("this binary"));
-        command.args(["--exact", "some_edges", "--ignored", "--nocapture", "--test-threads=1"]);
-        let of = [("NODES", n), ("FIXED", fixed), ("PART", part * stride), ("OF", stride * parts)];
-        let output = command.envs(of.map(|(name, value)| (name, value.to_string()))).output().expect("it runs again");
-        let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
-        let settings = of.map(|(name, value)| format!("{name}={value}")).join(" ");
-        assert!(
-            output.status.success(),
-            "{text}\nagain:\n  {settings} cargo test --release --test sim -- --exact some_edges --ignored --nocapture"
-        );
-        text
-    };
-    let told: Vec<String> = std::thread::scope(|scope| {
-        let running: Vec<_> = (0..parts).map(|number| scope.spawn(move || part(number))).collect();
-        running
-            .into_iter()
-            .map(|running| running.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-            .collect()
-    });
-    let (mut cases, mut stuck, mut fenced, mut waits) = (0, 0, 0, vec![]);
-    for line in told.iter().flat_map(|text| text.lines()).filter_map(|line| line.strip_prefix("edges ")) {
-        let mut words = line.splitn(4, ' ');
-        let mut number = || words.next().and_then(|word| word.parse::<u64>().ok()).unwrap_or(0);
-        (cases, stuck, fenced) = (cases + number(), stuck + number(), fenced + number());
-        let list = words.next().unwrap_or_default().trim_matches(['[', ']']).split(", ");
-        waits.extend(list.filter_map(|ms| ms.parse::<u64>().ok()));
-    }
-    waits.sort_unstable();
-    let at = |percent: usize| waits.get(waits.len().saturating_sub(1) * percent / 100).copied().unwrap_or(0);
-    assert!(cases > 0, "no case was tried: {told:?}");
-    println!(
-        "{n} nodes: {cases} cuts, commits again after {} ms (half), {} ms (worst); {stuck} in which no Raft \
-         could elect; {fenced} fenced, out of reach; {:.1} s",
-        at(50),
-        at(100),
-        began.elapsed().as_secs_f64()
-    );
 }
 
 impl Swept {

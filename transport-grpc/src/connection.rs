@@ -46,7 +46,8 @@ impl Connection {
         let (sender, driver) = builder.keep_alive_while_idle(true).handshake(TokioIo::new(io)).await?;
         tokio::spawn(async move {
             if let Err(error) = driver.await {
-                tracing::debug!(%error, "connection closed");
+                // With its causes: on the outside a ping without an answer is but an "http2 error".
+                tracing::debug!(error = &error as &dyn Error, "connection closed");
             }
         });
         Ok(Self(sender))

@@ -35,6 +35,7 @@ mod convert;
 mod door;
 mod greeting;
 mod links;
+mod net;
 mod pipeline;
 mod raft_door;
 mod server;

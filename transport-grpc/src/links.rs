@@ -19,11 +19,11 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use quorate_membership::{Address, NodeId};
 use quorate_raft_core::{Lane, Peer, TransportError};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::client::ClientSettings;
 use crate::connection::Connection;
+use crate::net::{TcpStream, lookup_host};
 
 /// The pause after the first failure in a row; doubled by each further one.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -196,7 +196,7 @@ impl Link {
 
     async fn dial_one(&self, address: &str) -> Result<Connection, String> {
         let ClientSettings { connect_timeout, ping_every, ping_timeout } = self.settings;
-        let found = match timeout(RESOLVE, tokio::net::lookup_host(address)).await {
+        let found = match timeout(RESOLVE, lookup_host(address)).await {
             Ok(found) => found.map_err(|error| format!("cannot be resolved: {error}"))?,
             Err(_) => return Err(format!("not resolved within {RESOLVE:?}")),
         };

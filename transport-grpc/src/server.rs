@@ -18,13 +18,13 @@ use std::time::Duration;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use quorate_raft_core::Service;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::door::Door;
 use crate::greeting::Greeted;
+use crate::net::{TcpListener, TcpStream};
 
 /// What a server trades.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

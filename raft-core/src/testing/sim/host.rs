@@ -26,6 +26,7 @@ use super::dice::Dice;
 use super::platter::Platter;
 use super::seen::{Durable, Seen, Sink};
 use super::stop::Timers;
+use super::time::Time;
 
 /// How a process ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +40,7 @@ pub enum End {
 /// What outlives the processes on a machine.
 pub(super) struct Machine {
     pub(super) node: NodeId,
-    began: Instant,
+    time: Time,
     clocks: Mutex<Clocks>,
     boot: Mutex<BootId>,
     dice: Mutex<Dice>,
@@ -52,34 +53,34 @@ fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Machine {
-    pub(super) fn new(node: NodeId, began: Instant, mut dice: Dice, rate: Rate, sink: Sink) -> Self {
+    pub(super) fn new(node: NodeId, time: Time, mut dice: Dice, rate: Rate, sink: Sink) -> Self {
         let up = Duration::from_secs(dice.between(100, 100_000));
         let boot = BootId::new(u128::from(dice.draw()) << 64 | u128::from(dice.draw()));
         let platter = Platter::new(dice.fork());
-        let clocks = Mutex::new(Clocks::new(began.elapsed(), up, rate));
-        Self { node, began, clocks, boot: Mutex::new(boot), dice: Mutex::new(dice), platter, sink }
+        let clocks = Mutex::new(Clocks::new(time.elapsed(), up, rate));
+        Self { node, time, clocks, boot: Mutex::new(boot), dice: Mutex::new(dice), platter, sink }
     }
 
     /// What its two clocks show.
     pub(super) fn reading(&self) -> Reading {
-        guard(&self.clocks).read(self.began.elapsed())
+        guard(&self.clocks).read(self.time.elapsed())
     }
 
     pub(super) fn set_rate(&self, rate: Rate) {
-        guard(&self.clocks).change(self.began.elapsed(), rate, false);
+        guard(&self.clocks).change(self.time.elapsed(), rate, false);
     }
 
     fn sleep(&self, asleep: bool) {
         let mut clocks = guard(&self.clocks);
         let rate = clocks.rate();
-        clocks.change(self.began.elapsed(), rate, asleep);
+        clocks.change(self.time.elapsed(), rate, asleep);
     }
 
     fn reboot(&self) {
         let mut dice = guard(&self.dice);
         *guard(&self.boot) = BootId::new(u128::from(dice.draw()) << 64 | u128::from(dice.draw()));
         let rate = guard(&self.clocks).rate();
-        *guard(&self.clocks) = Clocks::new(self.began.elapsed(), Duration::from_secs(dice.between(5, 60)), rate);
+        *guard(&self.clocks) = Clocks::new(self.time.elapsed(), Duration::from_secs(dice.between(5, 60)), rate);
     }
 }
 
@@ -155,7 +156,7 @@ impl Host {
 
     /// The instant of its oscillator, as the engine counts: it began with the world.
     pub(crate) fn instant(&self) -> Instant {
-        self.machine.began + self.reading().raw()
+        self.machine.time.began() + self.reading().raw()
     }
 
     pub(crate) fn platter(&self) -> &Platter {

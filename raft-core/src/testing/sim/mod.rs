@@ -9,10 +9,14 @@
 //!          └─ seen      what happened, in order: for oracles, and as a trace
 //! ```
 //!
+//! Nodes may also be given another network ([`World::begin`]): `bound` keeps what they answer on their machine, and a world
+//! whose machines have a runtime each is moved on by hand (`time`).
+//!
 //! Engine, log, keeper, grantor, locks and records are the shipped ones. Simulated are the wire, the disk's platter, the
 //! kernel's timer and the clocks; the keeper and the log's writer run as tasks instead of threads, because a second thread
 //! would make every run another.
 
+mod bound;
 mod clocks;
 mod device;
 mod dice;
@@ -20,9 +24,11 @@ mod host;
 mod line;
 mod net;
 mod platter;
+mod process;
 mod seen;
 mod stop;
 mod stream;
+mod time;
 mod world;
 
 pub use clocks::Rate;
@@ -32,5 +38,7 @@ pub use host::{End, Host};
 pub use net::{Bites, Net, Weather};
 pub(crate) use platter::Latency;
 pub use platter::Pace;
+pub use process::{Process, Running};
 pub use seen::{Durable, Seen, Sighting, Stored};
-pub use world::{Running, Setting, World};
+pub use time::TimeHand;
+pub use world::{Setting, World};

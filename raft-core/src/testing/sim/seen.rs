@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use quorate_membership::{Cluster, Command, Event, Identity, Name, NodeId, Rejection, Revision};
-use tokio::time::Instant;
 
 use super::host::End;
+use super::time::Time;
 use crate::ledger::Note;
 use crate::rpc::{Ballot, Position, VoterSets};
 
@@ -156,18 +156,18 @@ struct Kept {
 /// Where everything that is seen goes.
 #[derive(Clone)]
 pub(super) struct Sink {
-    began: Instant,
+    time: Time,
     kept: Arc<Mutex<Kept>>,
 }
 
 impl Sink {
-    pub(super) fn new(began: Instant, aloud: bool) -> Self {
+    pub(super) fn new(time: Time, aloud: bool) -> Self {
         let kept = Kept { hash: 0xcbf2_9ce4_8422_2325, aloud, ..Kept::default() };
-        Self { began, kept: Arc::new(Mutex::new(kept)) }
+        Self { time, kept: Arc::new(Mutex::new(kept)) }
     }
 
     pub(super) fn tell(&self, node: NodeId, seen: Seen) {
-        let sighting = Sighting { at: self.began.elapsed(), node, seen };
+        let sighting = Sighting { at: self.time.elapsed(), node, seen };
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let line = sighting.to_string();
         if kept.aloud {

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use quorate_membership::{Address, NodeId, Role, Stop};
+use quorate_membership::{NodeId, Role, Stop};
 use tokio::time::Instant;
 
 use super::clocks::Rate;
@@ -25,12 +25,10 @@ use super::dice::Dice;
 use super::host::{End, Host, Machine};
 use super::net::Net;
 use super::platter::Pace;
+use super::process::{Process, Running};
 use super::seen::{Seen, Sighting, Sink};
-use super::stop::SimStop;
+use super::time::{Time, TimeHand};
 use crate::config::Config;
-use crate::folder::Folder;
-use crate::log_store::LogStore;
-use crate::node::{Node, NodeSettings};
 
 /// What a world is made of.
 #[derive(Debug, Clone)]
@@ -47,15 +45,6 @@ pub struct Setting {
     pub aloud: bool,
 }
 
-/// A process of a node that runs.
-#[derive(Clone)]
-pub struct Running {
-    /// The process.
-    pub host: Arc<Host>,
-    /// The node in it.
-    pub node: Arc<Node>,
-}
-
 struct Place {
     machine: Arc<Machine>,
     running: Option<Running>,
@@ -68,7 +57,7 @@ pub struct World {
     /// What fences them.
     pub device: Device,
     setting: Setting,
-    began: Instant,
+    time: Time,
     dice: Dice,
     sink: Sink,
     places: BTreeMap<NodeId, Place>,
@@ -94,18 +83,28 @@ impl World {
     /// Whether the order in which tokio wakes tasks is decided by the seed, too.
     pub const IS_DETERMINISTIC: bool = cfg!(tokio_unstable);
 
-    /// An empty world.
+    /// An empty world in the time of this runtime.
     pub fn new(setting: Setting) -> Self {
-        let (began, mut dice) = (Instant::now(), Dice::new(setting.seed));
+        Self::made(setting, Time::of_this_runtime())
+    }
+
+    /// An empty world whose time is moved by hand: for machines with a runtime each, which somebody moves on in step.
+    pub fn by_hand(setting: Setting) -> (Self, TimeHand) {
+        let (time, hand) = Time::by_hand();
+        (Self::made(setting, time), hand)
+    }
+
+    fn made(setting: Setting, time: Time) -> Self {
+        let mut dice = Dice::new(setting.seed);
         let net = Net::new(dice.fork());
         let device = Device::new(net.clone(), dice.fork());
-        let sink = Sink::new(began, setting.aloud);
-        Self { net, device, setting, began, dice, sink, places: BTreeMap::new() }
+        let sink = Sink::new(time.clone(), setting.aloud);
+        Self { net, device, setting, time, dice, sink, places: BTreeMap::new() }
     }
 
     /// How old it is.
     pub fn age(&self) -> Duration {
-        self.began.elapsed()
+        self.time.elapsed()
     }
 
     /// Its chance, for whoever drives it.
@@ -135,7 +134,7 @@ impl World {
 
     /// Adds a machine with clocks of that rate.
     pub fn add_machine(&mut self, node: NodeId, rate: Rate) {
-        let machine = Arc::new(Machine::new(node, self.began, self.dice.fork(), rate, self.sink.clone()));
+        let machine = Arc::new(Machine::new(node, self.time.clone(), self.dice.fork(), rate, self.sink.clone()));
         self.places.insert(node, Place { machine, running: None });
     }
 
@@ -160,63 +159,38 @@ impl World {
     /// # Errors
     /// When it does not start, or there is no such machine.
     pub async fn start(&mut self, node: NodeId) -> anyhow::Result<Running> {
-        self.bury(node);
-        let place = self.places.get_mut(&node).with_context(|| format!("there is no machine for {node}"))?;
-        let host = Host::new(place.machine.clone());
-        host.tell(Seen::Began);
-        self.net.lock().hosts.insert(node, host.clone());
-        let (net, device, setting) = (self.net.clone(), self.device.clone(), self.setting.clone());
-        let here = host.clone();
-        let made = host.spawn(async move {
-            let folder = Folder::simulated(here.clone(), node)?;
-            let store = LogStore::open_simulated(&here).map_err(|error| anyhow::anyhow!("{node}: {error}"))?;
-            let stop = setting.stop.map(|stop| Box::new(SimStop::new(&here, stop)) as _);
-            let settings = NodeSettings {
-                node,
-                data: folder.path().to_path_buf(),
-                addresses: vec![Net::address(node)?],
-                config: setting.config,
-                transport: net.transport(node),
-                fencer: setting.device.then(|| Arc::new(device) as _),
-                stop,
-                trust_vm_clock: true,
-            };
-            settings.config.check()?;
-            let node = Node::run(settings, folder, store).await?;
-            net.connect(node.service(), here.clone());
-            anyhow::Ok(node)
-        });
-        let node_made = Arc::new(made.await.context("the process ended while it started")??);
-        let running = Running { host, node: node_made };
-        place.running = Some(running.clone());
+        let process = self.begin(node)?;
+        let (running, _bound) = process.start(self.net.transport(node), vec![Net::address(node)?]).await?;
+        self.net.connect(running.node.service(), running.host.clone());
+        self.runs(running.clone());
         Ok(running)
     }
 
-    /// Brings a started process in, as a service does: the first founds the cluster, who belongs to it resumes, others
-    /// join; it tries until it has come in.
+    /// Begins a process on the machine of `node`, for whoever starts it over a network of their own and says then that it
+    /// [runs](World::runs).
+    ///
+    /// # Errors
+    /// When there is no such machine.
+    pub fn begin(&mut self, node: NodeId) -> anyhow::Result<Process> {
+        self.bury(node);
+        let place = self.places.get(&node).with_context(|| format!("there is no machine for {node}"))?;
+        let host = Host::new(place.machine.clone());
+        host.tell(Seen::Began);
+        self.net.lock().hosts.insert(node, host.clone());
+        Ok(Process { host, device: self.device.clone(), setting: self.setting.clone() })
+    }
+
+    /// Takes a process in that has started.
+    pub fn runs(&mut self, running: Running) {
+        if let Some(place) = self.places.get_mut(&running.host.node()) {
+            place.running = Some(running);
+        }
+    }
+
+    /// Brings a started process in, as a service does: [`Running::enter`], with all others as seeds.
     pub fn enter(&self, running: &Running, founder: bool, role: Role) {
-        let seeds: Vec<Address> = self
-            .nodes()
-            .into_iter()
-            .filter(|node| *node != running.host.node())
-            .filter_map(|n| Net::address(n).ok())
-            .collect();
-        let node = running.node.clone();
-        drop(running.host.spawn(async move {
-            let patience = Duration::from_secs(5);
-            loop {
-                let came = match (node.belongs(), founder) {
-                    (true, _) => node.resume(patience).await,
-                    (false, true) => node.bootstrap(role, patience).await,
-                    (false, false) => node.join(&seeds, role, patience).await,
-                };
-                match came {
-                    Ok(_) => return,
-                    Err(error) => tracing::debug!(%error, "not in yet"),
-                }
-                tokio::time::sleep(Duration::from_millis(200)).await;
-            }
-        }));
+        let others = self.nodes().into_iter().filter(|node| *node != running.host.node());
+        running.enter(others.filter_map(|node| Net::address(node).ok()).collect(), founder, role);
     }
 
     /// Ends the process of a node, if one runs.

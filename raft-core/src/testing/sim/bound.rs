@@ -1,0 +1,160 @@
+//! A service that runs on the simulated machine it belongs to, whoever calls it: with its clocks, and only while its
+//! process is awake and alive.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::{BoxStream, Stream, StreamExt};
+use quorate_membership::{Command, NodeId, Request, Revision, SessionId};
+
+use super::host::Host;
+use crate::error::{HandOverError, ProposeError, ReadError, Refusal};
+use crate::feed::{FeedItem, Filter};
+use crate::node::Outcome;
+use crate::rpc::{
+    Append, Appended, Ballot, Caller, InstallSnapshot, KeptAlive, Payload, Proposed, Renewal, Renewed, StreamAppended,
+    Transfer, Transferred, VoteAnswer, VoteRequest,
+};
+use crate::transport::{JoinAnswer, JoinRequest, Making, Named, Service};
+use crate::view::View;
+
+pub(super) struct Bound {
+    service: Arc<dyn Service>,
+    host: Arc<Host>,
+}
+
+type Call<T> = BoxFuture<'static, Result<T, Refusal>>;
+
+impl Bound {
+    pub(super) fn new(service: Arc<dyn Service>, host: Arc<Host>) -> Self {
+        Self { service, host }
+    }
+
+    fn call<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&dyn Service) -> BoxFuture<'static, T>,
+    ) -> BoxFuture<'static, T> {
+        if !self.host.is_alive() {
+            return Box::pin(std::future::pending());
+        }
+        Box::pin(self.host.bind(self.host.enter(|| call(self.service.as_ref()))))
+    }
+
+    fn stream<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&dyn Service) -> BoxStream<'static, T>,
+    ) -> BoxStream<'static, T> {
+        if !self.host.is_alive() {
+            return futures_util::stream::pending().boxed();
+        }
+        let stream = self.host.enter(|| call(self.service.as_ref()));
+        Items { stream, host: self.host.clone() }.boxed()
+    }
+}
+
+/// A stream that is polled only while its host admits it, and dropped there.
+struct Items<T> {
+    stream: BoxStream<'static, T>,
+    host: Arc<Host>,
+}
+
+impl<T> Stream for Items<T> {
+    type Item = T;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
+        let Self { stream, host } = self.get_mut();
+        // Each item is one step of the process.
+        let next = host.bind(stream.next());
+        tokio::pin!(next);
+        next.poll(cx)
+    }
+}
+
+impl Service for Bound {
+    fn append(&self, caller: Caller, request: Append) -> Call<Appended> {
+        self.call(|service| service.append(caller, request))
+    }
+
+    fn append_stream(
+        &self,
+        caller: Caller,
+        requests: BoxStream<'static, Append>,
+    ) -> BoxStream<'static, Result<StreamAppended, Refusal>> {
+        self.stream(|service| service.append_stream(caller, requests))
+    }
+
+    fn vote(&self, caller: Caller, request: VoteRequest) -> Call<VoteAnswer> {
+        self.call(|service| service.vote(caller, request))
+    }
+
+    fn pre_vote(&self, caller: Caller, request: VoteRequest) -> Call<VoteAnswer> {
+        self.call(|service| service.pre_vote(caller, request))
+    }
+
+    fn snapshot(&self, caller: Caller, request: InstallSnapshot) -> Call<Ballot> {
+        self.call(|service| service.snapshot(caller, request))
+    }
+
+    fn transfer(&self, caller: Caller, request: Transfer) -> Call<Transferred> {
+        self.call(|service| service.transfer(caller, request))
+    }
+
+    fn propose(&self, caller: Caller, command: Payload) -> Call<Proposed> {
+        self.call(|service| service.propose(caller, command))
+    }
+
+    fn read_index(&self, caller: Caller) -> Call<Revision> {
+        self.call(|service| service.read_index(caller))
+    }
+
+    fn renew(&self, caller: Caller, renewal: Renewal) -> Call<Renewed> {
+        self.call(|service| service.renew(caller, renewal))
+    }
+
+    fn join(&self, request: JoinRequest) -> Call<JoinAnswer> {
+        self.call(|service| service.join(request))
+    }
+
+    fn view(&self) -> View {
+        self.host.enter(|| self.service.view())
+    }
+
+    fn command(&self, command: Command) -> BoxFuture<'static, Result<Outcome, ProposeError>> {
+        self.call(|service| service.command(command))
+    }
+
+    fn once(
+        &self,
+        named: Option<Named>,
+        make: Making,
+    ) -> BoxFuture<'static, Result<(Request, Revision), ProposeError>> {
+        self.call(|service| service.once(named, make))
+    }
+
+    fn hand_over(&self, to: Option<NodeId>) -> BoxFuture<'static, Result<NodeId, HandOverError>> {
+        self.call(|service| service.hand_over(to))
+    }
+
+    fn events_since(&self, revision: Revision, filter: Filter) -> BoxStream<'static, FeedItem> {
+        self.stream(|service| service.events_since(revision, filter))
+    }
+
+    fn keep_alive(&self, caller: Caller, session: SessionId) -> Call<KeptAlive> {
+        self.call(|service| service.keep_alive(caller, session))
+    }
+
+    fn keep_session(&self, session: SessionId, patience: Duration) -> BoxFuture<'static, KeptAlive> {
+        self.call(|service| service.keep_session(session, patience))
+    }
+
+    fn read_barrier(&self, patience: Duration) -> BoxFuture<'static, Result<Revision, ReadError>> {
+        self.call(|service| service.read_barrier(patience))
+    }
+
+    fn applied(&self) -> tokio::sync::watch::Receiver<Revision> {
+        self.service.applied()
+    }
+}

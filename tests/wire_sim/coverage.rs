@@ -1,0 +1,70 @@
+//! How often each fault and each interesting state came about. A long sweep in which one never did fails.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use quorate::Event;
+use quorate::ledger::Note;
+use quorate::testing::sim::{Durable, End, Seen, Sighting};
+
+use crate::faults::Kind;
+
+/// Counts.
+#[derive(Default)]
+pub(crate) struct Tally {
+    pub(crate) counts: BTreeMap<String, u64>,
+    terms: BTreeSet<u64>,
+    applied: BTreeSet<u64>,
+}
+
+/// The states that a long sweep must have come through.
+const STATES: [&str; 10] = [
+    "connection made",
+    "connection refused or not in time",
+    "connection broken",
+    "connection found dead by its ping",
+    "election won",
+    "fenced",
+    "ended by its dead-man",
+    "snapshot installed",
+    "write done",
+    "write unknown",
+];
+
+impl Tally {
+    pub(crate) fn count(&mut self, what: &str) {
+        self.add(what, 1);
+    }
+
+    pub(crate) fn add(&mut self, what: &str, times: u64) {
+        *self.counts.entry(what.into()).or_default() += times;
+    }
+
+    /// What never happened.
+    pub(crate) fn missing(&self) -> Vec<String> {
+        let faults = Kind::ALL.iter().map(|kind| format!("fault {kind:?}"));
+        let states = STATES.iter().map(|state| (*state).to_string());
+        faults.chain(states).filter(|what| self.counts.get(what).is_none_or(|times| *times == 0)).collect()
+    }
+
+    pub(crate) fn see(&mut self, sighting: &Sighting) {
+        match &sighting.seen {
+            Seen::Ended { how: End::PowerCut } => self.count("power cut"),
+            Seen::Ended { how: End::Killed } => self.count("killed"),
+            Seen::Fired => self.count("ended by its dead-man"),
+            Seen::Installed { .. } => self.count("snapshot installed"),
+            Seen::Noted(Note::Lapsed { .. }) => self.count("lease ran out"),
+            Seen::Durable(Durable::Vote(vote))
+                if vote.committed && vote.node == sighting.node && self.terms.insert(vote.term) =>
+            {
+                self.count("election won");
+            }
+            Seen::Applied { at, answer: Ok(events), .. } if self.applied.insert(at.index) => {
+                let fenced = events.iter().filter(|event| matches!(event, Event::Fenced { .. })).count();
+                if fenced > 0 {
+                    self.add("fenced", fenced as u64);
+                }
+            }
+            _ => {}
+        }
+    }
+}
