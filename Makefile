@@ -1,6 +1,6 @@
 # `make verify` only reads, `make fix` writes. The other targets prove or measure something.
 
-.PHONY: verify fix model sim mutants bench demo line chaos
+.PHONY: verify fix model sim worlds edges mutants bench demo line chaos
 
 verify:
 	cargo fmt --all --check
@@ -31,10 +31,18 @@ demo:
 line:
 	.ci/line
 
-# The leases in continuous time, simulated around the shipped types: hours, faults, and times beside their bounds.
-# SEEDS=n and FIRST=n choose the seeds.
-sim:
-	QUORATE_SIM=full cargo test --release -p quorate-membership --test des -- --nocapture --test-threads=1
+# Simulated clusters, tier by tier: the leases in continuous time (hours, and times beside their bounds), whole clusters of
+# the shipped code, the same over the real wire, and every way to cut links. SEEDS=n and FIRST=n choose the worlds.
+sim: worlds edges
+	env -u SEEDS -u FIRST QUORATE_SIM=full cargo test --release -p quorate-membership --test des -- --nocapture --test-threads=1
+
+# Whole clusters only: in memory, and over the wire (a tenth as many).
+worlds:
+	QUORATE_SIM=full cargo test --release --test sim -- --nocapture --test-threads=1 every_promise the_same_seed who_was a_change
+	QUORATE_SIM=full SEEDS=$$(( ($${SEEDS:-1000} + 9) / 10 )) cargo test --release --test wire_sim -- --nocapture
+
+edges:
+	QUORATE_SIM=full cargo test --release --test sim -- --nocapture every_cut
 
 # Real processes on hosts of their own: ways cut, kill -9, SIGSTOP, full disks. As root; MINUTES=n, SEED=n, HOSTS=3|5.
 chaos:

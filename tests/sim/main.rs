@@ -68,7 +68,7 @@ fn every_cut_that_leaves_a_connected_majority() {
     edges::sweep(3, 1, 1, 1);
     edges::sweep(4, 1, if full { 1 } else { 6 }, 2);
     if full {
-        edges::sweep(5, 0, 12, 2);
+        edges::sweep(5, 0, 40, 2);
     }
 }
 
@@ -98,7 +98,9 @@ fn the_same_seed_gives_the_same_trace() {
         println!("built without `--cfg tokio_unstable` (RUSTFLAGS hides .cargo/config.toml): nothing to compare");
         return;
     }
+    // However many the sweep has: twenty show it.
     let seeds = sweep::seeds(4, 20);
+    let seeds = seeds.start..seeds.end.min(seeds.start + 20);
     let (first, second) = (sweep::run(seeds.clone(), "one_world"), sweep::run(seeds, "one_world"));
     assert!(!first.traces.is_empty(), "no world told its trace");
     assert_eq!(first.traces, second.traces, "a world is decided by its seed");
