@@ -87,16 +87,7 @@ impl Monitor {
                 // An election takes about twice its longest time-out, and the dead leader was silent all the while.
                 let times = if self.led == Some(*node) { 4 } else { 2 };
                 let lately = heard.get(node).filter(|at| now.since(**at) < inner.config.election_max() * times);
-                // But nobody is blamed before it was asked: a leader that a quorum does not answer falls silent by itself, and
-                // may be well, and in reach of this one.
-                let asked = inner.config.red.saturating_sub(inner.config.heartbeat() * 2);
-                let earliest = Moment::new(now.since_origin().saturating_sub(asked));
-                let since = match lately {
-                    Some(heard) if cfg!(quorate_mutant = "blamed_unasked") => *heard,
-                    Some(heard) => (*heard).max(earliest),
-                    None => now,
-                };
-                self.detector.watch(*node, since);
+                self.detector.watch(*node, lately.copied().unwrap_or(now));
             }
             self.leading = leading;
         }

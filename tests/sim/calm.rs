@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use quorate::testing::sim::{End, Rate, Seen, Setting, World};
+use quorate::testing::sim::{End, Rate, Seen, Setting, Sighting, World};
 use quorate::{Config, NodeId, Profile, Stop};
 use tokio::time::{Instant, sleep};
 
@@ -15,11 +15,11 @@ fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-fn story(seed: u64, config: Config) -> Story {
-    let stop = Some(Stop::Deadman { lateness: ms(250) });
+fn story(seed: u64, config: Config, stop: Option<Stop>) -> Story {
+    let device = stop.is_none();
     let plan = Plan::draw(seed);
-    let plan = Plan { nodes: 3, config, stop, device: false, kinds: vec![], locks: 1, ..plan };
-    let setting = Setting { seed, config: plan.config.clone(), stop, device: false, aloud: false };
+    let plan = Plan { nodes: 3, config, stop, device, kinds: vec![], locks: 1, ..plan };
+    let setting = Setting { seed, config: plan.config.clone(), stop, device, aloud: false };
     let mut story = Story::new(World::new(setting), plan);
     story.keep = true;
     story
@@ -40,7 +40,7 @@ fn term(story: &Story) -> u64 {
 /// A follower that was cut off for long comes back, and the leader is the same, in the same term: it had asked before it
 /// stood, and was told no.
 pub(crate) async fn who_was_cut_off_deposes_nobody(seed: u64) -> Done {
-    let mut story = story(seed, standard());
+    let mut story = story(seed, standard(), Some(Stop::Deadman { lateness: ms(250) }));
     story.form().await?;
     let (before, led) = (leader(&story), term(&story));
     let cut = story.world.nodes().into_iter().find(|node| Some(*node) != before).unwrap_or_default();
@@ -57,7 +57,7 @@ pub(crate) async fn who_was_cut_off_deposes_nobody(seed: u64) -> Done {
 
 /// The leader dies as soon as a joint configuration stands in the log: the next one finishes the change.
 pub(crate) async fn a_change_of_voters_that_was_begun_is_finished(seed: u64) -> Done {
-    let mut story = story(seed, standard());
+    let mut story = story(seed, standard(), Some(Stop::Deadman { lateness: ms(250) }));
     story.form().await?;
     let next = NodeId::new(4);
     story.world.add_machine(next, Rate::default());
@@ -77,6 +77,24 @@ pub(crate) async fn a_change_of_voters_that_was_begun_is_finished(seed: u64) -> 
             story.world.end(leader, End::Killed);
             break;
         }
+    }
+    story.heal().await
+}
+
+/// A process that is killed and started again at once, where only a device proves ends: the device takes the new process with
+/// the former life, once, and then all is well.
+pub(crate) async fn who_comes_back_is_not_shot_again_and_again(seed: u64) -> Done {
+    let mut story = story(seed, standard(), None);
+    story.returns_after = Some(ms(300));
+    story.form().await?;
+    story.kept.clear();
+    let hit = story.world.nodes().into_iter().find(|node| Some(*node) != leader(&story)).unwrap_or_default();
+    story.world.end(hit, End::Killed);
+    story.run_for(ms(20_000)).await?;
+    let shot = |sighting: &Sighting| matches!(sighting.seen, Seen::Ended { how: End::PowerCut });
+    let shots = std::mem::take(&mut story.kept).iter().filter(|sighting| shot(sighting)).count();
+    if shots > 2 {
+        return Err(format!("violated: {hit} was powered off {shots} times in 20 s"));
     }
     story.heal().await
 }

@@ -88,6 +88,11 @@ fn who_was_cut_off_deposes_nobody() {
 }
 
 #[test]
+fn who_comes_back_is_not_shot_again_and_again() {
+    in_a_world(calm::who_comes_back_is_not_shot_again_and_again);
+}
+
+#[test]
 fn a_change_of_voters_that_was_begun_is_finished() {
     in_a_world(calm::a_change_of_voters_that_was_begun_is_finished);
 }

@@ -50,6 +50,8 @@ pub(crate) struct Story {
     /// What is kept for who plays a story of its own; empty unless asked for.
     pub(crate) kept: Vec<Sighting>,
     pub(crate) keep: bool,
+    /// Whoever has ended is started again after so long, rather than after a time that chance has chosen.
+    pub(crate) returns_after: Option<Duration>,
     calm: bool,
     clients: u64,
     faults: u64,
@@ -98,6 +100,7 @@ impl Story {
             acted: BTreeMap::new(),
             kept: vec![],
             keep: false,
+            returns_after: None,
             calm: false,
             clients: 0,
             faults: 0,
@@ -309,6 +312,7 @@ impl Story {
                 true => self.dice.span(Duration::from_millis(20), Duration::from_millis(1500)),
                 false => self.dice.span(Duration::from_millis(1500), Duration::from_millis(9000)),
             };
+            let delay = self.returns_after.unwrap_or(delay);
             let due = *self.returns.entry(node).or_insert_with(|| Instant::now() + delay);
             if due <= Instant::now() {
                 self.returns.remove(&node);
