@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use quorate::testing::sim::{End, Rate, Seen, Setting, Sighting, World};
+use quorate::testing::sim::{Durable, End, Rate, Seen, Setting, Sighting, Stored, World};
 use quorate::{Config, NodeId, Profile, Stop};
 use tokio::time::{Instant, sleep};
 
@@ -55,13 +55,14 @@ pub(crate) async fn who_was_cut_off_deposes_nobody(seed: u64) -> Done {
     }
 }
 
-/// The leader dies as soon as a joint configuration stands in the log: the next one finishes the change.
+/// The leader dies as soon as a joint configuration is on another's disk: whoever leads next finishes the change.
 pub(crate) async fn a_change_of_voters_that_was_begun_is_finished(seed: u64) -> Done {
     let mut story = story(seed, standard(), Some(Stop::Deadman { lateness: ms(250) }));
     story.form().await?;
     let next = NodeId::new(4);
     story.world.add_machine(next, Rate::default());
     story.begin(next).await?;
+    story.kept.clear();
     let give_up = Instant::now() + ms(20_000);
     loop {
         if Instant::now() > give_up {
@@ -69,11 +70,14 @@ pub(crate) async fn a_change_of_voters_that_was_begun_is_finished(seed: u64) -> 
         }
         sleep(Duration::from_micros(200)).await;
         story.look().await?;
-        let joint = |seen: &Seen| matches!(seen, Seen::Applied { voters: Some(voters), .. } if voters.sets.len() > 1);
-        let now = std::mem::take(&mut story.kept).into_iter().any(|sighting| {
-            joint(&sighting.seen) && sighting.at >= story.world.age().saturating_sub(ms(5)) && sighting.node != next
+        let led = leader(&story);
+        // On the disk of a voter that stays, and not committed yet: the leader has not begun the second half.
+        let joint = |stored: &Stored| stored.voters.as_ref().is_some_and(|voters| voters.sets.len() > 1);
+        let begun = std::mem::take(&mut story.kept).into_iter().any(|sighting| {
+            let stays = Some(sighting.node) != led && sighting.node != next;
+            stays && matches!(&sighting.seen, Seen::Durable(Durable::Entries(entries)) if entries.iter().any(joint))
         });
-        if now && let Some(leader) = leader(&story) {
+        if begun && let Some(leader) = led {
             story.world.end(leader, End::Killed);
             break;
         }

@@ -66,7 +66,7 @@ fn some_edges() {
 fn every_cut_that_leaves_a_connected_majority() {
     let full = std::env::var_os("QUORATE_SIM").is_some_and(|wanted| wanted == "full");
     edges::sweep(3, 1, 1, 1);
-    edges::sweep(4, 1, if full { 1 } else { 6 }, 2);
+    edges::sweep(4, 1, if full { 1 } else { 24 }, 2);
     if full {
         edges::sweep(5, 0, 40, 2);
     }
