@@ -56,12 +56,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use quorate::testing::sim::Dice;
 use rustix::process::Signal;
 
 use agreement::Agreed;
 use fleet::{Fleet, NODES};
 use op::{NEVER, Op, Outcome};
-use simulated::Dice;
 
 /// How long harm is done: at least, and at most while something that should be met was not.
 const HARM: Duration = Duration::from_secs(16);

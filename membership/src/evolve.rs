@@ -46,12 +46,12 @@ pub fn evolve(state: &mut Cluster, revision: Revision, event: &Event) {
             });
             enter(state, *target, Phase::Fencing)
         }
-        Event::FenceStarted { order, target: _, by, attempt } => {
+        Event::FenceStarted { order, target, by, attempt } => {
             if let Some(open) = state.fences.get_mut(*order) {
                 open.attempts = *attempt;
                 open.progress = Progress::Executing { by: *by };
             }
-            false
+            cfg!(quorate_mutant = "fence_told_before_proof") && enter(state, *target, Phase::Fenced)
         }
         Event::FenceFailed { order, target: _, attempt: _, reason } => {
             if let Some(open) = state.fences.get_mut(*order) {

@@ -115,7 +115,8 @@ impl TokenGate {
         if token < *seen {
             return Err(GateError::Superseded { shown: token, seen: *seen });
         }
-        if let Some(path) = self.file.as_ref().filter(|_| token > *seen) {
+        let news = token > *seen && !cfg!(quorate_mutant = "work_before_floor");
+        if let Some(path) = self.file.as_ref().filter(|_| news) {
             remember(path, token).map_err(|source| GateError::Unwritten {
                 shown: token,
                 path: path.clone(),
@@ -168,6 +169,17 @@ mod tests {
         let gate = TokenGate::durable(&path).unwrap();
         assert_eq!(gate.seen(), r(42));
         assert!(gate.admit_and(r(41), || unreachable!("it was superseded")).is_err());
+    }
+
+    #[test]
+    fn nothing_is_done_under_a_token_before_it_is_remembered() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        let gate = TokenGate::durable(&path).unwrap();
+        for token in [r(1), r(40), r(41)] {
+            let found = gate.admit_and(token, || fs::read_to_string(&path).unwrap_or_default()).unwrap();
+            assert_eq!(found.trim(), token.to_string(), "the floor was not there yet");
+        }
     }
 
     #[test]

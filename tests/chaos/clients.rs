@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use quorate::testing::sim::Dice;
 use quorate::{Check, Key, Name, ProposeError, Rejection, Revision};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -15,7 +16,6 @@ use tokio::time::sleep;
 use crate::host::Shared;
 use crate::log::now;
 use crate::op::{Call, Outcome};
-use crate::simulated::Dice;
 
 /// How many clients a host has, and how many records they fight for at a time.
 const CLIENTS: u64 = 2;

@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
-use crate::simulated::Dice;
+use quorate::testing::sim::Dice;
 
 /// Whom a fault is aimed at. Who leads is found out when it begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,7 +117,7 @@ pub(crate) fn schedule(seed: u64, hosts: u64, length: Duration, only: Option<&st
             over = over.max(begins + lasts);
             planned.push(Planned { at: begins, lasts, fault });
         }
-        let calm = if dice.once_in(4) { dice.between(9000, 12_000) } else { dice.between(2000, 6000) };
+        let calm = if dice.below(4) == 0 { dice.between(9000, 12_000) } else { dice.between(2000, 6000) };
         at = over + ms(calm);
         if at + ms(9000) > length {
             planned.sort_by_key(|planned| planned.at);
@@ -129,9 +129,9 @@ pub(crate) fn schedule(seed: u64, hosts: u64, length: Duration, only: Option<&st
 const KINDS: u64 = 17;
 
 fn draw(kind: u64, hosts: u64, dice: &mut Dice) -> (Fault, Duration) {
-    let one = dice.between(1, hosts + 1);
+    let one = dice.between(1, hosts);
     let other = 1 + (one + dice.below(hosts - 1)) % hosts;
-    let aim = if dice.once_in(3) { Aim::Leader } else { Aim::Host(one) };
+    let aim = if dice.below(3) == 0 { Aim::Leader } else { Aim::Host(one) };
     // Short of what is noticed, short of the end of a lease, and beyond it.
     let lasts = ms(match dice.below(3) {
         0 => dice.between(200, 1400),
@@ -143,7 +143,7 @@ fn draw(kind: u64, hosts: u64, dice: &mut Dice) -> (Fault, Duration) {
         0 | 1 => Fault::OneWay { from: aim, to: other },
         2 => Fault::BothWays { between: aim, and: other },
         3 => Fault::CutOff { host },
-        4 => Fault::Half { host, hears: dice.once_in(2) },
+        4 => Fault::Half { host, hears: dice.chance(500) },
         5 => {
             let side = if hosts > 3 { BTreeSet::from([one, other]) } else { BTreeSet::from([one]) };
             Fault::Partition { side }
@@ -153,22 +153,22 @@ fn draw(kind: u64, hosts: u64, dice: &mut Dice) -> (Fault, Duration) {
         8 => Fault::Switch,
         9 | 10 => Fault::Kill { host },
         11 => {
-            let all = dice.once_in(3);
+            let all = dice.below(3) == 0;
             let hosts = if all { (1..=hosts).collect() } else { BTreeSet::from([one, other]) };
             return (Fault::KillMany { hosts }, ms(dice.between(100, 1500)));
         }
         12 | 13 => Fault::Pause { host },
         // The last host has the machine's own disk, which is not filled.
-        14 => return (Fault::Fill { host: dice.between(1, hosts) }, ms(dice.between(3000, 7000))),
+        14 => return (Fault::Fill { host: dice.between(1, hosts - 1) }, ms(dice.between(3000, 7000))),
         15 => return (Fault::Load { spinners: dice.between(2, 7) }, ms(dice.between(3000, 8000))),
-        _ if dice.once_in(2) => Fault::Leave { host },
+        _ if dice.chance(500) => Fault::Leave { host },
         _ => Fault::HandOver { to: one },
     };
     match fault {
         Fault::Kill { .. } | Fault::Leave { .. } => (fault, ms(dice.between(100, 3000))),
         Fault::HandOver { .. } => (fault, ms(1500)),
         // Half of them beyond the end of a lease: a process that goes on then must not.
-        Fault::Pause { .. } if dice.once_in(2) => (fault, ms(dice.between(3500, 8000))),
+        Fault::Pause { .. } if dice.chance(500) => (fault, ms(dice.between(3500, 8000))),
         _ => (fault, lasts),
     }
 }

@@ -44,9 +44,6 @@ mod records;
 #[path = "../history/report.rs"]
 #[expect(dead_code, reason = "only part of it is needed here")]
 mod report;
-#[path = "../history/simulated.rs"]
-#[expect(dead_code, reason = "only part of it is needed here")]
-mod simulated;
 mod stall;
 mod summary;
 #[path = "../history/witness.rs"]
@@ -60,11 +57,11 @@ use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use quorate::testing::sim::Dice;
 use rustix::process::{Signal, geteuid, set_parent_process_death_signal};
 
 use director::Director;
 use fleet::{Ending, Fleet};
-use simulated::Dice;
 use stall::Stalls;
 use summary::Summary;
 

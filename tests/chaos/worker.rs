@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use quorate::testing::sim::Dice;
 use quorate::{Guard, LockError, Name, ProposeError, Rejection};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -24,7 +25,6 @@ use crate::clients;
 use crate::host::Shared;
 use crate::log::now;
 use crate::op::{Call, Outcome};
-use crate::simulated::Dice;
 
 /// What everybody wants.
 pub(crate) const LOCKS: [&str; 4] = ["a", "b", "c", "d"];
@@ -144,7 +144,7 @@ async fn hold(shared: &Shared, client: &str, guard: Guard, effects: &Arc<Effects
     };
     let (name, token) = (guard.name().to_string(), guard.token().get());
     let id = shared.log.begin(client, &Call::Release { name, token })?;
-    let outcome = if dice.once_in(2) {
+    let outcome = if dice.chance(500) {
         guard.release().await.map_or_else(|error| Outcome::Unknown(error.to_string()), |()| Outcome::Fine)
     } else {
         drop(guard);

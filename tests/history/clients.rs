@@ -12,12 +12,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use quorate::testing::sim::Dice;
 use quorate::{Check, Cluster, Guard, Identity, LockError, Name, ProposeError, Rejection, Revision};
 use tokio::time::{sleep, timeout};
 
 use crate::node::{Log, key, now};
 use crate::op::{Call, Outcome};
-use crate::simulated::Dice;
 
 /// The records and the locks that everybody wants.
 pub(crate) const KEYS: [&str; 4] = ["k1", "k2", "k3", "k4"];
@@ -109,7 +109,7 @@ async fn ask(shared: &Shared, id: u64, client: &str, call: &Call, dice: &mut Dic
         })
     };
     // Now and then nobody waits for the end.
-    let outcome = if dice.once_in(40) {
+    let outcome = if dice.below(40) == 0 {
         let patience = Duration::from_micros(dice.between(10, 8000));
         timeout(patience, asked).await.unwrap_or_else(|_| Ok(Outcome::Unknown("dropped".into())))?
     } else {
@@ -184,7 +184,7 @@ fn refused(error: &LockError) -> Outcome {
 /// Works under a lock, and gives it back in one of two ways.
 async fn work(shared: &Shared, client: &str, name: &str, guard: Guard, resource: &File, dice: &mut Dice) -> Result<()> {
     // Now and then for so long that somebody will be killed in the middle.
-    let acts = if dice.once_in(8) { 40 } else { dice.between(1, 8) };
+    let acts = if dice.below(8) == 0 { 40 } else { dice.between(1, 8) };
     for _ in 0..acts {
         if shared.stopped() || !act(shared, client, name, &guard, resource, dice).await? {
             break;
@@ -193,14 +193,14 @@ async fn work(shared: &Shared, client: &str, name: &str, guard: Guard, resource:
     }
     let (id, token) = (shared.log.number(), guard.token().get());
     shared.log.begin(id, client, &Call::Release { name: name.into(), token })?;
-    let outcome = if dice.once_in(2) {
+    let outcome = if dice.chance(500) {
         guard.release().await.map_or_else(|error| Outcome::Unknown(error.to_string()), |()| Outcome::Fine)
     } else {
         drop(guard);
         Outcome::Unknown("dropped".into())
     };
     shared.log.end(id, &outcome)?;
-    if dice.once_in(3) {
+    if dice.below(3) == 0 {
         // Too late, and in no doubt who may refuse it.
         pause(dice, 0, 40).await;
         write_under(shared, client, name, token).await?;
@@ -234,7 +234,7 @@ async fn act(
     shared.log.begin(id, client, &Call::Act { name: name.into(), token })?;
     // A resource that asks for no token; what is written to it is in order only if nobody acts too late.
     { resource }.write_all(format!("{name} r{token} {client}\n").as_bytes()).context("the resource")?;
-    if dice.once_in(3) {
+    if dice.below(3) == 0 {
         write_under(shared, client, name, token).await?;
     }
     let (at, still) = (now(), guard.check());

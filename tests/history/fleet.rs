@@ -15,11 +15,11 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use quorate::testing::sim::Dice;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::node::Part;
 use crate::op::{self, Call, Op, Outcome};
-use crate::simulated::Dice;
 
 /// How many nodes there are.
 pub(crate) const NODES: u64 = 3;
@@ -112,7 +112,7 @@ impl Fleet {
     fn start(&mut self, node: u64, way: &str) -> Result<()> {
         self.starts += 1;
         let (address, folder) = (self.address(node)?, self.folder.to_str().context("a path")?.to_string());
-        let seed = Dice::new(self.seed ^ self.starts).next();
+        let seed = Dice::new(self.seed ^ self.starts).draw();
         let mut log = File::options().append(true).create(true).open(log_of(&self.folder, node))?;
         writeln!(log, "{BEGINS}{node}")?;
         let (key, packed) = Part { node, way: way.into(), address, seed, folder }.pack();

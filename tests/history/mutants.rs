@@ -13,8 +13,9 @@ use crate::locks;
 use crate::op::{Call, NEVER, Op, Outcome};
 use crate::records;
 use crate::report::{Violation, told};
-use crate::simulated::{Dice, simulate};
+use crate::simulated::simulate;
 use crate::witness;
+use quorate::testing::sim::Dice;
 
 /// A history as a person writes it. Without an end, or with an unknown one: unknown.
 fn history(text: &str) -> Vec<Op> {

@@ -8,39 +8,7 @@
 use std::collections::BTreeMap;
 
 use crate::op::{Call, NEVER, Op, Outcome};
-
-/// Numbers that a seed decides (SplitMix64).
-#[derive(Debug, Clone)]
-pub(crate) struct Dice(u64);
-
-impl Dice {
-    pub(crate) const fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    pub(crate) const fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// From 0 to one less than `bound`.
-    pub(crate) const fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-
-    /// From `low` to one less than `high`.
-    pub(crate) const fn between(&mut self, low: u64, high: u64) -> u64 {
-        low + self.below(high - low)
-    }
-
-    /// Whether it happens that happens once in so many times.
-    pub(crate) const fn once_in(&mut self, times: u64) -> bool {
-        self.below(times) == 0
-    }
-}
+use quorate::testing::sim::Dice;
 
 /// How many calls a history has.
 const CALLS: u64 = 240;
@@ -107,14 +75,14 @@ pub(crate) fn simulate(seed: u64) -> Vec<Op> {
         if *free >= effect {
             continue;
         }
-        let invoked = dice.between(*free, effect).max(effect.saturating_sub(60));
+        let invoked = dice.between(*free, effect - 1).max(effect.saturating_sub(60));
         let returned = effect + dice.between(1, 60);
         let call = call(client, value, *holds, &store, &mut dice);
         let (mut outcome, mut end) = (Outcome::Unknown("killed".into()), NEVER);
-        let killed = dice.once_in(12) && holds.is_none();
+        let killed = dice.below(12) == 0 && holds.is_none();
         if !killed {
             (outcome, end) = (store.apply(&call), returned);
-        } else if dice.once_in(2) && !matches!(call, Call::Lock { .. } | Call::Release { .. }) {
+        } else if dice.chance(500) && !matches!(call, Call::Lock { .. } | Call::Release { .. }) {
             store.apply(&call);
         }
         match outcome {
@@ -136,8 +104,8 @@ fn call(client: usize, value: u64, holds: Option<u64>, store: &Store, dice: &mut
     if client >= 4 {
         return match holds {
             None => Call::Lock { name },
-            Some(token) if dice.once_in(4) => Call::Release { name, token },
-            Some(token) if dice.once_in(3) => Call::Guarded { key: "j".into(), value, name, token },
+            Some(token) if dice.below(4) == 0 => Call::Release { name, token },
+            Some(token) if dice.below(3) == 0 => Call::Guarded { key: "j".into(), value, name, token },
             Some(token) => Call::Act { name, token },
         };
     }
@@ -148,7 +116,7 @@ fn call(client: usize, value: u64, holds: Option<u64>, store: &Store, dice: &mut
         _ => {
             let found = store.records.get(&key).map(|(version, _)| *version);
             // Sometimes what was there a while ago.
-            let expected = if dice.once_in(3) { found.map(|version| version.saturating_sub(1)) } else { found };
+            let expected = if dice.below(3) == 0 { found.map(|version| version.saturating_sub(1)) } else { found };
             Call::Cas { key, expected, value }
         }
     }

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use quorate::testing::sim::{Durable, End, Rate, Seen, Setting, Sighting, Stored, World};
-use quorate::{Config, NodeId, Profile, Stop};
+use quorate::ledger::Note;
+use quorate::testing::sim::{Durable, End, Rate, Running, Seen, Setting, Sighting, Stored, World};
+use quorate::{Config, Event, NodeId, Profile, Stop};
 use tokio::time::{Instant, sleep};
 
 use crate::plan::Plan;
@@ -53,6 +54,43 @@ pub(crate) async fn who_was_cut_off_deposes_nobody(seed: u64) -> Done {
         now if now == (before, led) => Ok(()),
         now => Err(format!("violated: {before:?} led term {led}, and now {now:?}: {cut} was cut off and deposed it")),
     }
+}
+
+/// Leadership changes: the leader makes way, is cut off, or its process is dead. Whoever is connected keeps its lease and is
+/// not even warned (I15), and nobody but the former leader is fenced.
+pub(crate) async fn a_change_of_leader_costs_no_lease(seed: u64) -> Done {
+    let mut story = story(seed, standard(), Some(Stop::Deadman { lateness: ms(250) }));
+    story.form().await?;
+    let (led, before) = (leader(&story).unwrap_or_default(), term(&story));
+    story.kept.clear();
+    let by_plan = seed.is_multiple_of(3);
+    match seed % 3 {
+        0 => {
+            let Some(Running { host, node }) = story.world.process(led).cloned() else { return Ok(()) };
+            drop(host.spawn(async move { node.hand_over(None).await }));
+        }
+        1 => {
+            let others: Vec<_> = story.world.nodes().into_iter().filter(|node| *node != led).collect();
+            others.iter().for_each(|other| story.world.net.cut(led, *other));
+        }
+        _ => story.world.end(led, End::Killed),
+    }
+    story.run_for(ms(12_000)).await?;
+    let spared = |node: NodeId| by_plan || node != led;
+    let harms = |sighting: &&Sighting| match &sighting.seen {
+        Seen::Fired | Seen::Noted(Note::Notice { .. } | Note::Lapsed { .. }) => spared(sighting.node),
+        Seen::Applied { answer: Ok(events), .. } => events
+            .iter()
+            .any(|event| if let Event::FenceOrdered { target, .. } = event { spared(target.node) } else { false }),
+        _ => false,
+    };
+    if let Some(told) = story.kept.iter().find(harms) {
+        return Err(format!("violated: one change of leader costs nobody who is connected its lease (I15): {told}"));
+    }
+    if term(&story) == before {
+        return Err(format!("violated: somebody leads anew: {led} still leads term {before}"));
+    }
+    story.heal().await
 }
 
 /// The leader dies as soon as a joint configuration is on another's disk: whoever leads next finishes the change.

@@ -26,7 +26,7 @@ pub(crate) struct Tally {
 }
 
 /// The states that a sweep must have come through.
-const STATES: [&str; 22] = [
+const STATES: [&str; 23] = [
     "two leaders at once",
     "order resumed by another node",
     "fenced by time",
@@ -49,6 +49,7 @@ const STATES: [&str; 22] = [
     "write refused",
     "a node stopped for good",
     "log truncated",
+    "role changed",
 ];
 
 impl Tally {
@@ -145,6 +146,7 @@ impl Tally {
                 self.add("lock passed on by proof", passed as u64);
             }
             Event::Left { .. } => self.count("left cleanly"),
+            Event::RoleChanged { .. } => self.count("role changed"),
             Event::Corroborated { .. } => self.count("second proof after the first"),
             Event::Joined { who, .. } if self.watch.open.values().any(|target| target.node == who.node) => {
                 self.count("return in the middle of a fence");

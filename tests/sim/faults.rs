@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use quorate::NodeId;
 use quorate::testing::sim::{Dice, End, Mood, Pace, Rate, Weather, World};
+use quorate::{NodeId, Role};
 
 /// A kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,10 +33,12 @@ pub(crate) enum Kind {
     Remove,
     Add,
     ShutDown,
+    /// Another role: a machine that is to give its vote back, or to lead no more, for maintenance.
+    Role,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 24] = [
+    pub(crate) const ALL: [Self; 25] = [
         Self::Isolate,
         Self::CutLink,
         Self::OneWay,
@@ -61,6 +63,7 @@ impl Kind {
         Self::Remove,
         Self::Add,
         Self::ShutDown,
+        Self::Role,
     ];
 
     /// The kinds of one run: about half of them.
@@ -90,6 +93,7 @@ pub(crate) enum Deed {
     Remove(NodeId),
     Add,
     ShutDown(NodeId),
+    SetRole(NodeId, Role),
 }
 
 /// What a fault leaves to be done.
@@ -214,6 +218,10 @@ pub(crate) fn strike(world: &mut World, kind: Kind, mut dice: Dice) -> Outcome {
         Kind::Remove => Outcome::Now(Deed::Remove(a)),
         Kind::Add => Outcome::Now(Deed::Add),
         Kind::ShutDown => Outcome::Now(Deed::ShutDown(a)),
+        Kind::Role => {
+            let role = *dice.pick(&[Role::Voter, Role::Witness, Role::Learner]).unwrap_or(&Role::Voter);
+            Outcome::Now(Deed::SetRole(a, role))
+        }
     }
 }
 

@@ -8,6 +8,7 @@ mod calm;
 mod coverage;
 mod edges;
 mod faults;
+mod judge;
 mod oracle;
 mod plan;
 mod story;
@@ -85,6 +86,11 @@ fn in_a_world<F: Future<Output = Result<(), String>>>(story: impl Fn(u64) -> F) 
 #[test]
 fn who_was_cut_off_deposes_nobody() {
     in_a_world(calm::who_was_cut_off_deposes_nobody);
+}
+
+#[test]
+fn a_change_of_leader_costs_no_lease() {
+    in_a_world(calm::a_change_of_leader_costs_no_lease);
 }
 
 #[test]

@@ -5,54 +5,36 @@
 //!   form ─▶ calm ─▶ chaos: faults begin, last, overlap; whoever ended is started again ─▶ heal ─▶ all well ─▶ calm
 //! ```
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use quorate::ledger::Note;
-use quorate::testing::sim::{Dice, End, Mood, Pace, Running, Seen, Setting, Sighting, Weather, World};
-use quorate::{Event, Name, NodeId, Role, duties};
+use quorate::testing::sim::{Dice, End, Mood, Pace, Running, Setting, Sighting, Weather, World};
+use quorate::{Name, NodeId, Role};
 use quorate_membership::Command;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-use crate::coverage::Tally;
 use crate::faults::{Deed, Kind, Outcome, Then, strike, undo};
-use crate::oracle::{Book, Oracle, Written};
+use crate::judge::{self, Judge, Told};
 use crate::plan::Plan;
 use crate::workers::{Shift, Temper};
 
 /// How often the director looks.
 const STEP: Duration = Duration::from_millis(50);
 
-/// What came of a run.
-pub(crate) struct Told {
-    pub(crate) violation: Option<String>,
-    pub(crate) tally: Tally,
-    pub(crate) simulated: Duration,
-    pub(crate) trace: (u64, u64),
-    /// How many faults there were.
-    pub(crate) faults: u64,
-}
-
 pub(crate) struct Story {
     pub(crate) world: World,
     pub(crate) plan: Plan,
-    oracle: Oracle,
-    written: Written,
-    book: Book,
-    pub(crate) tally: Tally,
+    judge: Judge,
     dice: Dice,
     due: Vec<(Instant, Then)>,
     returns: BTreeMap<NodeId, Instant>,
     shifts: BTreeMap<NodeId, watch::Sender<bool>>,
-    gone: BTreeSet<NodeId>,
-    acted: BTreeMap<Name, Instant>,
     /// What is kept for who plays a story of its own; empty unless asked for.
     pub(crate) kept: Vec<Sighting>,
     pub(crate) keep: bool,
     /// Whoever has ended is started again after so long, rather than after a time that chance has chosen.
     pub(crate) returns_after: Option<Duration>,
-    calm: bool,
     clients: u64,
     faults: u64,
 }
@@ -66,20 +48,10 @@ pub(crate) async fn play(plan: Plan, aloud: bool) -> Told {
     let violation = story.whole().await.err();
     let bites = story.world.net.bites();
     for (what, times) in [("message lost", bites.lost), ("message twice", bites.twice), ("message late", bites.late)] {
-        story.tally.add(what, times);
+        story.judge.tally.add(what, times);
     }
-    let [done, refused, unknown, reads] = story.book.counts();
-    for (what, times) in [("write done", done), ("write refused", refused), ("write unknown", unknown), ("read", reads)]
-    {
-        story.tally.add(what, times);
-    }
-    Told {
-        violation,
-        simulated: story.world.age(),
-        trace: story.world.trace(),
-        faults: story.faults,
-        tally: story.tally,
-    }
+    let Story { world, judge, faults, .. } = story;
+    judge.tell(&world, violation, faults)
 }
 
 impl Story {
@@ -88,20 +60,14 @@ impl Story {
         Self {
             world,
             plan,
-            oracle: Oracle::new(),
-            written: Written::default(),
-            book: Book::default(),
-            tally: Tally::default(),
+            judge: Judge::new(),
             dice,
             due: vec![],
             returns: BTreeMap::new(),
             shifts: BTreeMap::new(),
-            gone: BTreeSet::new(),
-            acted: BTreeMap::new(),
             kept: vec![],
             keep: false,
             returns_after: None,
-            calm: false,
             clients: 0,
             faults: 0,
         }
@@ -113,7 +79,7 @@ impl Story {
         self.chaos().await?;
         self.heal().await?;
         self.rest(Duration::from_secs(3)).await?;
-        self.written.judge(&self.book)
+        self.judge.judge_writes()
     }
 
     /// A cluster of so many voters, all of them active, each lock in use.
@@ -123,16 +89,17 @@ impl Story {
             let rate = self.plan.rates.get(number as usize).copied().unwrap_or_default();
             self.world.add_machine(node, rate);
             self.begin(node).await?;
-            self.until("the cluster forms", Duration::from_secs(60), |story| story.is_active(node)).await?;
+            self.until("the cluster forms", Duration::from_secs(60), |story| judge::is_active(&story.world, node))
+                .await?;
         }
         self.until("everybody holds a lease", Duration::from_secs(60), Self::all_well).await
     }
 
     /// Nothing is wrong, so nothing may happen: nobody is suspected, ended, or told to stop (I13).
     pub(crate) async fn rest(&mut self, span: Duration) -> Done {
-        self.calm = true;
+        self.judge.calm = true;
         self.run_for(span).await?;
-        self.calm = false;
+        self.judge.calm = false;
         Ok(())
     }
 
@@ -144,7 +111,7 @@ impl Story {
             let (kind, dice) = (self.dice.pick(&self.plan.kinds).copied(), self.dice.fork());
             self.faults += 1;
             if let Some(kind) = kind.filter(|_| self.faults <= self.plan.upto) {
-                self.tally.count(&format!("fault {kind:?}"));
+                self.judge.tally.count(&format!("fault {kind:?}"));
                 self.strike(kind, dice).await?;
             }
         }
@@ -187,17 +154,22 @@ impl Story {
                 }
             }
             Deed::Remove(who) => {
-                let members = self.world.nodes().len() - self.gone.len();
-                if members <= 3 || self.gone.contains(&who) {
+                let members = self.world.nodes().len() - self.judge.gone.len();
+                if members <= 3 || self.judge.gone.contains(&who) {
                     return Ok(());
                 }
-                if let Some(Running { host, node }) = self.world.running().find(|r| r.host.node() != who).cloned() {
-                    drop(host.spawn(async move { node.propose(Command::Remove { node: who }).await }));
+                self.propose_beside(who, Command::Remove { node: who });
+            }
+            Deed::SetRole(who, role) => {
+                // Fewer than three votes survive nobody's end.
+                let voters = |running: &Running| running.node.view().cluster.configuration().voters().len();
+                if role.votes() || self.world.running().all(|running| voters(running) > 3) {
+                    self.propose_beside(who, Command::SetRole { node: who, role });
                 }
             }
             Deed::Add => {
                 let next = self.world.nodes().iter().map(|node| node.get()).max().unwrap_or_default() + 1;
-                if self.world.nodes().len() - self.gone.len() < 5 && next < 12 {
+                if self.world.nodes().len() - self.judge.gone.len() < 5 && next < 12 {
                     let rate = self.plan.rates.get(next as usize).copied().unwrap_or_default();
                     self.world.add_machine(NodeId::new(next), rate);
                     self.returns.insert(NodeId::new(next), Instant::now());
@@ -205,6 +177,13 @@ impl Story {
             }
         }
         Ok(())
+    }
+
+    /// Somebody else asks for something that concerns `who`.
+    fn propose_beside(&self, who: NodeId, command: Command) {
+        if let Some(Running { host, node }) = self.world.running().find(|r| r.host.node() != who).cloned() {
+            drop(host.spawn(async move { node.propose(command).await }));
+        }
     }
 
     /// Takes everything back, and waits until all is well (I14).
@@ -245,7 +224,7 @@ impl Story {
         let ends = Instant::now() + patience;
         while !what(self) {
             if Instant::now() > ends {
-                return Err(format!("violated: {claim}: not within {patience:?}\n{}", self.picture()));
+                return Err(format!("violated: {claim}: not within {patience:?}\n{}", self.judge.picture(&self.world)));
             }
             self.run_for(STEP).await?;
         }
@@ -255,22 +234,9 @@ impl Story {
     /// Takes in what was seen, and does what is due.
     pub(crate) async fn look(&mut self) -> Done {
         for sighting in self.world.sightings() {
-            self.oracle.see(&sighting)?;
-            self.written.see(&sighting);
-            self.tally.see(&sighting);
-            if let Seen::Acted { lock, .. } = &sighting.seen {
-                self.acted.insert(lock.clone(), Instant::now());
-            }
-            if let Seen::Applied { answer: Ok(events), .. } = &sighting.seen {
-                let removed =
-                    events.iter().filter_map(|e| if let Event::Removed { node } = e { Some(*node) } else { None });
-                self.gone.extend(removed);
-            }
+            self.judge.see(&sighting)?;
             if self.keep {
-                self.kept.push(sighting.clone());
-            }
-            if self.calm && disturbs(&sighting.seen) {
-                return Err(format!("violated: in calm nobody is suspected, ended or told to stop (I13): {sighting}"));
+                self.kept.push(sighting);
             }
         }
         let now = Instant::now();
@@ -288,21 +254,14 @@ impl Story {
     /// Does what a service manager does: starts what has ended, or has stopped for good.
     async fn tend(&mut self) -> Done {
         for node in self.world.nodes() {
-            if self.gone.contains(&node) {
+            if self.judge.gone.contains(&node) {
                 self.world.end(node, End::Killed);
                 continue;
             }
-            let view = self.world.process(node).map(|running| running.node.view());
-            if let Some(view) = view {
-                let over =
-                    view.local.identity.and_then(|who| view.cluster.life(who)).is_some_and(|l| l.phase.is_over());
-                if view.local.stopped.is_some() {
-                    self.tally.count("a node stopped for good");
-                    self.world.end(node, End::Killed);
-                } else if over {
-                    self.tally.count("a life that was ended began anew");
-                    self.world.end(node, End::Killed);
-                }
+            let over = self.world.process(node).and_then(|running| judge::is_over(&running.node.view()));
+            if let Some(why) = over {
+                self.judge.tally.count(why);
+                self.world.end(node, End::Killed);
             }
             if self.world.process(node).is_some() {
                 continue;
@@ -335,7 +294,7 @@ impl Story {
         let (over, watched) = watch::channel(false);
         self.shifts.insert(node, over);
         let in_flight = self.plan.config.timing.plan().in_flight;
-        let shift = Shift { running, over: watched, book: self.book.clone(), in_flight };
+        let shift = Shift { running, over: watched, book: self.judge.book.clone(), in_flight };
         for number in 0..self.plan.locks {
             let Ok(lock) = Name::new(format!("lock{number}")) else { continue };
             let temper = match self.dice.below(10) {
@@ -350,63 +309,7 @@ impl Story {
         Ok(())
     }
 
-    fn is_active(&self, node: NodeId) -> bool {
-        self.world.process(node).is_some_and(|running| {
-            let who = running.node.identity();
-            let active = |who| running.node.view().cluster.active().any(|active| active == who);
-            who.is_some_and(active)
-        })
-    }
-
-    /// Everybody is there, may act, and agrees; nothing is owed; each lock is worked under.
     fn all_well(&self) -> bool {
-        let here: Vec<NodeId> = self.world.nodes().into_iter().filter(|node| !self.gone.contains(node)).collect();
-        let views: Vec<_> = here.iter().filter_map(|node| Some(self.world.process(*node)?.node.view())).collect();
-        let well = |view: &quorate::View| {
-            let Some(who) = view.local.identity else { return false };
-            view.local.quorate
-                && view.local.stopped.is_none()
-                && view.local.lease.stage == quorate::LeaseStage::Held
-                && view.cluster.active().any(|active| active == who)
-                && duties(&view.cluster).is_empty()
-                && view.cluster.lives().filter(|(_, life)| life.phase.may_work()).count() == here.len()
-        };
-        let recent = |at: &Instant| at.elapsed() < Duration::from_secs(2);
-        views.len() == here.len()
-            && views.iter().all(well)
-            && views.iter().all(|view| view.local.leader == views.first().and_then(|first| first.local.leader))
-            && self.acted.len() as u64 == self.plan.locks
-            && self.acted.values().all(recent)
-    }
-
-    fn picture(&self) -> String {
-        let mut lines = vec![];
-        for node in self.world.nodes() {
-            match self.world.process(node) {
-                Some(running) => {
-                    let view = running.node.view();
-                    lines.push(format!("{node}: {:#?}", view.local));
-                    lines.push(format!("{node} owes {:?}", duties(&view.cluster)));
-                    let lives = view.cluster.lives().map(|(who, life)| format!("{who} {}", life.phase));
-                    lines.push(format!("{node} lives {}", lives.collect::<Vec<_>>().join(", ")));
-                }
-                None => lines.push(format!("{node}: no process (removed: {})", self.gone.contains(&node))),
-            }
-        }
-        for (lock, at) in &self.acted {
-            lines.push(format!("{lock}: the last effect {:?} ago", at.elapsed()));
-        }
-        lines.join("\n")
-    }
-}
-
-/// What must not happen while nothing is wrong.
-fn disturbs(seen: &Seen) -> bool {
-    match seen {
-        Seen::Noted(Note::Notice { .. } | Note::Lapsed { .. }) | Seen::Fired | Seen::Ended { .. } => true,
-        Seen::Applied { answer: Ok(events), .. } => {
-            events.iter().any(|event| matches!(event, Event::Fenced { .. } | Event::FenceOrdered { .. }))
-        }
-        _ => false,
+        self.judge.all_well(&self.world, self.plan.locks)
     }
 }

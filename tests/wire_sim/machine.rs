@@ -30,6 +30,8 @@ pub(crate) struct Order {
     pub(crate) seeds: Vec<Address>,
     pub(crate) founder: bool,
     pub(crate) locks: u64,
+    /// How long something begun in time may take to land.
+    pub(crate) in_flight: Duration,
     /// How long a slow worker goes on.
     pub(crate) slow: Duration,
     pub(crate) client: u64,
@@ -71,13 +73,13 @@ pub(crate) async fn boot(desk: Rc<RefCell<Desk>>) -> turmoil::Result {
 }
 
 async fn run(order: Order, came: impl FnOnce(Running)) -> anyhow::Result<()> {
-    let Order { process, seeds, founder, locks, slow, client, book, mut dice, mut wishes } = order;
+    let Order { process, seeds, founder, locks, in_flight, slow, client, book, mut dice, mut wishes } = order;
     let here = address(process.node())?;
     let (running, service) = process.start(Arc::new(GrpcTransport::new()), vec![here]).await?;
     let server = Server::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT)), service).await?;
     running.enter(seeds, founder, Role::Voter);
     let (over, watched) = watch::channel(false);
-    let shift = Shift { running: running.clone(), over: watched, book, in_flight: Duration::ZERO };
+    let shift = Shift { running: running.clone(), over: watched, book, in_flight };
     for number in 0..locks {
         let temper = match dice.below(10) {
             0..=4 => Temper::Prompt,

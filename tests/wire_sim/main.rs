@@ -16,9 +16,12 @@
 
 mod coverage;
 mod faults;
+#[path = "../sim/judge.rs"]
+mod judge;
 mod machine;
 #[path = "../sim/oracle/mod.rs"]
 mod oracle;
+#[path = "../sim/plan.rs"]
 mod plan;
 mod story;
 #[path = "../sim/sweep.rs"]

@@ -11,15 +11,13 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use quorate::ledger::Note;
+use quorate::NodeId;
 use quorate::testing::sim::{Dice, End, Mood, Pace, Seen, Setting, TimeHand, World};
-use quorate::{Event, LeaseStage, Name, NodeId, View, duties};
 use tokio::sync::mpsc;
 
-use crate::coverage::Tally;
 use crate::faults::Deed;
+use crate::judge::{self, Judge, Told};
 use crate::machine::{Desk, Order, Wish, address, boot};
-use crate::oracle::{Book, Oracle, Written};
 use crate::plan::Plan;
 
 /// How far every host runs on by itself before the others follow.
@@ -28,17 +26,10 @@ const STEP: Duration = Duration::from_millis(1);
 /// How often conditions are looked at.
 const LOOK: Duration = Duration::from_millis(50);
 
-type Done = Result<(), String>;
+/// Until connections are found dead.
+const RECONNECTED: Duration = Duration::from_secs(4);
 
-/// What came of a run.
-pub(crate) struct Told {
-    pub(crate) violation: Option<String>,
-    pub(crate) tally: Tally,
-    pub(crate) simulated: Duration,
-    pub(crate) trace: (u64, u64),
-    /// How many faults there were.
-    pub(crate) faults: u64,
-}
+type Done = Result<(), String>;
 
 /// One machine, as the director knows it.
 #[derive(Default)]
@@ -58,15 +49,12 @@ struct Story {
     hand: TimeHand,
     world: World,
     plan: Plan,
+    /// The longest way of a packet, in fair weather.
+    latency: Duration,
     seats: BTreeMap<NodeId, Seat>,
-    oracle: Oracle,
-    written: Written,
-    book: Book,
-    tally: Tally,
+    judge: Judge,
     dice: Dice,
     due: Vec<(Duration, Deed)>,
-    acted: BTreeMap<Name, Duration>,
-    calm: bool,
     clients: u64,
     faults: u64,
 }
@@ -76,20 +64,17 @@ pub(crate) fn play(plan: Plan, aloud: bool) -> Told {
     let setting = Setting { seed: plan.seed, config: plan.config.clone(), stop: plan.stop, device: plan.device, aloud };
     let mut story = Story::new(setting, plan);
     let violation = story.whole().err();
-    let [done, refused, unknown, reads] = story.book.counts();
-    for (what, times) in [("write done", done), ("write refused", refused), ("write unknown", unknown), ("read", reads)]
-    {
-        story.tally.add(what, times);
-    }
-    let Story { world, tally, faults, .. } = story;
-    Told { violation, simulated: world.age(), trace: world.trace(), faults, tally }
+    let Story { world, judge, faults, .. } = story;
+    judge.tell(&world, violation, faults)
 }
 
 impl Story {
     fn new(setting: Setting, plan: Plan) -> Self {
+        let mut dice = Dice::new(plan.seed ^ 0x0d1e);
+        let latency = Duration::from_millis(*dice.pick(&[1, 2, 5]).unwrap_or(&2));
         let mut builder = turmoil::Builder::new();
         builder.rng_seed(plan.seed).tick_duration(STEP).simulation_duration(Duration::from_secs(86_400));
-        builder.min_message_latency(Duration::ZERO).max_message_latency(plan.latency).tcp_capacity(1024);
+        builder.min_message_latency(Duration::ZERO).max_message_latency(latency).tcp_capacity(1024);
         let mut sim = builder.enable_random_order().build();
         let (mut world, hand) = World::by_hand(setting);
         let mut seats = BTreeMap::new();
@@ -102,23 +87,7 @@ impl Story {
             sim.host(node.to_string(), move || boot(desk.clone()));
             seats.insert(node, seat);
         }
-        Self {
-            sim,
-            hand,
-            world,
-            oracle: Oracle::new(),
-            written: Written::default(),
-            book: Book::default(),
-            tally: Tally::default(),
-            dice: Dice::new(plan.seed ^ 0x0d1e),
-            plan,
-            seats,
-            due: vec![],
-            acted: BTreeMap::new(),
-            calm: false,
-            clients: 0,
-            faults: 0,
-        }
+        Self { sim, hand, world, judge: Judge::new(), dice, latency, plan, seats, due: vec![], clients: 0, faults: 0 }
     }
 
     fn whole(&mut self) -> Done {
@@ -126,21 +95,21 @@ impl Story {
             if let Some(seat) = self.seats.get_mut(&node) {
                 seat.returns = None;
             }
-            self.until("the cluster forms", Duration::from_secs(60), |story| story.is_active(node))?;
+            self.until("the cluster forms", Duration::from_secs(60), |story| judge::is_active(&story.world, node))?;
         }
         self.until("everybody holds a lease", Duration::from_secs(60), Self::all_well)?;
         self.rest(Duration::from_secs(3))?;
         self.chaos()?;
         self.heal()?;
         self.rest(Duration::from_secs(3))?;
-        self.written.judge(&self.book)
+        self.judge.judge_writes()
     }
 
     /// Nothing is wrong, so nothing may happen: nobody is suspected, ended, or told to stop (I13).
     fn rest(&mut self, span: Duration) -> Done {
-        self.calm = true;
+        self.judge.calm = true;
         self.run_for(span)?;
-        self.calm = false;
+        self.judge.calm = false;
         Ok(())
     }
 
@@ -153,9 +122,9 @@ impl Story {
             let (kind, mut dice) = (self.dice.pick(&self.plan.kinds).copied(), self.dice.fork());
             self.faults += 1;
             if let Some(kind) = kind.filter(|_| self.faults <= self.plan.upto) {
-                self.tally.count(&format!("fault {kind:?}"));
+                self.judge.tally.count(&format!("fault {kind:?}"));
                 self.world.say(format!("fault {kind:?}"));
-                let (now, deeds) = (self.now(), kind.unfold(&nodes, self.plan.latency, &mut dice));
+                let (now, deeds) = (self.now(), kind.unfold(&nodes, self.latency, &mut dice));
                 self.due.extend(deeds.into_iter().map(|(after, deed)| (now + after, deed)));
             }
         }
@@ -170,11 +139,11 @@ impl Story {
         self.carry_out(Deed::Mend(links.clone()));
         for (a, b) in links {
             self.carry_out(Deed::Lose(a, b, 0.0));
-            self.carry_out(Deed::Lag(a, b, self.plan.latency));
+            self.carry_out(Deed::Lag(a, b, self.latency));
         }
         self.carry_out(Deed::Device(Mood::default()));
         nodes.into_iter().for_each(|node| self.carry_out(Deed::Disk(node, Pace::Quick)));
-        self.until("after healing all is well again (I14)", self.plan.patience(), Self::all_well)
+        self.until("after healing all is well again (I14)", self.plan.patience() + RECONNECTED, Self::all_well)
     }
 
     fn carry_out(&mut self, deed: Deed) {
@@ -228,7 +197,7 @@ impl Story {
         let ends = self.now() + patience;
         while !what(self) {
             if self.now() > ends {
-                return Err(format!("violated: {claim}: not within {patience:?}\n{}", self.picture()));
+                return Err(format!("violated: {claim}: not within {patience:?}\n{}", self.judge.picture(&self.world)));
             }
             self.run_for(LOOK)?;
         }
@@ -237,16 +206,9 @@ impl Story {
 
     fn look(&mut self) -> Done {
         for sighting in self.world.sightings() {
-            self.oracle.see(&sighting)?;
-            self.written.see(&sighting);
-            self.tally.see(&sighting);
-            match &sighting.seen {
-                Seen::Acted { lock, .. } => drop(self.acted.insert(lock.clone(), sighting.at)),
-                Seen::Ended { how } => self.fell(sighting.node, *how),
-                _ => {}
-            }
-            if self.calm && disturbs(&sighting.seen) {
-                return Err(format!("violated: in calm nobody is suspected, ended or told to stop (I13): {sighting}"));
+            self.judge.see(&sighting)?;
+            if let Seen::Ended { how } = sighting.seen {
+                self.fell(sighting.node, how);
             }
         }
         let now = self.now();
@@ -279,12 +241,11 @@ impl Story {
         for node in self.world.nodes() {
             if let Some(running) = self.world.process(node) {
                 // Twenty times a second is often enough for views.
-                if now.as_millis().is_multiple_of(LOOK.as_millis()) {
-                    let view = running.node.view();
-                    let life = view.local.identity.and_then(|who| view.cluster.life(who));
-                    if view.local.stopped.is_some() || life.is_some_and(|life| life.phase.is_over()) {
-                        running.host.end(End::Killed);
-                    }
+                if now.as_millis().is_multiple_of(LOOK.as_millis())
+                    && let Some(why) = judge::is_over(&running.node.view())
+                {
+                    self.judge.tally.count(why);
+                    running.host.end(End::Killed);
                 }
                 continue;
             }
@@ -328,9 +289,10 @@ impl Story {
                 .collect(),
             founder: node == NodeId::new(1),
             locks: self.plan.locks,
+            in_flight: self.plan.config.timing.plan().in_flight,
             slow: self.plan.config.timing.plan().margin * 2,
             client: self.clients,
-            book: self.book.clone(),
+            book: self.judge.book.clone(),
             dice: self.dice.fork(),
             wishes: heard,
         };
@@ -347,61 +309,7 @@ impl Story {
         Ok(())
     }
 
-    fn is_active(&self, node: NodeId) -> bool {
-        self.world.process(node).is_some_and(|running| {
-            let view = running.node.view();
-            running.node.identity().is_some_and(|who| view.cluster.active().any(|active| active == who))
-        })
-    }
-
-    /// Everybody is there, may act, and agrees; nothing is owed; each lock is worked under.
     fn all_well(&self) -> bool {
-        let nodes = self.world.nodes();
-        let views: Vec<View> = nodes.iter().filter_map(|node| Some(self.world.process(*node)?.node.view())).collect();
-        let well = |view: &View| {
-            let Some(who) = view.local.identity else { return false };
-            view.local.quorate
-                && view.local.stopped.is_none()
-                && view.local.lease.stage == LeaseStage::Held
-                && view.cluster.active().any(|active| active == who)
-                && duties(&view.cluster).is_empty()
-                && view.cluster.lives().filter(|(_, life)| life.phase.may_work()).count() == nodes.len()
-        };
-        let recent = |at: &Duration| self.now().saturating_sub(*at) < Duration::from_secs(2);
-        views.len() == nodes.len()
-            && views.iter().all(well)
-            && views.iter().all(|view| view.local.leader == views.first().and_then(|first| first.local.leader))
-            && self.acted.len() as u64 == self.plan.locks
-            && self.acted.values().all(recent)
-    }
-
-    fn picture(&self) -> String {
-        let mut lines = vec![];
-        for node in self.world.nodes() {
-            let Some(running) = self.world.process(node) else {
-                lines.push(format!("{node}: no process"));
-                continue;
-            };
-            let view = running.node.view();
-            lines.push(format!("{node}: {:#?}", view.local));
-            lines.push(format!("{node} owes {:?}", duties(&view.cluster)));
-            let lives = view.cluster.lives().map(|(who, life)| format!("{who} {}", life.phase));
-            lines.push(format!("{node} lives {}", lives.collect::<Vec<_>>().join(", ")));
-        }
-        for (lock, at) in &self.acted {
-            lines.push(format!("{lock}: the last effect {:?} ago", self.now().saturating_sub(*at)));
-        }
-        lines.join("\n")
-    }
-}
-
-/// What must not happen while nothing is wrong.
-fn disturbs(seen: &Seen) -> bool {
-    match seen {
-        Seen::Noted(Note::Notice { .. } | Note::Lapsed { .. }) | Seen::Fired | Seen::Ended { .. } => true,
-        Seen::Applied { answer: Ok(events), .. } => {
-            events.iter().any(|event| matches!(event, Event::Fenced { .. } | Event::FenceOrdered { .. }))
-        }
-        _ => false,
+        self.judge.all_well(&self.world, self.plan.locks)
     }
 }

@@ -16,6 +16,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use redb::StorageBackend;
 use rustix::io::Errno;
 
+use super::sim::Dice;
+
 /// What a disk writes whole or not at all.
 const PIECE: usize = 512;
 
@@ -328,8 +330,7 @@ fn put(content: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
 /// Decides which pieces survive.
 enum Coin {
     Always(bool),
-    /// splitmix64.
-    Seeded(u64),
+    Seeded(Dice),
     Listed(u64),
 }
 
@@ -338,7 +339,7 @@ impl Coin {
         match survive {
             Survive::Nothing => Self::Always(false),
             Survive::Everything => Self::Always(true),
-            Survive::Seeded(seed) => Self::Seeded(seed),
+            Survive::Seeded(seed) => Self::Seeded(Dice::new(seed)),
             Survive::These(pieces) => Self::Listed(pieces),
         }
     }
@@ -346,12 +347,7 @@ impl Coin {
     fn toss(&mut self) -> bool {
         match self {
             Self::Always(side) => *side,
-            Self::Seeded(state) => {
-                *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-                let mixed = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-                let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-                (mixed ^ (mixed >> 31)) & 1 == 1
-            }
+            Self::Seeded(dice) => dice.draw() & 1 == 1,
             Self::Listed(pieces) => {
                 let survives = *pieces & 1 == 1;
                 *pieces >>= 1;

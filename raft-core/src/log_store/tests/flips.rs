@@ -15,10 +15,11 @@ use std::time::{Duration, Instant};
 
 use openraft::storage::RaftLogStorage;
 
-use super::history::{Dice, Picture, drive, picture, workload};
+use super::history::{Picture, drive, picture, workload};
 use super::{append_durably, formatted, small};
 use crate::log_store::{LogStore, OpenError};
 use crate::testing::disk::{Disk, Survive};
+use crate::testing::sim::Dice;
 use crate::types::log_id_from;
 
 /// redb's, and the file system's.
@@ -98,7 +99,7 @@ fn flip_everywhere(content: &[u8], expected: &[Picture], in_each_page: usize) ->
             }
             let until = content.len().min(from + PAGE);
             let stride = (until - from).div_ceil(in_each_page);
-            let mut dice = Dice(page as u64);
+            let mut dice = Dice::new(page as u64);
             for byte in (from + dice.below(stride as u64) as usize..until).step_by(stride) {
                 let bit = dice.below(8) as u8;
                 let told = match look(content, byte, bit, expected) {

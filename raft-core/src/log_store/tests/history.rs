@@ -17,6 +17,7 @@ use super::{append, append_durably, ballot, entry, snapshot};
 use crate::log_store::{LogStore, OpenError};
 use crate::rpc::{Ballot, Position};
 use crate::testing::disk::Disk;
+use crate::testing::sim::Dice;
 use crate::types::{OrEntry, log_id_from, log_id_to, vote_to};
 
 #[derive(Debug, Clone)]
@@ -62,21 +63,9 @@ impl Picture {
     }
 }
 
-/// splitmix64: the same numbers for the same seed.
-pub(super) struct Dice(pub(super) u64);
-
-impl Dice {
-    pub(super) fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % bound
-    }
-}
-
 /// Steps that a sound engine could take. Every entry ever written has bytes of its own.
 pub(super) fn workload(seed: u64, length: usize) -> (Vec<Step>, Vec<Picture>) {
-    let mut dice = Dice(seed);
+    let mut dice = Dice::new(seed);
     let (mut now, mut term, mut committed) = (Picture::default(), 1, None::<Position>);
     let (mut steps, mut pictures) = (vec![], vec![now.clone()]);
     while steps.len() < length {

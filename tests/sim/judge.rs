@@ -1,0 +1,162 @@
+//! Looks on while a world goes on: every sighting goes to the oracle, the book and the counts, and what is known of the world
+//! from them says whether all is well.
+//!
+//! ```text
+//!   world ── sightings ─▶ see ─┬─ oracle: a promise is broken ─▶ the run ends
+//!                              ├─ calm: something happened although nothing was wrong (I13) ─▶ the run ends
+//!                              └─ counts, writes, who is gone, who acted last ─▶ all_well, picture, tell
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use quorate::ledger::Note;
+use quorate::testing::sim::{Seen, Sighting, World};
+use quorate::{Event, LeaseStage, Name, NodeId, View, duties};
+
+use crate::coverage::Tally;
+use crate::oracle::{Book, Oracle, Verdict, Written};
+
+/// What came of a run.
+pub(crate) struct Told {
+    pub(crate) violation: Option<String>,
+    pub(crate) tally: Tally,
+    pub(crate) simulated: Duration,
+    pub(crate) trace: (u64, u64),
+    /// How many faults there were.
+    pub(crate) faults: u64,
+}
+
+pub(crate) struct Judge {
+    oracle: Oracle,
+    written: Written,
+    pub(crate) book: Book,
+    pub(crate) tally: Tally,
+    /// Who was removed.
+    pub(crate) gone: BTreeSet<NodeId>,
+    /// When something was last done under each lock.
+    acted: BTreeMap<Name, Duration>,
+    /// Nothing is wrong, so nothing may happen.
+    pub(crate) calm: bool,
+}
+
+impl Judge {
+    pub(crate) fn new() -> Self {
+        Self {
+            oracle: Oracle::new(),
+            written: Written::default(),
+            book: Book::default(),
+            tally: Tally::default(),
+            gone: BTreeSet::new(),
+            acted: BTreeMap::new(),
+            calm: false,
+        }
+    }
+
+    /// Takes in what was seen next.
+    pub(crate) fn see(&mut self, sighting: &Sighting) -> Verdict {
+        self.oracle.see(sighting)?;
+        self.written.see(sighting);
+        self.tally.see(sighting);
+        match &sighting.seen {
+            Seen::Acted { lock, .. } => drop(self.acted.insert(lock.clone(), sighting.at)),
+            Seen::Applied { answer: Ok(events), .. } => {
+                let removed = |event: &Event| if let Event::Removed { node } = event { Some(*node) } else { None };
+                self.gone.extend(events.iter().filter_map(removed));
+            }
+            _ => {}
+        }
+        if self.calm && disturbs(&sighting.seen) {
+            return Err(format!("violated: in calm nobody is suspected, ended or told to stop (I13): {sighting}"));
+        }
+        Ok(())
+    }
+
+    /// What clients were told is what was written.
+    pub(crate) fn judge_writes(&self) -> Verdict {
+        self.written.judge(&self.book)
+    }
+
+    /// Everybody is there, may act, and agrees; nothing is owed; each of so many locks is worked under.
+    pub(crate) fn all_well(&self, world: &World, locks: u64) -> bool {
+        let here: Vec<NodeId> = world.nodes().into_iter().filter(|node| !self.gone.contains(node)).collect();
+        let views: Vec<View> = here.iter().filter_map(|node| Some(world.process(*node)?.node.view())).collect();
+        let well = |view: &View| {
+            let Some(who) = view.local.identity else { return false };
+            view.local.quorate
+                && view.local.stopped.is_none()
+                && view.local.lease.stage == LeaseStage::Held
+                && view.cluster.active().any(|active| active == who)
+                && duties(&view.cluster).is_empty()
+                && view.cluster.lives().filter(|(_, life)| life.phase.may_work()).count() == here.len()
+        };
+        let recent = |at: &Duration| world.age().saturating_sub(*at) < Duration::from_secs(2);
+        views.len() == here.len()
+            && views.iter().all(well)
+            && views.iter().all(|view| view.local.leader == views.first().and_then(|first| first.local.leader))
+            && self.acted.len() as u64 == locks
+            && self.acted.values().all(recent)
+    }
+
+    /// How everything stands, for a person who wants to know why it is not well.
+    pub(crate) fn picture(&self, world: &World) -> String {
+        let mut lines = vec![];
+        for node in world.nodes() {
+            let Some(running) = world.process(node) else {
+                lines.push(format!("{node}: no process (removed: {})", self.gone.contains(&node)));
+                continue;
+            };
+            let view = running.node.view();
+            lines.push(format!("{node}: {:#?}", view.local));
+            lines.push(format!("{node} owes {:?}", duties(&view.cluster)));
+            let lives = view.cluster.lives().map(|(who, life)| format!("{who} {}", life.phase));
+            lines.push(format!("{node} lives {}", lives.collect::<Vec<_>>().join(", ")));
+        }
+        for (lock, at) in &self.acted {
+            lines.push(format!("{lock}: the last effect {:?} ago", world.age().saturating_sub(*at)));
+        }
+        lines.join("\n")
+    }
+
+    /// The end of a run.
+    pub(crate) fn tell(mut self, world: &World, violation: Option<String>, faults: u64) -> Told {
+        let [done, refused, unknown, reads] = self.book.counts();
+        for (what, times) in
+            [("write done", done), ("write refused", refused), ("write unknown", unknown), ("read", reads)]
+        {
+            self.tally.add(what, times);
+        }
+        Told { violation, simulated: world.age(), trace: world.trace(), faults, tally: self.tally }
+    }
+}
+
+/// Whether the process of a node is a member that may be given work.
+pub(crate) fn is_active(world: &World, node: NodeId) -> bool {
+    world.process(node).is_some_and(|running| {
+        let view = running.node.view();
+        running.node.identity().is_some_and(|who| view.cluster.active().any(|active| active == who))
+    })
+}
+
+/// Whether a process has no future: its node has stopped for good, or its life is over for all others.
+pub(crate) fn is_over(view: &View) -> Option<&'static str> {
+    let life = view.local.identity.and_then(|who| view.cluster.life(who));
+    if view.local.stopped.is_some() {
+        Some("a node stopped for good")
+    } else if life.is_some_and(|life| life.phase.is_over()) {
+        Some("a life that was ended began anew")
+    } else {
+        None
+    }
+}
+
+/// What must not happen while nothing is wrong.
+fn disturbs(seen: &Seen) -> bool {
+    match seen {
+        Seen::Noted(Note::Notice { .. } | Note::Lapsed { .. }) | Seen::Fired | Seen::Ended { .. } => true,
+        Seen::Applied { answer: Ok(events), .. } => {
+            events.iter().any(|event| matches!(event, Event::Fenced { .. } | Event::FenceOrdered { .. }))
+        }
+        _ => false,
+    }
+}
