@@ -6,6 +6,7 @@ verify:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo clippy --test chaos -- -D warnings
+	cargo clippy --lib -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 	.ci/line
 	cargo test

@@ -76,6 +76,9 @@ pub(crate) enum Listening {
     Socket(Server),
     #[cfg(feature = "testing")]
     Memory(quorate_raft_core::testing::Switchboard, NodeId),
+    /// The simulated world does.
+    #[cfg(feature = "testing")]
+    World,
 }
 
 impl Listening {
@@ -83,7 +86,7 @@ impl Listening {
         match self {
             Self::Socket(server) => Some(server.local_addr()),
             #[cfg(feature = "testing")]
-            Self::Memory(..) => None,
+            Self::Memory(..) | Self::World => None,
         }
     }
 
@@ -92,6 +95,8 @@ impl Listening {
             Self::Socket(server) => server.shutdown().await,
             #[cfg(feature = "testing")]
             Self::Memory(board, node) => board.disconnect(node),
+            #[cfg(feature = "testing")]
+            Self::World => {}
         }
     }
 }
@@ -303,7 +308,7 @@ async fn finish(
     entered: Result<Identity, StartError>,
 ) -> Result<Cluster, StartError> {
     match entered {
-        Ok(identity) => Ok(Cluster { node, identity, listening }),
+        Ok(identity) => Ok(Cluster { node: Arc::new(node), identity, listening }),
         Err(error) => {
             node.shutdown().await;
             listening.shut_down().await;

@@ -10,6 +10,7 @@
 //! ```
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -27,7 +28,7 @@ use crate::error::{ActiveError, EventsError, Fatal, HandOverError, ProposeError,
 /// fenced, and without waiting: folder and port are free a little later. [`Cluster::shutdown`] waits for that,
 /// [`Cluster::leave`] ends the life cleanly.
 pub struct Cluster {
-    pub(crate) node: Node,
+    pub(crate) node: Arc<Node>,
     pub(crate) identity: Identity,
     pub(crate) listening: Listening,
 }
@@ -36,6 +37,62 @@ impl Cluster {
     /// Begins to describe a node; see [`Builder`].
     pub fn builder(node: NodeId) -> Builder {
         Builder::new(node)
+    }
+
+    /// The handle of a process in a [simulated world](crate::testing::sim), for tests of a program that embeds quorate: its
+    /// code runs with the same handle on machines that lose power, links that break and clocks that drift, in seconds.
+    /// `None` until the process has come into the cluster. The world keeps the process: dropping this stops nothing.
+    ///
+    /// What the program does is spawned on [`Running::host`](crate::testing::sim::Running), so that it is paused and ended
+    /// with its process.
+    ///
+    /// ```
+    /// # use std::{sync::Arc, sync::atomic::{AtomicU64, Ordering}, time::Duration};
+    /// # use quorate::{Cluster, Name, NodeId, Role, Stop};
+    /// # use quorate::testing::sim::{End, Rate, Setting, World};
+    /// # use tokio::time::sleep;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let ms = Duration::from_millis;
+    /// let stop = Some(Stop::Deadman { lateness: ms(250) });
+    /// let worked = [(); 3].map(|()| Arc::new(AtomicU64::new(0)));
+    /// World::run(7, async {
+    ///     let setting = Setting { seed: 7, config: Default::default(), stop, device: false, aloud: false };
+    ///     let mut world = World::new(setting);
+    ///     for (number, worked) in (1..).zip(worked.clone()) {
+    ///         world.add_machine(NodeId::new(number), Rate::default());
+    ///         let running = world.start(NodeId::new(number)).await?;
+    ///         world.enter(&running, number == 1, Role::Voter);
+    ///         // The program: it works while it has the lock.
+    ///         running.host.clone().spawn(async move {
+    ///             let cluster = loop {
+    ///                 match Cluster::in_world(&running) {
+    ///                     Some(cluster) => break cluster,
+    ///                     None => sleep(ms(10)).await,
+    ///                 }
+    ///             };
+    ///             cluster.active().await.ok()?;
+    ///             let guard = cluster.lock(Name::new("vm/100").ok()?).await.ok()?;
+    ///             while guard.check().is_ok() {
+    ///                 worked.fetch_add(1, Ordering::Relaxed);
+    ///                 sleep(ms(100)).await;
+    ///             }
+    ///             Some(())
+    ///         });
+    ///         sleep(ms(5000)).await;
+    ///     }
+    ///     // The first machine loses power: in a few simulated seconds one of the others works on.
+    ///     assert!(worked[0].load(Ordering::Relaxed) > 0);
+    ///     world.end(NodeId::new(1), End::PowerCut);
+    ///     sleep(ms(20_000)).await;
+    ///     assert!(worked[1..].iter().any(|worked| worked.load(Ordering::Relaxed) > 0));
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
+    #[cfg(feature = "testing")]
+    pub fn in_world(running: &crate::testing::sim::Running) -> Option<Self> {
+        let identity = running.node.identity()?;
+        Some(Self { node: running.node.clone(), identity, listening: Listening::World })
     }
 
     /// This life of this node.

@@ -143,24 +143,27 @@ impl Ledger {
         if self.0.closed.swap(true, Ordering::Relaxed) {
             return true;
         }
-        let orders = match &self.0.way {
-            Way::Thread(orders) => orders,
+        match &self.0.way {
+            Way::Thread(orders) => {
+                let written = self.write_the_last(orders);
+                tokio::time::timeout(patience, written).await.unwrap_or(false)
+            }
             #[cfg(any(test, feature = "testing"))]
-            Way::Simulated(_) => return true,
-        };
+            Way::Simulated(_) => true,
+        }
+    }
+
+    async fn write_the_last(&self, orders: &SyncSender<Order>) -> bool {
         let (done, written) = oneshot::channel();
         let mut order = Order::Close(self.entry(Note::Closed), done);
-        let closing = async {
-            loop {
-                match orders.try_send(order) {
-                    Ok(()) => return written.await.is_ok(),
-                    Err(TrySendError::Full(back)) => order = back,
-                    Err(TrySendError::Disconnected(_)) => return false,
-                }
-                tokio::time::sleep(Duration::from_millis(1)).await;
+        loop {
+            match orders.try_send(order) {
+                Ok(()) => return written.await.is_ok(),
+                Err(TrySendError::Full(back)) => order = back,
+                Err(TrySendError::Disconnected(_)) => return false,
             }
-        };
-        tokio::time::timeout(patience, closing).await.unwrap_or(false)
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 
     /// How the process before this one ended, as the ledger has it.
