@@ -13,16 +13,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use futures_util::stream::BoxStream;
-use quorate_membership::{Address, Cause, Command, Event, Identity, Name, NodeId, Phase, Reason, Revision, Role};
+use quorate_membership::{Address, Cause, Command, Identity, Name, NodeId, Phase, Reason, Revision, Role};
 use quorate_raft_core::ledger::LastEnd;
-use quorate_raft_core::{FeedItem, Filter, Guard, Lease, LockError, Node, Outcome, Records, Refusal, View};
-use tokio::sync::watch;
+use quorate_raft_core::{Filter, Guard, Lease, LockError, Node, Outcome, Records, Refusal, View};
 
 use crate::builder::{Builder, Listening, unreachable};
 use crate::dangerous::Dangerous;
-use crate::error::{ActiveError, EventsError, Fatal, HandOverError, ProposeError, ReadError};
+use crate::error::{ActiveError, Fatal, HandOverError, ProposeError, ReadError};
+use crate::events::{Events, Watch};
 
 /// A node that belongs to a cluster. Dropping it stops the node without a word to the others, who will have its life
 /// fenced, and without waiting: folder and port are free a little later. [`Cluster::shutdown`] waits for that,
@@ -317,62 +315,5 @@ impl Cluster {
 impl std::fmt::Debug for Cluster {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Cluster").field("identity", &self.identity).finish_non_exhaustive()
-    }
-}
-
-impl std::fmt::Debug for Events {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Events").field("revision", &self.revision).finish_non_exhaustive()
-    }
-}
-
-/// The latest picture, again and again. Pictures in between may be skipped; events never are.
-#[derive(Debug)]
-pub struct Watch {
-    views: watch::Receiver<View>,
-}
-
-impl Watch {
-    /// The picture after the one seen last; `None` once the node is gone. Cancel-safe.
-    pub async fn changed(&mut self) -> Option<View> {
-        self.views.changed().await.ok()?;
-        Some(self.views.borrow_and_update().clone())
-    }
-
-    /// Waits until a picture satisfies `what`; `None` if the node is gone before one does. Cancel-safe.
-    pub async fn until(&mut self, what: impl FnMut(&View) -> bool) -> Option<View> {
-        self.views.wait_for(what).await.ok().map(|view| view.clone())
-    }
-}
-
-/// Committed events in the order of the log, the same on every node.
-pub struct Events {
-    items: BoxStream<'static, FeedItem>,
-    revision: Revision,
-}
-
-impl Events {
-    /// The next event. Cancel-safe: an event is never lost by dropping the future.
-    ///
-    /// # Errors
-    /// [`EventsError::Gap`] once where events were missed: reading on is possible. [`EventsError::Stopped`] at the end.
-    pub async fn next(&mut self) -> Result<Event, EventsError> {
-        match self.items.next().await {
-            Some(FeedItem::Event { revision, event }) => {
-                self.revision = revision;
-                Ok(event)
-            }
-            Some(FeedItem::Gap { state }) => {
-                self.revision = state.revision();
-                Err(EventsError::Gap { state })
-            }
-            None => Err(EventsError::Stopped),
-        }
-    }
-
-    /// The revision of the event that came last: where to resume after a restart of the reader. Events of one entry
-    /// share a revision, so resume only from one whose events were all dealt with.
-    pub fn revision(&self) -> Revision {
-        self.revision
     }
 }

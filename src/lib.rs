@@ -49,11 +49,13 @@ pub mod builder;
 mod cluster;
 mod dangerous;
 pub mod error;
+mod events;
 pub mod manual;
 
-pub use cluster::{Cluster, Events, Watch};
+pub use cluster::Cluster;
 pub use dangerous::Dangerous;
 pub use error::{ActiveError, EventsError, Fatal, HandOverError, ProposeError, ReadError, StartError, SucceedError};
+pub use events::{Events, Watch};
 pub use quorate_membership::{
     Activation, Address, BootId, Cause, Change, Check, Cluster as State, ClusterId, Configuration, Confirmation,
     Contract, ContractError, Disk, DiskId, Drift, Duty, Epoch, Event, Evidence, Fate, FenceId, FenceOrder, FenceProof,

@@ -61,7 +61,7 @@ use rustix::process::Signal;
 
 use agreement::Agreed;
 use fleet::{Fleet, NODES};
-use op::{NEVER, Op, Outcome};
+use op::{Op, Outcome};
 
 /// How long harm is done: at least, and at most while something that should be met was not.
 const HARM: Duration = Duration::from_secs(16);
@@ -130,7 +130,7 @@ fn harm(fleet: &mut Fleet, seed: u64) -> Result<Harm> {
         let kind = dice.below(10);
         let holders = if kind % 2 == 0 { fleet.holders()? } else { vec![] };
         let aimed = holders.get(dice.below(holders.len().max(1) as u64) as usize).copied();
-        let victim = aimed.unwrap_or(dice.between(1, NODES + 1));
+        let victim = aimed.unwrap_or(dice.between(1, NODES));
         if kind <= 6 {
             harm.kills += usize::from(fleet.kill(victim)?);
             if kind == 6 {
@@ -188,12 +188,7 @@ struct Met {
 fn judge(folder: &Path) -> Result<Met> {
     let begun = Instant::now();
     let (agreed, mut wrong, mut ops) = told(folder)?;
-    // From the first call on: numbers that a person can compare.
-    let first = ops.iter().map(|op| op.invoked).min().unwrap_or_default();
-    for op in &mut ops {
-        op.invoked -= first;
-        op.returned = if op.returned == NEVER { NEVER } else { op.returned - first };
-    }
+    op::from_the_first(&mut ops);
     wrong.extend(agreed.check(&ops));
     wrong.extend(records::check(&ops));
     wrong.extend(locks::check(&ops));

@@ -17,7 +17,7 @@ use crate::fleet::Ending;
 use crate::health::{Health, Taken};
 use crate::host;
 use crate::ledger::{self, Ledger};
-use crate::op::{self, Call, NEVER, Op, Outcome};
+use crate::op::{self, Call, Op, Outcome};
 use crate::report::Violation;
 use crate::{locks, log, records, witness};
 
@@ -82,11 +82,7 @@ pub(crate) fn judge(run: &Path, hosts: u64, health: &Health, endings: &[(u64, u6
         found.stopped += text.lines().filter(|line| line.starts_with("! stopped ")).count();
     }
     found.lost = lost(&ops);
-    let first = ops.iter().map(|op| op.invoked).min().unwrap_or_default();
-    for op in &mut ops {
-        op.invoked -= first;
-        op.returned = if op.returned == NEVER { NEVER } else { op.returned - first };
-    }
+    op::from_the_first(&mut ops);
     wrong.extend(agreed.check(&ops));
     wrong.extend(records::check(&ops));
     wrong.extend(locks::check(&ops));

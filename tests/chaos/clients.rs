@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use quorate::testing::sim::Dice;
-use quorate::{Check, Key, Name, ProposeError, Rejection, Revision};
+use quorate::{Check, Key, Name, Revision};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -34,17 +34,6 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub(crate) fn spawn(shared: &Shared, seed: u64, into: &mut JoinSet<Result<()>>) {
     for client in 1..=CLIENTS {
         into.spawn(records(shared.clone(), format!("{}/c{client}", shared.who), Dice::new(seed ^ client)));
-    }
-}
-
-/// What a write was told.
-fn written(result: Result<Revision, ProposeError>) -> Outcome {
-    match result {
-        Ok(at) => Outcome::Done(at.get()),
-        Err(ProposeError::Rejected(Rejection::Version { found, .. })) => Outcome::Conflict(found.map(Revision::get)),
-        Err(unknown @ ProposeError::OutcomeUnknown { .. }) => Outcome::Unknown(unknown.to_string()),
-        // Whatever else it is, nothing changed: that is what the library says, and what is checked.
-        Err(other) => Outcome::Failed(other.to_string()),
     }
 }
 
@@ -80,8 +69,8 @@ async fn records(shared: Shared, client: String, mut dice: Dice) -> Result<()> {
                 }
                 Err(error) => Outcome::Failed(error.to_string()),
             },
-            Call::Put { .. } => written(records.put(at, text.as_str()).await),
-            _ => written(records.put_if(at, expected.map(Revision::new), text.as_str()).await),
+            Call::Put { .. } => records.put(at, text.as_str()).await.into(),
+            _ => records.put_if(at, expected.map(Revision::new), text.as_str()).await.into(),
         };
         shared.log.end(id, &outcome)?;
         let version = match outcome {
@@ -103,7 +92,7 @@ pub(crate) async fn write_under(shared: &Shared, client: &str, name: &str, token
     shared.log.begin_as(id, client, &call)?;
     let holds = Check::Holds { lock: Name::new(name)?, token };
     let write = shared.cluster.records().write().when(holds).put(Key::new(key.as_str())?, id.to_string().as_str());
-    shared.log.end(id, &written(write.commit().await))
+    shared.log.end(id, &write.commit().await.into())
 }
 
 /// Every record there is, once more, as of now.

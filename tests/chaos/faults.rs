@@ -102,7 +102,7 @@ pub(crate) fn schedule(seed: u64, hosts: u64, length: Duration, only: Option<&st
     let mut kinds: Vec<u64> = vec![];
     loop {
         let mut over = at;
-        for _ in 0..dice.between(1, 4) {
+        for _ in 0..dice.between(1, 3) {
             let (fault, lasts) = loop {
                 if kinds.is_empty() {
                     kinds = (0..KINDS).collect();

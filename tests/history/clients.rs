@@ -45,17 +45,6 @@ async fn pause(dice: &mut Dice, low: u64, high: u64) {
     sleep(Duration::from_millis(dice.between(low, high))).await;
 }
 
-/// What a write was told, for the history.
-fn written(result: Result<Revision, ProposeError>) -> Outcome {
-    match result {
-        Ok(at) => Outcome::Done(at.get()),
-        Err(ProposeError::Rejected(Rejection::Version { found, .. })) => Outcome::Conflict(found.map(Revision::get)),
-        Err(unknown @ ProposeError::OutcomeUnknown { .. }) => Outcome::Unknown(unknown.to_string()),
-        // Whatever else it is, nothing changed: that is what the library says, and what is checked.
-        Err(other) => Outcome::Failed(other.to_string()),
-    }
-}
-
 /// A client of the records.
 pub(crate) async fn records(shared: Shared, client: String, seed: u64) -> Result<()> {
     let (mut dice, mut seen) = (Dice::new(seed), [None; KEYS.len()]);
@@ -100,11 +89,11 @@ async fn ask(shared: &Shared, id: u64, client: &str, call: &Call, dice: &mut Dic
                 }
                 Err(error) => Outcome::Failed(error.to_string()),
             },
-            Call::Put { key: name, .. } => written(records.put(key(name)?, text.as_str()).await),
+            Call::Put { key: name, .. } => records.put(key(name)?, text.as_str()).await.into(),
             Call::Cas { key: name, expected, .. } => {
-                written(records.put_if(key(name)?, expected.map(Revision::new), text.as_str()).await)
+                records.put_if(key(name)?, expected.map(Revision::new), text.as_str()).await.into()
             }
-            Call::Delete { key: name } => written(records.delete(key(name)?).await),
+            Call::Delete { key: name } => records.delete(key(name)?).await.into(),
             other => Outcome::Failed(format!("{other} is not on a record")),
         })
     };
@@ -214,7 +203,7 @@ async fn write_under(shared: &Shared, client: &str, name: &str, token: u64) -> R
     shared.log.begin(id, client, &Call::Guarded { key: journal.clone(), value: id, name: name.into(), token })?;
     let holds = Check::Holds { lock: Name::new(name)?, token: Revision::new(token) };
     let write = shared.cluster.records().write().when(holds).put(key(&journal)?, id.to_string().as_str());
-    shared.log.end(id, &written(write.commit().await))
+    shared.log.end(id, &write.commit().await.into())
 }
 
 /// Something that only the holder may do. `false` once it may not any more.

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use anyhow::{Context, Result, bail, ensure};
+use quorate::{ProposeError, Rejection, Revision};
 
 /// When a call returns that nobody knows the end of.
 pub(crate) const NEVER: u64 = u64::MAX;
@@ -228,6 +229,28 @@ impl Outcome {
             ("unknown", _) => Self::Unknown(rest.into()),
             _ => bail!("no outcome: {text}"),
         })
+    }
+}
+
+/// What a write was told.
+impl From<Result<Revision, ProposeError>> for Outcome {
+    fn from(result: Result<Revision, ProposeError>) -> Self {
+        match result {
+            Ok(at) => Self::Done(at.get()),
+            Err(ProposeError::Rejected(Rejection::Version { found, .. })) => Self::Conflict(found.map(Revision::get)),
+            Err(unknown @ ProposeError::OutcomeUnknown { .. }) => Self::Unknown(unknown.to_string()),
+            // Whatever else it is, nothing changed: that is what the library says, and what is checked.
+            Err(other) => Self::Failed(other.to_string()),
+        }
+    }
+}
+
+/// Times from the first call on: numbers that a person can compare.
+pub(crate) fn from_the_first(ops: &mut [Op]) {
+    let first = ops.iter().map(|op| op.invoked).min().unwrap_or_default();
+    for op in ops {
+        op.invoked -= first;
+        op.returned = if op.returned == NEVER { NEVER } else { op.returned - first };
     }
 }
 

@@ -7,20 +7,15 @@ use quorate::NodeId;
 use quorate::testing::sim::{Durable, Seen, Sighting, Stored};
 use quorate_raft_core::rpc::Position;
 
+use super::held::Held;
 use super::{Property, Verdict};
-
-#[derive(Default)]
-struct Log {
-    entries: BTreeMap<u64, Stored>,
-    covered: Option<Position>,
-}
 
 #[derive(Default)]
 pub(crate) struct Logs {
     leaders: BTreeMap<u64, NodeId>,
     /// What each place holds, and the term of the entry before it.
     content: BTreeMap<(u64, u64), u32>,
-    logs: BTreeMap<NodeId, Log>,
+    held: Held,
     committed: BTreeMap<u64, Position>,
     /// The terms whose leader was looked at.
     complete: BTreeMap<u64, ()>,
@@ -42,7 +37,6 @@ impl Logs {
             if *known != entry.sum {
                 return Err(format!("{node} has another entry at {} than others", entry.at));
             }
-            self.logs.entry(node).or_default().entries.insert(entry.at.index, entry.clone());
         }
         Ok(())
     }
@@ -54,11 +48,9 @@ impl Logs {
             if self.leaders.get(&term) != Some(&node) || self.complete.insert(term, ()).is_some() {
                 continue;
             }
-            let log = self.logs.entry(node).or_default();
             let earlier = self.committed.range(..entry.at.index).rev().take(2000);
-            for (index, at) in earlier.filter(|(_, at)| at.term < term) {
-                let covered = log.covered.is_some_and(|end| end.index >= *index);
-                if !covered && log.entries.get(index).is_none_or(|has| has.at != *at) {
+            for (_, at) in earlier.filter(|(_, at)| at.term < term) {
+                if !self.held.holds(node, *at) {
                     return Err(format!("{node} leads term {term} without {at}, which was committed"));
                 }
             }
@@ -74,24 +66,14 @@ impl Property for Logs {
 
     fn see(&mut self, sighting: &Sighting) -> Verdict {
         let node = sighting.node;
+        self.held.see(sighting);
         match &sighting.seen {
             Seen::Durable(Durable::Vote(vote)) if vote.committed => self.elected(vote.term, vote.node)?,
             Seen::Durable(Durable::Entries(entries)) => {
                 self.stored(node, entries)?;
                 self.leads(node, entries)?;
             }
-            Seen::Durable(Durable::Truncated(from)) => {
-                drop(self.logs.entry(node).or_default().entries.split_off(from));
-            }
-            Seen::Durable(Durable::Purged(upto)) => {
-                let log = self.logs.entry(node).or_default();
-                log.entries = log.entries.split_off(&(upto + 1));
-            }
-            Seen::Durable(Durable::Snapshot(last)) => self.logs.entry(node).or_default().covered = *last,
-            Seen::Opened { snapshot, entries, .. } => {
-                self.logs.insert(node, Log { covered: *snapshot, ..Log::default() });
-                self.stored(node, entries)?;
-            }
+            Seen::Opened { entries, .. } => self.stored(node, entries)?,
             Seen::Applied { at, .. } => {
                 self.committed.insert(at.index, *at);
             }

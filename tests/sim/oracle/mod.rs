@@ -23,6 +23,7 @@ mod committed;
 mod disks;
 mod fences;
 mod grants;
+mod held;
 mod logs;
 mod one_actor;
 mod resets;

@@ -1,0 +1,55 @@
+//! What the disk of each node holds of the log, by what it has acknowledged.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use quorate::NodeId;
+use quorate::testing::sim::{Durable, Seen, Sighting, Stored};
+use quorate_raft_core::rpc::Position;
+
+#[derive(Default)]
+struct Log {
+    entries: BTreeMap<u64, Position>,
+    /// Up to where a snapshot stands for the entries.
+    covered: Option<Position>,
+}
+
+/// The logs on all disks.
+#[derive(Default)]
+pub(super) struct Held(BTreeMap<NodeId, Log>);
+
+impl Held {
+    /// Takes in what was seen next.
+    pub(super) fn see(&mut self, sighting: &Sighting) {
+        let log = self.0.entry(sighting.node).or_default();
+        let store = |log: &mut Log, entries: &[Stored]| {
+            log.entries.extend(entries.iter().map(|entry| (entry.at.index, entry.at)));
+        };
+        match &sighting.seen {
+            Seen::Durable(Durable::Entries(entries)) => store(log, entries),
+            Seen::Durable(Durable::Truncated(from)) => drop(log.entries.split_off(from)),
+            Seen::Durable(Durable::Purged(upto)) => log.entries = log.entries.split_off(&(upto + 1)),
+            Seen::Durable(Durable::Snapshot(last)) => log.covered = *last,
+            Seen::Opened { snapshot, entries, .. } => {
+                *log = Log { covered: *snapshot, ..Log::default() };
+                store(log, entries);
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether the log of `node` has the entry itself.
+    pub(super) fn has_entry(&self, node: NodeId, at: Position) -> bool {
+        self.0.get(&node).is_some_and(|log| log.entries.get(&at.index) == Some(&at))
+    }
+
+    /// Whether the log of `node` has the entry, or a snapshot that covers its place.
+    pub(super) fn holds(&self, node: NodeId, at: Position) -> bool {
+        let covered = |log: &Log| log.covered.is_some_and(|covered| covered.index >= at.index);
+        self.has_entry(node, at) || self.0.get(&node).is_some_and(covered)
+    }
+
+    /// Whose logs hold it.
+    pub(super) fn holders(&self, at: Position) -> BTreeSet<NodeId> {
+        self.0.keys().copied().filter(|node| self.holds(*node, at)).collect()
+    }
+}
