@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use quorate::ledger::Note;
-use quorate::testing::sim::{Durable, End, Rate, Running, Seen, Setting, Sighting, Stored, World};
+use quorate::testing::sim::{Durable, End, Pace, Rate, Running, Seen, Setting, Sighting, Stored, World};
 use quorate::{Config, Event, NodeId, Profile, Stop};
 use tokio::time::{Instant, sleep};
 
@@ -91,6 +91,35 @@ pub(crate) async fn a_change_of_leader_costs_no_lease(seed: u64) -> Done {
         return Err(format!("violated: somebody leads anew: {led} still leads term {before}"));
     }
     story.heal().await
+}
+
+/// The disk of the leader stands still in the middle of its work: another leads within two election time-outs, and nobody is
+/// fenced.
+pub(crate) async fn a_disk_that_hangs_moves_leadership(seed: u64) -> Done {
+    let mut story = story(seed, standard(), Some(Stop::Deadman { lateness: ms(250) }));
+    story.form().await?;
+    let hung = leader(&story).unwrap_or_default();
+    story.kept.clear();
+    story.world.set_pace(hung, Pace::Hung);
+    let began = Instant::now();
+    let bound = story.plan.config.election_max() * 2;
+    let another = |story: &Story| story.world.running().any(|r| r.node.view().local.leader.is_some_and(|l| l != hung));
+    while !another(&story) {
+        if began.elapsed() > bound {
+            return Err(format!("violated: {hung} leads still, {bound:?} after its disk stood still"));
+        }
+        story.run_for(ms(10)).await?;
+    }
+    println!("seed {seed}: another leads after {:?} of {bound:?}", began.elapsed());
+    story.heal().await?;
+    let fenced = |sighting: &&Sighting| {
+        let Seen::Applied { answer: Ok(events), .. } = &sighting.seen else { return false };
+        events.iter().any(|event| matches!(event, Event::FenceOrdered { .. }))
+    };
+    match story.kept.iter().find(fenced) {
+        Some(told) => Err(format!("violated: nobody is fenced for a disk that hung: {told}")),
+        None => Ok(()),
+    }
 }
 
 /// The leader dies as soon as a joint configuration is on another's disk: whoever leads next finishes the change.

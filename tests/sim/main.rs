@@ -96,6 +96,11 @@ fn a_change_of_leader_costs_no_lease() {
 }
 
 #[test]
+fn a_disk_that_hangs_moves_leadership() {
+    in_a_world(calm::a_disk_that_hangs_moves_leadership);
+}
+
+#[test]
 fn who_comes_back_is_not_shot_again_and_again() {
     in_a_world(calm::who_comes_back_is_not_shot_again_and_again);
 }
