@@ -109,6 +109,7 @@ impl Judge {
             let view = running.node.view();
             lines.push(format!("{node}: {:#?}", view.local));
             lines.push(format!("{node} owes {:?}", duties(&view.cluster)));
+            lines.push(format!("{node} counts votes by {:?}", view.cluster.configuration()));
             let lives = view.cluster.lives().map(|(who, life)| format!("{who} {}", life.phase));
             lines.push(format!("{node} lives {}", lives.collect::<Vec<_>>().join(", ")));
         }

@@ -35,6 +35,9 @@ pub(crate) struct Story {
     pub(crate) keep: bool,
     /// Whoever has ended is started again after so long, rather than after a time that chance has chosen.
     pub(crate) returns_after: Option<Duration>,
+    /// After the last fault.
+    healing: bool,
+    votes_asked_for: Option<Instant>,
     clients: u64,
     faults: u64,
 }
@@ -68,6 +71,8 @@ impl Story {
             kept: vec![],
             keep: false,
             returns_after: None,
+            healing: false,
+            votes_asked_for: None,
             clients: 0,
             faults: 0,
         }
@@ -154,16 +159,12 @@ impl Story {
                 }
             }
             Deed::Remove(who) => {
-                let members = self.world.nodes().len() - self.judge.gone.len();
-                if members <= 3 || self.judge.gone.contains(&who) {
-                    return Ok(());
+                if self.spares_a_voter() && !self.judge.gone.contains(&who) {
+                    self.propose_beside(who, Command::Remove { node: who });
                 }
-                self.propose_beside(who, Command::Remove { node: who });
             }
             Deed::SetRole(who, role) => {
-                // Fewer than three votes survive nobody's end.
-                let voters = |running: &Running| running.node.view().cluster.configuration().voters().len();
-                if role.votes() || self.world.running().all(|running| voters(running) > 3) {
+                if role.votes() || self.spares_a_voter() {
                     self.propose_beside(who, Command::SetRole { node: who, role });
                 }
             }
@@ -179,6 +180,24 @@ impl Story {
         Ok(())
     }
 
+    /// Whether three votes are left without one: fewer survive nobody's end.
+    fn spares_a_voter(&self) -> bool {
+        let voters = |running: &Running| running.node.view().cluster.configuration().voters().len();
+        self.world.running().all(|running| voters(running) > 3)
+    }
+
+    /// Maintenance is over: whoever is no voter is asked to be one, until it is.
+    fn give_votes_back(&mut self) {
+        if !self.healing || self.votes_asked_for.is_some_and(|at| at.elapsed() < Duration::from_secs(2)) {
+            return;
+        }
+        self.votes_asked_for = Some(Instant::now());
+        let Some(view) = self.world.running().next().map(|running| running.node.view()) else { return };
+        for (node, _) in view.cluster.members().iter().filter(|(_, member)| member.role != Role::Voter) {
+            self.propose_beside(*node, Command::SetRole { node: *node, role: Role::Voter });
+        }
+    }
+
     /// Somebody else asks for something that concerns `who`.
     fn propose_beside(&self, who: NodeId, command: Command) {
         if let Some(Running { host, node }) = self.world.running().find(|r| r.host.node() != who).cloned() {
@@ -189,6 +208,7 @@ impl Story {
     /// Takes everything back, and waits until all is well (I14).
     pub(crate) async fn heal(&mut self) -> Done {
         self.world.say("heal");
+        self.healing = true;
         self.due.clear();
         self.world.net.mend_all();
         self.world.net.set_weather(Weather::default());
@@ -248,6 +268,7 @@ impl Story {
                 self.due.push((now + after, then));
             }
         }
+        self.give_votes_back();
         self.tend().await
     }
 
