@@ -73,9 +73,11 @@ impl Inner {
 
     /// Why nothing becomes durable here just now, and what helps, if something is wrong.
     pub(crate) fn disk_trouble(&self) -> Option<String> {
+        // Held over a sync while this node enters: whoever asks then is not told where.
         let place = || {
-            let folder = self.folder.lock().unwrap_or_else(PoisonError::into_inner);
-            folder.as_ref().map(|folder| format!(" of {}", folder.path().display())).unwrap_or_default()
+            let folder = self.folder.try_lock().ok();
+            let path = folder.and_then(|folder| folder.as_ref().map(|folder| folder.path().display().to_string()));
+            path.map(|path| format!(" of {path}")).unwrap_or_default()
         };
         self.store.trouble(self.config.election_max()).map(|trouble| match trouble {
             Trouble::Full => format!(
@@ -88,6 +90,12 @@ impl Inner {
                 place()
             ),
         })
+    }
+
+    /// Why the engine takes nothing in just now: it waits for a vote to become durable, and the disk does not do its work.
+    /// What was given to it meanwhile would pile up in memory.
+    pub(crate) fn takes_nothing(&self) -> Option<String> {
+        self.store.vote_under_way().and_then(|_| self.disk_trouble())
     }
 
     /// Why this node has stopped, if it has.

@@ -18,7 +18,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use quorate_membership::lease::{Holder, Reading, Stage};
-use quorate_membership::{Identity, Plan, Revision, Stop};
+use quorate_membership::{Identity, Plan, Revision};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Notify, oneshot, watch};
 
@@ -239,6 +239,9 @@ impl Thread {
                     Some(holder) if !self.given_up => self.works.protect(holder, what, token, at_end),
                     Some(_) | None => Err(NotHeld.into()),
                 };
+                // Who has it sees it, too.
+                self.views
+                    .send_modify(|view| (view.armed, view.protecting) = (self.works.are_armed(), self.works.names()));
                 // One that nobody takes says by itself that it has stopped: it was never begun.
                 let made = made.map(|(id, what)| Offer::new(Protection { id, what, token, lease }));
                 let _nobody_waits = reply.send(made);
@@ -304,7 +307,7 @@ impl Thread {
         let view = LeaseView {
             stage,
             stop: self.works.stop(),
-            armed: !self.works.is_empty() && self.works.stop() != Stop::Unbounded,
+            armed: self.works.are_armed(),
             protecting: self.works.names(),
             trouble: self.works.trouble().map(str::to_string),
         };

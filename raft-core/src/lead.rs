@@ -12,24 +12,39 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver;
+use openraft::{Instant as _, ServerState};
 use quorate_membership::{NodeId, Phase, ProvedEnd, Role};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::clock;
 use crate::error::{Fatal, HandOverError, SucceedError};
 use crate::inner::Inner;
+use crate::rpc::Ballot;
 use crate::types::OrTransfer;
 
 impl Inner {
-    /// Whether the engine believes that it leads. Triggers work; proves nothing.
-    pub(crate) fn leading(&self) -> bool {
-        self.raft.metrics().borrow_watched().state == ServerState::Leader
+    /// The later vote that the engine waits for its disk to keep, if it does. Until then the engine shows itself as it was
+    /// before, a leader that was deposed as one that leads, for as long as the disk is full or stands still.
+    fn overtaken_by(&self) -> Option<Ballot> {
+        let term = self.raft.metrics().borrow_watched().current_term;
+        let later = self.store.vote_under_way().filter(|vote| vote.term > term && vote.node != self.node);
+        later.filter(|_| !cfg!(quorate_mutant = "deposed_unnoticed"))
     }
 
+    /// Whether this node leads, as far as it knows. Triggers work; proves nothing.
+    pub(crate) fn leading(&self) -> bool {
+        // Never two looks at once: the second would wait for the engine, and the engine for the first.
+        let state = self.raft.metrics().borrow_watched().state;
+        state == ServerState::Leader && self.overtaken_by().is_none()
+    }
+
+    /// Who leads, as far as this node knows.
     pub(crate) fn leader(&self) -> Option<NodeId> {
-        self.raft.metrics().borrow_watched().current_leader.map(NodeId::new)
+        match self.overtaken_by() {
+            Some(vote) => vote.committed.then_some(vote.node),
+            None => self.raft.metrics().borrow_watched().current_leader.map(NodeId::new),
+        }
     }
 
     pub(crate) async fn hand_over(&self, to: Option<NodeId>) -> Result<NodeId, HandOverError> {
@@ -51,10 +66,10 @@ impl Inner {
             Some(node) => return Err(HandOverError::NotAVoter(node)),
             None => {
                 let matched = self.raft.metrics().borrow_watched().replication.clone().unwrap_or_default();
-                let heard = self.heard_lately();
+                let answering = self.answering();
                 let preferred = |node: &NodeId| {
                     let voter = state.member(*node).is_some_and(|m| m.role == Role::Voter);
-                    (heard.contains(node), voter, matched.get(&node.get()).cloned().flatten().map(|id| id.index))
+                    (answering.contains(node), voter, matched.get(&node.get()).cloned().flatten().map(|id| id.index))
                 };
                 let voters = state.configuration().voters().into_iter().filter(|node| able(*node));
                 voters.max_by_key(preferred).ok_or(HandOverError::Nobody)?
@@ -96,14 +111,23 @@ impl Inner {
         all.filter(|(node, at)| *node != self.node && now.since(*at) < limit).map(|(node, _)| node).collect()
     }
 
+    /// The others whose engines have answered this leader lately. One that waits for its disk does not, though it is heard.
+    fn answering(&self) -> BTreeSet<NodeId> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let all = metrics.heartbeat.iter().flatten().filter_map(|(node, at)| Some((NodeId::new(*node), at.as_ref()?)));
+        let lately = all.filter(|(node, at)| *node != self.node && at.elapsed() < self.config.election_max());
+        lately.map(|(node, _)| node).collect()
+    }
+
     /// Whether this leader should make way because its disk does not do its work. Only if the others are enough to elect
-    /// one without it: otherwise nothing could be committed either way, and as long as it speaks it can at least confirm
-    /// that nobody else leads, on which the leases of all rest. Asked once in a term: after that the engine's leader is
+    /// one without it, and answer: otherwise nothing could be committed either way, and as long as it speaks it can at least
+    /// confirm that nobody else leads, on which the leases of all rest. Asked once in a term: after that the engine's leader is
     /// silent, and if nobody took over at its word the others elect when they have heard nothing for long enough.
     pub(crate) fn should_make_way(&self) -> bool {
         !self.has_made_way()
             && self.disk_trouble().is_some()
-            && self.feed.state().configuration().has_quorum(&self.heard_lately())
+            && self.feed.state().configuration().has_quorum(&self.answering())
     }
 
     /// Whether this node has asked another to lead in its place, in the present term as far as its engine knows.

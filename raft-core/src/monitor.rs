@@ -11,8 +11,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 
+use openraft::Instant as _;
 use openraft::async_runtime::WatchReceiver;
-use openraft::{Instant as _, ServerState};
 use quorate_membership::detector::{Detector, Moment};
 use quorate_membership::{NodeId, Phase};
 use tokio::sync::watch;
@@ -72,12 +72,8 @@ impl Monitor {
             self.stands = Some(stands);
             inner.raft.runtime_config().elect(stands);
         }
-        let (state, term, leader) = {
-            let metrics = inner.raft.metrics();
-            let metrics = metrics.borrow_watched();
-            (metrics.state, metrics.current_term, metrics.current_leader.map(NodeId::new))
-        };
-        let leading = (state == ServerState::Leader).then_some(term);
+        let term = inner.raft.metrics().borrow_watched().current_term;
+        let (leader, leading) = (inner.leader(), inner.leading().then_some(term));
         if leading != self.leading {
             // Only a leader hears everybody: most silences begin now. Who was heard lately, as followers hear their
             // leader, keeps the true time of its last word, so that a dead leader is not given a second wait.
@@ -131,15 +127,13 @@ impl Monitor {
     fn look(&self, inner: &Inner) -> View {
         let (now, cluster) = (clock::now(), inner.feed.state());
         let metrics = inner.raft.metrics().borrow_watched().clone();
-        let leader = metrics.current_leader.map(NodeId::new);
-        let quorate = match metrics.state {
+        let leader = inner.leader();
+        let quorate = match inner.leading() {
             // Who votes alone is its own majority, and nobody else's acknowledgement ever comes.
-            ServerState::Leader if metrics.membership_config.voter_ids().all(|voter| voter == inner.node.get()) => true,
+            true if metrics.membership_config.voter_ids().all(|voter| voter == inner.node.get()) => true,
             // A send time, hence on the safe side. The engine's own state does not change when time passes.
-            ServerState::Leader => {
-                metrics.last_quorum_acked.is_some_and(|acked| acked.elapsed() < inner.config.election_max())
-            }
-            _ => leader.is_some_and(|leader| {
+            true => metrics.last_quorum_acked.is_some_and(|acked| acked.elapsed() < inner.config.election_max()),
+            false => leader.is_some_and(|leader| {
                 let heard = inner.wire.contacts.all().get(&leader).copied();
                 leader != inner.node && heard.is_some_and(|at| now.since(at) < inner.config.election_max())
             }),

@@ -33,14 +33,15 @@ impl Inner {
         let payload = Payload::new(encode(&command)?);
         service::fits(&payload).map_err(ProposeError::Refused)?;
         let give_up = Instant::now() + patience;
+        let (mut hint, mut tries) = (None, 0);
         loop {
             if let Some(fatal) = self.stopped() {
                 return Err(fatal.into());
             }
-            let (proposed, hint) = match self.leader() {
-                Some(leader) if leader != self.node => (self.forward(leader, &payload, give_up).await?, Some(leader)),
-                Some(_) | None if self.leading() => (self.propose_here(payload.clone(), give_up).await, None),
-                Some(_) | None => (Proposed::NotLeader { leader: None }, None),
+            let proposed = match self.leader().or_else(|| self.whom_to_ask(hint, tries)) {
+                Some(leader) if leader != self.node => self.forward(leader, &payload, give_up).await?,
+                Some(_) | None if self.leading() => self.propose_here(payload.clone(), give_up).await,
+                Some(_) | None => Proposed::NotLeader { leader: None },
             };
             match proposed {
                 Proposed::Applied { revision } => return self.applied(revision, give_up).await,
@@ -51,10 +52,21 @@ impl Inner {
                         return Err(ProposeError::NoLeader { waited: patience });
                     }
                     tracing::trace!(?leader, ?hint, "no leader took the command yet");
+                    (hint, tries) = (leader, tries + 1);
                     sleep(self.config.heartbeat() / 4).await;
                 }
             }
         }
+    }
+
+    /// An engine that waits for its disk hears of no leader: then the others are asked one after the other, and whom they
+    /// take for their leader. Who does not lead takes no command.
+    fn whom_to_ask(&self, hint: Option<NodeId>, tries: usize) -> Option<NodeId> {
+        self.takes_nothing()?;
+        let voters = self.feed.state().configuration().voters();
+        let others: Vec<NodeId> = voters.into_iter().filter(|node| *node != self.node).collect();
+        let next = others.get(tries.checked_rem(others.len())?).copied();
+        hint.filter(|node| *node != self.node).or(next)
     }
 
     async fn forward(&self, leader: NodeId, payload: &Payload, give_up: Instant) -> Result<Proposed, ProposeError> {

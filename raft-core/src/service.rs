@@ -52,6 +52,12 @@ impl Door {
         Ok(())
     }
 
+    /// As [`Self::admit`], for what the engine has to take in: who sends it sends it again.
+    fn admit_entries(&self, caller: &Caller) -> Result<(), Refusal> {
+        self.admit(caller)?;
+        self.0.takes_nothing().map_or(Ok(()), |trouble| Err(Refusal::Unavailable(trouble)))
+    }
+
     /// P22: no vote, no pre-vote and no candidacy so soon after a start.
     fn free_to_vote(&self) -> Result<(), Refusal> {
         let Some(ends) = self.0.embargo_ends else { return Ok(()) };
@@ -84,7 +90,7 @@ fn vote_answer(answer: &OrVoteResponse) -> VoteAnswer {
 
 impl Service for Door {
     fn append(&self, caller: Caller, request: Append) -> BoxFuture<'static, Result<Appended, Refusal>> {
-        let (admitted, raft) = (self.admit(&caller), self.0.raft.clone());
+        let (admitted, raft) = (self.admit_entries(&caller), self.0.raft.clone());
         Box::pin(async move {
             admitted?;
             let request = append_to(request).map_err(|e| Refusal::Malformed(e.to_string()))?;
@@ -98,7 +104,7 @@ impl Service for Door {
         caller: Caller,
         requests: BoxStream<'static, Append>,
     ) -> BoxStream<'static, Result<StreamAppended, Refusal>> {
-        if let Err(refusal) = self.admit(&caller) {
+        if let Err(refusal) = self.admit_entries(&caller) {
             return futures_util::stream::iter([Err(refusal)]).boxed();
         }
         let (wire, from) = (self.0.wire.clone(), caller.from);
@@ -137,7 +143,7 @@ impl Service for Door {
     }
 
     fn snapshot(&self, caller: Caller, request: InstallSnapshot) -> BoxFuture<'static, Result<Ballot, Refusal>> {
-        let (admitted, raft) = (self.admit(&caller), self.0.raft.clone());
+        let (admitted, raft) = (self.admit_entries(&caller), self.0.raft.clone());
         Box::pin(async move {
             admitted?;
             // Read before the engine sees it: an unreadable snapshot is the sender's trouble and must not stop this node.

@@ -4,9 +4,9 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use quorate_membership::{Key, NodeId, Phase, Stop};
+use quorate_membership::{Key, Name, NodeId, Phase, Stop};
 use quorate_raft_core::testing::{TestCluster, fast};
-use quorate_raft_core::{LeaseStage, Local};
+use quorate_raft_core::{LeaseStage, Local, View};
 use tokio::time::{sleep, timeout};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -236,4 +236,69 @@ async fn a_node_with_a_full_disk_can_be_stopped_and_started_again_with_room() ->
     disk.make_room();
     let again = t.node(full)?.start().await?;
     t.until_active(&again.to_string()).await
+}
+
+/// A leader that has nothing to write does not know that its disk is full. Deposed while it was cut off, it cannot even note
+/// down who was elected: it knows all the same, keeps its lease, and nobody is fenced.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_is_deposed_while_its_disk_is_full_keeps_its_lease() -> Result<()> {
+    let mut t = TestCluster::start_on_disks(3, BOUND).await?;
+    all_hold(&mut t).await?;
+    let full = t.leader().await?.get();
+    let disk = t.node(full)?.disk()?.clone();
+    disk.fill_up_at(1);
+    t.isolate(full);
+    let leader = another_leader(&mut t, full).await?;
+    t.heal();
+    nobody_is_blamed(&mut t).await?;
+    until_sees(&mut t, full, "another leads", |seen| seen.leader == Some(NodeId::new(leader))).await?;
+    disk.make_room();
+    is_back(&mut t, full).await
+}
+
+/// What a node with a full disk says reaches who leads, also when it led itself and cannot note down who does now: a lock
+/// that it gives back is free.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_former_leader_whose_disk_is_full_gives_its_locks_back() -> Result<()> {
+    let mut t = TestCluster::start_on_disks(3, BOUND).await?;
+    all_hold(&mut t).await?;
+    let full = t.leader().await?.get();
+    let (who, name) = (t.node(full)?.lease()?.who(), Name::new("vm/1")?);
+    let guard = t.node(full)?.handle()?.lock_for(who, name.clone(), Some(PATIENCE)).await?;
+    let disk = t.node(full)?.disk()?.clone();
+    disk.fill_up_at(1);
+    ask_to_write(&mut t, full)?;
+    let leader = another_leader(&mut t, full).await?;
+    commit(&mut t, leader, "one").await?;
+    drop(guard);
+    let give_up = Instant::now() + PATIENCE;
+    let held = |view: View| view.cluster.store().lock(&name).is_some_and(|lock| lock.grant.is_some());
+    while held(t.node(leader)?.handle()?.view()) {
+        ensure!(Instant::now() < give_up, "the lock that n{full} gave back is held after {PATIENCE:?}");
+        sleep(Duration::from_millis(20)).await;
+    }
+    disk.make_room();
+    is_back(&mut t, full).await
+}
+
+/// Two disks are full, that of the leader as well: nobody else could be elected, so it stays, and confirms what all leases
+/// rest on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_whose_disk_is_full_stays_when_the_others_could_elect_nobody() -> Result<()> {
+    let mut t = TestCluster::start_on_disks(3, BOUND).await?;
+    all_hold(&mut t).await?;
+    let leader = t.leader().await?.get();
+    let follower = leader % 3 + 1;
+    let disks = [t.node(leader)?.disk()?.clone(), t.node(follower)?.disk()?.clone()];
+    disks[1].fill_up_at(1);
+    commit(&mut t, leader, "without the follower").await?;
+    until_sees(&mut t, follower, "its disk is full", |seen| seen.disk.is_some()).await?;
+    // Until it has not answered for as long as an election takes.
+    nobody_is_blamed(&mut t).await?;
+    disks[0].fill_up_at(1);
+    ask_to_write(&mut t, leader)?;
+    until_sees(&mut t, leader, "its disk is full", |seen| seen.disk.is_some()).await?;
+    nobody_is_blamed(&mut t).await?;
+    disks.iter().for_each(|disk| disk.make_room());
+    is_back(&mut t, leader).await
 }

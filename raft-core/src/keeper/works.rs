@@ -93,6 +93,11 @@ impl Works {
         Ok((id, what))
     }
 
+    /// Whether the mechanism is armed: never without work.
+    pub(crate) fn are_armed(&self) -> bool {
+        !self.is_empty() && self.stop() != Stop::Unbounded
+    }
+
     pub(crate) fn stopped(&mut self, id: u64) {
         let Some(at) = self.works.iter().position(|work| work.id == id) else { return };
         let Work { who, what, token, .. } = self.works.remove(at);

@@ -143,6 +143,12 @@ impl LogStore {
         self.shared().lock().state.vote
     }
 
+    /// The vote that was asked for and is not durable yet, if there is one. The engine does nothing else until it is.
+    pub(crate) fn vote_under_way(&self) -> Option<Ballot> {
+        let memory = self.shared().lock();
+        memory.asked.filter(|asked| memory.state.vote != Some(*asked))
+    }
+
     /// Saves a snapshot: durable once the returned future answers `Ok`. The order of calls is the order on the disk,
     /// whether or not the future is polled. A snapshot that ends before the one already saved is not written, because
     /// the log may have been purged up to the later one, which covers everything in the earlier: that is `Ok` as well.
