@@ -42,7 +42,7 @@ const IN_FLIGHT: [u64; 3] = [1, 16, 64];
 const RECORD: [u8; 200] = [0x5a; 200];
 
 /// How long the cluster may take to form.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Operations, the time that they took together, and the nanoseconds of each.
 struct Run {
@@ -71,7 +71,7 @@ fn calm() -> Config {
     let s = Duration::from_secs;
     // Five times the standard timing.
     let timing = Timing::new(Timing::default().plan().scaled(5, 1)).unwrap_or_default();
-    Config { timing, yellow: s(10), red: s(30), ..Config::default() }
+    Config { timing, suspect_after: s(10), fence_after: s(30), ..Config::default() }
 }
 
 impl Three {
@@ -83,7 +83,7 @@ impl Three {
                 .listen_plaintext("127.0.0.1:0".parse()?)
                 .without_fencing()
                 .config(calm())
-                .patience(PATIENCE);
+                .timeout(TIMEOUT);
             let node = match nodes.first() {
                 None => described.bootstrap().await?,
                 Some(first) => described.join([first.local_addr().context("it listens")?.to_string()]).await?,
@@ -91,7 +91,7 @@ impl Three {
             nodes.push(Arc::new(node));
         }
         for node in &nodes {
-            timeout(PATIENCE, node.active()).await??;
+            timeout(TIMEOUT, node.active()).await??;
         }
         let began = Instant::now();
         let leads = |node: &Arc<Cluster>| {
@@ -101,7 +101,7 @@ impl Three {
         let leader = loop {
             match nodes.iter().position(leads) {
                 Some(place) => break nodes.remove(place),
-                None if began.elapsed() > PATIENCE => bail!("nobody leads after {PATIENCE:?}"),
+                None if began.elapsed() > TIMEOUT => bail!("nobody leads after {TIMEOUT:?}"),
                 None => sleep(Duration::from_millis(20)).await,
             }
         };

@@ -19,7 +19,7 @@ use std::time::Duration;
 use anyhow::Result;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
 use quorate_membership::codec::{decode, encode};
-use quorate_membership::{Cluster, Command, Revision, apply, decide, duties};
+use quorate_membership::{ClusterState, Command, Revision, apply, decide, duties};
 use state::Maker;
 
 /// How many members the clusters have.
@@ -29,7 +29,7 @@ const SIZES: [u64; 3] = [3, 32, 1000];
 struct Scene {
     verb: &'static str,
     members: u64,
-    state: Cluster,
+    state: ClusterState,
     next: Revision,
     command: Command,
 }
@@ -116,7 +116,7 @@ fn owed(criterion: &mut Criterion) -> Result<()> {
 fn codec(criterion: &mut Criterion) -> Result<()> {
     let (command, snapshot) = (state::join(3, 1)?, state::full()?);
     let (small, large) = (encode(&command)?, encode(&snapshot)?);
-    anyhow::ensure!(decode::<Command>(&small)? == command && decode::<Cluster>(&large)? == snapshot);
+    anyhow::ensure!(decode::<Command>(&small)? == command && decode::<ClusterState>(&large)? == snapshot);
 
     let mut group = criterion.benchmark_group("codec");
     group.throughput(Throughput::Bytes(small.len() as u64));
@@ -127,7 +127,7 @@ fn codec(criterion: &mut Criterion) -> Result<()> {
         bencher.iter_with_large_drop(|| encode(black_box(&snapshot)));
     });
     group.bench_function("decode/snapshot of 1000", |bencher| {
-        bencher.iter_with_large_drop(|| decode::<Cluster>(black_box(&large)));
+        bencher.iter_with_large_drop(|| decode::<ClusterState>(black_box(&large)));
     });
     group.finish();
     Ok(())

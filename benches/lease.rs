@@ -23,11 +23,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use criterion::{BatchSize, BenchmarkId, Criterion};
-use quorate::testing::Switchboard;
-use quorate::{Cluster as Handle, NodeId};
-use quorate_membership::detector::{Detector, Moment, Patience};
-use quorate_membership::lease::{Grantor, Holder, Reading};
-use quorate_membership::{Cluster, Drift, Identity, Timing};
+use quorate::testing::MemoryNetwork;
+use quorate::{Cluster, NodeId};
+use quorate_membership::detector::{Detector, Moment, Thresholds};
+use quorate_membership::lease::{Grantor, MemberLease, Reading};
+use quorate_membership::{ClusterState, Drift, Identity, Timing};
 use rustix::time::{ClockId, clock_gettime};
 use state::Maker;
 
@@ -38,7 +38,7 @@ fn at(ms: u64) -> Reading {
 }
 
 /// A leader that has been activated, the state that it leads, and the lives in it.
-fn leader(members: u64) -> Result<(Grantor, Cluster, Vec<Identity>)> {
+fn leader(members: u64) -> Result<(Grantor, ClusterState, Vec<Identity>)> {
     let state = Maker::cluster(members)?.state;
     let lives: Vec<_> = state.active().collect();
     anyhow::ensure!(lives.len() as u64 == members, "all of them are active");
@@ -46,7 +46,7 @@ fn leader(members: u64) -> Result<(Grantor, Cluster, Vec<Identity>)> {
 }
 
 /// The grantor of whoever leads in `state`.
-fn grantor(state: &Cluster) -> Result<Grantor> {
+fn grantor(state: &ClusterState) -> Result<Grantor> {
     let leadership = state.leadership().context("somebody leads")?;
     let mut grantor = Grantor::new(leadership.leader, Drift::default());
     grantor.handle_gain(leadership.nonce);
@@ -56,7 +56,7 @@ fn grantor(state: &Cluster) -> Result<Grantor> {
 }
 
 /// Receives one renewal of each of `lives`, reads once, and grants them.
-fn round(grantor: &mut Grantor, state: &Cluster, lives: &[Identity], seq: u64) -> usize {
+fn round(grantor: &mut Grantor, state: &ClusterState, lives: &[Identity], seq: u64) -> usize {
     for who in lives {
         must::must(grantor.handle_renewal(*who, seq, state, at(seq)).context("it is received"));
     }
@@ -102,7 +102,7 @@ fn grants(criterion: &mut Criterion) -> Result<()> {
 fn holds(criterion: &mut Criterion) -> Result<()> {
     let plan = *Timing::default().plan();
     let who: Identity = "n3#1".parse()?;
-    let mut holder = Holder::new(who, plan.lease, plan.margin, plan.renew);
+    let mut holder = MemberLease::new(who, plan.lease, plan.margin, plan.renew);
     let mut now = 0;
     criterion.bench_function("holder/renewed", |bencher| {
         bencher.iter(|| {
@@ -118,7 +118,7 @@ fn holds(criterion: &mut Criterion) -> Result<()> {
 fn checks(criterion: &mut Criterion) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let folder = tempfile::tempdir()?;
-    let node = Handle::builder(NodeId::new(1)).data(folder.path()).in_memory(&Switchboard::new()).without_fencing();
+    let node = Cluster::builder(NodeId::new(1)).data(folder.path()).in_memory(&MemoryNetwork::new()).without_fencing();
     let cluster = runtime.block_on(node.bootstrap())?;
     let lease = cluster.lease();
     runtime.block_on(lease.held());
@@ -132,7 +132,7 @@ fn checks(criterion: &mut Criterion) -> Result<()> {
 
 fn detects(criterion: &mut Criterion) {
     let ms = Duration::from_millis;
-    let mut detector = Detector::new(Patience { yellow: ms(600), red: ms(1500), own_pause: ms(750) });
+    let mut detector = Detector::new(Thresholds { suspect_after: ms(600), fence_after: ms(1500), own_pause: ms(750) });
     for node in 1..=1000 {
         detector.handle_contact(NodeId::new(node), Moment::new(ms(node)));
     }

@@ -27,7 +27,7 @@ use criterion::Criterion;
 use hdrhistogram::Histogram;
 use must::must;
 use quorate::{Cluster, Event, Filter, Key, Name, NodeId, Reason, Topic};
-use three::PATIENCE;
+use three::TIMEOUT;
 use tokio::task::JoinSet;
 
 /// How many operations are in flight.
@@ -121,7 +121,7 @@ async fn rates(leader: &Arc<Cluster>, plain: f64) -> Result<()> {
         let reads = closed_loop(in_flight, move |client| {
             let records = node.records();
             async move {
-                let seen = records.get_latest(&key(client)?, PATIENCE).await?;
+                let seen = records.get_latest(&key(client)?, TIMEOUT).await?;
                 ensure!(seen.value.is_some(), "it was written");
                 Ok(())
             }
@@ -155,7 +155,7 @@ async fn after_release(nodes: &[Arc<Cluster>]) -> Result<()> {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
-        tokio::time::timeout(PATIENCE, in_line).await?;
+        tokio::time::timeout(TIMEOUT, in_line).await?;
         let begun = Instant::now();
         drop(guard);
         let (next, had) = waiting.await??;
@@ -172,9 +172,9 @@ async fn after_fencing(folder: &Path, mut nodes: Vec<Arc<Cluster>>) -> Result<()
     for _ in 0..5 {
         let victim = nodes.pop().context("three nodes")?;
         let guard = victim.lock(name(8)?).await?;
-        let heir = nodes[1].clone();
+        let successor = nodes[1].clone();
         let waiting = tokio::spawn(async move {
-            heir.lock(name(8)?).await.map(|guard| (guard, Instant::now())).map_err(anyhow::Error::from)
+            successor.lock(name(8)?).await.map(|guard| (guard, Instant::now())).map_err(anyhow::Error::from)
         });
         tokio::time::sleep(Duration::from_millis(200)).await;
         let begun = Instant::now();

@@ -27,11 +27,11 @@ use anyhow::{Context, Result, ensure};
 use criterion::{Criterion, Throughput};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use must::must;
-use quorate::testing::{Switchboard, TestCluster, fast};
+use quorate::testing::{MemoryNetwork, TestCluster, fast};
 use quorate::{Address, Config, Phase, Revision};
 use quorate_membership::codec::{decode, encode};
 use quorate_membership::fencing::HISTORY;
-use quorate_membership::{Cluster, Command};
+use quorate_membership::{ClusterState, Command};
 use quorate_raft_core::FeedItem;
 use tokio::runtime::Runtime;
 
@@ -50,14 +50,14 @@ fn pieces(criterion: &mut Criterion) -> Result<()> {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     let state = state::full()?;
     let bytes = encode(&state)?;
-    ensure!(decode::<Cluster>(&bytes)? == state);
+    ensure!(decode::<ClusterState>(&bytes)? == state);
     println!("a snapshot of 1000 members and {HISTORY} ended orders has {} bytes", bytes.len());
 
     let mut group = criterion.benchmark_group("snapshot");
     group.sample_size(20).throughput(Throughput::Bytes(bytes.len() as u64));
     group.bench_function("build/1000", |bencher| bencher.iter_with_large_drop(|| encode(black_box(&state))));
     group.bench_function("read/1000", |bencher| {
-        bencher.iter_with_large_drop(|| decode::<Cluster>(black_box(&bytes)));
+        bencher.iter_with_large_drop(|| decode::<ClusterState>(black_box(&bytes)));
     });
     group.bench_function("save/1000", |bencher| bencher.iter(|| must(save(folder.path(), black_box(&bytes)))));
     group.finish();
@@ -107,7 +107,7 @@ impl Coming {
         let before = node.view().cluster.revision();
         let commands = stream::iter(numbers).map(|number| async move {
             let second = Address::new(format!("never-called-{number}.example.net:7400"))?;
-            let addresses = vec![Switchboard::address(leader)?, second];
+            let addresses = vec![MemoryNetwork::address(leader)?, second];
             node.propose(Command::SetAddresses { node: leader, addresses }).await?;
             anyhow::Ok(())
         });

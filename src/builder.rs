@@ -20,8 +20,8 @@ use quorate_transport_grpc::{GrpcTransport, Server, ServerSettings};
 
 use crate::cluster::Cluster;
 
-/// How long a node tries to come in unless [`Ready::patience`] says otherwise.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// How long a node tries to come in unless [`Ready::timeout`] says otherwise.
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A node that has a number; it needs a data folder.
 pub struct Builder {
@@ -52,7 +52,7 @@ pub struct Ready {
     advertised: Vec<String>,
     config: Config,
     role: Role,
-    patience: Duration,
+    timeout: Duration,
 }
 
 macro_rules! opaque {
@@ -68,14 +68,14 @@ opaque!(Builder, WantsWire, WantsFencing, Ready);
 enum Wire {
     Plaintext(SocketAddr),
     #[cfg(feature = "testing")]
-    Memory(quorate_raft_core::testing::Switchboard),
+    Memory(quorate_raft_core::testing::MemoryNetwork),
 }
 
 /// What listens for a node.
 pub(crate) enum Listening {
     Socket(Server),
     #[cfg(feature = "testing")]
-    Memory(quorate_raft_core::testing::Switchboard, NodeId),
+    Memory(quorate_raft_core::testing::MemoryNetwork, NodeId),
     /// The simulated world does.
     #[cfg(feature = "testing")]
     World,
@@ -121,8 +121,8 @@ impl WantsWire {
 
     /// Speaks over a network in memory: for tests within one process.
     #[cfg(feature = "testing")]
-    pub fn in_memory(self, switchboard: &quorate_raft_core::testing::Switchboard) -> WantsFencing {
-        WantsFencing { node: self.node, data: self.data, wire: Wire::Memory(switchboard.clone()) }
+    pub fn in_memory(self, network: &quorate_raft_core::testing::MemoryNetwork) -> WantsFencing {
+        WantsFencing { node: self.node, data: self.data, wire: Wire::Memory(network.clone()) }
     }
 }
 
@@ -141,8 +141,8 @@ impl WantsFencing {
     fn ready(self, fencer: Option<Arc<dyn Fencer>>) -> Ready {
         let Self { node, data, wire } = self;
         let (advertised, config) = (vec![], Config::default());
-        let (stop, role, patience) = (None, Role::Voter, PATIENCE);
-        Ready { node, data, wire, fencer, stop, trust_vm_clock: false, advertised, config, role, patience }
+        let (stop, role, timeout) = (None, Role::Voter, TIMEOUT);
+        Ready { node, data, wire, fencer, stop, trust_vm_clock: false, advertised, config, role, timeout }
     }
 }
 
@@ -193,8 +193,8 @@ impl Ready {
     }
 
     /// How long the node tries to come in before it gives up. Default: 2 minutes.
-    pub fn patience(mut self, patience: Duration) -> Self {
-        self.patience = patience;
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
         self
     }
 
@@ -204,9 +204,9 @@ impl Ready {
     /// [`StartError`]. After a crash in the middle it may be repeated and goes on where it was; once the folder belongs
     /// to the new cluster it says [`StartError::Occupied`], and `resume` goes on.
     pub async fn bootstrap(self) -> Result<Cluster, StartError> {
-        let (role, patience) = (self.role, self.patience);
+        let (role, timeout) = (self.role, self.timeout);
         let (node, listening) = self.open().await?;
-        let entered = node.bootstrap(role, patience).await;
+        let entered = node.bootstrap(role, timeout).await;
         finish(node, listening, entered).await
     }
 
@@ -220,9 +220,9 @@ impl Ready {
         if matches!(self.wire, Wire::Plaintext(_)) {
             reachable("a seed", &seeds)?;
         }
-        let (role, patience) = (self.role, self.patience);
+        let (role, timeout) = (self.role, self.timeout);
         let (node, listening) = self.open().await?;
-        let entered = node.join(&seeds, role, patience).await;
+        let entered = node.join(&seeds, role, timeout).await;
         finish(node, listening, entered).await
     }
 
@@ -231,12 +231,12 @@ impl Ready {
     /// # Errors
     /// [`StartError::Vacant`] when it does not; [`StartError::Propose`] when no majority came up in time.
     pub async fn resume(self) -> Result<Cluster, StartError> {
-        let patience = self.patience;
+        let timeout = self.timeout;
         if !self.data.join("node").exists() {
             return Err(StartError::Vacant(self.data)); // and is not made, should its name be mistyped
         }
         let (node, listening) = self.open().await?;
-        let entered = node.resume(patience).await;
+        let entered = node.resume(timeout).await;
         finish(node, listening, entered).await
     }
 
@@ -263,7 +263,7 @@ impl Ready {
             }
             #[cfg(feature = "testing")]
             Wire::Memory(board) => {
-                let own = quorate_raft_core::testing::Switchboard::address(node);
+                let own = quorate_raft_core::testing::MemoryNetwork::address(node);
                 let addresses = vec![own.map_err(|e| invalid("the address", &node.to_string(), &e))?];
                 let transport = board.transport(node);
                 let settings = NodeSettings { node, data, addresses, config, transport, fencer, stop, trust_vm_clock };

@@ -4,7 +4,7 @@
 //!   view(), watch()              level: the latest picture
 //!   events(), events_since(r9)   edge:  every committed event in order, an explicit gap when too far behind
 //!   lease()                      act:   this node's own right, here and now
-//!   lock("vm/100") → Guard       hold:  exclusively, under a token, for as long as this life may act
+//!   lock("vm/100") → LockGuard       hold:  exclusively, under a token, for as long as this life may act
 //!   records()                    keep:  state of one's own, in transactions; queues for the holders of locks
 //!   set_role(), remove(), …      ask:   a command to the log; answers when it is applied here
 //! ```
@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use quorate_membership::{Address, Cause, Command, Identity, Name, NodeId, Phase, Reason, Revision, Role};
 use quorate_raft_core::ledger::LastEnd;
-use quorate_raft_core::{Filter, Guard, Lease, LockError, Node, Outcome, Records, Refusal, View};
+use quorate_raft_core::{Committed, Filter, Lease, LockError, LockGuard, Node, Records, Refusal, View};
 
 use crate::builder::{Builder, Listening, unreachable};
 use crate::dangerous::Dangerous;
@@ -138,27 +138,27 @@ impl Cluster {
     /// Asks for the lock `name` and waits in line until this life has it. First come, first served. Cancel-safe: dropped at
     /// any moment, nothing stays behind.
     ///
-    /// The guard is the lock, this life's lease and its stop mechanism in one; see [`Guard`].
+    /// The guard is the lock, this life's lease and its stop mechanism in one; see [`LockGuard`].
     ///
     /// # Errors
     /// [`LockError`]: the lock was not had, and nothing of the request stays in the log.
-    pub async fn lock(&self, name: Name) -> Result<Guard, LockError> {
+    pub async fn lock(&self, name: Name) -> Result<LockGuard, LockError> {
         self.node.lock_for(self.identity, name, Some(Duration::MAX)).await
     }
 
-    /// As [`Self::lock`], and waits no longer than `patience`.
+    /// As [`Self::lock`], and waits no longer than `timeout`.
     ///
     /// # Errors
     /// [`LockError::TimedOut`] says who holds it.
-    pub async fn lock_with_timeout(&self, name: Name, patience: Duration) -> Result<Guard, LockError> {
-        self.node.lock_for(self.identity, name, Some(patience)).await
+    pub async fn lock_with_timeout(&self, name: Name, timeout: Duration) -> Result<LockGuard, LockError> {
+        self.node.lock_for(self.identity, name, Some(timeout)).await
     }
 
     /// As [`Self::lock`], and does not wait in line.
     ///
     /// # Errors
     /// [`Rejection::LockHeld`](crate::Rejection::LockHeld) in [`LockError::Propose`] says who holds it.
-    pub async fn try_lock(&self, name: Name) -> Result<Guard, LockError> {
+    pub async fn try_lock(&self, name: Name) -> Result<LockGuard, LockError> {
         self.node.lock_for(self.identity, name, None).await
     }
 
@@ -219,9 +219,9 @@ impl Cluster {
     /// taken afterwards is linearizable.
     ///
     /// # Errors
-    /// [`ReadError::MaybeStale`] when no quorum answers within `patience`.
-    pub async fn read_barrier(&self, patience: Duration) -> Result<Revision, ReadError> {
-        self.node.read_barrier(patience).await
+    /// [`ReadError::MaybeStale`] when no quorum answers within `timeout`.
+    pub async fn read_barrier(&self, timeout: Duration) -> Result<Revision, ReadError> {
+        self.node.read_barrier(timeout).await
     }
 
     /// Changes what a node is for: promotes a learner, demotes a voter, makes a witness. The vote moves in the
@@ -229,7 +229,7 @@ impl Cluster {
     ///
     /// # Errors
     /// [`ProposeError::Rejected`] when the rest would not hold a majority; nothing is changed then.
-    pub async fn set_role(&self, node: NodeId, role: Role) -> Result<Outcome, ProposeError> {
+    pub async fn set_role(&self, node: NodeId, role: Role) -> Result<Committed, ProposeError> {
         self.node.propose(Command::SetRole { node, role }).await
     }
 
@@ -237,7 +237,7 @@ impl Cluster {
     ///
     /// # Errors
     /// As [`Self::set_role`].
-    pub async fn promote(&self, node: NodeId) -> Result<Outcome, ProposeError> {
+    pub async fn promote(&self, node: NodeId) -> Result<Committed, ProposeError> {
         self.set_role(node, Role::Voter).await
     }
 
@@ -245,7 +245,7 @@ impl Cluster {
     ///
     /// # Errors
     /// As [`Self::set_role`].
-    pub async fn demote(&self, node: NodeId) -> Result<Outcome, ProposeError> {
+    pub async fn demote(&self, node: NodeId) -> Result<Committed, ProposeError> {
         self.set_role(node, Role::Learner).await
     }
 
@@ -253,7 +253,7 @@ impl Cluster {
     ///
     /// # Errors
     /// [`ProposeError::Rejected`] when it still lives, or when the rest could not decide without it.
-    pub async fn remove(&self, node: NodeId) -> Result<Outcome, ProposeError> {
+    pub async fn remove(&self, node: NodeId) -> Result<Committed, ProposeError> {
         self.node.propose(Command::Remove { node }).await
     }
 
@@ -262,7 +262,7 @@ impl Cluster {
     /// # Errors
     /// [`ProposeError::Rejected`] for none, too many, or blank addresses; [`ProposeError::Refused`] for a wildcard or a
     /// missing port. Nothing is changed then.
-    pub async fn set_addresses(&self, node: NodeId, addresses: Vec<Address>) -> Result<Outcome, ProposeError> {
+    pub async fn set_addresses(&self, node: NodeId, addresses: Vec<Address>) -> Result<Committed, ProposeError> {
         let wrong = addresses.iter().find_map(|a| Some(format!("{a}: {}", unreachable(a)?)));
         if let (Some(why), Some(_)) = (wrong, self.local_addr()) {
             return Err(ProposeError::Refused(Refusal::Malformed(why)));
@@ -274,7 +274,7 @@ impl Cluster {
     ///
     /// # Errors
     /// [`ProposeError::Rejected`] when the rest would not hold a majority, or there is nothing to fence.
-    pub async fn fence(&self, target: Identity, reason: Reason) -> Result<Outcome, ProposeError> {
+    pub async fn fence(&self, target: Identity, reason: Reason) -> Result<Committed, ProposeError> {
         self.node.propose(Command::OrderFence { target, cause: Cause::Requested { reason }, under: None }).await
     }
 

@@ -1,7 +1,7 @@
 //! What only an operator may say. One search for `dangerous` shows an auditor every place that does.
 
 use quorate_membership::{Command, Confirmation, FenceId, Identity, ProvedEnd, Reason};
-use quorate_raft_core::{Node, Outcome, ProposeError, SucceedError};
+use quorate_raft_core::{Committed, Node, ProposeError, SucceedError};
 
 /// Confirmations that rest on a person's word instead of a device's. A wrong word makes two owners: the name and the
 /// reason are committed to the log, and kept in the fence history.
@@ -20,7 +20,7 @@ impl Dangerous<'_> {
         target: Identity,
         name: Reason,
         reason: Reason,
-    ) -> Result<Outcome, ProposeError> {
+    ) -> Result<Committed, ProposeError> {
         let confirmation = Confirmation::Operator { name, reason };
         self.node.propose(Command::ConfirmFence { order, target, confirmation }).await
     }
@@ -31,7 +31,7 @@ impl Dangerous<'_> {
     /// # Errors
     /// [`ProposeError::Rejected`] when the life is over already, never worked, or is the newest of its node and the
     /// rest would not hold a majority; nothing changed.
-    pub async fn vouch(&self, target: Identity, name: Reason, reason: Reason) -> Result<Outcome, ProposeError> {
+    pub async fn vouch(&self, target: Identity, name: Reason, reason: Reason) -> Result<Committed, ProposeError> {
         self.node.propose(Command::Vouch { target, name, reason }).await
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use quorate_membership::Cluster as State;
+use quorate_membership::ClusterState;
 
 pub use quorate_raft_core::{Fatal, HandOverError, ProposeError, ReadError, StartError, SucceedError};
 
@@ -15,7 +15,7 @@ pub enum EventsError {
     #[error("events were missed; go on from the state as of {}", state.revision())]
     Gap {
         /// What holds now.
-        state: Arc<State>,
+        state: Arc<ClusterState>,
     },
     /// The node has stopped; there will be no more.
     #[error("this node has stopped; there are no more events")]

@@ -16,12 +16,12 @@
 //! # #[cfg(feature = "testing")]
 //! # #[tokio::main]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! use quorate::{Cluster, Event, NodeId, testing::Switchboard};
+//! use quorate::{Cluster, Event, NodeId, testing::MemoryNetwork};
 //!
 //! let folder = tempfile::tempdir()?;
 //! let cluster = Cluster::builder(NodeId::new(1))
 //!     .data(folder.path())
-//!     .in_memory(&Switchboard::new())     // in production: .listen_plaintext("10.0.0.1:7400".parse()?)
+//!     .in_memory(&MemoryNetwork::new())     // in production: .listen_plaintext("10.0.0.1:7400".parse()?)
 //!     .without_fencing()                  // in production: .fencing(your type, or a closure)
 //!     .bootstrap()
 //!     .await?;
@@ -57,17 +57,17 @@ pub use dangerous::Dangerous;
 pub use error::{ActiveError, EventsError, Fatal, HandOverError, ProposeError, ReadError, StartError, SucceedError};
 pub use events::{Events, Watch};
 pub use quorate_membership::{
-    Activation, Address, BootId, Cause, Change, Check, Cluster as State, ClusterId, Configuration, Confirmation,
-    Contract, ContractError, Disk, DiskId, Drift, Duty, Epoch, Event, Evidence, Fate, FenceId, FenceOrder, FenceProof,
+    Activation, Address, BootId, Cause, Change, Check, ClusterId, ClusterState, Configuration, Confirmation, Contract,
+    ContractError, Disk, DiskId, Drift, Duty, Epoch, Event, Evidence, Fate, FenceId, FenceOrder, FenceProof,
     FenceRecord, Fences, Holder, Identity, Incarnation, ItemId, Key, Leadership, Life, Lock, Member, Name, NodeId,
     Nonce, ParseIdError, Phase, Plan, Profile, Progress, ProvedEnd, Reason, Record, Rejection, Release, Request,
     Revision, Role, Session, SessionId, Stop, Store, TextError, Timing, TimingError, Topic, Value, detector::Signal,
     duties, evolve, lock, majority, queue, record, request, session,
 };
 pub use quorate_raft_core::{
-    BoundChild, Config, Deadman, Delivery, FenceRequest, Fencer, Fencing, Filter, GateError, Guard, Lease, LeaseStage,
-    LeaseView, Local, LockError, NotHeld, NotOurs, Outcome, Probe, ProtectError, Protection, Records, Returned, Right,
-    Seen, Sighting, StopMechanism, TokenGate, TokensOnly, View, Watchdog, Write, ledger, probe,
+    AsOf, BoundChild, Committed, Config, Deadman, Delivery, FenceRequest, Fencer, Fencing, Filter, GateError, Lease,
+    LeaseStage, LeaseView, Local, LockError, LockGuard, NotHeld, NotPermitted, Permit, Probe, ProtectError, Protection,
+    Records, Returned, Sighting, StopMechanism, TokenGate, TokensOnly, View, Watchdog, Write, ledger, probe,
 };
 
 /// The program of the README compiles.

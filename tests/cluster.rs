@@ -28,7 +28,7 @@ fn describe(node: u64, folder: &Path, asked: &Asked) -> Result<quorate::builder:
             }
             async move { Ok(Evidence::new(seen)?) }
         })
-        .patience(LIMIT);
+        .timeout(LIMIT);
     Ok(described)
 }
 
@@ -135,7 +135,7 @@ async fn the_word_of_an_operator_ends_a_life_where_nothing_can_fence() -> Result
     let folder = tempfile::tempdir()?;
     let start = || {
         let node = Cluster::builder(NodeId::new(1)).data(folder.path());
-        Ok::<_, anyhow::Error>(node.listen_plaintext("127.0.0.1:0".parse()?).without_fencing().patience(LIMIT))
+        Ok::<_, anyhow::Error>(node.listen_plaintext("127.0.0.1:0".parse()?).without_fencing().timeout(LIMIT))
     };
     let alone = start()?.bootstrap().await?;
     tokio::time::timeout(LIMIT, alone.active()).await??;
@@ -160,15 +160,15 @@ async fn bad_input_is_named_with_its_remedy_and_loses_nothing() -> Result<()> {
     assert!(error.contains("cannot reach a wildcard") && error.contains("advertise"), "{error}");
     let zero = said(describe(0, folder.path(), &asked)?.bootstrap().await)?;
     assert!(zero.contains("n0") && zero.contains("numbered from 1"), "{zero}");
-    let config = Config { yellow: Duration::from_millis(1), ..Config::default() };
+    let config = Config { suspect_after: Duration::from_millis(1), ..Config::default() };
     let impatient = said(describe(1, folder.path(), &asked)?.config(config).bootstrap().await)?;
-    assert!(impatient.contains("yellow is 1ms"), "{impatient}");
+    assert!(impatient.contains("suspect_after is 1ms"), "{impatient}");
     let taken = TcpListener::bind("127.0.0.1:0")?;
     let busy = Cluster::builder(NodeId::new(1)).data(folder.path().join("b")).listen_plaintext(taken.local_addr()?);
     let error = said(busy.without_fencing().bootstrap().await)?;
     assert!(error.contains("cannot listen on 127.0.0.1:"), "{error}");
     drop(taken);
-    let nobody = describe(2, folder.path(), &asked)?.patience(Duration::from_millis(300)).join(["127.0.0.1:1"]).await;
+    let nobody = describe(2, folder.path(), &asked)?.timeout(Duration::from_millis(300)).join(["127.0.0.1:1"]).await;
     let error = said(nobody)?;
     assert!(error.contains("127.0.0.1:1"), "{error}");
     for bad in ["127.0.0.1", "not an address", ":7400", "host:0"] {

@@ -56,7 +56,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use quorate::testing::sim::Dice;
+use quorate::testing::sim::Rng;
 use rustix::process::Signal;
 
 use agreement::Agreed;
@@ -90,7 +90,7 @@ async fn node() -> Result<()> {
 fn what_clients_are_told_while_processes_die_has_an_order_and_every_lock_one_holder() -> Result<()> {
     let seed = match std::env::var("QUORATE_SEED") {
         Ok(given) => given.parse()?,
-        Err(_) => Dice::new(node::now()).below(1_000_000),
+        Err(_) => Rng::new(node::now()).below(1_000_000),
     };
     if let Ok(kept) = std::env::var("QUORATE_HISTORY") {
         return judge(Path::new(&kept)).map(|_| ());
@@ -122,32 +122,32 @@ fn run(folder: &Path, seed: u64) -> Result<()> {
 
 /// Kills and stops processes: any of them, those that hold a lock, two at once.
 fn harm(fleet: &mut Fleet, seed: u64) -> Result<Harm> {
-    let (begun, mut dice, mut harm) = (Instant::now(), Dice::new(seed), Harm::default());
-    let wait = |dice: &mut Dice, low, high| std::thread::sleep(Duration::from_millis(dice.between(low, high)));
+    let (begun, mut rng, mut harm) = (Instant::now(), Rng::new(seed), Harm::default());
+    let wait = |rng: &mut Rng, low, high| std::thread::sleep(Duration::from_millis(rng.between(low, high)));
     loop {
-        wait(&mut dice, 900, 1900);
+        wait(&mut rng, 900, 1900);
         harm.ended += fleet.revive()?;
-        let kind = dice.below(10);
+        let kind = rng.below(10);
         let holders = if kind % 2 == 0 { fleet.holders()? } else { vec![] };
-        let aimed = holders.get(dice.below(holders.len().max(1) as u64) as usize).copied();
-        let victim = aimed.unwrap_or(dice.between(1, NODES));
+        let aimed = holders.get(rng.below(holders.len().max(1) as u64) as usize).copied();
+        let victim = aimed.unwrap_or(rng.between(1, NODES));
         if kind <= 6 {
             harm.kills += usize::from(fleet.kill(victim)?);
             if kind == 6 {
                 // Nobody decides anything until one of them is back.
                 harm.kills += usize::from(fleet.kill(victim % NODES + 1)?);
             }
-            wait(&mut dice, 100, 500);
+            wait(&mut rng, 100, 500);
             harm.ended += fleet.revive()?;
         } else {
             fleet.signal(victim, Signal::STOP)?;
             harm.pauses += 1;
             match kind {
-                7 => wait(&mut dice, 100, 700),
+                7 => wait(&mut rng, 100, 700),
                 // It is taken for dead, and its lease has not ended.
-                8 => wait(&mut dice, 1000, 1350),
+                8 => wait(&mut rng, 1000, 1350),
                 // It has.
-                _ => wait(&mut dice, 2200, 3000),
+                _ => wait(&mut rng, 2200, 3000),
             }
             fleet.signal(victim, Signal::CONT)?;
         }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use quorate::{Address, Cluster as Handle, ClusterId, Identity, NodeId, Timing};
+use quorate::{Address, Cluster, ClusterId, Identity, NodeId, Timing};
 use quorate_membership::{Disk, DiskId, Nonce};
 use quorate_raft_core::rpc::{Caller, Renewal};
 use quorate_raft_core::{Peer, Transport};
@@ -51,7 +51,7 @@ pub(crate) fn print() -> Result<()> {
 /// The share of one core that a node of one takes in percent: idle, and called.
 async fn shares() -> Result<(f64, f64)> {
     let folder = tempfile::tempdir()?;
-    let node = Handle::builder(NodeId::new(1)).data(folder.path()).listen_plaintext("127.0.0.1:0".parse()?);
+    let node = Cluster::builder(NodeId::new(1)).data(folder.path()).listen_plaintext("127.0.0.1:0".parse()?);
     let cluster = node.without_fencing().bootstrap().await?;
     cluster.active().await?;
     cluster.lease().held().await;

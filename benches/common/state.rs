@@ -8,8 +8,8 @@
 use anyhow::{Context, Result};
 use quorate_membership::fencing::HISTORY;
 use quorate_membership::{
-    Address, BootId, Cause, Cluster, ClusterId, Command, Configuration, Confirmation, Contract, Disk, DiskId, Evidence,
-    FenceId, Identity, NodeId, Nonce, Reason, Revision, Role, apply,
+    Address, BootId, Cause, ClusterId, ClusterState, Command, Configuration, Confirmation, Contract, Disk, DiskId,
+    Evidence, FenceId, Identity, NodeId, Nonce, Reason, Revision, Role, apply,
 };
 
 /// The most voters of a cluster made here.
@@ -17,14 +17,14 @@ const VOTERS: u64 = 7;
 
 /// A state, and the log that it is said to come from.
 pub(crate) struct Maker {
-    pub(crate) state: Cluster,
+    pub(crate) state: ClusterState,
     revision: Revision,
 }
 
 impl Maker {
     /// A cluster of nodes `n1` to `n<members>`, all of them active, with nothing owed.
     pub(crate) fn cluster(members: u64) -> Result<Self> {
-        let mut made = Self { state: Cluster::new(), revision: Revision::default() };
+        let mut made = Self { state: ClusterState::new(), revision: Revision::default() };
         made.apply(&Command::Found { cluster: ClusterId::new(7) })?;
         let (voters, learners) = (1..=members.min(VOTERS), VOTERS + 1..=members);
         let configuration = Configuration::uniform(voters.map(NodeId::new), learners.map(NodeId::new));
@@ -74,7 +74,7 @@ impl Maker {
 }
 
 /// 1000 members, and as many ended orders as are remembered.
-pub(crate) fn full() -> Result<Cluster> {
+pub(crate) fn full() -> Result<ClusterState> {
     let mut maker = Maker::cluster(1000)?;
     for turn in 0..HISTORY as u64 {
         maker.fence(1000 - turn % 100)?;

@@ -8,7 +8,7 @@ use quorate::{Cluster, Config, Evidence, NodeId, Timing};
 use tokio::time::{sleep, timeout};
 
 /// How long anything may take that has to happen.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Slow to suspect, so that a pause of a shared machine costs no election and no fence order. What is measured waits for
 /// none of these timers.
@@ -16,7 +16,7 @@ fn calm() -> Config {
     let s = Duration::from_secs;
     // Five times the standard timing.
     let timing = Timing::new(Timing::default().plan().scaled(5, 1)).unwrap_or_default();
-    Config { timing, yellow: s(10), red: s(30), ..Config::default() }
+    Config { timing, suspect_after: s(10), fence_after: s(30), ..Config::default() }
 }
 
 /// Starts a node: founds a cluster, or joins through `seed`. Its fencer answers at once: what a device takes comes on top.
@@ -26,14 +26,14 @@ pub(crate) async fn start(folder: &Path, number: u64, seed: Option<&Cluster>, re
         .listen_plaintext("127.0.0.1:0".parse()?)
         .fencing(|_request| async { Ok(Evidence::new("nothing runs there")?) })
         .config(calm())
-        .patience(PATIENCE);
+        .timeout(TIMEOUT);
     let node = match seed {
         _ if resume => described.resume().await?,
         None => described.bootstrap().await?,
         Some(first) => described.join([first.local_addr().context("it listens")?.to_string()]).await?,
     };
-    timeout(PATIENCE, node.active()).await??;
-    timeout(PATIENCE, node.lease().held()).await?;
+    timeout(TIMEOUT, node.active()).await??;
+    timeout(TIMEOUT, node.lease().held()).await?;
     Ok(node)
 }
 
@@ -54,7 +54,7 @@ pub(crate) async fn three(folder: &Path) -> Result<Vec<Cluster>> {
                 nodes.swap(0, place);
                 return Ok(nodes);
             }
-            None if began.elapsed() > PATIENCE => bail!("nobody leads after {PATIENCE:?}"),
+            None if began.elapsed() > TIMEOUT => bail!("nobody leads after {TIMEOUT:?}"),
             None => sleep(Duration::from_millis(20)).await,
         }
     }

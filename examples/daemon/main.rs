@@ -82,6 +82,6 @@ async fn main() -> Result<()> {
 /// Resolves when this node's life may not go on: its end was proved to the others, or the node has stopped.
 async fn ended(cluster: &Cluster) {
     let who = cluster.identity();
-    let over = |view: &quorate::View| view.cluster.is_over(who) || view.local.stopped.is_some();
+    let over = |view: &quorate::View| view.cluster.has_ended(who) || view.local.stopped.is_some();
     cluster.watch().until(over).await;
 }

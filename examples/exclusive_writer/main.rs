@@ -28,7 +28,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::storage::Storage;
 
 /// How long anything may take that has to happen.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// How many lines show that an owner is at work.
 const AT_WORK: usize = 20;
@@ -85,7 +85,7 @@ impl Node {
 
     /// Waits for a line that begins so, and returns the rest of it.
     fn hear(&self, word: &str) -> Result<String> {
-        let give_up = Instant::now() + PATIENCE;
+        let give_up = Instant::now() + TIMEOUT;
         loop {
             let left = give_up.saturating_duration_since(Instant::now());
             let line =
@@ -118,7 +118,7 @@ fn direct() -> Result<bool> {
     }
     let mut old = nodes.remove(0);
     let token = old.hear("owner under")?;
-    storage.until("the first owner is at work", PATIENCE, |state| state.lines_under(&token) >= AT_WORK)?;
+    storage.until("the first owner is at work", TIMEOUT, |state| state.lines_under(&token) >= AT_WORK)?;
 
     // Between the look at the guard and the write: the one moment that no look can cover.
     writeln!(old.orders, "hold")?;
@@ -128,7 +128,7 @@ fn direct() -> Result<bool> {
     println!("n1 was stopped between its look and its write, with nothing that would end it");
     let begun = Instant::now();
 
-    storage.until("the next owner is at work", PATIENCE, |state| {
+    storage.until("the next owner is at work", TIMEOUT, |state| {
         state.tokens().last().is_some_and(|last| *last != token && state.lines_under(last) >= AT_WORK)
     })?;
     let next = storage.look().tokens().last().cloned().context("somebody writes")?;
@@ -140,7 +140,7 @@ fn direct() -> Result<bool> {
     old.hear("gives up")?;
     // Whoever has the lock now is not disturbed by any of this.
     let before = storage.look().lines_under(&next);
-    storage.until("the next owner goes on", PATIENCE, |state| state.lines_under(&next) >= before + AT_WORK)?;
+    storage.until("the next owner goes on", TIMEOUT, |state| state.lines_under(&next) >= before + AT_WORK)?;
 
     let state = storage.look();
     println!("{}", state.summary());

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use quorate::{Cluster, Guard, LockError, Name, NodeId, TokensOnly};
+use quorate::{Cluster, LockError, LockGuard, Name, NodeId, TokensOnly};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 /// `node NUMBER FOLDER STORAGE found|ADDRESS`
@@ -71,7 +71,7 @@ async fn run(node: NodeId, folder: &str, storage: &str, way: &str) -> Result<()>
 }
 
 /// Writes as long as it may. `false` at the end of the director.
-async fn write(guard: Guard, storage: &str, orders: &mut UnboundedReceiver<String>) -> Result<bool> {
+async fn write(guard: LockGuard, storage: &str, orders: &mut UnboundedReceiver<String>) -> Result<bool> {
     let mut storage = BufReader::new(TcpStream::connect(storage).context("the storage")?);
     for line in 0_u64.. {
         // The look, without asking anybody …

@@ -92,10 +92,10 @@ impl Storage {
     }
 
     /// Waits until the state is so.
-    pub(crate) fn until(&self, claim: &str, patience: Duration, what: impl Fn(&State) -> bool) -> Result<()> {
+    pub(crate) fn until(&self, claim: &str, timeout: Duration, what: impl Fn(&State) -> bool) -> Result<()> {
         let begun = Instant::now();
         while !what(&self.look()) {
-            ensure!(begun.elapsed() < patience, "not within {patience:?}: {claim}; {}", self.look().summary());
+            ensure!(begun.elapsed() < timeout, "not within {timeout:?}: {claim}; {}", self.look().summary());
             std::thread::sleep(Duration::from_millis(10));
         }
         Ok(())

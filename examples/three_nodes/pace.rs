@@ -49,8 +49,15 @@ impl Pace {
     pub(crate) fn config(self) -> Result<Config> {
         let timing = self.timing()?;
         let beat = timing.plan().heartbeat;
-        let (yellow, red) = (beat * 15 / 2, beat * 75 / 4);
-        Ok(Config { timing, yellow, red, snapshot_every: 1_000_000, event_history: 1_000_000, ..Config::default() })
+        let (suspect_after, fence_after) = (beat * 15 / 2, beat * 75 / 4);
+        Ok(Config {
+            timing,
+            suspect_after,
+            fence_after,
+            snapshot_every: 1_000_000,
+            event_history: 1_000_000,
+            ..Config::default()
+        })
     }
 }
 
@@ -90,6 +97,6 @@ mod tests {
             pace.config().unwrap().check().unwrap();
         }
         let standard = Pace::Standard.config().unwrap();
-        assert_eq!((standard.yellow, standard.red), (ms(600), ms(1500)));
+        assert_eq!((standard.suspect_after, standard.fence_after), (ms(600), ms(1500)));
     }
 }

@@ -21,7 +21,7 @@ use crate::relay::Relays;
 use crate::report::{Report, Unexplained};
 
 /// How long the director waits for what must come.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// For how long the end of a process may stay without an explanation.
 const EXPLAINED: Duration = Duration::from_millis(300);
@@ -222,7 +222,7 @@ impl Stage {
         what: &str,
         mut wanted: impl FnMut(&Report) -> bool,
     ) -> Result<Report> {
-        let give_up = Instant::now() + PATIENCE;
+        let give_up = Instant::now() + TIMEOUT;
         let mut at = from;
         loop {
             while let Some(report) = self.heard.get(at) {
@@ -237,7 +237,7 @@ impl Stage {
             match tokio::time::timeout(Duration::from_millis(250), self.reports.recv()).await {
                 Ok(Some(report)) => self.hear(report)?,
                 Ok(None) => bail!("nobody reports any more"),
-                Err(_) if Instant::now() > give_up => bail!("waited {PATIENCE:?} in vain: {what}"),
+                Err(_) if Instant::now() > give_up => bail!("waited {TIMEOUT:?} in vain: {what}"),
                 Err(_) => {}
             }
         }

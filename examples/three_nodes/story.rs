@@ -12,7 +12,7 @@ use crate::table::Run;
 use crate::{Options, kept, takeover};
 
 /// How long the director waits for the worker to write.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How often it is tried to show a fault.
 const ATTEMPTS: u32 = 4;
@@ -103,11 +103,11 @@ pub(crate) fn queue(stage: &Stage) -> Result<Vec<Identity>> {
             queue.push(who);
         }
     }
-    queue.retain(|who| !is_over(stage, *who));
+    queue.retain(|who| !has_ended(stage, *who));
     Ok(queue)
 }
 
-fn is_over(stage: &Stage, who: Identity) -> bool {
+fn has_ended(stage: &Stage, who: Identity) -> bool {
     stage.heard.iter().any(|r| r.tells("fenced", who) || r.tells("left", who))
 }
 
@@ -136,7 +136,7 @@ pub(crate) async fn at_work(stage: &mut Stage) -> Result<Identity> {
         {
             return Ok(owner);
         }
-        ensure!(begun.elapsed() < PATIENCE, "the worker of {owner:?} writes nothing");
+        ensure!(begun.elapsed() < TIMEOUT, "the worker of {owner:?} writes nothing");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
@@ -153,10 +153,10 @@ pub(crate) async fn let_lead(stage: &mut Stage, node: u64) -> Result<()> {
         }
         let actor = stage.actors.get(&node).context("it was started")?;
         let (age, who) = (actor.started.elapsed(), actor.who.filter(|_| !actor.ended));
-        if who.is_none_or(|who| is_over(stage, who) || is_ordered(stage, who)) {
+        if who.is_none_or(|who| has_ended(stage, who) || is_ordered(stage, who)) {
             bail!(Disturbed(format!("n{node} was to lead and has ended")));
         }
-        ensure!(begun.elapsed() < PATIENCE, "n{node} does not come to lead: n{leader} says `{said}`");
+        ensure!(begun.elapsed() < TIMEOUT, "n{node} does not come to lead: n{leader} says `{said}`");
         // For so long after its start it gives no vote, and takes no leadership over.
         let embargo = config.embargo() + config.heartbeat() * 2;
         tokio::time::sleep(embargo.saturating_sub(age)).await;
@@ -207,7 +207,7 @@ async fn settle(stage: &mut Stage) -> Result<()> {
 
 async fn bring_back(stage: &mut Stage, node: u64) -> Result<()> {
     let begun = Instant::now();
-    while begun.elapsed() < PATIENCE {
+    while begun.elapsed() < TIMEOUT {
         stage.listen()?;
         let actor = stage.actors.get(&node).context("it was started")?;
         let (group, ended) = (i64::from(actor.group), actor.ended);
@@ -218,7 +218,7 @@ async fn bring_back(stage: &mut Stage, node: u64) -> Result<()> {
                 let joined = |r: &Report| (r.is("joined") || r.is("ended")) && r.node == node;
                 stage.wait(from, &format!("n{node} comes back"), joined).await?;
             }
-            Some(who) if is_over(stage, who) => {
+            Some(who) if has_ended(stage, who) => {
                 let ends = |r: &Report| r.is("ended") && r.line["group"].as_i64() == Some(group);
                 stage.wait(0, &format!("{who}'s process ends"), ends).await?;
             }

@@ -19,7 +19,7 @@ use crate::fault::Fault;
 use crate::process::{self, monotonic_ns};
 use crate::relay::between;
 use crate::stage::Stage;
-use crate::story::{PATIENCE, TwoOwners, at_work, fencers, let_lead, queue};
+use crate::story::{TIMEOUT, TwoOwners, at_work, fencers, let_lead, queue};
 use crate::table::Takeover;
 
 /// Milliseconds from one instant to another.
@@ -240,7 +240,7 @@ pub(crate) async fn edges(stage: &mut Stage, old: Identity, new: Identity) -> Re
         if let (Some(last), Some(first)) = (last, first) {
             return Ok((last, first));
         }
-        ensure!(begun.elapsed() < PATIENCE, "the worker of {new} writes nothing");
+        ensure!(begun.elapsed() < TIMEOUT, "the worker of {new} writes nothing");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

@@ -82,7 +82,7 @@ pub enum Phase {
 
 impl Phase {
     /// Whether this phase is an end.
-    pub const fn is_over(self) -> bool {
+    pub const fn has_ended(self) -> bool {
         match self {
             Self::Joining | Self::Active | Self::Fencing => false,
             Self::Fenced | Self::Left => true,
@@ -126,7 +126,7 @@ pub struct Life {
     /// What it promises about its own end.
     pub contract: Contract,
     /// Whether it has said that its work dies with its process.
-    pub mortal: bool,
+    pub process_bound: bool,
 }
 
 /// The leader whose conclusions from time count (P4, P5).
@@ -179,7 +179,7 @@ impl Member {
 
 /// The state of the cluster: the same on every replica at the same revision.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Cluster {
+pub struct ClusterState {
     pub(crate) id: Option<ClusterId>,
     pub(crate) revision: Revision,
     pub(crate) epoch: Epoch,
@@ -191,11 +191,11 @@ pub struct Cluster {
     pub(crate) store: Store,
 }
 
-impl crate::codec::Record for Cluster {
-    const KIND: crate::codec::Kind = crate::codec::Kind::Cluster;
+impl crate::codec::Enveloped for ClusterState {
+    const KIND: crate::codec::Kind = crate::codec::Kind::ClusterState;
 }
 
-impl Cluster {
+impl ClusterState {
     /// A cluster that has not been founded.
     pub fn new() -> Self {
         Self::default()

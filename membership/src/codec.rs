@@ -30,8 +30,8 @@ pub const LIMIT: usize = 64 << 20;
 pub enum Kind {
     /// A [`Command`](crate::Command) in a log entry.
     Command = 1,
-    /// A [`Cluster`](crate::Cluster) in a snapshot.
-    Cluster = 2,
+    /// A [`ClusterState`](crate::ClusterState) in a snapshot.
+    ClusterState = 2,
     /// A log entry with its position, in the durable log.
     Entry = 3,
     /// A Raft vote, in the durable log.
@@ -48,7 +48,7 @@ impl Kind {
     const fn from_number(number: u16) -> Option<Self> {
         Some(match number {
             1 => Self::Command,
-            2 => Self::Cluster,
+            2 => Self::ClusterState,
             3 => Self::Entry,
             4 => Self::Vote,
             5 => Self::Position,
@@ -60,7 +60,7 @@ impl Kind {
 }
 
 /// A type with a kind of its own, so that no bytes are read as something else.
-pub trait Record: Serialize + DeserializeOwned {
+pub trait Enveloped: Serialize + DeserializeOwned {
     /// What its envelope says.
     const KIND: Kind;
 }
@@ -131,7 +131,7 @@ fn checksum(header: &[u8], payload: &[u8]) -> u32 {
 ///
 /// # Errors
 /// [`CodecError::TooLarge`] above [`LIMIT`]; [`CodecError::Payload`] if the type cannot be written.
-pub fn encode<T: Record>(record: &T) -> Result<Vec<u8>, CodecError> {
+pub fn encode<T: Enveloped>(record: &T) -> Result<Vec<u8>, CodecError> {
     let mut bytes = vec![0; HEADER];
     bincode::serde::encode_into_std_write(record, &mut bytes, config())
         .map_err(|e| CodecError::Payload(e.to_string()))?;
@@ -179,7 +179,7 @@ pub fn inspect(bytes: &[u8]) -> Result<(), CodecError> {
 /// # Errors
 /// Each way in which bytes can be wrong is a [`CodecError`] of its own. No input makes it panic, or allocate more than
 /// [`LIMIT`] bytes at a time, however little of it there is.
-pub fn decode<T: Record>(bytes: &[u8]) -> Result<T, CodecError> {
+pub fn decode<T: Enveloped>(bytes: &[u8]) -> Result<T, CodecError> {
     inspect(bytes)?;
     let (format, level) = (bytes[4], bytes[5]);
     if format != FORMAT || level > FEATURE_LEVEL {

@@ -138,7 +138,7 @@ pub enum Command {
     },
     /// A life says that its work dies with its process, whatever becomes of the machine. Lets its successor on the same
     /// boot stand in for it ([`Command::Inherit`]).
-    DeclareMortal {
+    DeclareProcessBound {
         /// Which life: only it may say so.
         who: Identity,
     },
@@ -230,6 +230,6 @@ pub enum Command {
     },
 }
 
-impl crate::codec::Record for Command {
+impl crate::codec::Enveloped for Command {
     const KIND: crate::codec::Kind = crate::codec::Kind::Command;
 }

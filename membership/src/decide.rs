@@ -19,7 +19,7 @@ mod fencing;
 mod locks;
 mod writes;
 
-use crate::cluster::{Cluster, Disk, Leadership, Life, MAX_ADDRESSES, MAX_NODES, Phase, Role};
+use crate::cluster::{ClusterState, Disk, Leadership, Life, MAX_ADDRESSES, MAX_NODES, Phase, Role};
 use crate::command::Command;
 use crate::contract::Contract;
 use crate::event::Event;
@@ -33,13 +33,13 @@ use crate::text::Address;
 ///
 /// # Errors
 /// A [`Rejection`], which changed nothing.
-pub fn decide(state: &Cluster, revision: Revision, command: &Command) -> Result<Vec<Event>, Rejection> {
+pub fn decide(state: &ClusterState, revision: Revision, command: &Command) -> Result<Vec<Event>, Rejection> {
     let mut events = answer(state, revision, command)?;
     locks::pass_on(state, revision, &mut events);
     Ok(events)
 }
 
-fn answer(state: &Cluster, revision: Revision, command: &Command) -> Result<Vec<Event>, Rejection> {
+fn answer(state: &ClusterState, revision: Revision, command: &Command) -> Result<Vec<Event>, Rejection> {
     match command {
         Command::Found { cluster } => match state.id {
             None => Ok(vec![Event::Founded { cluster: *cluster }]),
@@ -74,7 +74,7 @@ fn answer(state: &Cluster, revision: Revision, command: &Command) -> Result<Vec<
             Ok(if same { vec![] } else { vec![Event::Readdressed { node: *node, addresses: addresses.clone() }] })
         }
         Command::Remove { node } => remove(state, *node),
-        Command::DeclareMortal { who } => ending::declare_mortal(state, *who),
+        Command::DeclareProcessBound { who } => ending::declare_mortal(state, *who),
         Command::Inherit { who, former } => ending::inherit(state, revision, *who, *former),
         Command::Lock { request, name, holder, wait } => locks::lock(state, revision, *request, name, *holder, *wait),
         Command::Unlock { name, holder, token } => Ok(locks::unlock(state, revision, name, *holder, *token)),
@@ -102,7 +102,7 @@ struct Arrival<'a> {
 }
 
 impl Arrival<'_> {
-    fn join(self, state: &Cluster) -> Result<Vec<Event>, Rejection> {
+    fn join(self, state: &ClusterState) -> Result<Vec<Event>, Rejection> {
         let Self { node, role, addresses, disk, boot, nonce, contract } = self;
         if state.retired.contains(&node) {
             return Err(Rejection::RetiredNode(node));
@@ -148,7 +148,7 @@ impl Arrival<'_> {
 }
 
 /// The vote comes before the work, and the end of the former lives comes before either is used.
-fn activate(state: &Cluster, who: Identity) -> Result<Vec<Event>, Rejection> {
+fn activate(state: &ClusterState, who: Identity) -> Result<Vec<Event>, Rejection> {
     let life = known_life(state, who)?;
     match life.phase {
         Phase::Active => return Ok(vec![]),
@@ -156,7 +156,7 @@ fn activate(state: &Cluster, who: Identity) -> Result<Vec<Event>, Rejection> {
         phase @ (Phase::Fencing | Phase::Fenced | Phase::Left) => return Err(Rejection::Phase { who, phase }),
     }
     let member = state.members.get(&who.node).ok_or(Rejection::UnknownNode(who.node))?;
-    let former = member.lives.iter().find(|(i, life)| **i != who.incarnation && !life.phase.is_over());
+    let former = member.lives.iter().find(|(i, life)| **i != who.incarnation && !life.phase.has_ended());
     if let Some((incarnation, _)) = former {
         return Err(Rejection::FormerLife { who, former: Identity::new(who.node, *incarnation) });
     }
@@ -171,7 +171,12 @@ fn activate(state: &Cluster, who: Identity) -> Result<Vec<Event>, Rejection> {
 }
 
 /// P4. The number is the entry's own, so activations strictly grow (I20). Said twice with one nonce it is one.
-fn activate_leader(state: &Cluster, revision: Revision, leader: NodeId, nonce: Nonce) -> Result<Vec<Event>, Rejection> {
+fn activate_leader(
+    state: &ClusterState,
+    revision: Revision,
+    leader: NodeId,
+    nonce: Nonce,
+) -> Result<Vec<Event>, Rejection> {
     if !state.members.contains_key(&leader) {
         return Err(unknown(state, leader));
     }
@@ -182,7 +187,7 @@ fn activate_leader(state: &Cluster, revision: Revision, leader: NodeId, nonce: N
     Ok(vec![Event::LeaderActivated { leadership: Leadership { activation, leader, nonce } }])
 }
 
-fn set_role(state: &Cluster, node: NodeId, role: Role) -> Result<Vec<Event>, Rejection> {
+fn set_role(state: &ClusterState, node: NodeId, role: Role) -> Result<Vec<Event>, Rejection> {
     let member = state.members.get(&node).ok_or(unknown(state, node))?;
     if member.role == role {
         return Ok(vec![]);
@@ -201,7 +206,7 @@ fn set_role(state: &Cluster, node: NodeId, role: Role) -> Result<Vec<Event>, Rej
 }
 
 /// Only for a node with nothing left that could act, and only while the rest can agree to it.
-fn remove(state: &Cluster, node: NodeId) -> Result<Vec<Event>, Rejection> {
+fn remove(state: &ClusterState, node: NodeId) -> Result<Vec<Event>, Rejection> {
     if state.retired.contains(&node) {
         return Ok(vec![]);
     }
@@ -221,7 +226,7 @@ fn remove(state: &Cluster, node: NodeId) -> Result<Vec<Event>, Rejection> {
     Ok(dropped.into_iter().chain([Event::Removed { node }]).collect())
 }
 
-fn known_life(state: &Cluster, who: Identity) -> Result<&Life, Rejection> {
+fn known_life(state: &ClusterState, who: Identity) -> Result<&Life, Rejection> {
     state.life(who).ok_or_else(|| match state.newest(who.node) {
         Some(newest) if newest > who => Rejection::Replaced { who, newest },
         Some(_) => Rejection::UnknownLife(who),
@@ -229,7 +234,7 @@ fn known_life(state: &Cluster, who: Identity) -> Result<&Life, Rejection> {
     })
 }
 
-fn unknown(state: &Cluster, node: NodeId) -> Rejection {
+fn unknown(state: &ClusterState, node: NodeId) -> Rejection {
     if state.retired.contains(&node) { Rejection::RetiredNode(node) } else { Rejection::UnknownNode(node) }
 }
 
@@ -253,7 +258,7 @@ fn quorum_or(
     Err(Rejection::Majority { without, standing, voters: voters.len() as u64 })
 }
 
-fn another_voter(state: &Cluster, node: NodeId) -> Result<(), Rejection> {
+fn another_voter(state: &ClusterState, node: NodeId) -> Result<(), Rejection> {
     let others = state.members.iter().any(|(other, member)| *other != node && member.role == Role::Voter);
     if others { Ok(()) } else { Err(Rejection::LastVoter(node)) }
 }

@@ -1,7 +1,7 @@
 //! Who has gone silent: an opinion with a number, never a fact.
 //!
 //! ```text
-//!    contact ──────▶ green ──── yellow after ────▶ yellow ──── red after ────▶ red ──▶ a fence order is *asked for*
+//!    contact ──────▶ green ──── suspect_after after ────▶ suspect_after ──── fence_after after ────▶ fence_after ──▶ a fence order is *asked for*
 //!                      ▲                              │                         │
 //!                      └────────── contact ───────────┴────── contact ──────────┘
 //! ```
@@ -11,7 +11,7 @@
 //! meant to, the silence was its own, and every silence is counted anew (the lesson of TigerBeetle's fault detector and
 //! of Lifeguard, HashiCorp 2017). A node that keeps coming and going gets a longer rope each time, up to a bound.
 //!
-//! Time is an argument. Nothing here is safety: whoever acts on red needs a committed order, and proof.
+//! Time is an argument. Nothing here is safety: whoever acts on fence_after needs a committed order, and proof.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -43,25 +43,25 @@ impl Moment {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Signal {
     /// Heard lately.
-    Green,
+    Healthy,
     /// Silent for longer than it should be.
-    Yellow,
+    Suspect,
     /// Silent for so long that its work should be taken over.
-    Red,
+    Silent,
 }
 
 /// When silence becomes an opinion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Patience {
-    /// Silence that makes a node yellow.
-    pub yellow: Duration,
-    /// Silence that makes a node red.
-    pub red: Duration,
+pub struct Thresholds {
+    /// Silence that makes a node suspect.
+    pub suspect_after: Duration,
+    /// Silence that makes the leader ask for a fence order.
+    pub fence_after: Duration,
     /// A gap between two polls that says "I slept", after which every silence is counted anew.
     pub own_pause: Duration,
 }
 
-/// How many times its patience may double for one node that keeps coming and going.
+/// How many times its timeout may double for one node that keeps coming and going.
 const MOST_DOUBLINGS: u32 = 3;
 
 #[derive(Debug, Clone, Copy)]
@@ -75,15 +75,15 @@ struct Heard {
 /// Contact times of the other nodes, and what they amount to.
 #[derive(Debug, Clone)]
 pub struct Detector {
-    patience: Patience,
+    timeout: Thresholds,
     heard: BTreeMap<NodeId, Heard>,
     polled: Option<Moment>,
 }
 
 impl Detector {
     /// A detector that has heard nobody.
-    pub fn new(patience: Patience) -> Self {
-        Self { patience, heard: BTreeMap::new(), polled: None }
+    pub fn new(timeout: Thresholds) -> Self {
+        Self { timeout, heard: BTreeMap::new(), polled: None }
     }
 
     /// Begins to watch `node` if it is not watched, counting its silence from `now`.
@@ -105,25 +105,26 @@ impl Detector {
             heard.was_red = false;
             heard.relapses = (heard.relapses + 1).min(MOST_DOUBLINGS);
             heard.calm_since = now;
-        } else if now.since(heard.calm_since) > self.patience.red * 20 {
+        } else if now.since(heard.calm_since) > self.timeout.fence_after * 20 {
             heard.relapses = 0;
             heard.calm_since = now;
         }
     }
 
-    /// To be called at a steady pace: notices an own pause and remembers who was red. Returns the length of an own
+    /// To be called at a steady pace: notices an own pause and remembers who was fence_after. Returns the length of an own
     /// pause, if there was one.
     pub fn poll(&mut self, now: Moment) -> Option<Duration> {
         let gap = self.polled.map_or(Duration::ZERO, |polled| now.since(polled));
         self.polled = Some(now);
-        if gap > self.patience.own_pause {
+        if gap > self.timeout.own_pause {
             for heard in self.heard.values_mut() {
                 heard.last = now;
             }
             return Some(gap);
         }
-        let red: Vec<NodeId> = self.heard.keys().copied().filter(|n| self.signal(*n, now) == Signal::Red).collect();
-        for node in red {
+        let fence_after: Vec<NodeId> =
+            self.heard.keys().copied().filter(|n| self.signal(*n, now) == Signal::Silent).collect();
+        for node in fence_after {
             if let Some(heard) = self.heard.get_mut(&node) {
                 heard.was_red = true;
             }
@@ -133,12 +134,12 @@ impl Detector {
 
     /// How `node` sounds at `now`. A node that is not watched is green: there is no opinion of it.
     pub fn signal(&self, node: NodeId, now: Moment) -> Signal {
-        let Some(heard) = self.heard.get(&node) else { return Signal::Green };
+        let Some(heard) = self.heard.get(&node) else { return Signal::Healthy };
         let (silence, rope) = (now.since(heard.last), 1 << heard.relapses);
         match silence {
-            s if s >= self.patience.red * rope => Signal::Red,
-            s if s >= self.patience.yellow => Signal::Yellow,
-            _ => Signal::Green,
+            s if s >= self.timeout.fence_after * rope => Signal::Silent,
+            s if s >= self.timeout.suspect_after => Signal::Suspect,
+            _ => Signal::Healthy,
         }
     }
 
@@ -160,20 +161,20 @@ mod tests {
 
     fn detector() -> Detector {
         let ms = Duration::from_millis;
-        let mut made = Detector::new(Patience { yellow: ms(300), red: ms(1000), own_pause: ms(500) });
+        let mut made = Detector::new(Thresholds { suspect_after: ms(300), fence_after: ms(1000), own_pause: ms(500) });
         made.handle_contact(N2, at(0));
         made
     }
 
     #[test]
-    fn silence_turns_yellow_then_red_and_a_contact_clears_it() {
+    fn silence_makes_a_node_suspect_then_silent_and_a_contact_clears_it() {
         let mut d = detector();
         assert_eq!([299, 300, 999, 1000].map(|t| d.signal(N2, at(t))), {
             use Signal::*;
-            [Green, Yellow, Yellow, Red]
+            [Healthy, Suspect, Suspect, Silent]
         });
         d.handle_contact(N2, at(1100));
-        assert_eq!(d.signal(N2, at(1200)), Signal::Green);
+        assert_eq!(d.signal(N2, at(1200)), Signal::Healthy);
     }
 
     #[test]
@@ -181,7 +182,7 @@ mod tests {
         let mut d = detector();
         assert_eq!(d.poll(at(100)), None);
         assert_eq!(d.poll(at(5000)), Some(Duration::from_millis(4900)));
-        assert_eq!(d.signal(N2, at(5001)), Signal::Green);
+        assert_eq!(d.signal(N2, at(5001)), Signal::Healthy);
     }
 
     #[test]
@@ -189,11 +190,11 @@ mod tests {
         let mut d = detector();
         let mut now = 0;
         for rope in [1000, 2000, 4000, 8000, 8000] {
-            let red = (now..now + 10_000).step_by(100).find(|t| {
+            let fence_after = (now..now + 10_000).step_by(100).find(|t| {
                 d.poll(at(*t));
-                d.signal(N2, at(*t)) == Signal::Red
+                d.signal(N2, at(*t)) == Signal::Silent
             });
-            assert_eq!(red, Some(now + rope));
+            assert_eq!(fence_after, Some(now + rope));
             now += rope + 100;
             d.handle_contact(N2, at(now));
         }
@@ -205,7 +206,7 @@ mod tests {
         d.handle_contact(N2, at(900));
         d.handle_contact(N2, at(10));
         assert_eq!(d.silence(N2, at(1000)), Some(Duration::from_millis(100)));
-        assert_eq!(d.signal(NodeId::new(9), at(1000)), Signal::Green);
+        assert_eq!(d.signal(NodeId::new(9), at(1000)), Signal::Healthy);
     }
 
     /// Whoever polls also repeats what it knows: the same last word, said again, is not a return.
@@ -216,6 +217,6 @@ mod tests {
             d.handle_contact(N2, at(0));
             d.poll(at(t));
         }
-        assert_eq!(d.signal(N2, at(1000)), Signal::Red);
+        assert_eq!(d.signal(N2, at(1000)), Signal::Silent);
     }
 }

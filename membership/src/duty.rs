@@ -9,7 +9,7 @@
 
 use std::fmt;
 
-use crate::cluster::{Cluster, Phase};
+use crate::cluster::{ClusterState, Phase};
 use crate::id::{FenceId, Identity, NodeId};
 
 /// Something that the leader has to bring about.
@@ -55,7 +55,7 @@ impl fmt::Display for Duty {
 
 /// What the leader owes in this state: fencing first, then the configuration, then letting lives work. While a change
 /// of voters is unfinished nothing else of the configuration is owed.
-pub fn duties(state: &Cluster) -> Vec<Duty> {
+pub fn duties(state: &ClusterState) -> Vec<Duty> {
     let mut owed: Vec<Duty> = state.fences.open().map(|order| Duty::Fence(order.id)).collect();
     owed.extend(condemned(state));
     if state.configuration.is_joint() {
@@ -67,14 +67,14 @@ pub fn duties(state: &Cluster) -> Vec<Duty> {
     owed
 }
 
-fn condemned(state: &Cluster) -> impl Iterator<Item = Duty> + '_ {
+fn condemned(state: &ClusterState) -> impl Iterator<Item = Duty> + '_ {
     state.lives().filter(|(_, life)| life.phase == Phase::Active).filter_map(|(former, _)| {
         let waiting = state.newest(former.node).filter(|newest| *newest != former)?;
         Some(Duty::Condemn { former, waiting })
     })
 }
 
-fn configuration(state: &Cluster) -> Vec<Duty> {
+fn configuration(state: &ClusterState) -> Vec<Duty> {
     let standing = state.standing();
     let of_member = state.members.iter().filter_map(|(node, member)| {
         let (votes, stands) = (state.configuration.is_voter(*node), standing.contains(node));
@@ -101,10 +101,10 @@ fn configuration(state: &Cluster) -> Vec<Duty> {
     of_member.chain(expelled).collect()
 }
 
-fn activations(state: &Cluster) -> impl Iterator<Item = Duty> + '_ {
+fn activations(state: &ClusterState) -> impl Iterator<Item = Duty> + '_ {
     state.members.iter().filter_map(|(node, member)| {
         let (incarnation, life) = member.newest()?;
-        let alone = member.lives.iter().all(|(other, life)| *other == incarnation || life.phase.is_over());
+        let alone = member.lives.iter().all(|(other, life)| *other == incarnation || life.phase.has_ended());
         let configured = match member.role.votes() {
             true => state.configuration.is_lasting_voter(*node),
             false => state.configuration.contains(*node),

@@ -140,7 +140,7 @@ pub enum Event {
         proof: FenceProof,
     },
     /// A life has said that its work dies with its process.
-    DeclaredMortal {
+    DeclaredProcessBound {
         /// The life.
         who: Identity,
     },
@@ -279,7 +279,7 @@ impl Event {
             Self::FenceOrdered { target, .. }
             | Self::FenceStarted { target, .. }
             | Self::FenceFailed { target, .. } => Some(*target),
-            Self::Corroborated { who, .. } | Self::DeclaredMortal { who } => Some(*who),
+            Self::Corroborated { who, .. } | Self::DeclaredProcessBound { who } => Some(*who),
             Self::LockGranted { .. }
             | Self::LockQueued { .. }
             | Self::LockWithdrawn { .. }

@@ -5,7 +5,7 @@ mod store;
 
 use std::collections::BTreeMap;
 
-use crate::cluster::{Cluster, Life, Member, Phase};
+use crate::cluster::{ClusterState, Life, Member, Phase};
 use crate::command::Command;
 use crate::decide::decide;
 use crate::event::Event;
@@ -14,7 +14,7 @@ use crate::id::{Identity, NodeId, Revision};
 use crate::rejection::Rejection;
 
 /// Applies one committed event, which stands in the log at `revision`.
-pub fn evolve(state: &mut Cluster, revision: Revision, event: &Event) {
+pub fn evolve(state: &mut ClusterState, revision: Revision, event: &Event) {
     state.revision = state.revision.max(revision);
     store::evolve(&mut state.store, revision, event);
     let changes_view = match event {
@@ -29,7 +29,7 @@ pub fn evolve(state: &mut Cluster, revision: Revision, event: &Event) {
             member.disk = *disk;
             let (phase, addresses) = (Phase::Joining, addresses.clone());
             let (since, contract) = (revision, *contract);
-            let life = Life { phase, boot: *boot, nonce: *nonce, since, addresses, contract, mortal: false };
+            let life = Life { phase, boot: *boot, nonce: *nonce, since, addresses, contract, process_bound: false };
             member.lives.insert(who.incarnation, life);
             forget_ended(state, who.node);
             true
@@ -102,10 +102,10 @@ pub fn evolve(state: &mut Cluster, revision: Revision, event: &Event) {
             state.fences.corroborate(*order, proof.clone());
             false
         }
-        Event::DeclaredMortal { who } => {
+        Event::DeclaredProcessBound { who } => {
             let member = state.members.get_mut(&who.node);
             if let Some(life) = member.and_then(|member| member.lives.get_mut(&who.incarnation)) {
-                life.mortal = true;
+                life.process_bound = true;
             }
             false
         }
@@ -134,7 +134,7 @@ pub fn evolve(state: &mut Cluster, revision: Revision, event: &Event) {
 ///
 /// # Errors
 /// The [`Rejection`] of [`decide`]; the state is as it was.
-pub fn apply(state: &mut Cluster, revision: Revision, command: &Command) -> Result<Vec<Event>, Rejection> {
+pub fn apply(state: &mut ClusterState, revision: Revision, command: &Command) -> Result<Vec<Event>, Rejection> {
     let events = decide(state, revision, command)?;
     for event in &events {
         evolve(state, revision, event);
@@ -142,7 +142,7 @@ pub fn apply(state: &mut Cluster, revision: Revision, command: &Command) -> Resu
     Ok(events)
 }
 
-fn enter(state: &mut Cluster, who: Identity, phase: Phase) -> bool {
+fn enter(state: &mut ClusterState, who: Identity, phase: Phase) -> bool {
     let life = state.members.get_mut(&who.node).and_then(|member| member.lives.get_mut(&who.incarnation));
     let Some(life) = life else { return false };
     life.phase = phase;
@@ -151,8 +151,8 @@ fn enter(state: &mut Cluster, who: Identity, phase: Phase) -> bool {
 }
 
 /// Keeps of a node's lives those that have not ended, and the newest.
-fn forget_ended(state: &mut Cluster, node: NodeId) {
+fn forget_ended(state: &mut ClusterState, node: NodeId) {
     let Some(member) = state.members.get_mut(&node) else { return };
     let newest = member.newest().map(|(incarnation, _)| incarnation);
-    member.lives.retain(|incarnation, life| Some(*incarnation) == newest || !life.phase.is_over());
+    member.lives.retain(|incarnation, life| Some(*incarnation) == newest || !life.phase.has_ended());
 }

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::{Cluster, Phase};
+use crate::cluster::{ClusterState, Phase};
 use crate::id::{Activation, FenceId, Identity, NodeId, Revision};
 use crate::text::{Evidence, Reason};
 
@@ -195,7 +195,7 @@ pub struct ProvedEnd {
 
 impl ProvedEnd {
     /// What the committed state says of that life; `None` while it has not ended, or is forgotten.
-    pub fn committed(state: &Cluster, who: Identity) -> Option<Self> {
+    pub fn committed(state: &ClusterState, who: Identity) -> Option<Self> {
         let proof = match state.life(who)?.phase {
             Phase::Left => FenceProof::CleanLeave,
             Phase::Fenced => state.fences().ended(who)?.proof.clone(),

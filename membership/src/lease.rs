@@ -1,7 +1,7 @@
 //! Leases: for how long a member may act, and from when on others know that it does not.
 //!
 //! ```text
-//!   member: Holder                                  leader: Grantor
+//!   member: MemberLease                                  leader: Grantor
 //!   poll_renewal: notes the time, then sends ──────▶ handle_renewal: last := now, waits
 //!                                                    poll_read ─▶ one ReadIndex, begun after the receipts
 //!   handle_grant: E := max(E, sent + L)  ◀────────── handle_read: granted iff the activation and the life still stand
@@ -18,12 +18,12 @@
 //! `poll_*` gives what is due.
 
 mod grantor;
-mod holder;
+mod member_lease;
 
 use std::time::Duration;
 
 pub use grantor::{Expiry, Grantor, NotRenewed, Round};
-pub use holder::{Holder, Stage};
+pub use member_lease::{MemberLease, Stage};
 
 /// One look at the two clocks that a lease rests on.
 ///

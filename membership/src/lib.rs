@@ -10,7 +10,7 @@
 //!
 //! Three verbs: [`decide()`] answers a command without touching the state, [`evolve()`] applies an event, [`duties`]
 //! reads off the state what the leader has yet to bring about. Every replica runs them on the same log and so holds the
-//! same [`Cluster`]. The model checker, the property tests and the scripts under `tests/` drive these very types.
+//! same [`ClusterState`]. The model checker, the property tests and the scripts under `tests/` drive these very types.
 //!
 //! Where to read on: [`cluster`] for the phases of a life, [`fencing`] for orders and proofs, [`lease`] for the right to
 //! act, [`timing`] for its arithmetic, [`quorum`] for majorities, [`lock`], [`record`], [`queue`] and [`session`] for what
@@ -19,7 +19,7 @@
 //! ```
 //! use quorate_membership::*;
 //!
-//! let mut state = Cluster::new();
+//! let mut state = ClusterState::new();
 //! let founded = apply(&mut state, Revision::new(1), &Command::Found { cluster: ClusterId::new(7) })?;
 //! assert_eq!(founded[0].to_string(), "founded 00000000000000000000000000000007");
 //!
@@ -53,7 +53,7 @@ mod text;
 pub mod timing;
 mod topic;
 
-pub use cluster::{Cluster, Disk, Leadership, Life, Member, Phase, Role};
+pub use cluster::{ClusterState, Disk, Leadership, Life, Member, Phase, Role};
 pub use command::Command;
 pub use contract::{Contract, ContractError, ContractPart, Drift, Stop};
 pub use decide::decide;

@@ -25,7 +25,7 @@ use std::time::Duration;
 use imbl::Vector;
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::Cluster;
+use crate::cluster::ClusterState;
 use crate::id::{Identity, Nonce, Revision, SessionId};
 
 /// The most locks that may be held, delayed or waited for at a time.
@@ -137,7 +137,7 @@ impl fmt::Display for Release {
     }
 }
 
-impl Cluster {
+impl ClusterState {
     /// Whether something may be granted to that holder: a life that may act and is its node's newest (P13), or an open
     /// session. One that may not now never will again.
     pub fn may_hold(&self, holder: Holder) -> bool {
@@ -149,9 +149,9 @@ impl Cluster {
 
     /// Whether it is proved that this life can do no more harm: fenced, left, or replaced before it ever worked. A life
     /// that has not begun is not over.
-    pub fn is_over(&self, who: Identity) -> bool {
+    pub fn has_ended(&self, who: Identity) -> bool {
         if let Some(life) = self.life(who) {
-            return life.phase.is_over();
+            return life.phase.has_ended();
         }
         // Forgotten are only lives that ended; a node is removed only when none of its lives may work any more.
         let replaced = self.newest(who.node).is_some_and(|newest| newest > who);

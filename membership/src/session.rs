@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::Cluster;
+use crate::cluster::ClusterState;
 use crate::command::Command;
 use crate::contract::Drift;
 use crate::id::{Activation, Revision, SessionId};
@@ -64,7 +64,7 @@ pub struct Sessions {
 
 impl Sessions {
     /// Follows the committed state: what is new is waited for from `now` on, what is gone is forgotten.
-    pub fn handle_applied(&mut self, state: &Cluster, now: Reading) {
+    pub fn handle_applied(&mut self, state: &ClusterState, now: Reading) {
         let store = state.store();
         self.heard.retain(|session, _| store.session(*session).is_some());
         self.ending.retain(|session, _| store.session(*session).is_some());
@@ -105,7 +105,7 @@ impl Sessions {
     }
 
     /// What has been waited for long enough, to be proposed under `under`. A session is marked in the same step.
-    pub fn poll(&mut self, state: &Cluster, under: Activation, now: Reading) -> Vec<Command> {
+    pub fn poll(&mut self, state: &ClusterState, under: Activation, now: Reading) -> Vec<Command> {
         let store = state.store();
         for (session, heard) in &self.heard {
             let waited = now.shortest_since(*heard);
@@ -136,7 +136,7 @@ mod tests {
     /// Proposed and not committed yet: an answer "alive" would be wrong by the time that it is heard.
     #[test]
     fn whose_end_is_proposed_is_not_told_that_it_lives() {
-        let (mut state, id, under) = (Cluster::new(), SessionId::new(7), Activation::new(3));
+        let (mut state, id, under) = (ClusterState::new(), SessionId::new(7), Activation::new(3));
         let label = Reason::clipped("tool");
         let session = Session { ttl: MIN_TTL, lock_delay: Duration::ZERO, label };
         evolve(&mut state, Revision::new(7), &Event::SessionOpened { id, session });

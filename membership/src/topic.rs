@@ -63,7 +63,7 @@ impl Event {
             | Self::Joined { .. }
             | Self::Activated { .. }
             | Self::Superseded { .. }
-            | Self::DeclaredMortal { .. }
+            | Self::DeclaredProcessBound { .. }
             | Self::RoleChanged { .. }
             | Self::Readdressed { .. }
             | Self::Removed { .. }

@@ -1,7 +1,7 @@
 //! The leases in continuous time: a discrete-event simulation around the production types.
 //!
 //! ```text
-//!   Holder, Grantor, Reading, Cluster (apply), Timing, Contract   what is shipped, and on trial
+//!   MemberLease, Grantor, Reading, ClusterState (apply), Timing, Contract   what is shipped, and on trial
 //!   clocks, disks, network, processes, stop mechanisms, resources  simulated, as bad as the assumptions allow
 //!   oracle: what really may act at a resource                      the rules never see it
 //! ```
@@ -15,22 +15,22 @@ mod ballot;
 mod calm;
 #[path = "des/clocks.rs"]
 mod clocks;
-#[path = "des/dice.rs"]
-mod dice;
 #[path = "des/faults.rs"]
 mod faults;
 #[path = "des/keeper.rs"]
 mod keeper;
+#[path = "des/leader_side.rs"]
+mod leader_side;
 #[path = "des/machine.rs"]
 mod machine;
-#[path = "des/office.rs"]
-mod office;
 #[path = "des/oracle.rs"]
 mod oracle;
 #[path = "des/raft.rs"]
 mod raft;
 #[path = "des/replica.rs"]
 mod replica;
+#[path = "des/rng.rs"]
+mod rng;
 #[path = "des/setup.rs"]
 mod setup;
 #[path = "des/step.rs"]

@@ -1,6 +1,6 @@
 //! The model of leases: every interleaving of pauses, clocks that drift, stale leaders, lost, doubled and late messages,
 //! crashes and second lives, within bounds, driven through the production [`lease::Holder`], [`lease::Grantor`] and
-//! [`Cluster`]. `support/lease_world.rs` draws the world that they act in.
+//! [`ClusterState`]. `support/lease_world.rs` draws the world that they act in.
 //!
 //! `QUORATE_MODEL=full cargo test --release -p quorate-membership --test lease_model -- --nocapture` explores wider
 //! bounds. Beside what must always hold stand situations that must be reached, or the run has shown nothing; and worlds
@@ -10,8 +10,8 @@
 
 #[path = "support/lease_bounds.rs"]
 mod bounds;
-#[path = "support/lease_desk.rs"]
-mod desk;
+#[path = "support/lease_leader.rs"]
+mod leader_side;
 #[path = "support/lease_log.rs"]
 mod log;
 #[path = "support/lease_member.rs"]
@@ -59,7 +59,7 @@ impl Leases {
         }));
         let first = |node| Identity::new(id(node), Incarnation::new(1));
         commands.extend((0..NODES).map(|node| Command::Activate { who: first(node) }));
-        let mut cluster = Cluster::new();
+        let mut cluster = ClusterState::new();
         for (command, revision) in commands.iter().zip(1..) {
             let events = apply(&mut cluster, Revision::new(revision), command);
             assert!(matches!(&events, Ok(events) if !events.is_empty()), "{command:?}: {events:?}");
@@ -70,7 +70,7 @@ impl Leases {
         let mut world = World {
             votes: Arc::new(Votes::led_by(leader)),
             now: [START; NODES],
-            desks: std::array::from_fn(|node| Arc::new(desk::Desk::new(node, committed.clone(), bounds))),
+            desks: std::array::from_fn(|node| Arc::new(leader_side::LeaderSide::new(node, committed.clone(), bounds))),
             members: std::array::from_fn(|node| Some(Arc::new(Member::new(first(node), bounds)))),
             committed,
             wire: vec![],
@@ -140,12 +140,12 @@ impl Model for Leases {
                 !world.is_wrong(Wrong::Effects) && (tokens || !all || together == 0)
             }),
             Property::<Self>::always(UP, |model, world| {
-                let up = |who| current(world).any(|desk| desk.grantor.is_expiring(who));
+                let up = |who| current(world).any(|leader_side| leader_side.grantor.is_expiring(who));
                 living(world).all(|(n, member)| !member.can_act(world.now[n], &model.bounds) || !up(member.who()))
             }),
             Property::<Self>::always(
                 "no grant was sent after the current leader noted its life last (lemma 1, I4)",
-                |_, world| current(world).all(|desk| desk.overtaken.is_empty()),
+                |_, world| current(world).all(|leader_side| leader_side.overtaken.is_empty()),
             ),
             Property::<Self>::always("tokens of one job strictly grow (I1)", |_, world| !world.is_wrong(Wrong::Token)),
             Property::<Self>::always(
@@ -173,8 +173,8 @@ fn living(world: &World) -> impl Iterator<Item = (usize, &Member)> {
 }
 
 /// The leaders whose conclusions count.
-fn current(world: &World) -> impl Iterator<Item = &desk::Desk> {
-    world.desks.iter().map(|desk| &**desk).filter(|desk| desk.is_current(&world.committed))
+fn current(world: &World) -> impl Iterator<Item = &leader_side::LeaderSide> {
+    world.desks.iter().map(|leader_side| &**leader_side).filter(|leader_side| leader_side.is_current(&world.committed))
 }
 
 struct Found {

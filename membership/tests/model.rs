@@ -52,7 +52,7 @@ impl Model for Machines {
     fn init_states(&self) -> Vec<World> {
         let set_up = language::THREE.replace("configure n1 n2 n3", "configure n1 n2 n3 n4 n5");
         let voters = "join n4 witness disk=4/1 nonce=1\njoin n5 witness disk=5/1 nonce=1\nactivate n4#1\nactivate n5#1";
-        let mut cluster = Cluster::new();
+        let mut cluster = ClusterState::new();
         for (line, revision) in set_up.lines().chain(voters.lines()).zip(1..) {
             let line =
                 line.replace("nonce=11", "nonce=1").replace("nonce=21", "nonce=1").replace("nonce=31", "nonce=1");

@@ -29,13 +29,13 @@ fn what_is_said_of_a_life_changes_no_other(step: &Step) {
     | Command::ConfirmFence { target: named, .. }
     | Command::Vouch { target: named, .. }
     | Command::Expire { target: named, .. }
-    | Command::DeclareMortal { who: named }
+    | Command::DeclareProcessBound { who: named }
     | Command::Inherit { former: named, .. }
     | Command::Leave { who: named }) = &step.command
     else {
         return;
     };
-    let others = |state: &Cluster| -> Vec<_> {
+    let others = |state: &ClusterState| -> Vec<_> {
         state.lives().filter(|(who, _)| who != named).map(|(who, life)| (who, life.clone())).collect()
     };
     assert_eq!(others(&step.before), others(&step.after), "{:?}", step.command);
@@ -67,7 +67,7 @@ fn a_rejection_changes_nothing(step: &Step) {
 /// I17: a snapshot of any moment and the events since then give the state.
 fn a_snapshot_and_the_events_since_give_the_state(walk: &Walk) {
     for cut in 0..walk.0.len() {
-        let mut state: Cluster = codec::decode(&codec::encode(&walk.0[cut].before).unwrap()).unwrap();
+        let mut state: ClusterState = codec::decode(&codec::encode(&walk.0[cut].before).unwrap()).unwrap();
         for step in &walk.0[cut..] {
             step.events().iter().for_each(|event| evolve(&mut state, step.revision, event));
         }
@@ -93,7 +93,7 @@ fn epochs_and_tokens_strictly_grow(walk: &Walk) {
         let mut after = state.clone();
         evolve(&mut after, revision, &event);
         // That its work dies with its process says nothing of who is in.
-        let declared = matches!(event, Event::DeclaredMortal { .. });
+        let declared = matches!(event, Event::DeclaredProcessBound { .. });
         let members_differ =
             (state.members() != after.members() && !declared) || state.configuration() != after.configuration();
         assert!(after.epoch() > state.epoch() || (after.epoch() == state.epoch() && !members_differ), "{event}");
@@ -115,7 +115,7 @@ fn phases_move_along_the_drawn_arrows(walk: &Walk) {
         evolve(&mut after, revision, &event);
         let named: BTreeSet<_> = before.lives().chain(after.lives()).map(|(who, _)| who).collect();
         for who in named {
-            let phase = |state: &Cluster| state.life(who).map(|life| life.phase);
+            let phase = |state: &ClusterState| state.life(who).map(|life| life.phase);
             let drawn = match (phase(&before), phase(&after)) {
                 (from, to) if from == to => continue,
                 (None, Some(to)) => to == Joining && matches!(event, Event::Joined { .. }),
@@ -242,7 +242,7 @@ fn no_change_that_is_owed_takes_the_majority_away(step: &Step) {
     }
 }
 
-fn next_accepted(state: &Cluster, revision: Revision) -> Option<Command> {
+fn next_accepted(state: &ClusterState, revision: Revision) -> Option<Command> {
     let owed = duties(state).into_iter().flat_map(|duty| carried_out(state, duty).into_iter().rev());
     owed.into_iter().find(|command| decide(state, revision.next(), command).is_ok_and(|events| !events.is_empty()))
 }
@@ -326,9 +326,9 @@ fn the_walks_go_where_it_matters() {
 /// Bounded: of six hundred ended orders the newest five hundred are remembered.
 #[test]
 fn history_keeps_the_newest() {
-    let mut state = Cluster::new();
+    let mut state = ClusterState::new();
     let mut revision = Revision::default();
-    let mut give = |state: &mut Cluster, line: &str| {
+    let mut give = |state: &mut ClusterState, line: &str| {
         revision = revision.next();
         let command = language::under_current(language::command(line).unwrap(), state);
         apply(state, revision, &command).unwrap();

@@ -13,7 +13,7 @@ mod language;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use quorate_membership::{Cluster, Progress, Revision, apply, codec, duties, evolve};
+use quorate_membership::{ClusterState, Progress, Revision, apply, codec, duties, evolve};
 
 /// The folders, each with a test of its own below.
 const FOLDERS: [&str; 11] =
@@ -190,8 +190,8 @@ fn replay(text: &str) -> Result<String, String> {
 /// A replica, and a watcher of it that sees nothing but the events.
 #[derive(Default)]
 struct Replica {
-    state: Cluster,
-    watcher: Cluster,
+    state: ClusterState,
+    watcher: ClusterState,
     revision: Revision,
 }
 
@@ -261,7 +261,7 @@ fn or_none(lines: Vec<String>) -> Vec<String> {
     if lines.is_empty() { vec!["none".into()] } else { lines }
 }
 
-fn picture(state: &Cluster) -> Vec<String> {
+fn picture(state: &ClusterState) -> Vec<String> {
     let mut lines = vec![format!("{} {} {}", state.revision(), state.epoch(), state.configuration())];
     lines.extend(state.members().iter().map(|(node, member)| {
         let lives: Vec<_> = member.lives.iter().map(|(i, life)| format!("{i} {}", life.phase)).collect();

@@ -54,7 +54,7 @@ impl Model for Consumers {
         commands.extend((1..=3).map(|node| moves::join(node, 1, 1)));
         commands.extend(voters.map(|node| Command::Activate { who: first(node) }));
         commands.push(Command::ActivateLeader { leader: NodeId::new(2), nonce: Nonce::new(99) });
-        let mut cluster = Cluster::new();
+        let mut cluster = ClusterState::new();
         for (command, revision) in commands.iter().zip(1..) {
             let events = apply(&mut cluster, Revision::new(revision), command);
             assert!(matches!(&events, Ok(events) if !events.is_empty()), "{command:?}: {events:?}");
@@ -104,7 +104,7 @@ impl Model for Consumers {
                 "who is over holds nothing, waits for nothing, and nothing is bound to it",
                 |_, w| {
                     let over = |holder: Holder| match holder {
-                        Holder::Life(who) => w.cluster.is_over(who),
+                        Holder::Life(who) => w.cluster.has_ended(who),
                         Holder::Session(session) => w.cluster.store().session(session).is_none(),
                     };
                     let store = w.cluster.store();

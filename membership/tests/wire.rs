@@ -15,7 +15,7 @@ use std::fmt::Debug;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use quorate_membership::codec::{self, CodecError, FEATURE_LEVEL, Kind, LIMIT, Record};
+use quorate_membership::codec::{self, CodecError, Enveloped, FEATURE_LEVEL, Kind, LIMIT};
 use quorate_membership::*;
 
 /// How many variants `Command` has. It is `#[non_exhaustive]`, so no match out here can be forced to name them all:
@@ -52,7 +52,7 @@ const COMMAND_VECTORS: &[(&str, &str)] = &[
     ("command-order-lapsed", "order n3#1 lapsed under a9"),
     ("command-lead", "lead n1 nonce=1001"),
     ("command-expire", "expire n3#1 under a9 after 3400"),
-    ("command-mortal", "mortal n3#1"),
+    ("command-process_bound", "process_bound n3#1"),
     ("command-inherit", "inherit n3#2 n3#1"),
     ("command-lock", "lock vm/100 n3#1 req=5 since=r8 wait"),
     ("command-lock-session", "lock vm/100 s77 req=5 try"),
@@ -126,8 +126,8 @@ activate n6#2
 join n6 learner disk=6/3 nonce=63
 order n6#2 returned n6#3
 start f8 by n2 attempt 1
-mortal n2#1
-mortal n1#1
+process_bound n2#1
+process_bound n1#1
 join n1 voter disk=1/2 nonce=12 boot=11
 inherit n1#2 n1#1
 open req=1 ttl=5000 delay=2000 \"tool\"
@@ -232,7 +232,7 @@ fn no_variant_is_missing() {
             "tokens",
             "deadman",
             "succeeded",
-            "mortal",
+            "process_bound",
             "delayed",
         ],
         ["waiter", "bound", "record", "taken", "waiting", "session", "held by a life", "held by a session", "", ""],
@@ -281,8 +281,8 @@ fn each_way_to_be_wrong_has_its_own_answer() {
     assert_eq!(answer(&newer), CodecError::Newer { format: 1, level: FEATURE_LEVEL + 1 });
     assert_eq!(answer(&reseal(&good, 4, 2)), CodecError::Newer { format: 2, level: FEATURE_LEVEL });
     assert_eq!(answer(&seal(99, FEATURE_LEVEL, payload)), CodecError::UnknownKind(99));
-    let other = codec::encode(&Cluster::new()).unwrap();
-    assert_eq!(answer(&other), CodecError::WrongKind { got: Kind::Cluster, want: Kind::Command });
+    let other = codec::encode(&ClusterState::new()).unwrap();
+    assert_eq!(answer(&other), CodecError::WrongKind { got: Kind::ClusterState, want: Kind::Command });
     assert!(matches!(answer(&reseal(&good, 12, 0)), CodecError::Checksum { .. }), "a checksum of its own is kept");
     assert!(matches!(answer(&seal(kind, FEATURE_LEVEL, b"")), CodecError::Payload(_)), "nothing inside");
     let inside = seal(kind, FEATURE_LEVEL, &[payload, b"!"].concat());
@@ -318,8 +318,8 @@ fn command(line: &str) -> Command {
     language::command(line).unwrap_or_else(|error| panic!("{line}: {error}"))
 }
 
-fn cluster(script: &str) -> Cluster {
-    let mut state = Cluster::new();
+fn cluster(script: &str) -> ClusterState {
+    let mut state = ClusterState::new();
     for (line, revision) in script.lines().zip(1..) {
         let command = language::under_current(command(line), &state);
         let answer = apply(&mut state, Revision::new(revision), &command);
@@ -341,7 +341,7 @@ fn committed(name: &str) -> Vec<u8> {
     digits.chunks(2).map(byte).collect::<Result<_, _>>().unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-fn both_directions<T: Record + PartialEq + Debug>(name: &str, value: &T) {
+fn both_directions<T: Enveloped + PartialEq + Debug>(name: &str, value: &T) {
     let bytes = codec::encode(value).unwrap_or_else(|error| panic!("{name}: {error}"));
     if std::env::var_os("QUORATE_RECORD").is_some() {
         let line = |row: &[u8]| row.iter().map(|byte| format!("{byte:02x}")).collect::<String>() + "\n";
@@ -363,7 +363,7 @@ fn every_record(check: impl Fn(&str, &[u8])) {
 fn refusal(name: &str, bytes: &[u8]) -> CodecError {
     let answer = match name.starts_with("command") {
         true => codec::decode::<Command>(bytes).map(|value| format!("{value:?}")),
-        false => codec::decode::<Cluster>(bytes).map(|value| format!("{value:?}")),
+        false => codec::decode::<ClusterState>(bytes).map(|value| format!("{value:?}")),
     };
     answer.err().unwrap_or_else(|| panic!("{name}: damaged bytes were read"))
 }

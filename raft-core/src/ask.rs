@@ -10,7 +10,7 @@
 //! A retry never carries an old nonce, and a nonce that was settled takes no effect any more, however late a copy of it
 //! comes; see [`quorate_membership::request`].
 //!
-//! A request that its asker named ([`Named`]) may have copies under way that this node knows nothing of. So it is not asked
+//! A request that its asker named ([`RequestName`]) may have copies under way that this node knows nothing of. So it is not asked
 //! anew under another name, and a rejection of this copy is told only once no other one can take effect any more.
 
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use crate::error::{Fatal, ProposeError};
 use crate::host::random;
 use crate::inner::Inner;
-use crate::transport::Named;
+use crate::transport::RequestName;
 
 impl Inner {
     /// A name for a request that begins now.
@@ -36,17 +36,17 @@ impl Inner {
         Request { nonce, since: *self.machine.progress().borrow() }
     }
 
-    /// Has `make`'s command take effect once, within `patience`. Returns the request that did, and where.
+    /// Has `make`'s command take effect once, within `timeout`. Returns the request that did, and where.
     ///
     /// # Errors
     /// Anything but [`ProposeError::OutcomeUnknown`] means that nothing changed. Unknown it stays only if no leader was
     /// there to settle it either.
     pub(crate) async fn ask_once(
         self: &Arc<Self>,
-        patience: Duration,
+        timeout: Duration,
         make: impl Fn(Request) -> Command,
     ) -> Result<(Request, Revision), ProposeError> {
-        let give_up = Instant::now() + patience;
+        let give_up = Instant::now() + timeout;
         loop {
             let request = self.request()?;
             let left = give_up.saturating_duration_since(Instant::now());
@@ -57,10 +57,10 @@ impl Inner {
                     self.caught_up_with(at, give_up).await;
                 }
                 Err(unknown @ ProposeError::OutcomeUnknown { .. }) => {
-                    match self.settle(request, give_up.max(Instant::now() + patience / 4)).await {
+                    match self.settle(request, give_up.max(Instant::now() + timeout / 4)).await {
                         Some(Fate::Done(revision)) => return Ok((request, revision)),
                         Some(Fate::Void(_)) if Instant::now() < give_up => {}
-                        Some(Fate::Void(_)) => return Err(ProposeError::NoLeader { waited: patience }),
+                        Some(Fate::Void(_)) => return Err(ProposeError::NoLeader { waited: timeout }),
                         None => return Err(unknown),
                     }
                 }
@@ -69,7 +69,7 @@ impl Inner {
         }
     }
 
-    /// Has `make`'s command take effect once under the name that its asker gave it, within `patience`. Returns the request,
+    /// Has `make`'s command take effect once under the name that its asker gave it, within `timeout`. Returns the request,
     /// and where it took effect: now, or when it was asked for the first time.
     ///
     /// # Errors
@@ -77,11 +77,11 @@ impl Inner {
     /// second is certain. The others say what they say of this copy alone.
     pub(crate) async fn ask_named(
         self: &Arc<Self>,
-        named: Named,
-        patience: Duration,
+        named: RequestName,
+        timeout: Duration,
         make: impl Fn(Request) -> Command,
     ) -> Result<(Request, Revision), ProposeError> {
-        let give_up = Instant::now() + patience;
+        let give_up = Instant::now() + timeout;
         loop {
             let mut request = self.request_named(named.nonce);
             request.since = named.since.unwrap_or(request.since);
@@ -104,7 +104,7 @@ impl Inner {
                 Err(failed @ (ProposeError::Rejected(_) | ProposeError::OutcomeUnknown { .. })) => failed,
                 Err(other) => return Err(other),
             };
-            let settled = self.settle(request, give_up.max(Instant::now() + patience / 4)).await;
+            let settled = self.settle(request, give_up.max(Instant::now() + timeout / 4)).await;
             return Err(match (settled, failed) {
                 (Some(Fate::Done(revision)), _) => return Ok((request, revision)),
                 (Some(Fate::Void(_)), rejected @ ProposeError::Rejected(_)) => rejected,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use quorate_membership::Timing;
-use quorate_membership::detector::Patience;
+use quorate_membership::detector::Thresholds;
 
 use crate::error::StartError;
 
@@ -15,9 +15,9 @@ pub struct Config {
     /// 80 ms, elections 400 to 800 ms, leases of 3 s). Its stop mechanism is replaced by the one that the node is given.
     pub timing: Timing,
     /// Silence after which the detector is worried. At least 3 heartbeats, default 600 ms.
-    pub yellow: Duration,
-    /// Silence after which the leader asks for a fence order. More than `yellow` and `election_max`, default 1.5 s.
-    pub red: Duration,
+    pub suspect_after: Duration,
+    /// Silence after which the leader asks for a fence order. More than `suspect_after` and `election_max`, default 1.5 s.
+    pub fence_after: Duration,
     /// How long one call of the fencer may take. 100 ms to 1 h, default 30 s. Past it the attempt has failed.
     pub fence_deadline: Duration,
     /// How long to wait after a failed fence attempt, doubled each time up to 16-fold. 10 ms to 1 h, default 500 ms.
@@ -45,8 +45,8 @@ impl Default for Config {
         let ms = Duration::from_millis;
         Self {
             timing: Timing::default(),
-            yellow: ms(600),
-            red: ms(1500),
+            suspect_after: ms(600),
+            fence_after: ms(1500),
             fence_deadline: Duration::from_secs(30),
             fence_backoff: ms(500),
             propose_timeout: Duration::from_secs(10),
@@ -73,8 +73,8 @@ impl Config {
             }),
             _ => Ok(()),
         };
-        within("yellow", self.yellow, self.heartbeat() * 3, s(600))?;
-        within("red", self.red, self.yellow.max(self.election_max()) + ms(1), s(3600))?;
+        within("suspect_after", self.suspect_after, self.heartbeat() * 3, s(600))?;
+        within("fence_after", self.fence_after, self.suspect_after.max(self.election_max()) + ms(1), s(3600))?;
         within("fence_deadline", self.fence_deadline, ms(100), s(3600))?;
         within("fence_backoff", self.fence_backoff, ms(10), s(3600))?;
         within("propose_timeout", self.propose_timeout, ms(100), s(3600))?;
@@ -117,8 +117,8 @@ impl Config {
         drift.on_a_fast_clock(drift.on_a_slow_clock(self.election_max()))
     }
 
-    pub(crate) fn patience(&self) -> Patience {
-        Patience { yellow: self.yellow, red: self.red, own_pause: self.red / 2 }
+    pub(crate) fn timeout(&self) -> Thresholds {
+        Thresholds { suspect_after: self.suspect_after, fence_after: self.fence_after, own_pause: self.fence_after / 2 }
     }
 }
 
@@ -129,9 +129,9 @@ mod tests {
     #[test]
     fn a_setting_that_cannot_work_is_named_with_its_bounds() {
         assert!(Config::default().check().is_ok());
-        let bad = Config { yellow: Duration::from_millis(100), ..Config::default() };
+        let bad = Config { suspect_after: Duration::from_millis(100), ..Config::default() };
         let error = bad.check().unwrap_err().to_string();
-        assert_eq!(error, "yellow is 100ms: it must lie between 240ms and 600s");
+        assert_eq!(error, "suspect_after is 100ms: it must lie between 240ms and 600s");
     }
 
     #[test]

@@ -68,7 +68,7 @@ impl Inner {
     }
 
     async fn round(&self) -> bool {
-        let Some((ballot, configuration)) = self.office() else { return false };
+        let Some((ballot, configuration)) = self.leading_as() else { return false };
         let limit = self.config.election_max();
         let mut took = BTreeSet::from([self.node]);
         let mut asked: FuturesUnordered<_> = configuration
@@ -92,7 +92,7 @@ impl Inner {
     }
 
     /// The vote under which this node leads, and who votes, as far as the engine believes.
-    fn office(&self) -> Option<(Ballot, Configuration)> {
+    fn leading_as(&self) -> Option<(Ballot, Configuration)> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let ballot = vote_from(&metrics.vote);
@@ -101,7 +101,7 @@ impl Inner {
         let speaks = self.handed_over.load(Ordering::Acquire) != metrics.current_term;
         let leads = speaks && metrics.state == ServerState::Leader && ballot.committed && ballot.node == self.node;
         let configuration = membership_from(metrics.membership_config.membership()).configuration();
-        // Nor does one that a quorum has not answered for so long: the engine then lets its followers' patience end by and
+        // Nor does one that a quorum has not answered for so long: the engine then lets its followers' timeout end by and
         // by, so that a majority elects which it can still speak to and no longer hear, and what is sent here must not keep
         // them from it.
         let heard = metrics.last_quorum_acked.is_some_and(|acked| acked.elapsed() < self.config.election_max());

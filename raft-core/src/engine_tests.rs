@@ -13,7 +13,7 @@ use crate::folder::Folder;
 use crate::log_store::LogStore;
 use crate::node::{Node, NodeSettings};
 use crate::testing::disk::Disk;
-use crate::testing::{Switchboard, TestCluster, fast};
+use crate::testing::{MemoryNetwork, TestCluster, fast};
 
 /// Point 9 of the engine's traps: a change is two entries, and the second is driven by whoever asked for the first.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -52,12 +52,12 @@ async fn a_joint_configuration_left_behind_is_finished_by_whoever_leads_next() -
 /// A failed fsync is never retried: the node says why and stops, and acknowledges nothing from then on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failed_fsync_stops_the_node_with_its_reason() -> anyhow::Result<()> {
-    let (folder, board, disk) = (tempfile::tempdir()?, Switchboard::new(), Disk::new());
+    let (folder, board, disk) = (tempfile::tempdir()?, MemoryNetwork::new(), Disk::new());
     let node = NodeId::new(1);
     let settings = NodeSettings {
         node,
         data: folder.path().into(),
-        addresses: vec![Switchboard::address(node)?],
+        addresses: vec![MemoryNetwork::address(node)?],
         config: fast(),
         transport: board.transport(node),
         fencer: None,
@@ -103,27 +103,27 @@ async fn a_leader_that_is_dropped_falls_silent_and_is_fenced() -> anyhow::Result
 async fn a_leader_that_is_proved_to_have_ended_is_succeeded_at_once() -> anyhow::Result<()> {
     let timing = quorate_membership::Timing::new(fast().timing.plan().scaled(70, 1))?;
     let soonest = timing.plan().election_min;
-    let slow = crate::Config { timing, yellow: soonest, red: soonest * 20, ..fast() };
+    let slow = crate::Config { timing, suspect_after: soonest, fence_after: soonest * 20, ..fast() };
     for vouched in [false, true] {
         let mut t = TestCluster::start_with(3, slow.clone()).await?;
         let leader = t.leader().await?;
         let dead = t.node(leader.get())?.handle()?.identity().unwrap();
         if !vouched {
             t.node(leader.get())?.handle()?.propose(Command::Leave { who: dead }).await?;
-            // The heir has to know: one that has not heard of the end waits for an ordinary election.
+            // The successor has to know: one that has not heard of the end waits for an ordinary election.
             t.until_phase(&dead.to_string(), quorate_membership::Phase::Left).await?;
         }
         let begun = tokio::time::Instant::now();
         t.node(leader.get())?.stop().await;
-        let heir = leader.get() % 3 + 1;
+        let successor = leader.get() % 3 + 1;
         if vouched {
             let words = |text: &str| quorate_membership::Reason::new(text);
             let end = ProvedEnd::vouched(dead, words("alice")?, words("she pulled the plug")?);
-            let node = t.node(heir)?.handle()?;
+            let node = t.node(successor)?.handle()?;
             node.succeed(&end).await?;
             let later = ProvedEnd::vouched(dead, words("alice")?, words("said twice")?);
             let leads = async {
-                while node.inner.leader() != Some(NodeId::new(heir)) {
+                while node.inner.leader() != Some(NodeId::new(successor)) {
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }
             };
@@ -143,21 +143,23 @@ async fn a_leader_that_is_proved_to_have_ended_is_succeeded_at_once() -> anyhow:
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restarted_follower_and_a_partition_make_no_stale_grant_valid() -> anyhow::Result<()> {
     let plan = fast().timing.plan().scaled(10, 1);
-    let (timing, red) = (quorate_membership::Timing::new(plan)?, plan.election_max * 20);
-    let mut t = TestCluster::start_with(3, crate::Config { timing, yellow: red / 2, red, ..fast() }).await?;
+    let (timing, fence_after) = (quorate_membership::Timing::new(plan)?, plan.election_max * 20);
+    let mut t =
+        TestCluster::start_with(3, crate::Config { timing, suspect_after: fence_after / 2, fence_after, ..fast() })
+            .await?;
     let old = t.leader().await?;
-    let (restarted, heir) = (old.get() % 3 + 1, (old.get() + 1) % 3 + 1);
+    let (restarted, successor) = (old.get() % 3 + 1, (old.get() + 1) % 3 + 1);
     let lease = t.node(old.get())?.lease()?;
     tokio::time::timeout(Duration::from_secs(60), lease.held()).await?;
     let before = t.node(old.get())?.handle()?.view().cluster.leadership().unwrap();
-    // The heir hears nothing of the old leader for long; the old one goes on with the third.
-    t.cut(old.get(), heir);
+    // The successor hears nothing of the old leader for long; the old one goes on with the third.
+    t.cut(old.get(), successor);
     tokio::time::sleep(plan.election_max * 2).await;
     t.cut(old.get(), restarted);
     t.node(restarted)?.stop().await;
     t.node(restarted)?.open_again().await?;
     t.cut(old.get(), restarted);
-    let node = t.node(heir)?.handle()?;
+    let node = t.node(successor)?.handle()?;
     let activated = async {
         loop {
             let current = node.inner.feed.state().leadership();

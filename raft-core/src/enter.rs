@@ -31,7 +31,7 @@ impl Node {
     /// # Errors
     /// [`StartError::Occupied`] when the folder belongs to a cluster already: `resume` goes on from there.
     /// [`StartError::Config`] for a role without which nobody could lead. Neither changes anything.
-    pub async fn bootstrap(&self, role: Role, patience: Duration) -> Result<Identity, StartError> {
+    pub async fn bootstrap(&self, role: Role, timeout: Duration) -> Result<Identity, StartError> {
         let inner = &self.inner;
         self.vacant()?;
         if role != Role::Voter {
@@ -44,31 +44,31 @@ impl Node {
             let me = std::collections::BTreeSet::from([inner.node.get()]);
             inner.raft.initialize(me).await.map_err(|e| engine(&e))?;
         }
-        let leads = inner.raft.wait(Some(patience)).state(ServerState::Leader, "founder leads").await;
+        let leads = inner.raft.wait(Some(timeout)).state(ServerState::Leader, "founder leads").await;
         if let Err(error) = leads {
             tracing::debug!(%error, "the founder does not lead");
-            let why = format!("the founder did not lead within {patience:?}; found it again, with more patience");
+            let why = format!("the founder did not lead within {timeout:?}; found it again, with more timeout");
             return Err(StartError::Engine(why));
         }
         let cluster = match inner.feed.state().id() {
             Some(begun) => begun,
             None => {
                 let cluster = quorate_membership::ClusterId::new(random().map_err(|e| engine(&e))?);
-                inner.propose(Command::Found { cluster }, patience).await?;
+                inner.propose(Command::Found { cluster }, timeout).await?;
                 cluster
             }
         };
         inner.belong_to(cluster)?;
-        self.announce(role, patience).await
+        self.announce(role, timeout).await
     }
 
-    /// Asks the members at `seeds`, one after the other, to let this node in, until one does or `patience` is over.
+    /// Asks the members at `seeds`, one after the other, to let this node in, until one does or `timeout` is over.
     ///
     /// # Errors
     /// [`StartError::Occupied`] when the folder belongs to a cluster; [`StartError::Join`] when nobody let it in.
     /// Neither changes anything here. Rejections by the rules end the search at once. [`StartError::Config`] without a
     /// seed. [`StartError::NotActive`] when it was let in and the log has not come in time: it is a member then.
-    pub async fn join(&self, seeds: &[Address], role: Role, patience: Duration) -> Result<Identity, StartError> {
+    pub async fn join(&self, seeds: &[Address], role: Role, timeout: Duration) -> Result<Identity, StartError> {
         self.vacant()?;
         let inner = &self.inner;
         let command = Payload::new(encode(&inner.arrival(role)).map_err(ProposeError::from)?);
@@ -76,7 +76,7 @@ impl Node {
             let why = "the address of at least one member is needed to join through".into();
             return Err(StartError::Config { what: "the list of seeds", value: "empty".into(), why });
         }
-        let give_up = Instant::now() + patience;
+        let give_up = Instant::now() + timeout;
         let mut last = "there was no time to ask".to_string();
         while Instant::now() < give_up {
             for seed in seeds {
@@ -87,7 +87,7 @@ impl Node {
                 match inner.wire.transport.join(seed, request, deadline).await {
                     Ok(answer) => {
                         inner.belong_to(answer.cluster)?;
-                        self.wait_for_identity(give_up, patience).await?;
+                        self.wait_for_identity(give_up, timeout).await?;
                         return Ok(answer.who);
                     }
                     Err(TransportError::Refused(Refusal::Unavailable(why))) => last = format!("{seed}: {why}"),
@@ -109,17 +109,17 @@ impl Node {
     ///
     /// # Errors
     /// [`StartError::Vacant`] when the folder belongs to no cluster; [`StartError::Propose`] when the join was refused
-    /// or no leader was found within `patience`.
-    pub async fn resume(&self, patience: Duration) -> Result<Identity, StartError> {
+    /// or no leader was found within `timeout`.
+    pub async fn resume(&self, timeout: Duration) -> Result<Identity, StartError> {
         if self.inner.wire.cluster().is_none() {
             return Err(StartError::Vacant(self.path()));
         }
         // The role of a member is the log's; the one given here only counts at a first join.
-        self.announce(Role::Voter, patience).await
+        self.announce(Role::Voter, timeout).await
     }
 
-    async fn announce(&self, role: Role, patience: Duration) -> Result<Identity, StartError> {
-        let give_up = Instant::now() + patience;
+    async fn announce(&self, role: Role, timeout: Duration) -> Result<Identity, StartError> {
+        let give_up = Instant::now() + timeout;
         let inner = &self.inner;
         let arrival = inner.arrival(role);
         loop {
@@ -135,13 +135,13 @@ impl Node {
                 Err(ProposeError::OutcomeUnknown { .. } | ProposeError::NoLeader { .. })
                     if Instant::now() < give_up => {}
                 Err(ProposeError::NoLeader { .. } | ProposeError::OutcomeUnknown { .. }) => {
-                    let reason = format!("no leader took the join of this life for certain within {patience:?}");
+                    let reason = format!("no leader took the join of this life for certain within {timeout:?}");
                     return Err(ProposeError::OutcomeUnknown { reason }.into());
                 }
                 Err(error) => return Err(error.into()),
             }
         }
-        self.wait_for_identity(give_up, patience).await
+        self.wait_for_identity(give_up, timeout).await
     }
 
     async fn wait_for_identity(&self, give_up: Instant, waited: Duration) -> Result<Identity, StartError> {
@@ -169,14 +169,14 @@ impl Node {
 
 impl Inner {
     /// Asks each known member, once, to take the join of this node to the leader. Whether one did.
-    async fn ask_members(&self, arrival: &Command, patience: Duration) -> Result<bool, ProposeError> {
+    async fn ask_members(&self, arrival: &Command, timeout: Duration) -> Result<bool, ProposeError> {
         let command = Payload::new(encode(arrival)?);
         let state = self.feed.state();
         let others = state.members().iter().filter(|(node, _)| **node != self.node);
         for address in others.flat_map(|(_, member)| &member.addresses) {
             let (cluster, timing) = (self.wire.cluster(), self.wire.timing);
             let request = JoinRequest { cluster, command: command.clone(), timing };
-            match self.wire.transport.join(address, request, patience.min(self.config.election_max() * 2)).await {
+            match self.wire.transport.join(address, request, timeout.min(self.config.election_max() * 2)).await {
                 Ok(_) => return Ok(true),
                 Err(TransportError::Refused(Refusal::Rejected(rejection))) => return Err(rejection.into()),
                 Err(error) => tracing::debug!(%address, %error, "no help there"),

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
-use quorate_membership::{Cluster, Event, Revision};
+use quorate_membership::{ClusterState, Event, Revision};
 use tokio::sync::watch;
 
 pub use self::filter::Filter;
@@ -33,8 +33,8 @@ pub enum FeedItem {
     },
     /// Events after the reader's revision are no longer, or not, in this node's history.
     Gap {
-        /// The state to go on from, as of [`Cluster::revision`]. The events after it follow.
-        state: Arc<Cluster>,
+        /// The state to go on from, as of [`ClusterState::revision`]. The events after it follow.
+        state: Arc<ClusterState>,
     },
 }
 
@@ -52,7 +52,7 @@ struct History {
     /// Everything after this revision is in `events`.
     complete_after: Revision,
     events: VecDeque<(Revision, Event)>,
-    state: Arc<Cluster>,
+    state: Arc<ClusterState>,
     limit: usize,
     /// What the events weigh, in bytes.
     weight: usize,
@@ -70,7 +70,7 @@ pub(crate) struct Feed {
 
 impl Feed {
     pub(crate) fn new(limit: usize) -> Self {
-        let state = Arc::new(Cluster::new());
+        let state = Arc::new(ClusterState::new());
         let history = History { complete_after: Revision::default(), events: VecDeque::new(), state, limit, weight: 0 };
         Self { history: Arc::new(Mutex::new(history)), grew: Arc::new(watch::Sender::new(0)) }
     }
@@ -81,7 +81,7 @@ impl Feed {
     }
 
     /// Appends the events of one entry; `state` is what they led to.
-    pub(crate) fn publish(&self, revision: Revision, events: Vec<Event>, state: Arc<Cluster>) {
+    pub(crate) fn publish(&self, revision: Revision, events: Vec<Event>, state: Arc<ClusterState>) {
         let mut history = self.lock();
         history.state = state;
         history.weight += events.iter().map(Event::weight).sum::<usize>();
@@ -103,7 +103,7 @@ impl Feed {
     }
 
     /// Starts anew from a state that came whole (a snapshot).
-    pub(crate) fn reset(&self, state: Arc<Cluster>) {
+    pub(crate) fn reset(&self, state: Arc<ClusterState>) {
         let mut history = self.lock();
         history.events.clear();
         history.weight = 0;
@@ -114,7 +114,7 @@ impl Feed {
     }
 
     /// The state after everything published.
-    pub(crate) fn state(&self) -> Arc<Cluster> {
+    pub(crate) fn state(&self) -> Arc<ClusterState> {
         self.lock().state.clone()
     }
 
@@ -194,7 +194,7 @@ mod tests {
 
     use super::*;
 
-    fn publish(feed: &Feed, state: &mut Cluster, revision: u64, command: &Command) {
+    fn publish(feed: &Feed, state: &mut ClusterState, revision: u64, command: &Command) {
         let events = apply(state, Revision::new(revision), command).unwrap();
         feed.publish(Revision::new(revision), events, Arc::new(state.clone()));
     }
@@ -206,7 +206,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_reader_resumes_after_a_revision_and_a_slow_one_is_told_of_the_gap() {
-        let (feed, mut state) = (Feed::new(4), Cluster::new());
+        let (feed, mut state) = (Feed::new(4), ClusterState::new());
         publish(&feed, &mut state, 1, &Command::Found { cluster: ClusterId::new(1) });
         let mut slow = feed.since(Revision::default(), Filter::all());
         for revision in 2..=9 {

@@ -19,8 +19,8 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use quorate_membership::{
-    Address, BootId, Cause, Cluster, Command, Confirmation, Evidence, FenceId, FenceOrder, Identity, NodeId, Progress,
-    Reason,
+    Address, BootId, Cause, ClusterState, Command, Confirmation, Evidence, FenceId, FenceOrder, Identity, NodeId,
+    Progress, Reason,
 };
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -98,7 +98,7 @@ where
 }
 
 /// One attempt at an order: committed before the fencer is called, and its end committed whatever it is.
-pub(crate) async fn attempt(inner: &Inner, open: &FenceOrder, state: &Cluster) -> anyhow::Result<()> {
+pub(crate) async fn attempt(inner: &Inner, open: &FenceOrder, state: &ClusterState) -> anyhow::Result<()> {
     let Some(fencer) = inner.fencer.clone() else { return Ok(()) };
     if let Progress::Failed { .. } = open.progress {
         let wait = inner.config.fence_backoff * (1 << open.attempts.saturating_sub(1).min(4));
@@ -137,7 +137,7 @@ impl<T> Drop for AbortOnDrop<T> {
     }
 }
 
-fn request(inner: &Inner, open: &FenceOrder, state: &Cluster, attempt: u32) -> FenceRequest {
+fn request(inner: &Inner, open: &FenceOrder, state: &ClusterState, attempt: u32) -> FenceRequest {
     let target = open.target;
     let newest = state.newest(target.node).filter(|newest| *newest != target);
     FenceRequest {

@@ -17,7 +17,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use quorate_membership::codec::{Kind, Record, decode, encode};
+use quorate_membership::codec::{Enveloped, Kind, decode, encode};
 use quorate_membership::{ClusterId, Disk, DiskId, NodeId};
 use serde::{Deserialize, Serialize};
 
@@ -31,7 +31,7 @@ struct Owner {
     cluster: Option<ClusterId>,
 }
 
-impl Record for Owner {
+impl Enveloped for Owner {
     const KIND: Kind = Kind::Folder;
 }
 
@@ -96,7 +96,7 @@ impl Folder {
     pub(crate) fn simulated(host: std::sync::Arc<crate::testing::sim::Host>, node: NodeId) -> Result<Self, StartError> {
         let path = PathBuf::from(format!("simulated/{node}"));
         let failed = |source| StartError::Folder { path: path.clone(), source };
-        let mut owner = match host.platter().folder() {
+        let mut owner = match host.sim_disk().folder() {
             Some(bytes) => {
                 decode::<Owner>(&bytes).map_err(|e| StartError::Damaged { path: path.clone(), why: e.to_string() })?
             }
@@ -105,7 +105,7 @@ impl Folder {
         owner.disk.opened += 1;
         let boot = host.boot_id();
         // Whoever had it before on this machine has ended: one process runs there at a time.
-        let former_gone = host.platter().opener(boot) == Some(boot);
+        let former_gone = host.sim_disk().opener(boot) == Some(boot);
         let folder = Self { path: path.clone(), owner, former_gone, place: Place::Simulated(host) };
         folder.save().map_err(failed)?;
         Ok(folder)
@@ -144,7 +144,7 @@ impl Folder {
             Place::Files { .. } => {}
             #[cfg(any(test, feature = "testing"))]
             Place::Simulated(host) => {
-                host.platter().set_folder(encode(&self.owner).map_err(io::Error::other)?);
+                host.sim_disk().set_folder(encode(&self.owner).map_err(io::Error::other)?);
                 return Ok(());
             }
         }

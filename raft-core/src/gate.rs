@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use quorate_membership::{Cluster, ClusterId, Disk, NodeId, Nonce};
+use quorate_membership::{ClusterId, ClusterState, Disk, NodeId, Nonce};
 
 use crate::error::Refusal;
 use crate::rpc::Caller;
@@ -33,7 +33,7 @@ pub(crate) struct Gate {
 
 impl Gate {
     /// Lets `caller` in, or says why not. `state` is what this node has applied.
-    pub(crate) fn check(&self, here: Here, state: &Cluster, caller: &Caller) -> Result<(), Refusal> {
+    pub(crate) fn check(&self, here: Here, state: &ClusterState, caller: &Caller) -> Result<(), Refusal> {
         let ours = here.cluster.ok_or(Refusal::NotReady)?;
         let node = caller.from;
         if caller.cluster != ours {
@@ -118,8 +118,8 @@ mod tests {
         }
     }
 
-    fn state() -> Cluster {
-        let mut state = Cluster::new();
+    fn state() -> ClusterState {
+        let mut state = ClusterState::new();
         let join = |node, id, nonce| Command::Join {
             node: NodeId::new(node),
             role: Role::Voter,

@@ -10,7 +10,7 @@
 //! Nothing here asks whether this node leads. That the engine believes so only triggers an activation; a grant is a read
 //! that a quorum confirmed, and an expiry counts if the activation is still the current one when it is applied (P21).
 
-mod office;
+mod handle;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
@@ -24,8 +24,8 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use self::office::Ask;
-pub(crate) use self::office::Office;
+pub(crate) use self::handle::GrantorHandle;
+use self::handle::PendingRenewal;
 use crate::clock;
 use crate::host;
 use crate::host::random;
@@ -164,11 +164,11 @@ impl Task {
             }
             self.publish();
         }
-        self.announced.retain(|(who, _)| state.life(*who).is_some_and(|life| !life.phase.is_over()));
+        self.announced.retain(|(who, _)| state.life(*who).is_some_and(|life| !life.phase.has_ended()));
     }
 
-    fn received(&mut self, ask: Ask) {
-        let Ask { renewal, answer } = ask;
+    fn received(&mut self, ask: PendingRenewal) {
+        let PendingRenewal { renewal, answer } = ask;
         let Renewal { who, seq } = renewal;
         let state = self.inner.feed.state();
         // P7: noted after the receipt.
@@ -215,9 +215,9 @@ impl Task {
         (self.round, self.read_begun) = (Some(round), Some(Instant::now()));
         let inner = self.inner.clone();
         self.reads.spawn(host::bound(async move {
-            let patience = inner.config.timing.plan().lease;
-            let Some(index) = inner.read_index_here(patience).await else { return false };
-            let reached = tokio::time::timeout(patience, async {
+            let timeout = inner.config.timing.plan().lease;
+            let Some(index) = inner.read_index_here(timeout).await else { return false };
+            let reached = tokio::time::timeout(timeout, async {
                 inner.machine.progress().wait_for(|at| *at >= index).await.is_ok()
             });
             reached.await.unwrap_or(false)

@@ -16,20 +16,20 @@ use crate::feed::Feed;
 use crate::fencer::Fencer;
 use crate::folder::Folder;
 use crate::gate::Gate;
-use crate::grantor::Office;
+use crate::grantor::GrantorHandle;
 use crate::keeper::Keeper;
 use crate::ledger::Ledger;
-use crate::locks::warden::Warden;
+use crate::locks::releaser::Releaser;
 use crate::log_store::{LogStore, Trouble};
-use crate::machine::Machine;
-use crate::network::Wire;
+use crate::machine::StateMachine;
+use crate::network::Peers;
 use crate::renewer::Outbox;
-use crate::sessions::Desk;
+use crate::sessions::SessionTable;
 use crate::types::Raft;
 use crate::view::{Local, View};
 
 /// How long a shutdown waits for the last lines of the ledger.
-const LEDGER_PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
+const LEDGER_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// One node, from the inside.
 pub(crate) struct Inner {
@@ -38,13 +38,13 @@ pub(crate) struct Inner {
     pub(crate) addresses: Vec<Address>,
     pub(crate) config: Config,
     pub(crate) raft: Raft,
-    pub(crate) machine: Machine,
+    pub(crate) machine: StateMachine,
     pub(crate) store: LogStore,
     pub(crate) feed: Feed,
-    pub(crate) wire: Arc<Wire>,
+    pub(crate) wire: Arc<Peers>,
     pub(crate) gate: Gate,
     pub(crate) fencer: Option<Arc<dyn Fencer>>,
-    pub(crate) grantor: Office,
+    pub(crate) grantor: GrantorHandle,
     pub(crate) keeper: Keeper,
     pub(crate) outbox: Outbox,
     pub(crate) ledger: Ledger,
@@ -53,8 +53,8 @@ pub(crate) struct Inner {
     pub(crate) arrivals: Mutex<BTreeMap<NodeId, (Identity, Moment)>>,
     /// The term in which this node has handed leadership over, or tried to; 0 before the first.
     pub(crate) handed_over: AtomicU64,
-    pub(crate) warden: Warden,
-    pub(crate) sessions: Desk,
+    pub(crate) releaser: Releaser,
+    pub(crate) sessions: SessionTable,
     pub(crate) view: watch::Sender<View>,
     pub(crate) embargo_ends: Option<Moment>,
     pub(crate) folder: Mutex<Option<Folder>>,
@@ -84,8 +84,8 @@ impl Inner {
                 "the disk{} is full: nothing is written until there is room; make some, and this node goes on by itself",
                 place()
             ),
-            Trouble::Slow(patience) => format!(
-                "the disk{} has not ended a write for {patience:?}: nothing more is written until it has; if it never \
+            Trouble::Slow(timeout) => format!(
+                "the disk{} has not ended a write for {timeout:?}: nothing more is written until it has; if it never \
                  does, check the disk and start this node again",
                 place()
             ),
@@ -126,7 +126,7 @@ impl Inner {
         self.feed.close();
         self.store.close();
         // Before the folder may belong to another process.
-        if !self.ledger.close(LEDGER_PATIENCE).await {
+        if !self.ledger.close(LEDGER_TIMEOUT).await {
             tracing::warn!(node = %self.node, "the last lines of the ledger may not have come to the disk");
         }
         self.folder.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -11,18 +11,18 @@
 //! It waits for messages and for the clock, for nothing else: the ledger has a thread of its own, and the network is the
 //! renewer's. Should this thread itself stand still, nobody sustains the mechanism, and it acts.
 
-mod works;
+mod protected;
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
-use quorate_membership::lease::{Holder, Reading, Stage};
+use quorate_membership::lease::{MemberLease, Reading, Stage};
 use quorate_membership::{Identity, Plan, Revision};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Notify, oneshot, watch};
 
-use self::works::Works;
+use self::protected::ProtectedWork;
 use crate::clock;
 use crate::lease::{Closed, Lease, LeaseStage, LeaseView, Limits, NotHeld, Offer, ProtectError, Protection, seen};
 use crate::ledger::{Ledger, Note};
@@ -57,13 +57,13 @@ pub(crate) enum Message {
 
 /// The way to the keeper.
 #[derive(Clone)]
-pub(crate) struct Post {
+pub(crate) struct KeeperHandle {
     inbox: Sender<Message>,
     /// Rings for each message, for a keeper that is a task of a simulated machine.
     bell: Arc<Notify>,
 }
 
-impl Post {
+impl KeeperHandle {
     pub(crate) fn send(&self, message: Message) -> Result<(), Closed> {
         self.inbox.send(message).map_err(|_| Closed)?;
         self.bell.notify_one();
@@ -73,7 +73,7 @@ impl Post {
 
 /// What others hold of the keeper.
 pub(crate) struct Keeper {
-    pub(crate) post: Post,
+    pub(crate) post: KeeperHandle,
     limits: Arc<Limits>,
     views: watch::Receiver<LeaseView>,
     /// Whether this life says that its work dies with its process: then no child is bound to it.
@@ -82,8 +82,8 @@ pub(crate) struct Keeper {
 
 struct Thread {
     plan: Plan,
-    holder: Option<Holder>,
-    works: Works,
+    holder: Option<MemberLease>,
+    works: ProtectedWork,
     /// The lease was given up, or the node is shut down: for good, whatever is granted or begun later.
     given_up: bool,
     closed: bool,
@@ -110,7 +110,7 @@ impl Keeper {
         let thread = Thread {
             plan,
             holder: None,
-            works: Works::new(mechanism, ledger.clone()),
+            works: ProtectedWork::new(mechanism, ledger.clone()),
             given_up: false,
             closed: false,
             limits: limits.clone(),
@@ -118,7 +118,7 @@ impl Keeper {
             outbox,
             ledger,
         };
-        let post = Post { inbox: post, bell: Arc::default() };
+        let post = KeeperHandle { inbox: post, bell: Arc::default() };
         #[cfg(any(test, feature = "testing"))]
         if let Some(host) = crate::host::simulated() {
             let _runs_as_long_as_the_host = host.spawn(thread.run_simulated(inbox, post.bell.clone()));
@@ -144,10 +144,10 @@ impl Keeper {
 
     /// Gives the lease up before this life says that it has stopped. Answers what is still protected; `None` when the
     /// keeper does not answer.
-    pub(crate) async fn surrender(&self, patience: Duration) -> Option<Vec<String>> {
+    pub(crate) async fn surrender(&self, timeout: Duration) -> Option<Vec<String>> {
         let (reply, replied) = oneshot::channel();
         self.post.send(Message::Surrender { reply }).ok()?;
-        tokio::time::timeout(patience, replied).await.ok()?.ok()
+        tokio::time::timeout(timeout, replied).await.ok()?.ok()
     }
 }
 
@@ -167,7 +167,7 @@ impl Thread {
             while let Ok(message) = inbox.try_recv() {
                 self.handle(message);
             }
-            if self.is_over() {
+            if self.has_ended() {
                 return;
             }
         }
@@ -176,7 +176,7 @@ impl Thread {
     /// The same as a task of a simulated machine, in the world's time.
     #[cfg(any(test, feature = "testing"))]
     async fn run_simulated(mut self, inbox: Receiver<Message>, bell: Arc<Notify>) {
-        while !self.is_over() {
+        while !self.has_ended() {
             let nap = self.turn();
             let _rung_or_not = tokio::time::timeout(nap, bell.notified()).await;
             loop {
@@ -193,7 +193,7 @@ impl Thread {
     }
 
     /// Whether nothing is left to keep. Says so to whoever still holds a handle.
-    fn is_over(&self) -> bool {
+    fn has_ended(&self) -> bool {
         let over = self.closed && self.works.is_empty();
         if over {
             self.limits.set(None);
@@ -209,7 +209,7 @@ impl Thread {
             Message::Begin { who } => {
                 let Plan { lease, margin, renew, .. } = self.plan;
                 if self.holder.as_ref().is_none_or(|holder| holder.who() != who) {
-                    self.holder = Some(Holder::new(who, lease, margin, renew));
+                    self.holder = Some(MemberLease::new(who, lease, margin, renew));
                 }
                 if self.given_up {
                     self.condemn();

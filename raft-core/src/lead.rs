@@ -188,7 +188,7 @@ impl Inner {
         let state = self.feed.state();
         let end = ProvedEnd::committed(&state, state.newest(leader)?)?;
         let standing = state.standing();
-        let mut heirs = standing.iter().filter(|node| state.configuration().is_lasting_voter(**node));
-        (heirs.next() == Some(&self.node)).then_some(end)
+        let mut successors = standing.iter().filter(|node| state.configuration().is_lasting_voter(**node));
+        (successors.next() == Some(&self.node)).then_some(end)
     }
 }

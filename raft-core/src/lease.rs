@@ -21,7 +21,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::clock;
 use crate::host;
-use crate::keeper::{Message, Post};
+use crate::keeper::{KeeperHandle, Message};
 
 /// How a lease stands.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -133,7 +133,7 @@ pub struct Lease {
     pub(crate) alone: bool,
     pub(crate) limits: Arc<Limits>,
     pub(crate) views: watch::Receiver<LeaseView>,
-    pub(crate) post: Post,
+    pub(crate) post: KeeperHandle,
 }
 
 impl fmt::Debug for Lease {

@@ -33,7 +33,7 @@ use tokio::sync::oneshot;
 use crate::clock;
 pub use last_end::{LastEnd, Loss, Stamp};
 pub use note::{Entry, LineError, Note};
-pub use reader::{Kept, Line, Place, Unreadable, read};
+pub use reader::{Kept, LedgerLine, Place, Unreadable, read};
 use writer::Order;
 
 /// What a ledger may take of the disk and of memory.
@@ -128,7 +128,7 @@ impl Ledger {
                 }
             }
             #[cfg(any(test, feature = "testing"))]
-            Way::Simulated(host) => host.tell(crate::testing::sim::Seen::Noted(note)),
+            Way::Simulated(host) => host.tell(crate::testing::sim::Observation::Noted(note)),
         }
     }
 
@@ -136,17 +136,17 @@ impl Ledger {
         Entry { boot: self.0.boot, at: clock::now().since_origin(), node: self.0.node, note }
     }
 
-    /// Notes that the node is shut down, and waits until that and all before it is on the disk, up to `patience`. What
+    /// Notes that the node is shut down, and waits until that and all before it is on the disk, up to `timeout`. What
     /// is noted later is still written, but begins no new file: the folder may belong to another process by then.
     /// Answers whether it came to the disk's turn in time; true when it was closed before.
-    pub async fn close(&self, patience: Duration) -> bool {
+    pub async fn close(&self, timeout: Duration) -> bool {
         if self.0.closed.swap(true, Ordering::Relaxed) {
             return true;
         }
         match &self.0.way {
             Way::Thread(orders) => {
                 let written = self.write_the_last(orders);
-                tokio::time::timeout(patience, written).await.unwrap_or(false)
+                tokio::time::timeout(timeout, written).await.unwrap_or(false)
             }
             #[cfg(any(test, feature = "testing"))]
             Way::Simulated(_) => true,

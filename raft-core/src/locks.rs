@@ -1,16 +1,16 @@
 //! Locks as a node's consumer has them: asked for, guarded, given back.
 //!
 //! ```text
-//!   lock("vm/100") ─▶ Lock{request} ─▶ log ─▶ granted, token r42 ─▶ lease.protect ─▶ Guard
+//!   lock("vm/100") ─▶ Lock{request} ─▶ log ─▶ granted, token r42 ─▶ lease.protect ─▶ LockGuard
 //!        │ dropped at any moment                                      guard.check()   nanoseconds, no I/O
-//!        └──▶ the warden withdraws or releases whatever nobody here   guard.lost()    stop now
+//!        └──▶ the releaser withdraws or releases whatever nobody here   guard.lost()    stop now
 //!             waits for or holds any more                             drop            released
 //! ```
 //!
 //! A guard is the lock (committed), the lease (volatile) and the stop mechanism (armed) in one: it is valid while all
-//! three are. [`Guard::check`] says so at any moment, without asking anybody.
+//! three are. [`LockGuard::check`] says so at any moment, without asking anybody.
 
-pub(crate) mod warden;
+pub(crate) mod releaser;
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,7 +22,7 @@ use quorate_membership::lock::Grant;
 use quorate_membership::{Command, Holder, Identity, Name, Nonce, Phase, Rejection, Request, Revision};
 use tokio::time::{Instant, timeout_at};
 
-use self::warden::Ticket;
+use self::releaser::Ticket;
 use crate::clock;
 use crate::error::{Fatal, ProposeError};
 use crate::inner::Inner;
@@ -71,7 +71,7 @@ impl From<Fatal> for LockError {
 /// The lock is this life's no more, or its lease does not hold now: begin nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum NotOurs {
+pub enum NotPermitted {
     /// The lease does not hold now. It may again, and then the lock is still ours.
     #[error(transparent)]
     NotHeld(#[from] NotHeld),
@@ -82,7 +82,7 @@ pub enum NotOurs {
 
 /// That something may be begun under a lock, now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Right {
+pub struct Permit {
     /// The fencing token, to be shown to whatever is touched.
     pub token: Revision,
     /// For how long the answer holds, from now.
@@ -98,7 +98,7 @@ pub struct Right {
 /// while its work goes on elsewhere (`spawn_blocking`). A guard that a panic drops stays: the lock is held, and the
 /// mechanism armed, until the process ends or the lease does.
 #[must_use = "dropping it releases the lock"]
-pub struct Guard {
+pub struct LockGuard {
     inner: Arc<Inner>,
     name: Name,
     token: Revision,
@@ -108,13 +108,13 @@ pub struct Guard {
     gone: Gone,
 }
 
-impl fmt::Debug for Guard {
+impl fmt::Debug for LockGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Guard").field("name", &self.name).field("token", &self.token).finish_non_exhaustive()
+        f.debug_struct("LockGuard").field("name", &self.name).field("token", &self.token).finish_non_exhaustive()
     }
 }
 
-impl Guard {
+impl LockGuard {
     /// Which lock.
     pub fn name(&self) -> &Name {
         &self.name
@@ -133,14 +133,14 @@ impl Guard {
     /// Whether something may be begun under this lock now: a look at two clocks and a flag, no I/O, no waiting.
     ///
     /// # Errors
-    /// [`NotOurs`]: begin nothing.
-    pub fn check(&self) -> Result<Right, NotOurs> {
+    /// [`NotPermitted`]: begin nothing.
+    pub fn check(&self) -> Result<Permit, NotPermitted> {
         if self.gone.load(Ordering::Acquire) {
-            return Err(NotOurs::PassedOn);
+            return Err(NotPermitted::PassedOn);
         }
         let now = clock::reading();
         let left = self.lease.left(now)?;
-        Ok(Right { token: self.token, left, until: Reading::new(now.boottime() + left, now.raw() + left) })
+        Ok(Permit { token: self.token, left, until: Reading::new(now.boottime() + left, now.raw() + left) })
     }
 
     /// Resolves when the work has to stop: the lease is lost, or the lock has passed on. Cancel-safe.
@@ -161,8 +161,8 @@ impl Guard {
             protection.stopped();
         }
         let (name, holder, token) = (self.name.clone(), Holder::Life(self.who()), self.token);
-        let patience = self.inner.config.propose_timeout;
-        self.inner.propose(Command::Unlock { name, holder, token }, patience).await.map(|_| ())
+        let timeout = self.inner.config.propose_timeout;
+        self.inner.propose(Command::Unlock { name, holder, token }, timeout).await.map(|_| ())
     }
 
     async fn passed_on(&self) {
@@ -177,7 +177,7 @@ impl Guard {
     }
 }
 
-impl Drop for Guard {
+impl Drop for LockGuard {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let (name, token) = (&self.name, self.token);
@@ -200,16 +200,16 @@ impl Inner {
         who: Identity,
         name: Name,
         wait: Option<Duration>,
-    ) -> Result<Guard, LockError> {
+    ) -> Result<LockGuard, LockError> {
         let begun = Instant::now();
-        let patience = wait.unwrap_or(self.config.propose_timeout);
-        let give_up = begun.checked_add(patience).unwrap_or(begun + FOR_EVER);
+        let timeout = wait.unwrap_or(self.config.propose_timeout);
+        let give_up = begun.checked_add(timeout).unwrap_or(begun + FOR_EVER);
         match timeout_at(give_up, self.at_work(who)).await {
             Ok(found) => found?,
             Err(_) => return Err(LockError::TimedOut { name, waited: begun.elapsed(), holder: None }),
         }
         // What a former life of this process's node left to it, if it did.
-        let mut ticket = match self.warden.adopt(self, who, &name) {
+        let mut ticket = match self.releaser.adopt(self, who, &name) {
             Some(ticket) => ticket,
             None => self.ask_for(who, &name, wait.is_some(), give_up).await?,
         };
@@ -241,7 +241,15 @@ impl Inner {
             }
         };
         let gone = ticket.gone.clone();
-        Ok(Guard { inner: self.clone(), name, token, lease, protection: Some(protection), ticket: Some(ticket), gone })
+        Ok(LockGuard {
+            inner: self.clone(),
+            name,
+            token,
+            lease,
+            protection: Some(protection),
+            ticket: Some(ticket),
+            gone,
+        })
     }
 
     /// Waits until this life may be given work: before, it may hold nothing.
@@ -276,7 +284,7 @@ impl Inner {
         let (holder, ticket) = (Holder::Life(who), Mutex::new(None));
         let make = |request: Request| {
             // Before it is proposed: whatever becomes of this future, what the log has of the request is somebody's.
-            let wanted = self.warden.ticket(self, name.clone(), request.nonce);
+            let wanted = self.releaser.ticket(self, name.clone(), request.nonce);
             ticket.lock().unwrap_or_else(PoisonError::into_inner).replace(wanted);
             Command::Lock { request, name: name.clone(), holder, wait }
         };
@@ -300,7 +308,7 @@ impl Inner {
             if let Some(fatal) = self.stopped() {
                 return Err(fatal.into());
             }
-            if state.is_over(who) || !state.may_renew(who) {
+            if state.has_ended(who) || !state.may_renew(who) {
                 return Err(LockError::Over(who));
             }
             let Some(lock) = state.store().lock(name) else { return Ok(None) };
@@ -321,5 +329,5 @@ impl Inner {
 /// Longer than anything waits.
 const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-/// The lock's own flag, shared between a guard and the warden.
+/// The lock's own flag, shared between a guard and the releaser.
 pub(crate) type Gone = Arc<AtomicBool>;

@@ -16,7 +16,7 @@ use openraft::entry::EntryPayload;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{OptionalSend, Snapshot};
 use quorate_membership::codec::{CodecError, decode, encode};
-use quorate_membership::{Cluster, Command, Event, FenceProof, Revision, apply};
+use quorate_membership::{ClusterState, Command, Event, FenceProof, Revision, apply};
 use tokio::sync::watch;
 
 use crate::error::Fatal;
@@ -37,12 +37,12 @@ pub(crate) const fn revision(index: u64) -> Revision {
 struct Applied {
     last: Option<OrLogId>,
     membership: OrStoredMembership,
-    cluster: Cluster,
+    cluster: ClusterState,
 }
 
 /// The replicated state of one node. Cheap to clone; clones share it.
 #[derive(Clone)]
-pub(crate) struct Machine {
+pub(crate) struct StateMachine {
     applied: Arc<Mutex<Applied>>,
     store: LogStore,
     feed: Feed,
@@ -51,7 +51,7 @@ pub(crate) struct Machine {
     unreadable: Arc<Mutex<Option<Fatal>>>,
 }
 
-impl Machine {
+impl StateMachine {
     pub(crate) fn new(store: LogStore, feed: Feed, ledger: Ledger) -> Self {
         let progress = Arc::new(watch::Sender::new(Revision::default()));
         Self { applied: Arc::default(), store, feed, ledger, progress, unreadable: Arc::default() }
@@ -112,7 +112,7 @@ impl Machine {
     }
 }
 
-impl RaftStateMachine<Types> for Machine {
+impl RaftStateMachine<Types> for StateMachine {
     type SnapshotData = Arc<[u8]>;
     type SnapshotBuilder = Picture;
 
@@ -141,7 +141,7 @@ impl RaftStateMachine<Types> for Machine {
     }
 
     async fn install_snapshot(&mut self, meta: &OrSnapshotMeta, data: Arc<[u8]>) -> Result<(), io::Error> {
-        let cluster: Cluster = decode(&data).map_err(|e| self.stop_on(e))?;
+        let cluster: ClusterState = decode(&data).map_err(|e| self.stop_on(e))?;
         let own = snapshot_meta_from(meta);
         // On a start openraft hands back the very snapshot that is on the disk: it need not be written again.
         if self.store.current_snapshot().is_none_or(|(there, _)| there != own) {
@@ -154,7 +154,7 @@ impl RaftStateMachine<Types> for Machine {
         #[cfg(any(test, feature = "testing"))]
         if let Some(host) = crate::host::simulated() {
             let last = meta.last_log_id.as_ref().map(crate::types::log_id_from);
-            host.tell(crate::testing::sim::Seen::Installed { last, state: state.clone() });
+            host.tell(crate::testing::sim::Observation::Installed { last, state: state.clone() });
         }
         self.feed.reset(state);
         if let Some(last) = meta.last_log_id {
@@ -172,7 +172,7 @@ impl RaftStateMachine<Types> for Machine {
 /// A picture of the state, to be written as a snapshot while the machine goes on.
 pub(crate) struct Picture {
     meta: OrSnapshotMeta,
-    cluster: Cluster,
+    cluster: ClusterState,
     store: LogStore,
 }
 
@@ -193,14 +193,14 @@ fn seen(
     payload: &EntryPayload<crate::rpc::Payload, u64, ()>,
     command: Option<Command>,
     answer: &Result<Vec<Event>, quorate_membership::Rejection>,
-    cluster: &Cluster,
-) -> crate::testing::sim::Seen {
+    cluster: &ClusterState,
+) -> crate::testing::sim::Observation {
     let voters = match payload {
         EntryPayload::Membership(membership) => Some(membership_from(membership)),
         EntryPayload::Blank | EntryPayload::Normal(_) => None,
     };
     let (at, answer, state) = (crate::types::log_id_from(&id), answer.clone(), Arc::new(cluster.clone()));
-    crate::testing::sim::Seen::Applied { at, command, answer, state, voters }
+    crate::testing::sim::Observation::Applied { at, command, answer, state, voters }
 }
 
 /// From when on others may take work over.

@@ -29,7 +29,7 @@ pub(crate) async fn run(inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
     let mut pace = interval(inner.config.heartbeat() / 2);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut progress = inner.machine.progress();
-    let detector = Detector::new(inner.config.patience());
+    let detector = Detector::new(inner.config.timeout());
     let mut monitor = Monitor { detector, leading: None, led: None, stands: None, disk: None };
     loop {
         tokio::select! { biased;
@@ -78,7 +78,7 @@ impl Monitor {
             // Only a leader hears everybody: most silences begin now. Who was heard lately, as followers hear their
             // leader, keeps the true time of its last word, so that a dead leader is not given a second wait.
             let (cluster, heard) = (inner.feed.state(), inner.wire.contacts.all());
-            self.detector = Detector::new(inner.config.patience());
+            self.detector = Detector::new(inner.config.timeout());
             for node in cluster.members().keys().filter(|node| **node != inner.node) {
                 // An election takes about twice its longest time-out, and the dead leader was silent all the while.
                 let times = if self.led == Some(*node) { 4 } else { 2 };

@@ -1,7 +1,7 @@
 //! From openraft's idea of a network to ours: finds the peer's address, names the caller, notes each sign of life.
 //!
 //! ```text
-//!   openraft ──append, vote, …──▶ Link{to, lane} ──▶ Transport
+//!   openraft ──append, vote, …──▶ Network{to, lane} ──▶ Transport
 //!                                    │  address: the committed state      contact: noted for the failure detector
 //! ```
 
@@ -50,7 +50,7 @@ impl Contacts {
 const MAX_HINTS: usize = 64;
 
 /// How this node speaks to others.
-pub(crate) struct Wire {
+pub(crate) struct Peers {
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) node: NodeId,
     pub(crate) disk: Disk,
@@ -63,7 +63,7 @@ pub(crate) struct Wire {
     pub(crate) hints: Mutex<BTreeMap<NodeId, Vec<Address>>>,
 }
 
-impl Wire {
+impl Peers {
     pub(crate) fn cluster(&self) -> Option<ClusterId> {
         *self.cluster.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -107,15 +107,15 @@ impl Wire {
     }
 }
 
-/// Makes a [`Link`] for each purpose. Connections are the transport's affair: it keeps them.
+/// Makes a [`Network`] for each purpose. Connections are the transport's affair: it keeps them.
 #[derive(Clone)]
-pub(crate) struct Links(pub(crate) Arc<Wire>);
+pub(crate) struct NetworkFactory(pub(crate) Arc<Peers>);
 
-impl RaftNetworkFactory<Types> for Links {
-    type Network = Link;
+impl RaftNetworkFactory<Types> for NetworkFactory {
+    type Network = Network;
 
-    async fn new_client(&mut self, target: u64, (): &()) -> Link {
-        Link { wire: self.0.clone(), to: NodeId::new(target) }
+    async fn new_client(&mut self, target: u64, (): &()) -> Network {
+        Network { wire: self.0.clone(), to: NodeId::new(target) }
     }
 }
 
@@ -123,12 +123,12 @@ impl RaftNetworkFactory<Types> for Links {
 const OPEN_AGAIN: Duration = Duration::from_millis(20);
 
 /// The way to one peer.
-pub(crate) struct Link {
-    wire: Arc<Wire>,
+pub(crate) struct Network {
+    wire: Arc<Peers>,
     to: NodeId,
 }
 
-impl Link {
+impl Network {
     fn failed(&self, action: RPCTypes, error: TransportError) -> RPCError<Types> {
         match error {
             TransportError::Unreachable(why) => RPCError::Unreachable(Unreachable::from_string(why)),
@@ -175,7 +175,7 @@ fn vote_response(answer: VoteAnswer) -> OrVoteResponse {
 
 type Replies<'s> = BoxStream<'s, Result<OrStreamResult, RPCError<Types>>>;
 
-impl RaftNetworkV2<Types> for Link
+impl RaftNetworkV2<Types> for Network
 where
     Self: OptionalSend + OptionalSync,
 {

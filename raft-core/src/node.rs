@@ -21,22 +21,22 @@ use crate::feed::{Feed, FeedItem, Filter};
 use crate::fencer::Fencer;
 use crate::folder::Folder;
 use crate::gate::Gate;
-use crate::grantor::Office;
+use crate::grantor::GrantorHandle;
 use crate::host::{self, random};
 use crate::inner::Inner;
 use crate::keeper::Keeper;
 use crate::lease::Lease;
 use crate::ledger::{LastEnd, Ledger, Note};
-use crate::locks::{Guard, LockError, warden};
+use crate::locks::{LockError, LockGuard, releaser};
 use crate::log_store::LogStore;
-use crate::machine::Machine;
-use crate::network::{Contacts, Links, Wire};
+use crate::machine::StateMachine;
+use crate::network::{Contacts, NetworkFactory, Peers};
 use crate::records::Records;
 use crate::stop::{Nothing, StopMechanism};
 use crate::transport::{Service, Transport};
 use crate::types::Raft;
 use crate::view::{Local, View};
-use crate::{engine, grantor, heir, monitor, probe, reconcile, renewer, service, sessions, stop};
+use crate::{engine, grantor, monitor, probe, reconcile, renewer, service, sessions, stop, successor};
 
 /// What a node needs to start.
 pub struct NodeSettings {
@@ -63,7 +63,7 @@ pub struct NodeSettings {
 /// The end of a command that was carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Outcome {
+pub struct Committed {
     /// Where it stands in the log. Its events are in the feed under this revision, and this node has applied it.
     pub revision: Revision,
 }
@@ -122,8 +122,8 @@ impl Node {
         let ledger = Ledger::open(folder.path(), node)
             .map_err(|source| StartError::Folder { path: folder.path().into(), source })?;
         ledger.note(Note::Started { session });
-        let machine = Machine::new(store.clone(), feed.clone(), ledger.clone());
-        let wire = Arc::new(Wire {
+        let machine = StateMachine::new(store.clone(), feed.clone(), ledger.clone());
+        let wire = Arc::new(Peers {
             transport,
             node,
             disk: folder.disk(),
@@ -138,7 +138,7 @@ impl Node {
         let voted = store.vote().is_some();
         let embargo_ends = voted.then(|| Moment::new(clock::now().since_origin() + config.embargo()));
         let engine = Arc::new(engine::config(&config, !voted)?);
-        let raft = Raft::new(node.get(), engine, Links(wire.clone()), store.clone(), machine.clone())
+        let raft = Raft::new(node.get(), engine, NetworkFactory(wire.clone()), store.clone(), machine.clone())
             .await
             .map_err(|e| StartError::Engine(e.to_string()))?;
         let view = watch::Sender::new(View { cluster: feed.state(), local: Local::unknown(node) });
@@ -148,7 +148,7 @@ impl Node {
         let mut keeper = Keeper::start(*config.timing.plan(), mechanism, sent, ledger.clone())
             .map_err(|e| StartError::Engine(format!("the keeper's thread: {e}")))?;
         keeper.alone = config.work_dies_with_process;
-        let (grantor, outbox) = (Office::new(), Mutex::new(Some(outbox)));
+        let (grantor, outbox) = (GrantorHandle::new(), Mutex::new(Some(outbox)));
         let inner = Arc::new(Inner {
             node,
             session,
@@ -168,7 +168,7 @@ impl Node {
             rounds: Default::default(),
             arrivals: Mutex::default(),
             handed_over: Default::default(),
-            warden: Default::default(),
+            releaser: Default::default(),
             sessions: Default::default(),
             view,
             embargo_ends,
@@ -181,15 +181,15 @@ impl Node {
         host::spawn(reconcile::run(inner.clone(), stop.subscribe()));
         host::spawn(grantor::run(inner.clone(), stop.subscribe()));
         host::spawn(renewer::run(inner.clone(), stop.subscribe()));
-        host::spawn(warden::run(inner.clone(), stop.subscribe()));
-        host::spawn(heir::run(inner.clone(), stop.subscribe()));
+        host::spawn(releaser::run(inner.clone(), stop.subscribe()));
+        host::spawn(successor::run(inner.clone(), stop.subscribe()));
         host::spawn(sessions::run(inner.clone(), stop.subscribe()));
         Ok(Self { inner, stop })
     }
 
     /// What a server offers on behalf of this node.
     pub fn service(&self) -> Arc<dyn Service> {
-        Arc::new(service::Door(self.inner.clone()))
+        Arc::new(service::NodeService(self.inner.clone()))
     }
 
     pub(crate) fn path(&self) -> PathBuf {
@@ -232,8 +232,8 @@ impl Node {
     /// `Some(Duration::MAX)`, not at all with `None`.
     ///
     /// # Errors
-    /// [`LockError`]; the log has nothing of the request then, or the warden sees to it.
-    pub async fn lock_for(&self, who: Identity, name: Name, wait: Option<Duration>) -> Result<Guard, LockError> {
+    /// [`LockError`]; the log has nothing of the request then, or the releaser sees to it.
+    pub async fn lock_for(&self, who: Identity, name: Name, wait: Option<Duration>) -> Result<LockGuard, LockError> {
         self.inner.lock(who, name, wait).await
     }
 
@@ -241,12 +241,12 @@ impl Node {
     /// [`Config::work_dies_with_process`]. They are kept until they are asked for, or [given up](Self::disown).
     pub fn inherited(&self) -> Vec<(Name, Revision)> {
         let (state, who) = (self.inner.feed.state(), self.identity());
-        who.map(|who| self.inner.warden.inherited(&state, who)).unwrap_or_default()
+        who.map(|who| self.inner.releaser.inherited(&state, who)).unwrap_or_default()
     }
 
     /// Gives up what a former life left and nobody has asked for.
     pub fn disown(&self) {
-        self.inner.warden.disown();
+        self.inner.releaser.disown();
     }
 
     /// The latest picture.
@@ -273,7 +273,7 @@ impl Node {
     ///
     /// # Errors
     /// [`ProposeError`] tells "nothing changed" from "unknown".
-    pub async fn propose(&self, command: Command) -> Result<Outcome, ProposeError> {
+    pub async fn propose(&self, command: Command) -> Result<Committed, ProposeError> {
         self.inner.propose(command, self.inner.config.propose_timeout).await
     }
 
@@ -281,9 +281,9 @@ impl Node {
     /// a look at [`Node::view`] afterwards is linearizable. Returns how far.
     ///
     /// # Errors
-    /// [`ReadError::MaybeStale`] rather than waiting longer than `patience`.
-    pub async fn read_barrier(&self, patience: Duration) -> Result<Revision, ReadError> {
-        self.inner.read_barrier(patience).await
+    /// [`ReadError::MaybeStale`] rather than waiting longer than `timeout`.
+    pub async fn read_barrier(&self, timeout: Duration) -> Result<Revision, ReadError> {
+        self.inner.read_barrier(timeout).await
     }
 
     /// Hands leadership to `to`, or to the voter that has most of the log. Returns who leads now.

@@ -1,7 +1,7 @@
 //! Commands on their way to the log, and linearizable reads: through whoever leads.
 //!
 //! ```text
-//!   propose ─▶ leads here? ─▶ engine ───────────────▶ committed, applied ─▶ Outcome │ Rejected
+//!   propose ─▶ leads here? ─▶ engine ───────────────▶ committed, applied ─▶ Committed │ Rejected
 //!                 │ no: who?  └▶ lost leadership ──▶ OutcomeUnknown
 //!                 └──▶ forward ─▶ the leader ─▶ as above; then wait until it is applied here too
 //! ```
@@ -16,23 +16,23 @@ use openraft::ReadPolicy;
 use openraft::errors::{ClientWriteError, ForwardReason, RaftError};
 use quorate_membership::codec::encode;
 use quorate_membership::{Command, NodeId, Revision};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::error::{ProposeError, ReadError, Refusal, TransportError};
 use crate::inner::Inner;
 use crate::machine::revision;
-use crate::node::Outcome;
+use crate::node::Committed;
 use crate::rpc::{Payload, Proposed};
 use crate::service;
 
 impl Inner {
-    pub(crate) async fn propose(&self, command: Command, patience: Duration) -> Result<Outcome, ProposeError> {
+    pub(crate) async fn propose(&self, command: Command, timeout: Duration) -> Result<Committed, ProposeError> {
         if let Command::Configure { .. } = command {
             return Err(ProposeError::Refused(service::only_raft()));
         }
         let payload = Payload::new(encode(&command)?);
         service::fits(&payload).map_err(ProposeError::Refused)?;
-        let give_up = Instant::now() + patience;
+        let give_up = Instant::now() + timeout;
         let (mut hint, mut tries) = (None, 0);
         loop {
             if let Some(fatal) = self.stopped() {
@@ -49,7 +49,7 @@ impl Inner {
                 Proposed::Unknown { reason } => return Err(ProposeError::OutcomeUnknown { reason }),
                 Proposed::NotLeader { leader } => {
                     if Instant::now() >= give_up {
-                        return Err(ProposeError::NoLeader { waited: patience });
+                        return Err(ProposeError::NoLeader { waited: timeout });
                     }
                     tracing::trace!(?leader, ?hint, "no leader took the command yet");
                     (hint, tries) = (leader, tries + 1);
@@ -120,11 +120,11 @@ impl Inner {
         }
     }
 
-    async fn applied(&self, revision: Revision, give_up: Instant) -> Result<Outcome, ProposeError> {
+    async fn applied(&self, revision: Revision, give_up: Instant) -> Result<Committed, ProposeError> {
         let mut progress = self.machine.progress();
         let reached = timeout_at(give_up, progress.wait_for(|at| *at >= revision)).await;
         match reached {
-            Ok(Ok(_)) => Ok(Outcome { revision }),
+            Ok(Ok(_)) => Ok(Committed { revision }),
             Ok(Err(_)) | Err(_) => {
                 let reason = format!("it is committed as {revision}, but this node has not applied it in time");
                 Err(ProposeError::OutcomeUnknown { reason })
@@ -133,7 +133,7 @@ impl Inner {
     }
 
     /// A read index from this node's own engine; `None` when it does not lead or finds no quorum.
-    pub(crate) async fn read_index_here(self: &Arc<Self>, patience: Duration) -> Option<Revision> {
+    pub(crate) async fn read_index_here(self: &Arc<Self>, timeout: Duration) -> Option<Revision> {
         // Never `LeaseRead`: with one restarted voter and one partition it read stale in 97 of 100 runs.
         let by_lease = cfg!(quorate_mutant = "lease_reads_without_embargo");
         let policy = if by_lease { ReadPolicy::LeaseRead } else { ReadPolicy::ReadIndex };
@@ -143,8 +143,8 @@ impl Inner {
         };
         let trusting = by_lease || cfg!(quorate_mutant = "engine_confirms_reads");
         let confirmed = async { (trusting || self.confirm().await).then_some(()) };
-        let (index, _confirmed) = timeout(
-            patience,
+        let (index, _confirmed) = tokio::time::timeout(
+            timeout,
             futures_util::future::try_join(async { index.await.ok_or(()) }, async { confirmed.await.ok_or(()) }),
         )
         .await
@@ -153,9 +153,9 @@ impl Inner {
         Some(index)
     }
 
-    pub(crate) async fn read_barrier(self: &Arc<Self>, patience: Duration) -> Result<Revision, ReadError> {
-        let give_up = Instant::now() + patience;
-        let stale = ReadError::MaybeStale { waited: patience };
+    pub(crate) async fn read_barrier(self: &Arc<Self>, timeout: Duration) -> Result<Revision, ReadError> {
+        let give_up = Instant::now() + timeout;
+        let stale = ReadError::MaybeStale { waited: timeout };
         let index = loop {
             if let Some(fatal) = self.stopped() {
                 return Err(fatal.into());

@@ -8,7 +8,7 @@
 use quorate_membership::{Change, Command, ItemId, Rejection, Revision, Value};
 
 use crate::error::{Fatal, ProposeError};
-use crate::locks::Guard;
+use crate::locks::LockGuard;
 
 /// Something that was pushed for the holder of a lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,11 +23,11 @@ pub struct Delivery {
     pub again: bool,
 }
 
-impl Guard {
+impl LockGuard {
     /// The next item of the lock's queue that was not given out under this guard's token yet; waits until there is one.
     /// It stays in the queue until it is acknowledged: should this holder die, the next one gets it.
     ///
-    /// Dropped in the middle, an item may have been taken whose number nobody heard of: [`Guard::taken`] has it.
+    /// Dropped in the middle, an item may have been taken whose number nobody heard of: [`LockGuard::taken`] has it.
     ///
     /// # Errors
     /// [`Rejection::NotHolder`] in [`ProposeError::Rejected`] once the lock has passed on. Nothing was taken then.

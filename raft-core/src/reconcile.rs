@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   state ──duties──▶ ┐
-//!   sightings (red) ─▶ ├─▶ one task for each piece of work, at most one at a time ──▶ commands, changes of voters, Fencer
+//!   sightings (fence_after) ─▶ ├─▶ one task for each piece of work, at most one at a time ──▶ commands, changes of voters, Fencer
 //!   own role (witness)▶┘        │ failed: wait, then try again if it is still owed
 //! ```
 //!
@@ -19,7 +19,7 @@ use openraft::async_runtime::WatchReceiver;
 use openraft::raft::Precondition;
 use quorate_membership::codec::encode;
 use quorate_membership::detector::{Moment, Signal};
-use quorate_membership::{Cause, Cluster, Command, Duty, Identity, NodeId, Phase, Role, decide, duties};
+use quorate_membership::{Cause, ClusterState, Command, Duty, Identity, NodeId, Phase, Role, decide, duties};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
@@ -48,7 +48,7 @@ enum Work {
 
 type Done = anyhow::Result<()>;
 
-struct Steward {
+struct Reconciler {
     inner: Arc<Inner>,
     running: BTreeMap<Work, JoinHandle<Done>>,
     waits: BTreeMap<Work, (Moment, u32)>,
@@ -67,7 +67,7 @@ struct Closing {
 }
 
 impl Closing {
-    fn look(&mut self, state: &Cluster) {
+    fn look(&mut self, state: &ClusterState) {
         let closing = |who: Identity| {
             let life = state.life(who).filter(|life| matches!(life.phase, Phase::Active | Phase::Fencing));
             life.is_some() && state.newest(who.node) != Some(who)
@@ -95,13 +95,14 @@ impl Closing {
     }
 
     /// Whether its end will still be proved without a device: by time, within twice what its contract asks for, or by the
-    /// word of its successor, within `patience`, where it had declared that its work dies with its process (P3).
-    fn soon(&self, state: &Cluster, former: Identity, patience: Duration) -> bool {
+    /// word of its successor, within `timeout`, where it had declared that its work dies with its process (P3).
+    fn soon(&self, state: &ClusterState, former: Identity, timeout: Duration) -> bool {
         let Some(life) = state.life(former) else { return false };
         let known = self.since.get(&former).map(|since| clock::now().since(*since)).unwrap_or_default();
-        let heir = state.newest(former.node).and_then(|newest| state.life(newest));
-        let says_so = life.mortal && heir.is_some_and(|heir| heir.boot == life.boot && heir.phase == Phase::Joining);
-        life.contract.own_wait().is_some_and(|wait| known < wait * 2) || (says_so && known < patience)
+        let successor = state.newest(former.node).and_then(|newest| state.life(newest));
+        let says_so = life.process_bound
+            && successor.is_some_and(|successor| successor.boot == life.boot && successor.phase == Phase::Joining);
+        life.contract.own_wait().is_some_and(|wait| known < wait * 2) || (says_so && known < timeout)
     }
 }
 
@@ -110,7 +111,7 @@ pub(crate) async fn run(inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
     let mut pace = interval(inner.config.heartbeat());
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut progress = inner.machine.progress();
-    let mut steward = Steward {
+    let mut reconciler = Reconciler {
         inner,
         running: BTreeMap::new(),
         waits: BTreeMap::new(),
@@ -123,14 +124,14 @@ pub(crate) async fn run(inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
             _ = pace.tick() => {}
             changed = progress.changed() => if changed.is_err() { break },
         }
-        steward.round().await;
+        reconciler.round().await;
     }
-    for task in steward.running.values() {
+    for task in reconciler.running.values() {
         task.abort();
     }
 }
 
-impl Steward {
+impl Reconciler {
     async fn round(&mut self) {
         self.collect().await;
         let view = self.inner.view.borrow().clone();
@@ -200,7 +201,7 @@ fn changes_voters(work: Work) -> bool {
 }
 
 /// Whether the rules would take the command now: what they would refuse is not put into the log again and again.
-fn would_pass(state: &Cluster, command: &Command) -> bool {
+fn would_pass(state: &ClusterState, command: &Command) -> bool {
     decide(state, state.revision().next(), command).is_ok()
 }
 
@@ -210,7 +211,7 @@ fn order(inner: &Inner, target: Identity, cause: Cause) -> Command {
 }
 
 /// Everything that this leader should be doing.
-fn owed(inner: &Inner, view: &View, state: &Cluster, closing: &Closing) -> Vec<Work> {
+fn owed(inner: &Inner, view: &View, state: &ClusterState, closing: &Closing) -> Vec<Work> {
     let me = inner.node;
     let all = duties(state);
     // Own former life last: who ends it should not be who may be hit by that.
@@ -247,7 +248,7 @@ fn owed(inner: &Inner, view: &View, state: &Cluster, closing: &Closing) -> Vec<W
             | Duty::Activate(_) => owed.push(Work::Duty(duty)),
         }
     }
-    let red = view.local.sightings.iter().filter(|(_, sighting)| sighting.signal == Signal::Red);
+    let fence_after = view.local.sightings.iter().filter(|(_, sighting)| sighting.signal == Signal::Silent);
     let stands = |node: NodeId| {
         let holds = |who: Identity| state.store().held_by(who.into()).next().is_some();
         let phase = |who: Identity| state.life(who).map(|life| life.phase);
@@ -258,7 +259,7 @@ fn owed(inner: &Inner, view: &View, state: &Cluster, closing: &Closing) -> Vec<W
             Some(Phase::Fencing | Phase::Fenced | Phase::Left) | None => false,
         })
     };
-    let suspects = red.filter_map(|(node, _)| stands(*node));
+    let suspects = fence_after.filter_map(|(node, _)| stands(*node));
     let for_ms = 0; // how long does not matter to the rules
     owed.extend(
         suspects.filter(|who| would_pass(state, &order(inner, *who, Cause::Silent { for_ms }))).map(Work::Suspect),
@@ -268,15 +269,15 @@ fn owed(inner: &Inner, view: &View, state: &Cluster, closing: &Closing) -> Vec<W
     }
     let witness = state.member(me).is_some_and(|member| member.role == Role::Witness);
     let standing = state.standing();
-    let mut heirs = state.members().iter().filter(|(node, m)| m.role == Role::Voter && standing.contains(node));
-    if witness && heirs.any(|(node, _)| state.configuration().is_lasting_voter(*node)) {
+    let mut successors = state.members().iter().filter(|(node, m)| m.role == Role::Voter && standing.contains(node));
+    if witness && successors.any(|(node, _)| state.configuration().is_lasting_voter(*node)) {
         owed.push(Work::HandOver);
     }
     owed
 }
 
 /// Whether those who were heard just now could commit a change of the voters that adds or takes the vote of `node`.
-fn heard_quorum(inner: &Inner, state: &Cluster, node: NodeId) -> bool {
+fn heard_quorum(inner: &Inner, state: &ClusterState, node: NodeId) -> bool {
     let mut heard = inner.heard_lately();
     heard.insert(inner.node);
     let configuration = state.configuration();
@@ -289,7 +290,7 @@ fn heard_quorum(inner: &Inner, state: &Cluster, node: NodeId) -> bool {
 }
 
 /// Whether `node` has the log up to its own join, and nearly all of it.
-fn caught_up(inner: &Inner, state: &Cluster, node: NodeId) -> bool {
+fn caught_up(inner: &Inner, state: &ClusterState, node: NodeId) -> bool {
     if node == inner.node {
         return true;
     }
@@ -301,18 +302,18 @@ fn caught_up(inner: &Inner, state: &Cluster, node: NodeId) -> bool {
     close && joined.is_none_or(|joined| revision(matched) >= joined)
 }
 
-async fn carry_out(inner: Arc<Inner>, work: Work, state: Arc<Cluster>) -> Done {
+async fn carry_out(inner: Arc<Inner>, work: Work, state: Arc<ClusterState>) -> Done {
     match work {
         Work::Suspect(target) => {
             let sighting = inner.view.borrow().local.sightings.get(&target.node).copied();
-            let Some(sighting) = sighting.filter(|s| s.signal == Signal::Red) else { return Ok(()) };
+            let Some(sighting) = sighting.filter(|s| s.signal == Signal::Silent) else { return Ok(()) };
             let for_ms = u64::try_from(sighting.silence.as_millis()).unwrap_or(u64::MAX);
             tracing::warn!(%target, for_ms, "silent; asking for a fence order");
             propose_as_leader(&inner, order(&inner, target, Cause::Silent { for_ms })).await
         }
         Work::HandOver => {
-            let heir = inner.hand_over(None).await?;
-            tracing::info!(from = %inner.node, to = %heir, "leadership handed over");
+            let successor = inner.hand_over(None).await?;
+            tracing::info!(from = %inner.node, to = %successor, "leadership handed over");
             Ok(())
         }
         Work::Duty(Duty::Fence(order)) => match state.fences().get(order) {

@@ -13,11 +13,11 @@ use quorate_membership::{Change, Check, Command, Holder, Identity, ItemId, Key, 
 
 use crate::error::{ProposeError, ReadError};
 use crate::inner::Inner;
-use crate::locks::Guard;
+use crate::locks::LockGuard;
 
 /// What was read, and as of when.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen<T> {
+pub struct AsOf<T> {
     /// What was read.
     pub value: T,
     /// The revision that this node had applied: everything up to it is in it, and perhaps a little more.
@@ -37,28 +37,28 @@ impl std::fmt::Debug for Records {
 }
 
 impl Records {
-    fn seen<T>(&self, read: impl FnOnce(&quorate_membership::Store) -> T) -> Seen<T> {
+    fn seen<T>(&self, read: impl FnOnce(&quorate_membership::Store) -> T) -> AsOf<T> {
         // How far first: what is read then is at least as new.
         let at = *self.inner.machine.progress().borrow();
-        Seen { value: read(self.inner.feed.state().store()), at }
+        AsOf { value: read(self.inner.feed.state().store()), at }
     }
 
     /// The record under `key`, as this node has it.
-    pub fn get(&self, key: &Key) -> Seen<Option<Record>> {
+    pub fn get(&self, key: &Key) -> AsOf<Option<Record>> {
         self.seen(|store| store.record(key).cloned())
     }
 
     /// The records whose keys begin with `prefix`, in the order of keys, as this node has them.
-    pub fn list(&self, prefix: &str) -> Seen<Vec<(Key, Record)>> {
+    pub fn list(&self, prefix: &str) -> AsOf<Vec<(Key, Record)>> {
         self.seen(|store| store.records(prefix).map(|(key, record)| (key.clone(), record.clone())).collect())
     }
 
     /// The record under `key`, at least as new as everything that was committed before the call.
     ///
     /// # Errors
-    /// [`ReadError::MaybeStale`] when no quorum answered within `patience`; [`Self::get`] still tells what this node has.
-    pub async fn get_latest(&self, key: &Key, patience: Duration) -> Result<Seen<Option<Record>>, ReadError> {
-        self.inner.read_barrier(patience).await?;
+    /// [`ReadError::MaybeStale`] when no quorum answered within `timeout`; [`Self::get`] still tells what this node has.
+    pub async fn get_latest(&self, key: &Key, timeout: Duration) -> Result<AsOf<Option<Record>>, ReadError> {
+        self.inner.read_barrier(timeout).await?;
         Ok(self.get(key))
     }
 
@@ -66,14 +66,14 @@ impl Records {
     ///
     /// # Errors
     /// As [`Self::get_latest`].
-    pub async fn list_latest(&self, prefix: &str, patience: Duration) -> Result<Seen<Vec<(Key, Record)>>, ReadError> {
-        self.inner.read_barrier(patience).await?;
+    pub async fn list_latest(&self, prefix: &str, timeout: Duration) -> Result<AsOf<Vec<(Key, Record)>>, ReadError> {
+        self.inner.read_barrier(timeout).await?;
         Ok(self.list(prefix))
     }
 
     /// Begins a transaction. Nothing happens before [`Write::commit`].
     pub fn write(&self) -> Write {
-        Write { inner: self.inner.clone(), checks: vec![], changes: vec![], patience: None }
+        Write { inner: self.inner.clone(), checks: vec![], changes: vec![], timeout: None }
     }
 
     /// Stores `value`, whatever was there before. Returns the version that it has now.
@@ -106,18 +106,18 @@ impl Records {
         self.write().delete(key).commit().await
     }
 
-    /// Moves what `key` stands for from one life to another, in one entry: it is `heir`'s from here on, if it was
-    /// `former`'s, `former` is *proved* to be over, and `heir` may be given work. Of all survivors that try, one succeeds;
+    /// Moves what `key` stands for from one life to another, in one entry: it is `successor`'s from here on, if it was
+    /// `former`'s, `former` is *proved* to be over, and `successor` may be given work. Of all survivors that try, one succeeds;
     /// the returned revision is its fencing token.
     ///
     /// # Errors
     /// [`Rejection::NotOver`](quorate_membership::Rejection::NotOver) while nothing proves the end of `former`;
     /// [`Rejection::Value`](quorate_membership::Rejection::Value) when it is somebody else's already. Nothing changed
     /// then. Else as [`Write::commit`].
-    pub async fn move_owner(&self, key: Key, former: Identity, heir: Identity) -> Result<Revision, ProposeError> {
+    pub async fn move_owner(&self, key: Key, former: Identity, successor: Identity) -> Result<Revision, ProposeError> {
         let was = Check::Value { key: key.clone(), value: former.to_string().as_str().into() };
-        let write = self.write().when(was).when(Check::Over { who: former }).when(Check::Active { who: heir });
-        write.put(key, heir.to_string().as_str()).commit().await
+        let write = self.write().when(was).when(Check::Over { who: former }).when(Check::Active { who: successor });
+        write.put(key, successor.to_string().as_str()).commit().await
     }
 
     /// Appends to the queue of the lock `queue`, for whoever holds it or will. Returns where.
@@ -136,7 +136,7 @@ pub struct Write {
     inner: Arc<Inner>,
     checks: Vec<Check>,
     changes: Vec<Change>,
-    patience: Option<Duration>,
+    timeout: Option<Duration>,
 }
 
 impl std::fmt::Debug for Write {
@@ -153,7 +153,7 @@ impl Write {
     }
 
     /// Only while the guard's lock is held under the guard's token.
-    pub fn under(self, guard: &Guard) -> Self {
+    pub fn under(self, guard: &LockGuard) -> Self {
         let (lock, token) = (guard.name().clone(), guard.token());
         self.when(Check::Holds { lock, token })
     }
@@ -183,15 +183,15 @@ impl Write {
     }
 
     /// Removes an item that was taken under the guard: done with, in the same entry as everything else here.
-    pub fn acknowledge(mut self, guard: &Guard, item: ItemId) -> Self {
+    pub fn acknowledge(mut self, guard: &LockGuard, item: ItemId) -> Self {
         let (queue, token) = (guard.name().clone(), guard.token());
         self.changes.push(Change::Acknowledge { queue, item, token });
         self
     }
 
     /// How long to look for a leader and wait for the end. Default: `propose_timeout` of the configuration.
-    pub fn within(mut self, patience: Duration) -> Self {
-        self.patience = Some(patience);
+    pub fn within(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
         self
     }
 
@@ -203,9 +203,9 @@ impl Write {
     /// [`ProposeError::OutcomeUnknown`] leaves open whether it happened, when no leader was found afterwards that could
     /// settle it.
     pub async fn commit(self) -> Result<Revision, ProposeError> {
-        let Self { inner, checks, changes, patience } = self;
-        let patience = patience.unwrap_or(inner.config.propose_timeout);
+        let Self { inner, checks, changes, timeout } = self;
+        let timeout = timeout.unwrap_or(inner.config.propose_timeout);
         let make = |request| Command::Write { request, checks: checks.clone(), changes: changes.clone() };
-        inner.ask_once(patience, make).await.map(|(_, revision)| revision)
+        inner.ask_once(timeout, make).await.map(|(_, revision)| revision)
     }
 }

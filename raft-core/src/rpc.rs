@@ -173,7 +173,7 @@ pub struct SnapshotMeta {
     pub voters: VoterSets,
 }
 
-impl quorate_membership::codec::Record for SnapshotMeta {
+impl quorate_membership::codec::Enveloped for SnapshotMeta {
     const KIND: quorate_membership::codec::Kind = quorate_membership::codec::Kind::SnapshotMeta;
 }
 
@@ -184,7 +184,7 @@ pub struct InstallSnapshot {
     pub ballot: Ballot,
     /// What it covers.
     pub meta: SnapshotMeta,
-    /// An envelope with a [`quorate_membership::Cluster`].
+    /// An envelope with a [`quorate_membership::ClusterState`].
     pub data: Arc<[u8]>,
 }
 

@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use openraft::Snapshot;
 use quorate_membership::codec::{decode, inspect};
-use quorate_membership::{Cluster, Command, NodeId, Nonce, Request, Revision, SessionId};
+use quorate_membership::{ClusterState, Command, NodeId, Nonce, Request, Revision, SessionId};
 use tokio::time::Instant;
 
 pub(crate) use self::rules::{fits, only_raft};
@@ -21,12 +21,12 @@ use crate::error::{HandOverError, ProposeError, ReadError, Refusal};
 use crate::feed::{FeedItem, Filter};
 use crate::gate::Here;
 use crate::inner::Inner;
-use crate::node::Outcome;
+use crate::node::Committed;
 use crate::rpc::{
     Append, Appended, Ballot, Caller, InstallSnapshot, KeptAlive, Payload, Proposed, Renewal, Renewed, StreamAppended,
     Transfer, Transferred, VoteAnswer, VoteRequest,
 };
-use crate::transport::{JoinAnswer, JoinRequest, Making, Named, Service};
+use crate::transport::{JoinAnswer, JoinRequest, MakeCommand, RequestName, Service};
 use crate::types::{
     OrTransfer, OrVoteRequest, OrVoteResponse, append_to, appended_from, log_id_from, log_id_to, snapshot_meta_to,
     stream_from, transferred_from, vote_from, vote_to,
@@ -34,13 +34,13 @@ use crate::types::{
 use crate::view::View;
 
 /// The node as the network sees it.
-pub(crate) struct Door(pub(crate) Arc<Inner>);
+pub(crate) struct NodeService(pub(crate) Arc<Inner>);
 
 fn engine(error: impl std::fmt::Display) -> Refusal {
     Refusal::Stopped(error.to_string())
 }
 
-impl Door {
+impl NodeService {
     fn admit(&self, caller: &Caller) -> Result<(), Refusal> {
         if let Some(fatal) = self.0.stopped() {
             return Err(Refusal::Stopped(fatal.to_string()));
@@ -88,7 +88,7 @@ fn vote_answer(answer: &OrVoteResponse) -> VoteAnswer {
     VoteAnswer { ballot: vote_from(&answer.vote), granted: answer.vote_granted, last }
 }
 
-impl Service for Door {
+impl Service for NodeService {
     fn append(&self, caller: Caller, request: Append) -> BoxFuture<'static, Result<Appended, Refusal>> {
         let (admitted, raft) = (self.admit_entries(&caller), self.0.raft.clone());
         Box::pin(async move {
@@ -147,7 +147,7 @@ impl Service for Door {
         Box::pin(async move {
             admitted?;
             // Read before the engine sees it: an unreadable snapshot is the sender's trouble and must not stop this node.
-            decode::<Cluster>(&request.data).map_err(|e| Refusal::Malformed(e.to_string()))?;
+            decode::<ClusterState>(&request.data).map_err(|e| Refusal::Malformed(e.to_string()))?;
             let meta = snapshot_meta_to(&request.meta).map_err(|e| Refusal::Malformed(e.to_string()))?;
             let snapshot = Snapshot { meta, snapshot: request.data };
             let answer = raft.install_full_snapshot(vote_to(request.ballot), snapshot).await.map_err(engine)?;
@@ -225,7 +225,7 @@ impl Service for Door {
         self.0.latest()
     }
 
-    fn command(&self, command: Command) -> BoxFuture<'static, Result<Outcome, ProposeError>> {
+    fn command(&self, command: Command) -> BoxFuture<'static, Result<Committed, ProposeError>> {
         let inner = self.0.clone();
         Box::pin(async move {
             for_operators(&command, &inner.feed.state()).map_err(ProposeError::Refused)?;
@@ -235,18 +235,18 @@ impl Service for Door {
 
     fn once(
         &self,
-        named: Option<Named>,
-        make: Making,
+        named: Option<RequestName>,
+        make: MakeCommand,
     ) -> BoxFuture<'static, Result<(Request, Revision), ProposeError>> {
         let inner = self.0.clone();
         Box::pin(async move {
             // What is asked for does not depend on the name under which it is.
             let looked_at = make(Request { nonce: Nonce::default(), since: Revision::default() });
             for_operators(&looked_at, &inner.feed.state()).map_err(ProposeError::Refused)?;
-            let patience = inner.config.propose_timeout;
+            let timeout = inner.config.propose_timeout;
             match named {
-                Some(named) => inner.ask_named(named, patience, make).await,
-                None => inner.ask_once(patience, make).await,
+                Some(named) => inner.ask_named(named, timeout, make).await,
+                None => inner.ask_once(timeout, make).await,
             }
         })
     }
@@ -268,14 +268,14 @@ impl Service for Door {
         })
     }
 
-    fn keep_session(&self, session: SessionId, patience: Duration) -> BoxFuture<'static, KeptAlive> {
+    fn keep_session(&self, session: SessionId, timeout: Duration) -> BoxFuture<'static, KeptAlive> {
         let inner = self.0.clone();
-        Box::pin(async move { inner.keep_session(session, patience).await })
+        Box::pin(async move { inner.keep_session(session, timeout).await })
     }
 
-    fn read_barrier(&self, patience: Duration) -> BoxFuture<'static, Result<Revision, ReadError>> {
+    fn read_barrier(&self, timeout: Duration) -> BoxFuture<'static, Result<Revision, ReadError>> {
         let inner = self.0.clone();
-        Box::pin(async move { inner.read_barrier(patience).await })
+        Box::pin(async move { inner.read_barrier(timeout).await })
     }
 
     fn applied(&self) -> tokio::sync::watch::Receiver<Revision> {

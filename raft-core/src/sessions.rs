@@ -30,30 +30,30 @@ const QUEUE: usize = 8192;
 const CONFIRMING: usize = 4096;
 
 /// One keep-alive, and who waits for the answer.
-pub(crate) struct Ask {
+pub(crate) struct PendingKeepAlive {
     session: SessionId,
     answer: oneshot::Sender<KeptAlive>,
 }
 
 /// The way to the task.
-pub(crate) struct Desk {
-    asks: mpsc::Sender<Ask>,
-    queue: Mutex<Option<mpsc::Receiver<Ask>>>,
+pub(crate) struct SessionTable {
+    asks: mpsc::Sender<PendingKeepAlive>,
+    queue: Mutex<Option<mpsc::Receiver<PendingKeepAlive>>>,
 }
 
-impl Default for Desk {
+impl Default for SessionTable {
     fn default() -> Self {
         let (asks, queue) = mpsc::channel(QUEUE);
         Self { asks, queue: Mutex::new(Some(queue)) }
     }
 }
 
-impl Desk {
+impl SessionTable {
     /// Answers a keep-alive, once a read that was begun after this call has confirmed it.
     pub(crate) async fn keep_alive(&self, session: SessionId) -> KeptAlive {
         let (answer, answered) = oneshot::channel();
         let nobody = KeptAlive::NotLeader { leader: None };
-        if self.asks.try_send(Ask { session, answer }).is_err() {
+        if self.asks.try_send(PendingKeepAlive { session, answer }).is_err() {
             return nobody;
         }
         answered.await.unwrap_or(nobody)
@@ -62,8 +62,8 @@ impl Desk {
 
 impl Inner {
     /// Keeps a session alive, through whoever leads. The time to live counts from when this was called.
-    pub(crate) async fn keep_session(self: &Arc<Self>, session: SessionId, patience: Duration) -> KeptAlive {
-        let give_up = tokio::time::Instant::now() + patience;
+    pub(crate) async fn keep_session(self: &Arc<Self>, session: SessionId, timeout: Duration) -> KeptAlive {
+        let give_up = tokio::time::Instant::now() + timeout;
         loop {
             let left = give_up.saturating_duration_since(tokio::time::Instant::now());
             // A leader that hangs must not use all of the time up: another may be there soon.
@@ -161,8 +161,8 @@ impl Task {
         self.sessions.handle_applied(&state, clock::reading());
     }
 
-    fn received(&mut self, ask: Ask) {
-        let Ask { session, answer } = ask;
+    fn received(&mut self, ask: PendingKeepAlive) {
+        let PendingKeepAlive { session, answer } = ask;
         let Some(under) = self.under else {
             let _gone = answer.send(KeptAlive::NotLeader { leader: self.inner.leader() });
             return;
@@ -178,14 +178,14 @@ impl Task {
         let inner = self.inner.clone();
         host::spawn(async move {
             let nobody = KeptAlive::NotLeader { leader: None };
-            let patience = inner.config.election_max() * 2;
+            let timeout = inner.config.election_max() * 2;
             let confirmed = async {
-                let index = inner.read_index_here(patience).await?;
+                let index = inner.read_index_here(timeout).await?;
                 inner.machine.progress().wait_for(|at| *at >= index).await.ok()?;
                 let state = inner.feed.state();
                 state.leadership().is_some_and(|current| current.activation == under).then_some(state)
             };
-            let answered = match tokio::time::timeout(patience, confirmed).await {
+            let answered = match tokio::time::timeout(timeout, confirmed).await {
                 Ok(Some(state)) => match state.store().session(session) {
                     Some(open) => KeptAlive::Alive { ttl: open.ttl },
                     None => KeptAlive::Ended,

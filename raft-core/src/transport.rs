@@ -174,7 +174,7 @@ pub struct JoinAnswer {
 
 /// How somebody outside names a request, so that asking again, here or at another node, is not asking twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Named {
+pub struct RequestName {
     /// Drawn for this request, and never used for another.
     pub nonce: Nonce,
     /// What its asker knew of the log before it drew the nonce; `None`: as far as this node has applied it. Only with it
@@ -184,7 +184,7 @@ pub struct Named {
 
 /// Makes the command of a request. Called before each time that it is asked under another name, and before all of them
 /// with a request of zeros, only to look at what is asked for.
-pub type Making = Box<dyn Fn(Request) -> Command + Send + Sync>;
+pub type MakeCommand = Box<dyn Fn(Request) -> Command + Send + Sync>;
 
 /// What a server offers to the network on behalf of a node. Each call checks the caller first; a [`Refusal`] says what
 /// is wrong and what to do.
@@ -235,15 +235,15 @@ pub trait Service: Send + Sync + 'static {
     fn command(
         &self,
         command: quorate_membership::Command,
-    ) -> BoxFuture<'static, Result<crate::node::Outcome, crate::error::ProposeError>>;
+    ) -> BoxFuture<'static, Result<crate::node::Committed, crate::error::ProposeError>>;
 
     /// Has a command of somebody outside take effect once. Without a name it is asked anew until it has, or certainly has
     /// not; with one, this is one of its copies. Returns the request, and where it took effect: for a copy of one that had
     /// already, there.
     fn once(
         &self,
-        named: Option<Named>,
-        make: Making,
+        named: Option<RequestName>,
+        make: MakeCommand,
     ) -> BoxFuture<'static, Result<(Request, Revision), crate::error::ProposeError>>;
 
     /// Hands leadership over, to `to` or to the node with the longest log.
@@ -255,11 +255,11 @@ pub trait Service: Send + Sync + 'static {
     /// Answers [`Transport::keep_alive`].
     fn keep_alive(&self, caller: Caller, session: SessionId) -> BoxFuture<'static, Result<KeptAlive, Refusal>>;
 
-    /// Keeps a session of somebody outside alive, through whoever leads, within `patience`.
-    fn keep_session(&self, session: SessionId, patience: Duration) -> BoxFuture<'static, KeptAlive>;
+    /// Keeps a session of somebody outside alive, through whoever leads, within `timeout`.
+    fn keep_session(&self, session: SessionId, timeout: Duration) -> BoxFuture<'static, KeptAlive>;
 
     /// Waits until this node has applied what was committed before the call, for whoever asks from outside.
-    fn read_barrier(&self, patience: Duration) -> BoxFuture<'static, Result<Revision, crate::error::ReadError>>;
+    fn read_barrier(&self, timeout: Duration) -> BoxFuture<'static, Result<Revision, crate::error::ReadError>>;
 
     /// How far the log is applied here, as it goes.
     fn applied(&self) -> tokio::sync::watch::Receiver<Revision>;

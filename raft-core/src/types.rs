@@ -14,7 +14,7 @@ use quorate_membership::{NodeId, Rejection};
 #[cfg(not(any(test, feature = "testing")))]
 use openraft::impls::TokioRuntime as Runtime;
 
-use crate::machine::Machine;
+use crate::machine::StateMachine;
 use crate::rpc::{
     Append, Appended, Ballot, Body, LogEntry, Payload, Position, SnapshotMeta, StreamAppended, Transferred, VoterSets,
 };
@@ -41,7 +41,7 @@ openraft::declare_raft_types!(
         AsyncRuntime = Runtime,
 );
 
-pub(crate) type Raft = openraft::Raft<Types, Machine>;
+pub(crate) type Raft = openraft::Raft<Types, StateMachine>;
 pub(crate) type OrVote = VoteOf<Types>;
 pub(crate) type OrLogId = LogIdOf<Types>;
 pub(crate) type OrEntry = EntryOf<Types>;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_membership::detector::Signal;
-use quorate_membership::{Cluster, Identity, NodeId, Revision};
+use quorate_membership::{ClusterState, Identity, NodeId, Revision};
 
 use crate::error::Fatal;
 use crate::lease::LeaseView;
@@ -14,7 +14,7 @@ use crate::lease::LeaseView;
 #[derive(Debug, Clone, PartialEq)]
 pub struct View {
     /// The committed state, as far as this node has applied it. The same on every node at the same revision.
-    pub cluster: Arc<Cluster>,
+    pub cluster: Arc<ClusterState>,
     /// What this node sees from where it stands. Others may see something else.
     pub local: Local,
 }

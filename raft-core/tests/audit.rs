@@ -8,7 +8,7 @@ use quorate_membership::lease::Reading;
 use quorate_membership::{Activation, BootId, Drift, FenceId, Identity, Incarnation, NodeId, Nonce, Revision, Stop};
 use quorate_raft_core::ledger::audit::{Incomplete, Report, Rule, Verdict, audit};
 use quorate_raft_core::ledger::{Entry, LastEnd, Note};
-use quorate_raft_core::testing::{Conduct, TestCluster};
+use quorate_raft_core::testing::{DeviceBehaviour, TestCluster};
 
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -25,7 +25,7 @@ fn x() -> Identity {
 /// Which line of a forged run, for those that a test changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum At {
-    Named,
+    RequestName,
     Protects,
     LastHeld,
     LastGranted,
@@ -44,7 +44,7 @@ impl Run {
     fn new() -> Self {
         let (who, under, activation) = (x(), Activation::new(5), Activation::new(5));
         let stop = Stop::Own { bound: ms(100) };
-        let named = Note::Named { who, stop, lease: ms(3000), in_flight: ms(0), drift: Drift::default() };
+        let named = Note::RequestName { who, stop, lease: ms(3000), in_flight: ms(0), drift: Drift::default() };
         let ended = Note::Ended {
             who,
             token: Revision::new(20),
@@ -58,7 +58,7 @@ impl Run {
             (At::Other, 3, 0, start(3)),
             (At::Other, 1, 1, start(1)),
             (At::Other, 1, 51, Note::Activated { activation, since: at(50) }),
-            (At::Named, 3, 60, named),
+            (At::RequestName, 3, 60, named),
             (At::Other, 1, 115, Note::Granted { who, seq: 1, activation, received: at(110) }),
             (At::Other, 3, 120, Note::Held { who, seq: 1, from: at(100) }),
             (At::Protects, 3, 200, Note::Protects { who, what: "db".into(), token: Revision::new(7) }),
@@ -219,11 +219,15 @@ fn between_machines_the_order_of_the_leader_is_checked() -> Result<()> {
     let later = Note::Granted { who: x(), seq: 3, activation: Activation::new(6), received: at(1020) };
     breaks(&Run::new().with(1, 1025, later).audit_apart()?, &[Rule::NoLaterGrant], &["activation=a6"])?;
     let unbounded = |note: &mut Note| {
-        if let Note::Named { stop, .. } = note {
+        if let Note::RequestName { stop, .. } = note {
             *stop = Stop::Unbounded;
         }
     };
-    breaks(&Run::new().changed(At::Named, unbounded).audit_apart()?, &[Rule::BoundedByTime], &["ended who=n3#1"])?;
+    breaks(
+        &Run::new().changed(At::RequestName, unbounded).audit_apart()?,
+        &[Rule::BoundedByTime],
+        &["ended who=n3#1"],
+    )?;
     // What nobody is on record to have granted proves nothing.
     let missing = Run::new().without(At::LastGranted).audit_apart()?;
     ensure!(matches!(missing.incomplete[..], [Incomplete::NoGrant { .. }]), "{missing}");
@@ -237,7 +241,7 @@ fn one_work_has_one_holder_and_its_tokens_grow() -> Result<()> {
     let who = Identity::new(NodeId::new(1), Incarnation::new(1));
     let take = |token| Note::Protects { who, what: "db".into(), token: Revision::new(token) };
     let stop = Stop::Own { bound: ms(100) };
-    let note = || Note::Named { who, stop, lease: ms(3000), in_flight: ms(0), drift: Drift::default() };
+    let note = || Note::RequestName { who, stop, lease: ms(3000), in_flight: ms(0), drift: Drift::default() };
     let named = || Run::new().with(1, 60, note());
     let run = |at, token| named().with(1, at, take(token));
     ensure!(run(4240, 20).audit()?.verdict() == Verdict::Clean);
@@ -278,12 +282,12 @@ fn a_device_is_believed_and_counted_and_a_leave_is_checked() -> Result<()> {
 #[test]
 fn what_the_mechanism_the_lease_and_the_log_promise_is_checked() -> Result<()> {
     let deadman = |note: &mut Note| {
-        if let Note::Named { stop, .. } = note {
+        if let Note::RequestName { stop, .. } = note {
             *stop = Stop::Deadman { lateness: ms(100) };
         }
     };
     let note = || Note::Activated { activation: Activation::new(9), since: Reading::default() };
-    let alive = |at| Run::new().changed(At::Named, deadman).with(3, at, note());
+    let alive = |at| Run::new().changed(At::RequestName, deadman).with(3, at, note());
     ensure!(alive(4101).audit()?.verdict() == Verdict::Clean);
     breaks(&alive(4102).audit()?, &[Rule::MechanismActs], &["held who=n3#1 seq=2", "activated"])?;
     let late = Run::new().changed(At::LastHeld, |note| {
@@ -303,7 +307,7 @@ fn what_the_mechanism_the_lease_and_the_log_promise_is_checked() -> Result<()> {
 fn what_is_missing_is_said() -> Result<()> {
     let report = Run::new().with(3, 300, Note::Dropped { notes: 4 }).audit()?;
     ensure!(matches!(report.incomplete[..], [Incomplete::Dropped { notes: 4, .. }]), "{report}");
-    let report = Run::new().without(At::Named).audit()?;
+    let report = Run::new().without(At::RequestName).audit()?;
     ensure!(matches!(report.incomplete[..], [Incomplete::NoContract { .. }]), "{report}");
     let folder = tempfile::tempdir()?;
     assert!(audit(&[folder.path().to_path_buf()]).is_err());
@@ -318,23 +322,23 @@ fn what_is_missing_is_said() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_real_failover_is_found_to_be_sound() -> Result<()> {
     let mut t = TestCluster::start_protected(3, Stop::Own { bound: ms(100) }).await?;
-    t.fencer.always(Conduct::Fail);
+    t.fencer.always(DeviceBehaviour::Fail);
     for number in 1..=3 {
         t.node(number)?.lease()?.held().await;
     }
     let leader = t.leader().await?.get();
-    let (away, heir) = (leader % 3 + 1, (leader + 1) % 3 + 1);
+    let (away, successor) = (leader % 3 + 1, (leader + 1) % 3 + 1);
     let lease = t.node(away)?.lease()?;
     let lost = lease.protect("db", Revision::new(1)).await?;
     let data: Vec<PathBuf> = (1..=3).map(|n| Ok(t.node(n)?.data().to_path_buf())).collect::<Result<_>>()?;
     t.isolate(away);
     let who = lease.who();
     t.until("time has proved its end", |state| state.fences().ended(who).is_some()).await?;
-    let token = t.node(heir)?.handle()?.view().cluster.fences().ended(who).context("it was ended")?.confirmed;
-    t.node(heir)?.lease()?.protect("db", token).await?.stopped();
+    let token = t.node(successor)?.handle()?.view().cluster.fences().ended(who).context("it was ended")?.confirmed;
+    t.node(successor)?.lease()?.protect("db", token).await?.stopped();
     lost.stopped();
     t.heal();
-    for number in [away, heir, leader] {
+    for number in [away, successor, leader] {
         t.node(number)?.stop().await;
     }
     let report = audit(&data)?;
@@ -344,7 +348,7 @@ async fn a_real_failover_is_found_to_be_sound() -> Result<()> {
     ensure!(report.granted > 0 && report.held > 0 && report.unmatched == 0, "{report}");
     let node = quorate_raft_core::ledger::read(Path::new(&data[0]))?;
     ensure!(node.lines.iter().filter(|line| line.entry.note == Note::Closed).count() == 1);
-    t.node(heir)?.open_again().await?;
-    ensure!(matches!(t.node(heir)?.handle()?.last_end(), LastEnd::Closed { .. }));
+    t.node(successor)?.open_again().await?;
+    ensure!(matches!(t.node(successor)?.handle()?.last_end(), LastEnd::Closed { .. }));
     Ok(())
 }

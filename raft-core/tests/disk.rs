@@ -9,7 +9,7 @@ use quorate_raft_core::testing::{TestCluster, fast};
 use quorate_raft_core::{LeaseStage, Local, View};
 use tokio::time::{sleep, timeout};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 const BOUND: Stop = Stop::Own { bound: Duration::from_millis(100) };
 
 fn key(text: &str) -> Result<Key> {
@@ -19,7 +19,7 @@ fn key(text: &str) -> Result<Key> {
 async fn all_hold(t: &mut TestCluster) -> Result<()> {
     for number in 1..=3 {
         let lease = t.node(number)?.lease()?;
-        timeout(PATIENCE, lease.held()).await.with_context(|| format!("n{number} never got its lease"))?;
+        timeout(TIMEOUT, lease.held()).await.with_context(|| format!("n{number} never got its lease"))?;
     }
     Ok(())
 }
@@ -30,20 +30,20 @@ fn local(t: &mut TestCluster, number: u64) -> Result<Local> {
 
 /// Waits until what `number` sees satisfies `what`.
 async fn until_sees(t: &mut TestCluster, number: u64, claim: &str, what: impl Fn(&Local) -> bool) -> Result<()> {
-    let give_up = Instant::now() + PATIENCE;
+    let give_up = Instant::now() + TIMEOUT;
     loop {
         let seen = local(t, number)?;
         if what(&seen) {
             return Ok(());
         }
-        ensure!(Instant::now() < give_up, "not within {PATIENCE:?}: n{number} sees that {claim}\n{seen:#?}");
+        ensure!(Instant::now() < give_up, "not within {TIMEOUT:?}: n{number} sees that {claim}\n{seen:#?}");
         sleep(Duration::from_millis(5)).await;
     }
 }
 
 /// Waits until another node than `than` leads, and is the one that the third follows.
 async fn another_leader(t: &mut TestCluster, than: u64) -> Result<u64> {
-    let give_up = Instant::now() + PATIENCE;
+    let give_up = Instant::now() + TIMEOUT;
     while Instant::now() < give_up {
         for number in (1..=3).filter(|number| *number != than) {
             let seen = local(t, number)?;
@@ -53,12 +53,12 @@ async fn another_leader(t: &mut TestCluster, than: u64) -> Result<u64> {
         }
         sleep(Duration::from_millis(5)).await;
     }
-    bail!("nobody but n{than} leads after {PATIENCE:?}: {:#?}", local(t, than)?)
+    bail!("nobody but n{than} leads after {TIMEOUT:?}: {:#?}", local(t, than)?)
 }
 
 /// Writes until it is known that something is committed: what is under way while leaders change may end unknown.
 async fn commit(t: &mut TestCluster, through: u64, what: &str) -> Result<()> {
-    let give_up = Instant::now() + PATIENCE;
+    let give_up = Instant::now() + TIMEOUT;
     loop {
         let put = t.node(through)?.handle()?.records().put(key(what)?, "written").await;
         match put {
@@ -97,7 +97,7 @@ async fn is_back(t: &mut TestCluster, number: u64) -> Result<()> {
     commit(t, number, "back").await?;
     t.until("it is written everywhere", |state| key("back").is_ok_and(|key| state.store().record(&key).is_some()))
         .await?;
-    let give_up = Instant::now() + PATIENCE;
+    let give_up = Instant::now() + TIMEOUT;
     while t.leader().await?.get() != number {
         let leader = t.leader().await?.get();
         let asked = t.node(leader)?.handle()?.hand_over(Some(NodeId::new(number))).await;
@@ -130,9 +130,9 @@ async fn a_leader_whose_disk_is_full_makes_way_and_is_back_when_there_is_room() 
     let said = local(&mut t, full)?;
     let why = said.disk.context("it does not say why")?;
     ensure!(why.contains("is full") && why.contains("there is room") && said.stopped.is_none(), "{why}");
-    let stood = t.switchboard.candidacies(NodeId::new(full));
+    let stood = t.network.candidacies(NodeId::new(full));
     nobody_is_blamed(&mut t).await?;
-    assert_eq!(t.switchboard.candidacies(NodeId::new(full)), stood, "it stands for election on a full disk");
+    assert_eq!(t.network.candidacies(NodeId::new(full)), stood, "it stands for election on a full disk");
     disk.make_room();
     is_back(&mut t, full).await
 }
@@ -180,11 +180,11 @@ async fn a_follower_whose_disk_is_full_keeps_its_lease_and_does_not_stand() -> R
     until_sees(&mut t, full, "its disk is full", |seen| seen.disk.is_some()).await?;
     nobody_is_blamed(&mut t).await?;
     assert_eq!(t.leader().await?.get(), leader, "a follower's disk is no reason for another leader");
-    let (stood, ended) = (t.switchboard.candidacies(NodeId::new(full)), t.node(leader)?.lease()?.who());
+    let (stood, ended) = (t.network.candidacies(NodeId::new(full)), t.node(leader)?.lease()?.who());
     t.node(leader)?.stop().await;
     sleep(fast().election_max() * 5).await;
-    ensure!(t.switchboard.candidacies(NodeId::new(other)) > 0, "the other one would have been the next");
-    assert_eq!(t.switchboard.candidacies(NodeId::new(full)), stood, "it stands for election on a full disk");
+    ensure!(t.network.candidacies(NodeId::new(other)) > 0, "the other one would have been the next");
+    assert_eq!(t.network.candidacies(NodeId::new(full)), stood, "it stands for election on a full disk");
     disk.make_room();
     t.until("the dead leader is fenced", |state| state.life(ended).is_some_and(|life| life.phase == Phase::Fenced))
         .await?;
@@ -232,7 +232,7 @@ async fn a_node_with_a_full_disk_can_be_stopped_and_started_again_with_room() ->
     ask_to_write(&mut t, full)?;
     let leader = another_leader(&mut t, full).await?;
     commit(&mut t, leader, "while it is full").await?;
-    timeout(PATIENCE, t.node(full)?.stop()).await.context("it does not stop")?;
+    timeout(TIMEOUT, t.node(full)?.stop()).await.context("it does not stop")?;
     disk.make_room();
     let again = t.node(full)?.start().await?;
     t.until_active(&again.to_string()).await
@@ -264,17 +264,17 @@ async fn a_former_leader_whose_disk_is_full_gives_its_locks_back() -> Result<()>
     all_hold(&mut t).await?;
     let full = t.leader().await?.get();
     let (who, name) = (t.node(full)?.lease()?.who(), Name::new("vm/1")?);
-    let guard = t.node(full)?.handle()?.lock_for(who, name.clone(), Some(PATIENCE)).await?;
+    let guard = t.node(full)?.handle()?.lock_for(who, name.clone(), Some(TIMEOUT)).await?;
     let disk = t.node(full)?.disk()?.clone();
     disk.fill_up_at(1);
     ask_to_write(&mut t, full)?;
     let leader = another_leader(&mut t, full).await?;
     commit(&mut t, leader, "one").await?;
     drop(guard);
-    let give_up = Instant::now() + PATIENCE;
+    let give_up = Instant::now() + TIMEOUT;
     let held = |view: View| view.cluster.store().lock(&name).is_some_and(|lock| lock.grant.is_some());
     while held(t.node(leader)?.handle()?.view()) {
-        ensure!(Instant::now() < give_up, "the lock that n{full} gave back is held after {PATIENCE:?}");
+        ensure!(Instant::now() < give_up, "the lock that n{full} gave back is held after {TIMEOUT:?}");
         sleep(Duration::from_millis(20)).await;
     }
     disk.make_room();

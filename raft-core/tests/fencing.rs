@@ -7,7 +7,7 @@ use quorate_membership::{
     Cause, Command, Confirmation, FenceId, FenceProof, Identity, NodeId, Phase, Progress, Reason, Rejection,
 };
 use quorate_raft_core::ProposeError;
-use quorate_raft_core::testing::{Conduct, TestCluster, fast};
+use quorate_raft_core::testing::{DeviceBehaviour, TestCluster, fast};
 
 const fn n(number: u64) -> NodeId {
     NodeId::new(number)
@@ -54,7 +54,7 @@ async fn a_dead_follower_and_then_a_dead_leader_are_fenced_and_come_back_as_new_
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_device_that_fails_panics_and_hangs_is_tried_again_until_it_succeeds() -> Result<()> {
     let mut t = TestCluster::start(3).await?;
-    t.fencer.then([Conduct::Fail, Conduct::Panic, Conduct::Hang]);
+    t.fencer.then([DeviceBehaviour::Fail, DeviceBehaviour::Panic, DeviceBehaviour::Hang]);
     let victim = follower_of(t.leader().await?);
     let who = t.node(victim)?.handle()?.identity().context("it joined")?;
     t.node(victim)?.stop().await;
@@ -69,7 +69,7 @@ async fn a_device_that_fails_panics_and_hangs_is_tried_again_until_it_succeeds()
 async fn an_order_is_carried_on_by_the_next_leader_when_the_first_dies_in_the_middle() -> Result<()> {
     let config = quorate_raft_core::Config { fence_deadline: Duration::from_secs(600), ..fast() };
     let mut t = TestCluster::start_with(5, config).await?;
-    t.fencer.then([Conduct::Hang]);
+    t.fencer.then([DeviceBehaviour::Hang]);
     let leader = t.leader().await?;
     let victim = leader.get() % 5 + 1;
     let who = t.node(victim)?.handle()?.identity().context("it joined")?;
@@ -108,7 +108,7 @@ async fn a_leader_cut_off_from_the_others_shoots_nobody_and_is_itself_fenced() -
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_for_one_target_merge_and_an_order_below_a_majority_is_refused() -> Result<()> {
     let mut t = TestCluster::start(3).await?;
-    t.fencer.always(Conduct::Hang);
+    t.fencer.always(DeviceBehaviour::Hang);
     let leader = t.leader().await?;
     let (a, b) = (follower_of(leader), follower_of(n(follower_of(leader))));
     let target = t.node(a)?.handle()?.identity().context("it joined")?;
@@ -127,7 +127,7 @@ async fn requests_for_one_target_merge_and_an_order_below_a_majority_is_refused(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_device_the_word_of_an_operator_ends_the_life_and_only_by_its_own_order() -> Result<()> {
     let mut t = TestCluster::start(3).await?;
-    t.fencer.always(Conduct::Fail);
+    t.fencer.always(DeviceBehaviour::Fail);
     let leader = t.leader().await?;
     let victim = follower_of(leader);
     let who = t.node(victim)?.handle()?.identity().context("it joined")?;

@@ -4,22 +4,22 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use quorate_membership::{Command, FenceProof, Identity, NodeId, Phase, Revision, Stop};
-use quorate_raft_core::testing::{Conduct, TestCluster, fast};
+use quorate_raft_core::testing::{DeviceBehaviour, TestCluster, fast};
 use quorate_raft_core::{LeaseStage, ProposeError, ProtectError};
 use tokio::time::timeout;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 const BOUND: Stop = Stop::Own { bound: Duration::from_millis(100) };
 
 async fn all_hold(t: &mut TestCluster, n: u64) -> Result<()> {
     for number in 1..=n {
         let lease = t.node(number)?.lease()?;
-        timeout(PATIENCE, lease.held()).await.with_context(|| format!("n{number} never got its lease"))?;
+        timeout(TIMEOUT, lease.held()).await.with_context(|| format!("n{number} never got its lease"))?;
     }
     Ok(())
 }
 
-fn proof_of(state: &quorate_membership::Cluster, who: Identity) -> Option<FenceProof> {
+fn proof_of(state: &quorate_membership::ClusterState, who: Identity) -> Option<FenceProof> {
     state.fences().ended(who).map(|record| record.proof.clone())
 }
 
@@ -47,7 +47,7 @@ async fn every_member_holds_a_lease_and_nobody_is_armed() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_that_is_cut_off_stops_and_time_proves_it() -> Result<()> {
     let mut t = TestCluster::start_protected(3, BOUND).await?;
-    t.fencer.always(Conduct::Fail);
+    t.fencer.always(DeviceBehaviour::Fail);
     all_hold(&mut t, 3).await?;
     let leader = t.leader().await?;
     let away = [1, 2, 3].into_iter().find(|n| NodeId::new(*n) != leader).context("three nodes")?;
@@ -56,7 +56,7 @@ async fn a_member_that_is_cut_off_stops_and_time_proves_it() -> Result<()> {
     let protection = lease.protect("worker", Revision::new(7)).await?;
     ensure!(stop.seen().armed && lease.view().protecting == ["worker"], "armed before the work may begin");
     t.isolate(away);
-    timeout(PATIENCE, lease.lost()).await.context("no notice")?;
+    timeout(TIMEOUT, lease.lost()).await.context("no notice")?;
     ensure!(protection.check().is_err(), "something could still be begun after the notice");
     t.until("its end is proved by time", |state| matches!(proof_of(state, who), Some(FenceProof::Expired { .. })))
         .await?;
@@ -64,11 +64,11 @@ async fn a_member_that_is_cut_off_stops_and_time_proves_it() -> Result<()> {
     assert_eq!((stop.seen().fired, lease.view().stage), (1, LeaseStage::Lapsed));
     protection.stopped();
     t.heal();
-    t.until("it is known over there, too", |state| state.life(who).is_none_or(|life| life.phase.is_over())).await?;
+    t.until("it is known over there, too", |state| state.life(who).is_none_or(|life| life.phase.has_ended())).await?;
     t.node(away)?.stop().await;
     let again = t.node(away)?.start().await?;
     t.until_active(&again.to_string()).await?;
-    timeout(PATIENCE, t.node(away)?.lease()?.held()).await.context("the new life has no lease")
+    timeout(TIMEOUT, t.node(away)?.lease()?.held()).await.context("the new life has no lease")
 }
 
 /// Staged loss: the consumer stops its work when it is told, says so, and nothing is fired.
@@ -79,7 +79,7 @@ async fn who_stops_in_time_is_not_reset() -> Result<()> {
     let (lease, stop) = (t.node(3)?.lease()?, t.node(3)?.mechanism()?.clone());
     let stopped = lease.protect("worker", Revision::new(7)).await?.stop_with(|| async {});
     t.isolate(3);
-    timeout(PATIENCE, stopped).await.context("the callback never ran")??;
+    timeout(TIMEOUT, stopped).await.context("the callback never ran")??;
     let mut view = lease.view();
     while view.armed {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -95,13 +95,13 @@ async fn who_stops_in_time_is_not_reset() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_is_cut_off_grants_and_ends_nothing() -> Result<()> {
     let mut t = TestCluster::start_protected(3, BOUND).await?;
-    t.fencer.always(Conduct::Fail);
+    t.fencer.always(DeviceBehaviour::Fail);
     all_hold(&mut t, 3).await?;
     let old = t.leader().await?;
     let lease = t.node(old.get())?.lease()?;
     let who = lease.who();
     t.isolate(old.get());
-    timeout(PATIENCE, lease.lost()).await.context("it still grants itself a lease")?;
+    timeout(TIMEOUT, lease.lost()).await.context("it still grants itself a lease")?;
     t.until("the others have ended it by time, under another activation", |state| {
         let other = state.leadership().is_some_and(|l| l.leader != old);
         other && matches!(proof_of(state, who), Some(FenceProof::Expired { .. }))
@@ -139,7 +139,7 @@ async fn the_second_proof_is_recorded_beside_the_first() -> Result<()> {
     let away = [1, 2, 3].into_iter().find(|n| NodeId::new(*n) != leader).context("three nodes")?;
     let who = t.node(away)?.lease()?.who();
     // The device gets there, but much later than the time.
-    t.fencer.then([Conduct::Late(Duration::from_secs(5))]);
+    t.fencer.then([DeviceBehaviour::Late(Duration::from_secs(5))]);
     t.node(away)?.stop().await;
     t.until("time came first", |state| matches!(proof_of(state, who), Some(FenceProof::Expired { .. }))).await?;
     t.until("the device is recorded, too", |state| {
@@ -172,7 +172,7 @@ async fn without_a_mechanism_that_works_nothing_is_begun() -> Result<()> {
     let (lease, stop) = (t.node(1)?.lease()?, t.node(1)?.mechanism()?.clone());
     let held = lease.protect("worker", Revision::new(7)).await?;
     stop.break_it();
-    timeout(PATIENCE, lease.lost()).await.context("nobody was told")?;
+    timeout(TIMEOUT, lease.lost()).await.context("nobody was told")?;
     ensure!(lease.check().is_err() && lease.view().trouble.is_some(), "{:?}", lease.view());
     held.stopped();
     let refused = lease.protect("worker", Revision::new(8)).await.err();
@@ -188,11 +188,11 @@ async fn an_expiry_counts_only_under_the_current_activation() -> Result<()> {
     let leader = t.leader().await?;
     let node = t.node(leader.get())?.handle()?;
     let under = node.view().cluster.leadership().context("activated")?.activation;
-    let heir = node.hand_over(None).await?;
+    let successor = node.hand_over(None).await?;
     t.until("another activation", |state| state.leadership().is_some_and(|l| l.activation > under)).await?;
     let target = t.node(1)?.lease()?.who();
     let expire = Command::Expire { target, under, waited: Duration::from_secs(3600) };
-    let refused = t.node(heir.get())?.handle()?.propose(expire).await.err().context("it counted")?;
+    let refused = t.node(successor.get())?.handle()?.propose(expire).await.err().context("it counted")?;
     ensure!(refused.to_string().contains("is not the current activation"), "{refused}");
     Ok(())
 }
@@ -211,7 +211,7 @@ async fn whoever_restarts_holds_a_lease_again_one_or_all() -> Result<()> {
             t.node(number)?.open_again().await?;
         }
         for number in 1..=n {
-            t.node(number)?.handle()?.resume(PATIENCE).await?;
+            t.node(number)?.handle()?.resume(TIMEOUT).await?;
         }
         all_hold(&mut t, n).await?;
         for number in 1..=n {
@@ -246,5 +246,5 @@ async fn a_request_for_protection_that_is_dropped_leaves_nothing_armed() -> Resu
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    timeout(PATIENCE, gone).await.context("it stays armed for nobody")
+    timeout(TIMEOUT, gone).await.context("it stays armed for nobody")
 }

@@ -13,7 +13,7 @@ use quorate_membership::lease::Reading;
 use quorate_membership::{Activation, BootId, Drift, FenceId, Identity, Incarnation, NodeId, Nonce, Revision, Stop};
 use quorate_raft_core::ledger::{Bounds, Entry, Kept, LastEnd, Ledger, LineError, Loss, Note, read};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 const N3: NodeId = NodeId::new(3);
 
 fn n3(incarnation: u64) -> Identity {
@@ -34,7 +34,7 @@ fn protects(what: &str) -> Note {
 
 fn named() -> Note {
     let (stop, lease) = (Stop::Own { bound: Duration::from_millis(100) }, Duration::from_secs(3));
-    Note::Named { who: n3(1), stop, lease, in_flight: Duration::ZERO, drift: Drift::default() }
+    Note::RequestName { who: n3(1), stop, lease, in_flight: Duration::ZERO, drift: Drift::default() }
 }
 
 /// The numbers of the grants that are on record, in the order of their lines.
@@ -52,7 +52,7 @@ async fn until(claim: &str, mut holds: impl FnMut() -> bool) -> Result<()> {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, waited).await.with_context(|| format!("not within {PATIENCE:?}: {claim}"))
+    tokio::time::timeout(TIMEOUT, waited).await.with_context(|| format!("not within {TIMEOUT:?}: {claim}"))
 }
 
 fn notes() -> impl Strategy<Value = Note> {
@@ -72,7 +72,7 @@ fn notes() -> impl Strategy<Value = Note> {
     let ended = (who(), token(), any::<Option<u64>>(), any::<String>(), prop::option::of((activation(), time())));
     prop_oneof![
         any::<u128>().prop_map(|bits| Note::Started { session: Nonce::new(bits) }),
-        (who(), stop, time(), time(), any::<u32>()).prop_map(|(who, stop, lease, in_flight, ppm)| Note::Named {
+        (who(), stop, time(), time(), any::<u32>()).prop_map(|(who, stop, lease, in_flight, ppm)| Note::RequestName {
             who,
             stop,
             lease,
@@ -149,7 +149,7 @@ async fn torn_is_not_damaged() -> Result<()> {
     for _ in 0..2 {
         let ledger = Ledger::open(folder.path(), N3)?;
         [started(), held(1), held(2)].into_iter().for_each(|note| ledger.note(note));
-        ensure!(ledger.close(PATIENCE).await);
+        ensure!(ledger.close(TIMEOUT).await);
         let file = folder.path().join("ledger");
         let half = std::fs::read(&file)?.len() - 30;
         OpenOptions::new().write(true).open(&file)?.set_len(half as u64)?;
@@ -178,7 +178,7 @@ async fn a_ledger_goes_round_and_forgets_nothing_that_is_in_force() -> Result<()
     let begin = [started(), named(), protects("the queue"), protects("web"), stopped];
     begin.into_iter().for_each(|note| ledger.note(note));
     (1..=5000).for_each(|seq| ledger.note(held(seq)));
-    ensure!(ledger.close(PATIENCE).await);
+    ensure!(ledger.close(TIMEOUT).await);
     let size = |name| std::fs::metadata(folder.path().join(name)).map(|found| found.len());
     ensure!(size("ledger")? <= 64 << 10 && size("ledger.1")? <= 64 << 10, "{:?}", (size("ledger"), size("ledger.1")));
     let kept = read(folder.path())?;
@@ -207,7 +207,7 @@ async fn a_note_never_waits_and_what_is_dropped_is_said() -> Result<()> {
         (1..=NOTES).for_each(|seq| ledger.note(held(seq)));
         let _gone = told.send(ledger);
     });
-    let ledger = all.recv_timeout(PATIENCE).context("a note waited for the disk")?;
+    let ledger = all.recv_timeout(TIMEOUT).context("a note waited for the disk")?;
     assert!(notes.join().is_ok());
     let copy = std::thread::spawn(move || {
         let mut lines = std::io::BufRead::lines(std::io::BufReader::new(pipe));
@@ -217,14 +217,14 @@ async fn a_note_never_waits_and_what_is_dropped_is_said() -> Result<()> {
             let entry: Entry = lines.next().context("the pipe was closed")??.parse()?;
             let last = entry.note == Note::Closed;
             let place = quorate_raft_core::ledger::Place { file: file.clone(), line: seen.lines.len() + 1 };
-            seen.lines.push(quorate_raft_core::ledger::Line { place, entry });
+            seen.lines.push(quorate_raft_core::ledger::LedgerLine { place, entry });
             if last {
                 return anyhow::Ok(seen);
             }
         }
     });
     // A pipe cannot be synced, so that the last batch counts as failed although it came through.
-    ensure!(ledger.close(PATIENCE).await);
+    ensure!(ledger.close(TIMEOUT).await);
     let kept =
         tokio::task::spawn_blocking(move || copy.join()).await?.map_err(|_| anyhow::anyhow!("it panicked"))??;
     let written = seqs(&kept).len() as u64;
@@ -246,7 +246,7 @@ async fn a_full_disk_is_said_and_survived() -> Result<()> {
     until("all ten are counted as dropped", counted).await?;
     std::fs::remove_file(&file)?;
     ledger.note(held(11));
-    ensure!(ledger.close(PATIENCE).await);
+    ensure!(ledger.close(TIMEOUT).await);
     let kept = read(folder.path())?;
     assert_eq!((kept.dropped(), seqs(&kept), kept.damaged.len()), (10, vec![11], 0));
     Ok(())
@@ -299,7 +299,7 @@ async fn the_next_process_says_how_the_last_one_ended() -> Result<()> {
     let next = || anyhow::Ok(Ledger::open(folder.path(), N3)?.last_end().clone());
     assert_eq!(next()?, LastEnd::None);
     let protecting = vec!["db".to_string()];
-    let notice = |condemned| Note::Notice { who: n3(1), left: PATIENCE, condemned, protecting: protecting.clone() };
+    let notice = |condemned| Note::Notice { who: n3(1), left: TIMEOUT, condemned, protecting: protecting.clone() };
     let lapsed = Note::Lapsed { who: n3(1), protecting: protecting.clone() };
     let stopped = Note::Stopped { who: n3(1), what: "db".into(), token: Revision::new(7) };
     let held = || held(1);

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use futures_util::StreamExt;
 use quorate_membership::{Address, Command, Event, NodeId, Rejection, Revision, Role};
-use quorate_raft_core::testing::{Switchboard, TestCluster};
+use quorate_raft_core::testing::{MemoryNetwork, TestCluster};
 use quorate_raft_core::{FeedItem, ProposeError};
 
 const fn n(number: u64) -> NodeId {
@@ -38,11 +38,11 @@ async fn three_nodes_form_and_tell_the_same_story_in_the_same_order() -> Result<
         .handle()?
         .propose(Command::SetAddresses {
             node: n(1),
-            addresses: vec![Switchboard::address(n(1))?, Address::new("elsewhere:1")?],
+            addresses: vec![MemoryNetwork::address(n(1))?, Address::new("elsewhere:1")?],
         })
         .await?;
     let last =
-        Event::Readdressed { node: n(1), addresses: vec![Switchboard::address(n(1))?, Address::new("elsewhere:1")?] };
+        Event::Readdressed { node: n(1), addresses: vec![MemoryNetwork::address(n(1))?, Address::new("elsewhere:1")?] };
     let stories =
         [history(&mut t, 1, &last).await?, history(&mut t, 2, &last).await?, history(&mut t, 3, &last).await?];
     assert_eq!(stories[0], stories[1]);

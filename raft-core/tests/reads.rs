@@ -21,13 +21,13 @@ use quorate_raft_core::rpc::{
     Append, Appended, Ballot, Caller, InstallSnapshot, KeptAlive, Payload, Proposed, Renewal, Renewed, StreamAppended,
     Transfer, Transferred, VoteAnswer, VoteRequest,
 };
-use quorate_raft_core::testing::{Switchboard, TestStop, fast};
+use quorate_raft_core::testing::{MemoryNetwork, TestStop, fast};
 use quorate_raft_core::transport::{JoinAnswer, JoinRequest};
 use quorate_raft_core::{LeaseStage, Node, NodeSettings, Peer, ReadError, Transport, TransportError};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 const LONELY: NodeId = NodeId::new(1);
 
 type Answer<T> = BoxFuture<'static, Result<T, TransportError>>;
@@ -40,7 +40,7 @@ struct Weather {
     held: BTreeMap<NodeId, watch::Sender<bool>>,
 }
 
-struct Line {
+struct SimTransport {
     inner: Arc<dyn Transport>,
     from: NodeId,
     weather: Arc<Weather>,
@@ -52,7 +52,7 @@ impl Weather {
     }
 }
 
-impl Line {
+impl SimTransport {
     fn call<T: Send + 'static>(&self, to: NodeId, deadline: Duration, call: Answer<T>) -> Answer<T> {
         if !self.weather.loses(self.from, to) {
             return call;
@@ -72,7 +72,7 @@ macro_rules! pass {
     )* };
 }
 
-impl Transport for Line {
+impl Transport for SimTransport {
     pass! {
         append(Append) -> Appended;
         vote(VoteRequest) -> VoteAnswer;
@@ -131,15 +131,15 @@ impl Transport for Line {
 }
 
 async fn three(weather: &Arc<Weather>, folder: &std::path::Path) -> Result<Vec<Arc<Node>>> {
-    let (board, mut nodes) = (Switchboard::new(), vec![]);
+    let (board, mut nodes) = (MemoryNetwork::new(), vec![]);
     for node in [1, 2, 3].map(NodeId::new) {
         let stop = TestStop::new(Stop::Own { bound: Duration::from_millis(100) });
         let running = Node::start(NodeSettings {
             node,
             data: folder.join(node.to_string()),
-            addresses: vec![Switchboard::address(node)?],
+            addresses: vec![MemoryNetwork::address(node)?],
             config: fast(),
-            transport: Arc::new(Line { inner: board.transport(node), from: node, weather: weather.clone() }),
+            transport: Arc::new(SimTransport { inner: board.transport(node), from: node, weather: weather.clone() }),
             fencer: None,
             stop: Some(Box::new(stop)),
             trust_vm_clock: true,
@@ -147,13 +147,13 @@ async fn three(weather: &Arc<Weather>, folder: &std::path::Path) -> Result<Vec<A
         .await?;
         board.connect(node, running.service());
         match nodes.is_empty() {
-            true => running.bootstrap(Role::Voter, PATIENCE).await?,
-            false => running.join(&[Switchboard::address(LONELY)?], Role::Voter, PATIENCE).await?,
+            true => running.bootstrap(Role::Voter, TIMEOUT).await?,
+            false => running.join(&[MemoryNetwork::address(LONELY)?], Role::Voter, TIMEOUT).await?,
         };
         nodes.push(Arc::new(running));
     }
     for node in &nodes {
-        timeout(PATIENCE, node.lease().context("it has a name")?.held()).await?;
+        timeout(TIMEOUT, node.lease().context("it has a name")?.held()).await?;
     }
     Ok(nodes)
 }
@@ -172,18 +172,18 @@ async fn late_answers_to_an_earlier_append_confirm_no_read() -> Result<()> {
     weather.held.values().for_each(|held| {
         held.send_replace(true);
     });
-    let addresses = vec![Switchboard::address(NodeId::new(3))?, Address::new("memory:elsewhere")?];
+    let addresses = vec![MemoryNetwork::address(NodeId::new(3))?, Address::new("memory:elsewhere")?];
     let command = Command::SetAddresses { node: NodeId::new(3), addresses };
     let proposer = lonely.clone();
     let proposed = tokio::spawn(async move { proposer.propose(command).await });
     sleep(Duration::from_millis(200)).await;
     weather.cut.store(true, Ordering::SeqCst);
-    let give_up = Instant::now() + PATIENCE;
+    let give_up = Instant::now() + TIMEOUT;
     while other.view().cluster.life(who).is_none_or(|life| life.phase != Phase::Fenced) {
         ensure!(Instant::now() < give_up, "never fenced: {:?}", other.view());
         sleep(Duration::from_millis(10)).await;
     }
-    timeout(PATIENCE, lease.lost()).await?;
+    timeout(TIMEOUT, lease.lost()).await?;
     // Now it reads, and the old answers come in, one after the other.
     let reader = lonely.clone();
     let read = tokio::spawn(async move { reader.read_barrier(Duration::from_secs(2)).await });

@@ -54,13 +54,13 @@ async fn a_clean_leave_needs_no_fencing_and_the_node_comes_back() -> Result<()> 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_life_that_returns_waits_until_its_former_life_is_proved_to_have_ended() -> Result<()> {
     let mut t = TestCluster::start(3).await?;
-    t.fencer.always(quorate_raft_core::testing::Conduct::Fail);
+    t.fencer.always(quorate_raft_core::testing::DeviceBehaviour::Fail);
     t.node(2)?.stop().await;
     let back = t.node(2)?.start().await?;
     t.until("the former life is condemned", |s| s.fences().open().any(|o| o.target.to_string() == "n2#1")).await?;
     t.until("a device has failed", |s| s.fences().open().any(|o| o.attempts >= 2)).await?;
     t.until_phase(&back.to_string(), Phase::Joining).await?;
-    t.fencer.always(quorate_raft_core::testing::Conduct::Succeed);
+    t.fencer.always(quorate_raft_core::testing::DeviceBehaviour::Succeed);
     t.until_active(&back.to_string()).await
 }
 
@@ -94,8 +94,8 @@ async fn a_restarted_voter_gives_no_vote_before_its_embargo_is_over() -> Result<
     let timing = quorate_membership::Timing::new(fast().timing.plan().scaled(100, 1))?;
     let config = Config {
         timing,
-        yellow: std::time::Duration::from_secs(60),
-        red: std::time::Duration::from_secs(90),
+        suspect_after: std::time::Duration::from_secs(60),
+        fence_after: std::time::Duration::from_secs(90),
         ..fast()
     };
     let mut t = TestCluster::start_with(1, config.clone()).await?;
@@ -124,21 +124,21 @@ async fn leadership_is_handed_to_a_voter_that_was_just_started_when_it_may_stand
     let mut t = TestCluster::start(3).await?;
     for _ in 0..2 {
         let leader = t.leader().await?.get();
-        let heir = leader % 3 + 1;
-        t.node(heir)?.stop().await;
-        t.node(heir)?.open_again().await?;
-        let back = t.node(heir)?.handle()?.resume(std::time::Duration::from_secs(60)).await?;
+        let successor = leader % 3 + 1;
+        t.node(successor)?.stop().await;
+        t.node(successor)?.open_again().await?;
+        let back = t.node(successor)?.handle()?.resume(std::time::Duration::from_secs(60)).await?;
         t.until_active(&back.to_string()).await?;
         // A busy machine may have elected another meanwhile; then that one hands over.
         loop {
             let leader = t.leader().await?.get();
-            match t.node(leader)?.handle()?.hand_over(Some(n(heir))).await {
+            match t.node(leader)?.handle()?.hand_over(Some(n(successor))).await {
                 Err(HandOverError::NotLeader { .. }) => {}
-                heirs => break assert_eq!(heirs?, n(heir)),
+                successors => break assert_eq!(successors?, n(successor)),
             }
         }
         // And whoever leads now can speak for the cluster: reads are confirmed, commands committed.
-        t.node(heir)?.handle()?.read_barrier(std::time::Duration::from_secs(60)).await?;
+        t.node(successor)?.handle()?.read_barrier(std::time::Duration::from_secs(60)).await?;
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use quorate_membership::{Command, Holder, Name, Nonce, Reason, Request, Revision
 use quorate_raft_core::rpc::KeptAlive;
 use quorate_raft_core::testing::TestCluster;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 const TTL: Duration = Duration::from_millis(800);
 
 fn vm() -> Name {
@@ -33,7 +33,7 @@ async fn lock(t: &mut TestCluster, at: u64, nonce: u128, session: SessionId) -> 
 }
 
 async fn alive(t: &mut TestCluster, at: u64, session: SessionId) -> Result<KeptAlive> {
-    Ok(t.node(at)?.handle()?.service().keep_session(session, PATIENCE).await)
+    Ok(t.node(at)?.handle()?.service().keep_session(session, TIMEOUT).await)
 }
 
 fn holder(t: &mut TestCluster, at: u64) -> Result<Option<Holder>> {
@@ -65,7 +65,7 @@ async fn a_session_lives_as_long_as_was_promised_and_its_locks_are_held_back() -
     ensure!(holder(&mut t, 1)? == Some(first.into()), "three times its time to live, and still open");
     // From here on nobody speaks for the first.
     while holder(&mut t, 2)? != Some(second.into()) {
-        ensure!(sent.elapsed() < PATIENCE, "it never ends");
+        ensure!(sent.elapsed() < TIMEOUT, "it never ends");
         ensure!(alive(&mut t, 2, second).await? == KeptAlive::Alive { ttl: TTL });
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -104,11 +104,11 @@ async fn what_is_not_theirs_to_say_is_refused_to_those_outside() -> Result<()> {
     let service = t.node(1)?.handle()?.service();
     let request = Request { nonce: Nonce::new(9), since: *service.applied().borrow() };
     for wrong in [
-        Command::ExpireSession { session, under, waited: PATIENCE },
-        Command::LiftDelay { name: vm(), token: Revision::new(1), under, waited: PATIENCE },
+        Command::ExpireSession { session, under, waited: TIMEOUT },
+        Command::LiftDelay { name: vm(), token: Revision::new(1), under, waited: TIMEOUT },
         Command::Lock { request, name: vm(), holder: who.into(), wait: true },
         Command::Unlock { name: vm(), holder: who.into(), token: Revision::new(1) },
-        Command::DeclareMortal { who },
+        Command::DeclareProcessBound { who },
         Command::Inherit { who, former: who },
     ] {
         let said = format!("{wrong:?}");

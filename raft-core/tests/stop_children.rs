@@ -14,14 +14,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use quorate_membership::{NodeId, Revision, Role, Stop};
-use quorate_raft_core::testing::{Conduct, Switchboard, TestCluster, fast};
+use quorate_raft_core::testing::{DeviceBehaviour, MemoryNetwork, TestCluster, fast};
 use quorate_raft_core::{BoundChild, Deadman, Lease, Node, NodeSettings, ProtectError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, kill_process_group, pidfd_open};
 use tokio::time::{sleep, timeout};
 use victim::{Victim, boottime, part, say};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 const OWN: Stop = Stop::Own { bound: Duration::from_millis(100) };
 const TOKEN: Revision = Revision::new(19);
 
@@ -42,10 +42,10 @@ impl Watched {
         Ok(Self(pidfd_open(pid, PidfdFlags::empty()).with_context(|| format!("process {number}"))?, number))
     }
 
-    fn ends_within(&self, patience: Duration) -> Result<bool> {
+    fn ends_within(&self, timeout: Duration) -> Result<bool> {
         let mut one = [PollFd::new(&self.0, PollFlags::IN)];
-        let patience = Timespec::try_from(patience)?;
-        Ok(poll(&mut one, Some(&patience))? == 1)
+        let timeout = Timespec::try_from(timeout)?;
+        Ok(poll(&mut one, Some(&timeout))? == 1)
     }
 
     fn lives(&self) -> Result<bool> {
@@ -70,7 +70,7 @@ fn all_live(family: &[Watched]) -> Result<()> {
 
 fn all_end(family: &[Watched]) -> Result<()> {
     for one in family {
-        ensure!(one.ends_within(PATIENCE)?, "{} lives on", one.1);
+        ensure!(one.ends_within(TIMEOUT)?, "{} lives on", one.1);
     }
     Ok(())
 }
@@ -78,7 +78,7 @@ fn all_end(family: &[Watched]) -> Result<()> {
 async fn alone() -> Result<(TestCluster, Lease)> {
     let mut t = TestCluster::start_protected(1, OWN).await?;
     let lease = t.node(1)?.lease()?;
-    timeout(PATIENCE, lease.held()).await.context("no lease")?;
+    timeout(TIMEOUT, lease.held()).await.context("no lease")?;
     Ok((t, lease))
 }
 
@@ -88,7 +88,7 @@ async fn unprotected(lease: &Lease) -> Result<()> {
             sleep(Duration::from_millis(10)).await;
         }
     };
-    timeout(PATIENCE, none).await.with_context(|| format!("still protected: {:?}", lease.view()))
+    timeout(TIMEOUT, none).await.with_context(|| format!("still protected: {:?}", lease.view()))
 }
 
 /// Not a test: a node with a dead-man and a family of bound children, which the tests kill.
@@ -98,11 +98,11 @@ async fn victim() -> Result<()> {
     if part().is_none() {
         return Ok(());
     }
-    let (board, folder, one) = (Switchboard::new(), tempfile::tempdir()?, NodeId::new(1));
+    let (board, folder, one) = (MemoryNetwork::new(), tempfile::tempdir()?, NodeId::new(1));
     let node = Node::start(NodeSettings {
         node: one,
         data: folder.path().join("data"),
-        addresses: vec![Switchboard::address(one)?],
+        addresses: vec![MemoryNetwork::address(one)?],
         config: fast(),
         transport: board.transport(one),
         fencer: None,
@@ -111,9 +111,9 @@ async fn victim() -> Result<()> {
     })
     .await?;
     board.connect(one, node.service());
-    node.bootstrap(Role::Voter, PATIENCE).await?;
+    node.bootstrap(Role::Voter, TIMEOUT).await?;
     let lease = node.lease().context("it has joined")?;
-    timeout(PATIENCE, lease.held()).await.context("no lease")?;
+    timeout(TIMEOUT, lease.held()).await.context("no lease")?;
     let mut child = lease.spawn(family(), "family", TOKEN).await?;
     let family = members(&mut child)?;
     for one in &family {
@@ -175,17 +175,17 @@ fn a_family_that_is_stopped_with_its_guardian_dies_as_well() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn at_the_end_of_the_lease_the_keeper_kills_it() -> Result<()> {
     let mut t = TestCluster::start_protected(3, OWN).await?;
-    t.fencer.always(Conduct::Fail);
+    t.fencer.always(DeviceBehaviour::Fail);
     let lease = t.node(3)?.lease()?;
-    timeout(PATIENCE, lease.held()).await.context("no lease")?;
+    timeout(TIMEOUT, lease.held()).await.context("no lease")?;
     let mut child = lease.spawn(family(), "family", TOKEN).await?;
     let family = members(&mut child)?;
     ensure!(lease.view().armed && lease.view().protecting == ["family"], "{:?}", lease.view());
     signal(child.pid(), Signal::STOP)?;
     t.isolate(3);
-    timeout(PATIENCE, lease.lost()).await.context("no notice")?;
+    timeout(TIMEOUT, lease.lost()).await.context("no notice")?;
     all_end(&family)?;
-    let status = timeout(PATIENCE, child.wait()).await.context("its end is not noticed")??;
+    let status = timeout(TIMEOUT, child.wait()).await.context("its end is not noticed")??;
     assert_eq!(status.signal(), Some(9));
     // The keeper kills first and fires then; what ends before the end of the lease never fires.
     let mechanism = t.node(3)?.mechanism()?.clone();
@@ -194,7 +194,7 @@ async fn at_the_end_of_the_lease_the_keeper_kills_it() -> Result<()> {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    timeout(PATIENCE, fired).await.context("killed before the end of the lease")?;
+    timeout(TIMEOUT, fired).await.context("killed before the end of the lease")?;
     unprotected(&lease).await
 }
 
@@ -210,7 +210,7 @@ async fn who_is_left_when_the_child_ends_by_itself_is_killed_before_it_is_said_t
     let worker = Watched::new(child.pid() as i32)?;
     ensure!(straggler.lives()? && worker.lives()?, "it waits for its input");
     drop(child.stdin.take());
-    let status = timeout(PATIENCE, child.wait()).await.context("its end is not noticed")??;
+    let status = timeout(TIMEOUT, child.wait()).await.context("its end is not noticed")??;
     assert_eq!(status.code(), Some(7));
     ensure!(!straggler.lives()?, "what it left behind lives on");
     unprotected(&lease).await?;
@@ -245,7 +245,7 @@ async fn who_loses_its_guardian_is_killed() -> Result<()> {
     let family = members(&mut child)?;
     signal(child.group(), Signal::KILL)?;
     all_end(&family)?;
-    assert_eq!(timeout(PATIENCE, child.wait()).await.context("its end is not noticed")??.signal(), Some(9));
+    assert_eq!(timeout(TIMEOUT, child.wait()).await.context("its end is not noticed")??.signal(), Some(9));
     unprotected(&lease).await
 }
 
@@ -295,16 +295,16 @@ async fn what_cannot_be_bound_is_not_started_and_nothing_stays_protected() -> Re
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_start_that_nobody_waits_for_leaves_nothing_running() -> Result<()> {
     let (_t, lease) = alone().await?;
-    for patience in [0, 1, 2, 4, 8, 16] {
+    for millis in [0, 1, 2, 4, 8, 16] {
         let folder = tempfile::tempdir()?;
         let mark = folder.path().join("pid");
         let mut command = Command::new("sh");
         command.args(["-c", &format!("echo $$ > {}.new; mv {0}.new {0}; sleep 1000", mark.display())]);
-        let started = timeout(Duration::from_millis(patience), lease.spawn(command, "cancelled", TOKEN)).await;
+        let started = timeout(Duration::from_millis(millis), lease.spawn(command, "cancelled", TOKEN)).await;
         drop(started);
         unprotected(&lease).await?;
         if let Ok(pid) = std::fs::read_to_string(&mark) {
-            ensure!(Watched::new(pid.trim().parse()?).map_or(Ok(true), |one| one.ends_within(PATIENCE))?, "it runs");
+            ensure!(Watched::new(pid.trim().parse()?).map_or(Ok(true), |one| one.ends_within(TIMEOUT))?, "it runs");
         }
     }
     Ok(())
@@ -315,7 +315,7 @@ async fn a_node_whose_mechanism_ends_no_process_binds_none() -> Result<()> {
     for promise in [Stop::Tokens, Stop::Unbounded] {
         let mut t = TestCluster::start_protected(1, promise).await?;
         let lease = t.node(1)?.lease()?;
-        timeout(PATIENCE, lease.held()).await.context("no lease")?;
+        timeout(TIMEOUT, lease.held()).await.context("no lease")?;
         let refused = lease.spawn(Command::new("true"), "worker", TOKEN).await;
         ensure!(matches!(refused, Err(ProtectError::Unbound(stop)) if stop == promise), "{refused:?}");
         ensure!(lease.view().protecting.is_empty(), "{:?}", lease.view());

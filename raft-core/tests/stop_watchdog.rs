@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use quorate_membership::{Contract, NodeId, Revision, Role, Stop};
-use quorate_raft_core::testing::{Switchboard, fast};
+use quorate_raft_core::testing::{MemoryNetwork, fast};
 use quorate_raft_core::{Node, NodeSettings, StopMechanism, Watchdog};
 use rustix::process::{Pid, Signal, kill_process};
 use standin::StandIn;
@@ -120,11 +120,11 @@ async fn victim_node() -> Result<()> {
     if part().is_none() {
         return Ok(());
     }
-    let (board, folder, one) = (Switchboard::new(), tempfile::tempdir()?, NodeId::new(1));
+    let (board, folder, one) = (MemoryNetwork::new(), tempfile::tempdir()?, NodeId::new(1));
     let node = Node::start(NodeSettings {
         node: one,
         data: folder.path().join("data"),
-        addresses: vec![Switchboard::address(one)?],
+        addresses: vec![MemoryNetwork::address(one)?],
         config: fast(),
         transport: board.transport(one),
         fencer: None,

@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use quorate::testing::sim::Dice;
+use quorate::testing::sim::Rng;
 use quorate::{Check, Key, Name, Revision};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -28,12 +28,12 @@ const EPOCH: u64 = 10_000_000_000;
 const MUCH: usize = 48 << 10;
 
 /// How long a read waits for a quorum.
-const PATIENCE: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The clients of one process.
 pub(crate) fn spawn(shared: &Shared, seed: u64, into: &mut JoinSet<Result<()>>) {
     for client in 1..=CLIENTS {
-        into.spawn(records(shared.clone(), format!("{}/c{client}", shared.who), Dice::new(seed ^ client)));
+        into.spawn(records(shared.clone(), format!("{}/c{client}", shared.who), Rng::new(seed ^ client)));
     }
 }
 
@@ -47,14 +47,14 @@ fn read(text: Option<&str>) -> u64 {
     text.and_then(|text| text.split(' ').next()?.parse().ok()).unwrap_or(0)
 }
 
-async fn records(shared: Shared, client: String, mut dice: Dice) -> Result<()> {
+async fn records(shared: Shared, client: String, mut rng: Rng) -> Result<()> {
     let mut seen: (String, Option<u64>) = Default::default();
     while !shared.stopped() {
-        let key = format!("k{}-{}", dice.below(KEYS), now() / EPOCH);
+        let key = format!("k{}-{}", rng.below(KEYS), now() / EPOCH);
         let records = shared.cluster.records();
         let (id, at) = (shared.log.number(), Key::new(key.as_str())?);
         let expected = seen.1.filter(|_| seen.0 == key);
-        let call = match dice.below(10) {
+        let call = match rng.below(10) {
             0..=2 => Call::Get { key: key.clone() },
             3..=5 => Call::Put { key: key.clone(), value: id },
             _ => Call::Cas { key: key.clone(), expected, value: id },
@@ -62,7 +62,7 @@ async fn records(shared: Shared, client: String, mut dice: Dice) -> Result<()> {
         shared.log.begin_as(id, &client, &call)?;
         let text = text(&shared, id);
         let outcome = match call {
-            Call::Get { .. } => match records.get_latest(&at, PATIENCE).await {
+            Call::Get { .. } => match records.get_latest(&at, TIMEOUT).await {
                 Ok(found) => {
                     let record = found.value.map(|record| (record.version.get(), read(record.value.as_text())));
                     Outcome::Seen { at: found.at.get(), record }
@@ -80,7 +80,7 @@ async fn records(shared: Shared, client: String, mut dice: Dice) -> Result<()> {
             _ => None,
         };
         seen = (key, version);
-        sleep(Duration::from_millis(dice.between(30, 120))).await;
+        sleep(Duration::from_millis(rng.between(30, 120))).await;
     }
     Ok(())
 }

@@ -22,7 +22,7 @@ use anyhow::{Context, Result, bail, ensure};
 const TICK: Duration = Duration::from_millis(20);
 
 /// How long the hosts may take to come back when everything is mended. It is to find who never does.
-const PATIENCE: Duration = Duration::from_secs(90);
+const TIMEOUT: Duration = Duration::from_secs(90);
 
 /// How long after its end a fault may show its first effect.
 pub(crate) const SHOWS: Duration = Duration::from_secs(2);
@@ -65,7 +65,7 @@ impl Director {
         let mut all = Self { fleet, health, met, running, came: BTreeSet::new(), interrupted, terminated };
         for node in all.fleet.numbers() {
             all.fleet.start(node)?;
-            let give_up = Instant::now() + PATIENCE;
+            let give_up = Instant::now() + TIMEOUT;
             while !all.came.contains(&node) {
                 ensure!(Instant::now() < give_up, "n{node} did not come in; see n{node}.err and n{node}.log");
                 all.tick().await?;
@@ -145,14 +145,14 @@ impl Director {
     }
 
     /// Mends everything, and waits until all of them are well and every lock is worked under. What is missing, if the
-    /// patience is at its end.
+    /// timeout is at its end.
     pub(crate) async fn mend(&mut self) -> Result<(Duration, Vec<String>)> {
         let begun = Instant::now();
         let last = self.running.iter().map(|running| running.ends).max().unwrap_or(begun);
         self.finish(last.max(begun) + SHOWS)?;
         loop {
             let missing = self.missing()?;
-            if missing.is_empty() || begun.elapsed() > PATIENCE {
+            if missing.is_empty() || begun.elapsed() > TIMEOUT {
                 return Ok((begun.elapsed(), missing));
             }
             self.tick().await?;
@@ -191,7 +191,7 @@ impl Director {
 
     /// Says a word to everybody and waits until each has answered; whoever begins anew meanwhile is told again.
     async fn all(&mut self, word: &str, answer: &str) -> Result<()> {
-        let give_up = Instant::now() + PATIENCE;
+        let give_up = Instant::now() + TIMEOUT;
         let mut told: BTreeSet<String> = BTreeSet::new();
         let mut waits: BTreeSet<u64> = self.fleet.numbers().collect();
         while let Some(first) = waits.first().copied() {

@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
-use quorate::testing::sim::Dice;
+use quorate::testing::sim::Rng;
 
 /// Whom a fault is aimed at. Who leads is found out when it begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,28 +96,28 @@ const fn ms(ms: u64) -> Duration {
 /// Everything that a seed does to so many hosts in a run of that length, or `only` one kind of it. The last storm is over
 /// before its end.
 pub(crate) fn schedule(seed: u64, hosts: u64, length: Duration, only: Option<&str>) -> Vec<Planned> {
-    let mut dice = Dice::new(seed ^ hosts << 32);
-    let (mut planned, mut at) = (vec![], ms(dice.between(2000, 4000)));
+    let mut rng = Rng::new(seed ^ hosts << 32);
+    let (mut planned, mut at) = (vec![], ms(rng.between(2000, 4000)));
     // Each kind once before any comes twice, so that a short run meets many of them.
     let mut kinds: Vec<u64> = vec![];
     loop {
         let mut over = at;
-        for _ in 0..dice.between(1, 3) {
+        for _ in 0..rng.between(1, 3) {
             let (fault, lasts) = loop {
                 if kinds.is_empty() {
                     kinds = (0..KINDS).collect();
                 }
-                let kind = kinds.swap_remove(dice.below(kinds.len() as u64) as usize);
-                let drawn = draw(kind, hosts, &mut dice);
+                let kind = kinds.swap_remove(rng.below(kinds.len() as u64) as usize);
+                let drawn = draw(kind, hosts, &mut rng);
                 if only.is_none_or(|only| drawn.0.kind() == only) {
                     break drawn;
                 }
             };
-            let begins = at + ms(dice.between(0, 2500));
+            let begins = at + ms(rng.between(0, 2500));
             over = over.max(begins + lasts);
             planned.push(Planned { at: begins, lasts, fault });
         }
-        let calm = if dice.below(4) == 0 { dice.between(9000, 12_000) } else { dice.between(2000, 6000) };
+        let calm = if rng.below(4) == 0 { rng.between(9000, 12_000) } else { rng.between(2000, 6000) };
         at = over + ms(calm);
         if at + ms(9000) > length {
             planned.sort_by_key(|planned| planned.at);
@@ -128,22 +128,22 @@ pub(crate) fn schedule(seed: u64, hosts: u64, length: Duration, only: Option<&st
 
 const KINDS: u64 = 17;
 
-fn draw(kind: u64, hosts: u64, dice: &mut Dice) -> (Fault, Duration) {
-    let one = dice.between(1, hosts);
-    let other = 1 + (one + dice.below(hosts - 1)) % hosts;
-    let aim = if dice.below(3) == 0 { Aim::Leader } else { Aim::Host(one) };
+fn draw(kind: u64, hosts: u64, rng: &mut Rng) -> (Fault, Duration) {
+    let one = rng.between(1, hosts);
+    let other = 1 + (one + rng.below(hosts - 1)) % hosts;
+    let aim = if rng.below(3) == 0 { Aim::Leader } else { Aim::Host(one) };
     // Short of what is noticed, short of the end of a lease, and beyond it.
-    let lasts = ms(match dice.below(3) {
-        0 => dice.between(200, 1400),
-        1 => dice.between(1400, 3000),
-        _ => dice.between(3000, 8000),
+    let lasts = ms(match rng.below(3) {
+        0 => rng.between(200, 1400),
+        1 => rng.between(1400, 3000),
+        _ => rng.between(3000, 8000),
     });
     let host = aim;
     let fault = match kind {
         0 | 1 => Fault::OneWay { from: aim, to: other },
         2 => Fault::BothWays { between: aim, and: other },
         3 => Fault::CutOff { host },
-        4 => Fault::Half { host, hears: dice.chance(500) },
+        4 => Fault::Half { host, hears: rng.chance(500) },
         5 => {
             let side = if hosts > 3 { BTreeSet::from([one, other]) } else { BTreeSet::from([one]) };
             Fault::Partition { side }
@@ -153,22 +153,22 @@ fn draw(kind: u64, hosts: u64, dice: &mut Dice) -> (Fault, Duration) {
         8 => Fault::Switch,
         9 | 10 => Fault::Kill { host },
         11 => {
-            let all = dice.below(3) == 0;
+            let all = rng.below(3) == 0;
             let hosts = if all { (1..=hosts).collect() } else { BTreeSet::from([one, other]) };
-            return (Fault::KillMany { hosts }, ms(dice.between(100, 1500)));
+            return (Fault::KillMany { hosts }, ms(rng.between(100, 1500)));
         }
         12 | 13 => Fault::Pause { host },
         // The last host has the machine's own disk, which is not filled.
-        14 => return (Fault::Fill { host: dice.between(1, hosts - 1) }, ms(dice.between(3000, 7000))),
-        15 => return (Fault::Load { spinners: dice.between(2, 7) }, ms(dice.between(3000, 8000))),
-        _ if dice.chance(500) => Fault::Leave { host },
+        14 => return (Fault::Fill { host: rng.between(1, hosts - 1) }, ms(rng.between(3000, 7000))),
+        15 => return (Fault::Load { spinners: rng.between(2, 7) }, ms(rng.between(3000, 8000))),
+        _ if rng.chance(500) => Fault::Leave { host },
         _ => Fault::HandOver { to: one },
     };
     match fault {
-        Fault::Kill { .. } | Fault::Leave { .. } => (fault, ms(dice.between(100, 3000))),
+        Fault::Kill { .. } | Fault::Leave { .. } => (fault, ms(rng.between(100, 3000))),
         Fault::HandOver { .. } => (fault, ms(1500)),
         // Half of them beyond the end of a lease: a process that goes on then must not.
-        Fault::Pause { .. } if dice.chance(500) => (fault, ms(dice.between(3500, 8000))),
+        Fault::Pause { .. } if rng.chance(500) => (fault, ms(rng.between(3500, 8000))),
         _ => (fault, lasts),
     }
 }

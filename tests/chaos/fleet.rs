@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use quorate::testing::sim::Dice;
+use quorate::testing::sim::Rng;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::disk::Disk;
@@ -134,7 +134,7 @@ impl Fleet {
 
     pub(crate) fn start(&mut self, node: u64) -> Result<()> {
         self.starts += 1;
-        let seed = Dice::new(self.seed ^ self.starts << 40).draw();
+        let seed = Rng::new(self.seed ^ self.starts << 40).draw();
         let (address, first) = (self.net.address(node), self.net.address(1));
         let way = match self.host(node)?.founded {
             true => "resume".into(),

@@ -139,7 +139,7 @@ async fn live(part: &Part, log: &Arc<Log>) -> Result<()> {
             }
         };
         tokio::select! {
-            over = watch.until(|view| view.cluster.is_over(who) || view.local.stopped.is_some()) => {
+            over = watch.until(|view| view.cluster.has_ended(who) || view.local.stopped.is_some()) => {
                 match over.and_then(|view| view.local.stopped) {
                     Some(why) => log.say(&format!("! stopped {who} {} {why}", now()))?,
                     None => log.say(&format!("! over {who}"))?,
@@ -189,7 +189,7 @@ async fn enter(part: &Part, orders: &mut UnboundedReceiver<String>) -> Result<Op
         .self_fencing(Deadman::new())
         .trust_vm_clock()
         .config(config())
-        .patience(Duration::from_secs(30));
+        .timeout(Duration::from_secs(30));
     let entering = async {
         match part.way.as_str() {
             "found" => builder.bootstrap().await,
@@ -241,7 +241,7 @@ fn line(who: Identity, view: &View) -> String {
         ("quorate", local.quorate),
         ("held", local.lease.stage == LeaseStage::Held && local.lease.trouble.is_none()),
         ("active", life_is_active),
-        ("calm", local.sightings.values().all(|sighting| sighting.signal == Signal::Green)),
+        ("calm", local.sightings.values().all(|sighting| sighting.signal == Signal::Healthy)),
         ("settled", settled),
     ] {
         if holds {

@@ -57,7 +57,7 @@ use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use quorate::testing::sim::Dice;
+use quorate::testing::sim::Rng;
 use rustix::process::{Signal, geteuid, set_parent_process_death_signal};
 
 use director::Director;
@@ -145,7 +145,7 @@ impl Given {
         ensure!((0.4..=10_000.0).contains(&minutes), "MINUTES lies between 0.4 and 10000");
         let seed = match asked("SEED") {
             Some(text) => text.parse().context("SEED is a whole number")?,
-            None => Dice::new(log::now()).below(1_000_000),
+            None => Rng::new(log::now()).below(1_000_000),
         };
         let hosts = match asked("HOSTS").as_deref() {
             None => vec![3, 5],

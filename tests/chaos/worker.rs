@@ -16,8 +16,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use quorate::testing::sim::Dice;
-use quorate::{Guard, LockError, Name, ProposeError, Rejection};
+use quorate::testing::sim::Rng;
+use quorate::{LockError, LockGuard, Name, ProposeError, Rejection};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -47,7 +47,7 @@ enum Temper {
 /// One worker for each lock.
 pub(crate) fn spawn(shared: &Shared, seed: u64, into: &mut JoinSet<Result<()>>) {
     for (name, salt) in LOCKS.into_iter().zip(100..) {
-        into.spawn(worker(shared.clone(), name, Dice::new(seed ^ salt)));
+        into.spawn(worker(shared.clone(), name, Rng::new(seed ^ salt)));
     }
 }
 
@@ -67,7 +67,7 @@ impl Effects {
     }
 }
 
-async fn worker(shared: Shared, name: &'static str, mut dice: Dice) -> Result<()> {
+async fn worker(shared: Shared, name: &'static str, mut rng: Rng) -> Result<()> {
     let file = OpenOptions::new().append(true).create(true).open(shared.run.join("ledger"))?;
     let who = shared.who.to_string();
     let effects = Arc::new(Effects { file, next: AtomicU64::new(0), who, name });
@@ -79,12 +79,12 @@ async fn worker(shared: Shared, name: &'static str, mut dice: Dice) -> Result<()
         match shared.cluster.lock_with_timeout(lock.clone(), Duration::from_secs(2)).await {
             Ok(guard) => {
                 shared.log.end(id, &Outcome::Granted(guard.token().get()))?;
-                hold(&shared, &client, guard, &effects, &mut dice).await?;
-                sleep(Duration::from_millis(dice.between(0, 50))).await;
+                hold(&shared, &client, guard, &effects, &mut rng).await?;
+                sleep(Duration::from_millis(rng.between(0, 50))).await;
             }
             Err(error) => {
                 shared.log.end(id, &refused(&error))?;
-                sleep(Duration::from_millis(dice.between(20, 100))).await;
+                sleep(Duration::from_millis(rng.between(20, 100))).await;
             }
         }
     }
@@ -98,13 +98,13 @@ fn refused(error: &LockError) -> Outcome {
     }
 }
 
-async fn hold(shared: &Shared, client: &str, guard: Guard, effects: &Arc<Effects>, dice: &mut Dice) -> Result<()> {
-    let temper = match dice.below(4) {
+async fn hold(shared: &Shared, client: &str, guard: LockGuard, effects: &Arc<Effects>, rng: &mut Rng) -> Result<()> {
+    let temper = match rng.below(4) {
         0 => Temper::Stubborn,
         1 => Temper::Slow,
         _ => Temper::Obedient,
     };
-    let until = Instant::now() + Duration::from_millis(dice.between(500, 9000));
+    let until = Instant::now() + Duration::from_millis(rng.between(500, 9000));
     let guard = match temper {
         Temper::Stubborn => {
             let (shared, effects) = (shared.clone(), effects.clone());
@@ -144,7 +144,7 @@ async fn hold(shared: &Shared, client: &str, guard: Guard, effects: &Arc<Effects
     };
     let (name, token) = (guard.name().to_string(), guard.token().get());
     let id = shared.log.begin(client, &Call::Release { name, token })?;
-    let outcome = if dice.chance(500) {
+    let outcome = if rng.chance(500) {
         guard.release().await.map_or_else(|error| Outcome::Unknown(error.to_string()), |()| Outcome::Fine)
     } else {
         drop(guard);

@@ -12,9 +12,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use quorate::testing::sim::Dice;
-use quorate::{Check, Cluster, Guard, Identity, LockError, Name, ProposeError, Rejection, Revision};
-use tokio::time::{sleep, timeout};
+use quorate::testing::sim::Rng;
+use quorate::{Check, Cluster, Identity, LockError, LockGuard, Name, ProposeError, Rejection, Revision};
+use tokio::time::sleep;
 
 use crate::node::{Log, key, now};
 use crate::op::{Call, Outcome};
@@ -24,7 +24,7 @@ pub(crate) const KEYS: [&str; 4] = ["k1", "k2", "k3", "k4"];
 pub(crate) const LOCKS: [&str; 2] = ["a", "b"];
 
 /// How long a read waits for a quorum.
-const PATIENCE: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What all clients of a process share.
 #[derive(Debug, Clone)]
@@ -41,25 +41,25 @@ impl Shared {
     }
 }
 
-async fn pause(dice: &mut Dice, low: u64, high: u64) {
-    sleep(Duration::from_millis(dice.between(low, high))).await;
+async fn pause(rng: &mut Rng, low: u64, high: u64) {
+    sleep(Duration::from_millis(rng.between(low, high))).await;
 }
 
 /// A client of the records.
 pub(crate) async fn records(shared: Shared, client: String, seed: u64) -> Result<()> {
-    let (mut dice, mut seen) = (Dice::new(seed), [None; KEYS.len()]);
+    let (mut rng, mut seen) = (Rng::new(seed), [None; KEYS.len()]);
     while !shared.stopped() {
-        let at = dice.below(KEYS.len() as u64) as usize;
+        let at = rng.below(KEYS.len() as u64) as usize;
         let (Some(text), Some(version)) = (KEYS.get(at), seen.get_mut(at)) else { continue };
         let id = shared.log.number();
         let key = (*text).to_string();
-        let call = match dice.below(20) {
+        let call = match rng.below(20) {
             0..=7 => Call::Get { key },
             8..=12 => Call::Put { key, value: id },
             13 => Call::Delete { key },
             _ => Call::Cas { key, expected: *version, value: id },
         };
-        let outcome = ask(&shared, id, &client, &call, &mut dice).await?;
+        let outcome = ask(&shared, id, &client, &call, &mut rng).await?;
         *version = match outcome {
             Outcome::Done(_) if matches!(call, Call::Delete { .. }) => None,
             Outcome::Done(at) => Some(at),
@@ -68,19 +68,19 @@ pub(crate) async fn records(shared: Shared, client: String, seed: u64) -> Result
             _ => *version,
         };
         let slow = matches!(outcome, Outcome::Failed(_) | Outcome::Unknown(_));
-        if slow { pause(&mut dice, 20, 100).await } else { pause(&mut dice, 0, 12).await }
+        if slow { pause(&mut rng, 20, 100).await } else { pause(&mut rng, 0, 12).await }
     }
     Ok(())
 }
 
 /// One call on a record, written down before and after.
-async fn ask(shared: &Shared, id: u64, client: &str, call: &Call, dice: &mut Dice) -> Result<Outcome> {
+async fn ask(shared: &Shared, id: u64, client: &str, call: &Call, rng: &mut Rng) -> Result<Outcome> {
     shared.log.begin(id, client, call)?;
     let records = shared.cluster.records();
     let text = id.to_string();
     let asked = async {
         Ok::<_, anyhow::Error>(match call {
-            Call::Get { key: name } => match records.get_latest(&key(name)?, PATIENCE).await {
+            Call::Get { key: name } => match records.get_latest(&key(name)?, TIMEOUT).await {
                 Ok(seen) => {
                     // A value that is no number is nobody's.
                     let value = |text: Option<&str>| text.and_then(|text| text.parse().ok()).unwrap_or(0);
@@ -98,9 +98,9 @@ async fn ask(shared: &Shared, id: u64, client: &str, call: &Call, dice: &mut Dic
         })
     };
     // Now and then nobody waits for the end.
-    let outcome = if dice.below(40) == 0 {
-        let patience = Duration::from_micros(dice.between(10, 8000));
-        timeout(patience, asked).await.unwrap_or_else(|_| Ok(Outcome::Unknown("dropped".into())))?
+    let outcome = if rng.below(40) == 0 {
+        let timeout = Duration::from_micros(rng.between(10, 8000));
+        tokio::time::timeout(timeout, asked).await.unwrap_or_else(|_| Ok(Outcome::Unknown("dropped".into())))?
     } else {
         asked.await?
     };
@@ -111,11 +111,11 @@ async fn ask(shared: &Shared, id: u64, client: &str, call: &Call, dice: &mut Dic
 /// Every record once more, and again where no quorum answers.
 pub(crate) async fn look(shared: &Shared) -> Result<()> {
     let client = format!("{}/last", shared.who);
-    let mut dice = Dice::new(0);
+    let mut rng = Rng::new(0);
     for text in KEYS {
         for _ in 0..10 {
             let call = Call::Get { key: text.into() };
-            if let Outcome::Seen { .. } = ask(shared, shared.log.number(), &client, &call, &mut dice).await? {
+            if let Outcome::Seen { .. } = ask(shared, shared.log.number(), &client, &call, &mut rng).await? {
                 break;
             }
         }
@@ -125,7 +125,7 @@ pub(crate) async fn look(shared: &Shared) -> Result<()> {
 
 /// A client that wants one lock again and again, and works under it.
 pub(crate) async fn holder(shared: Shared, name: &'static str, resource: Arc<File>, seed: u64) -> Result<()> {
-    let (mut dice, lock, client) = (Dice::new(seed), Name::new(name)?, format!("{}/{name}", shared.who));
+    let (mut rng, lock, client) = (Rng::new(seed), Name::new(name)?, format!("{}/{name}", shared.who));
     // Before it is active, a life gets no lock; should it never be, this process ends for another reason.
     if shared.cluster.active().await.is_err() {
         std::future::pending::<()>().await;
@@ -133,12 +133,12 @@ pub(crate) async fn holder(shared: Shared, name: &'static str, resource: Arc<Fil
     while !shared.stopped() {
         let id = shared.log.number();
         shared.log.begin(id, &client, &Call::Lock { name: name.into() })?;
-        let asked = match dice.below(8) {
+        let asked = match rng.below(8) {
             0 | 1 => shared.cluster.try_lock(lock.clone()).await,
             // Given up while it waits, or just when it has it.
             2 => {
-                let patience = Duration::from_millis(dice.between(1, 300));
-                match timeout(patience, shared.cluster.lock(lock.clone())).await {
+                let timeout = Duration::from_millis(rng.between(1, 300));
+                match tokio::time::timeout(timeout, shared.cluster.lock(lock.clone())).await {
                     Ok(asked) => asked,
                     Err(_) => {
                         shared.log.end(id, &Outcome::Unknown("dropped".into()))?;
@@ -151,12 +151,12 @@ pub(crate) async fn holder(shared: Shared, name: &'static str, resource: Arc<Fil
         match asked {
             Ok(guard) => {
                 shared.log.end(id, &Outcome::Granted(guard.token().get()))?;
-                work(&shared, &client, name, guard, &resource, &mut dice).await?;
-                pause(&mut dice, 0, 30).await;
+                work(&shared, &client, name, guard, &resource, &mut rng).await?;
+                pause(&mut rng, 0, 30).await;
             }
             Err(error) => {
                 shared.log.end(id, &refused(&error))?;
-                pause(&mut dice, 10, 60).await;
+                pause(&mut rng, 10, 60).await;
             }
         }
     }
@@ -171,27 +171,34 @@ fn refused(error: &LockError) -> Outcome {
 }
 
 /// Works under a lock, and gives it back in one of two ways.
-async fn work(shared: &Shared, client: &str, name: &str, guard: Guard, resource: &File, dice: &mut Dice) -> Result<()> {
+async fn work(
+    shared: &Shared,
+    client: &str,
+    name: &str,
+    guard: LockGuard,
+    resource: &File,
+    rng: &mut Rng,
+) -> Result<()> {
     // Now and then for so long that somebody will be killed in the middle.
-    let acts = if dice.below(8) == 0 { 40 } else { dice.between(1, 8) };
+    let acts = if rng.below(8) == 0 { 40 } else { rng.between(1, 8) };
     for _ in 0..acts {
-        if shared.stopped() || !act(shared, client, name, &guard, resource, dice).await? {
+        if shared.stopped() || !act(shared, client, name, &guard, resource, rng).await? {
             break;
         }
-        pause(dice, 1, 25).await;
+        pause(rng, 1, 25).await;
     }
     let (id, token) = (shared.log.number(), guard.token().get());
     shared.log.begin(id, client, &Call::Release { name: name.into(), token })?;
-    let outcome = if dice.chance(500) {
+    let outcome = if rng.chance(500) {
         guard.release().await.map_or_else(|error| Outcome::Unknown(error.to_string()), |()| Outcome::Fine)
     } else {
         drop(guard);
         Outcome::Unknown("dropped".into())
     };
     shared.log.end(id, &outcome)?;
-    if dice.below(3) == 0 {
+    if rng.below(3) == 0 {
         // Too late, and in no doubt who may refuse it.
-        pause(dice, 0, 40).await;
+        pause(rng, 0, 40).await;
         write_under(shared, client, name, token).await?;
     }
     Ok(())
@@ -211,9 +218,9 @@ async fn act(
     shared: &Shared,
     client: &str,
     name: &str,
-    guard: &Guard,
+    guard: &LockGuard,
     resource: &File,
-    dice: &mut Dice,
+    rng: &mut Rng,
 ) -> Result<bool> {
     if guard.check().is_err() {
         return Ok(false);
@@ -223,7 +230,7 @@ async fn act(
     shared.log.begin(id, client, &Call::Act { name: name.into(), token })?;
     // A resource that asks for no token; what is written to it is in order only if nobody acts too late.
     { resource }.write_all(format!("{name} r{token} {client}\n").as_bytes()).context("the resource")?;
-    if dice.below(3) == 0 {
+    if rng.below(3) == 0 {
         write_under(shared, client, name, token).await?;
     }
     let (at, still) = (now(), guard.check());

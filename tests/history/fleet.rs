@@ -15,7 +15,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use quorate::testing::sim::Dice;
+use quorate::testing::sim::Rng;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::node::Part;
@@ -25,7 +25,7 @@ use crate::op::{self, Call, Op, Outcome};
 pub(crate) const NODES: u64 = 3;
 
 /// How long anything may take that has to come.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// In the log of a node, where this test begins another process of it: whatever stands before is of one that has ended.
 const BEGINS: &str = "! begins n";
@@ -56,9 +56,9 @@ impl Drop for Fleet {
 }
 
 /// A port that is free, and below those that the system gives away for a while by itself.
-fn port(dice: &mut Dice) -> Result<TcpListener> {
+fn port(rng: &mut Rng) -> Result<TcpListener> {
     (0..100)
-        .find_map(|_| TcpListener::bind(("127.0.0.1", u16::try_from(dice.between(15_000, 32_000)).ok()?)).ok())
+        .find_map(|_| TcpListener::bind(("127.0.0.1", u16::try_from(rng.between(15_000, 32_000)).ok()?)).ok())
         .context("a free port")
 }
 
@@ -86,8 +86,8 @@ impl Fleet {
     /// A cluster of three, all of them up.
     pub(crate) fn found(folder: &Path, seed: u64) -> Result<Self> {
         // The ports of two runs at a time must not depend on the seed alone.
-        let mut dice = Dice::new(seed ^ u64::from(std::process::id()));
-        let held = (0..NODES).map(|_| port(&mut dice)).collect::<Result<Vec<_>>>()?;
+        let mut rng = Rng::new(seed ^ u64::from(std::process::id()));
+        let held = (0..NODES).map(|_| port(&mut rng)).collect::<Result<Vec<_>>>()?;
         let mut members = vec![];
         for (node, listener) in (1..).zip(held) {
             members.push(Member { node, address: listener.local_addr()?.to_string(), child: None });
@@ -112,7 +112,7 @@ impl Fleet {
     fn start(&mut self, node: u64, way: &str) -> Result<()> {
         self.starts += 1;
         let (address, folder) = (self.address(node)?, self.folder.to_str().context("a path")?.to_string());
-        let seed = Dice::new(self.seed ^ self.starts).draw();
+        let seed = Rng::new(self.seed ^ self.starts).draw();
         let mut log = File::options().append(true).create(true).open(log_of(&self.folder, node))?;
         writeln!(log, "{BEGINS}{node}")?;
         let (key, packed) = Part { node, way: way.into(), address, seed, folder }.pack();
@@ -166,7 +166,7 @@ impl Fleet {
 
     /// Says a word to everybody and waits until each has answered; whoever ends meanwhile begins anew and is told again.
     pub(crate) fn all(&mut self, word: &str, answer: &str) -> Result<()> {
-        let give_up = Instant::now() + PATIENCE;
+        let give_up = Instant::now() + TIMEOUT;
         let mut told = vec![];
         loop {
             self.revive()?;
@@ -195,7 +195,7 @@ impl Fleet {
     }
 
     fn hear(&self, node: u64, word: &str) -> Result<()> {
-        let give_up = Instant::now() + PATIENCE;
+        let give_up = Instant::now() + TIMEOUT;
         while !self.says(node, word) {
             ensure!(Instant::now() < give_up, "n{node} does not say `{word}`");
             std::thread::sleep(Duration::from_millis(20));

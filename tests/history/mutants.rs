@@ -15,7 +15,7 @@ use crate::records;
 use crate::report::{Violation, told};
 use crate::simulated::simulate;
 use crate::witness;
-use quorate::testing::sim::Dice;
+use quorate::testing::sim::Rng;
 
 /// A history as a person writes it. Without an end, or with an unknown one: unknown.
 fn history(text: &str) -> Vec<Op> {
@@ -241,19 +241,19 @@ fn a_finding_names_the_calls_that_conflict() {
 }
 
 /// Changes one answer of a history; `false` where there is nothing to change.
-type Mutation = fn(&mut Vec<Op>, &mut Dice) -> bool;
+type Mutation = fn(&mut Vec<Op>, &mut Rng) -> bool;
 
 /// Changes one of those calls for which it can be said what it would have been.
-fn one(ops: &mut [Op], dice: &mut Dice, change: impl Fn(&mut Op) -> bool) -> bool {
-    let from = dice.below(ops.len() as u64) as usize;
+fn one(ops: &mut [Op], rng: &mut Rng, change: impl Fn(&mut Op) -> bool) -> bool {
+    let from = rng.below(ops.len() as u64) as usize;
     let (before, after) = ops.split_at_mut(from);
     after.iter_mut().chain(before).any(change)
 }
 
 const MUTATIONS: &[(&str, Mutation)] = &[
-    ("a read that is older than a write that had returned", |ops, dice| {
+    ("a read that is older than a write that had returned", |ops, rng| {
         let old = ops.clone();
-        one(ops, dice, |op| {
+        one(ops, rng, |op| {
             let Outcome::Seen { record: Some((version, _)), .. } = op.outcome else { return false };
             let same = |other: &&Op| other.key() == op.key() && other.returned < op.invoked;
             let before = |other: &Op| match other.outcome {
@@ -267,18 +267,18 @@ const MUTATIONS: &[(&str, Mutation)] = &[
             true
         })
     }),
-    ("a compare-and-set that won although it was refused", |ops, dice| {
+    ("a compare-and-set that won although it was refused", |ops, rng| {
         let most = ops.iter().filter_map(|op| if let Outcome::Done(at) = op.outcome { Some(at) } else { None }).max();
-        one(ops, dice, |op| {
+        one(ops, rng, |op| {
             let refused =
                 matches!((&op.call, &op.outcome), (Call::Cas { expected: Some(_), .. }, Outcome::Conflict(_)));
             op.outcome = if refused { Outcome::Done(most.unwrap_or(0) + 1) } else { op.outcome.clone() };
             refused
         })
     }),
-    ("an acknowledged write that a read should have shown, and does not", |ops, dice| {
+    ("an acknowledged write that a read should have shown, and does not", |ops, rng| {
         let old = ops.clone();
-        one(ops, dice, |op| {
+        one(ops, rng, |op| {
             let Outcome::Seen { at, record: Some((version, _)) } = op.outcome else { return false };
             let same = |other: &&Op| other.key() == op.key();
             let known = old.iter().filter(same).any(|o| o.outcome == Outcome::Done(version) && o.returned < op.invoked);
@@ -292,16 +292,16 @@ const MUTATIONS: &[(&str, Mutation)] = &[
             known && !excused
         })
     }),
-    ("a value from nowhere", |ops, dice| {
-        one(ops, dice, |op| {
+    ("a value from nowhere", |ops, rng| {
+        one(ops, rng, |op| {
             let Outcome::Seen { at, record: Some((version, _)) } = op.outcome else { return false };
             op.outcome = Outcome::Seen { at, record: Some((version, 0)) };
             true
         })
     }),
-    ("a token that was given before", |ops, dice| {
+    ("a token that was given before", |ops, rng| {
         let tokens: Vec<_> = ops.iter().filter_map(|op| Some((op.lock()?.to_string(), op.outcome.clone()))).collect();
-        one(ops, dice, |op| {
+        one(ops, rng, |op| {
             let Outcome::Granted(token) = op.outcome else { return false };
             let earlier = tokens.iter().find_map(|(name, outcome)| match outcome {
                 Outcome::Granted(other) if *other < token && Some(name.as_str()) == op.lock() => Some(*other),
@@ -311,9 +311,9 @@ const MUTATIONS: &[(&str, Mutation)] = &[
             earlier.is_some()
         })
     }),
-    ("an act that began before the former holder's last had ended", |ops, dice| {
+    ("an act that began before the former holder's last had ended", |ops, rng| {
         let acts: Vec<_> = ops.iter().filter(|op| matches!(op.call, Call::Act { .. })).cloned().collect();
-        one(ops, dice, |op| {
+        one(ops, rng, |op| {
             let (Call::Act { token, .. }, Outcome::Fine) = (&op.call, &op.outcome) else { return false };
             let fine = |other: &&Op| other.lock() == op.lock() && other.outcome == Outcome::Fine;
             let older = |other: &&Op| matches!(other.call, Call::Act { token: other, .. } if other < *token);
@@ -338,8 +338,8 @@ fn every_mutant_of_an_accepted_history_is_rejected() {
     for (what, mutate) in MUTATIONS {
         let mut applied = 0;
         for seed in 0..40 {
-            let (mut ops, mut dice) = (simulate(seed), Dice::new(seed));
-            if !mutate(&mut ops, &mut dice) {
+            let (mut ops, mut rng) = (simulate(seed), Rng::new(seed));
+            if !mutate(&mut ops, &mut rng) {
                 continue;
             }
             applied += 1;

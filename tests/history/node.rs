@@ -77,8 +77,8 @@ fn config() -> Result<Config> {
     };
     Ok(Config {
         timing: Timing::new(plan)?,
-        yellow: ms(400),
-        red: ms(1000),
+        suspect_after: ms(400),
+        fence_after: ms(1000),
         propose_timeout: ms(2000),
         // So that some come back from a snapshot.
         snapshot_every: 1000,
@@ -157,7 +157,7 @@ pub(crate) async fn play(part: Part) -> Result<()> {
         .self_fencing(Deadman::new())
         .trust_vm_clock()
         .config(config()?)
-        .patience(Duration::from_secs(30));
+        .timeout(Duration::from_secs(30));
     let mut orders = orders();
     let entering = async {
         match part.way.as_str() {
@@ -200,7 +200,7 @@ pub(crate) async fn play(part: Part) -> Result<()> {
     let mut watch = cluster.watch();
     tokio::select! {
         order = next() => if order.is_none() { return Ok(()) },
-        over = watch.until(|view| view.cluster.is_over(who) || view.local.stopped.is_some()) => {
+        over = watch.until(|view| view.cluster.has_ended(who) || view.local.stopped.is_some()) => {
             if let Some(why) = over.and_then(|view| view.local.stopped) {
                 bail!("{who} has stopped by itself: {why}");
             }

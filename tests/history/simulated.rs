@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use crate::op::{Call, NEVER, Op, Outcome};
-use quorate::testing::sim::Dice;
+use quorate::testing::sim::Rng;
 
 /// How many calls a history has.
 const CALLS: u64 = 240;
@@ -63,26 +63,26 @@ impl Store {
 
 /// A history of a few hundred calls of six clients on two records and a lock.
 pub(crate) fn simulate(seed: u64) -> Vec<Op> {
-    let (mut dice, mut store, mut ops) = (Dice::new(seed), Store::default(), vec![]);
+    let (mut rng, mut store, mut ops) = (Rng::new(seed), Store::default(), vec![]);
     // Each client: when it is free again, and the token that it holds.
     let mut clients = [(0_u64, None::<u64>); 6];
     // Calls in the order of their effects; so that each finds what was there at that moment.
     let mut effect = 0;
     for value in 1..=CALLS {
-        effect += dice.between(1, 20);
-        let client = dice.below(clients.len() as u64) as usize;
+        effect += rng.between(1, 20);
+        let client = rng.below(clients.len() as u64) as usize;
         let Some((free, holds)) = clients.get_mut(client) else { continue };
         if *free >= effect {
             continue;
         }
-        let invoked = dice.between(*free, effect - 1).max(effect.saturating_sub(60));
-        let returned = effect + dice.between(1, 60);
-        let call = call(client, value, *holds, &store, &mut dice);
+        let invoked = rng.between(*free, effect - 1).max(effect.saturating_sub(60));
+        let returned = effect + rng.between(1, 60);
+        let call = call(client, value, *holds, &store, &mut rng);
         let (mut outcome, mut end) = (Outcome::Unknown("killed".into()), NEVER);
-        let killed = dice.below(12) == 0 && holds.is_none();
+        let killed = rng.below(12) == 0 && holds.is_none();
         if !killed {
             (outcome, end) = (store.apply(&call), returned);
-        } else if dice.chance(500) && !matches!(call, Call::Lock { .. } | Call::Release { .. }) {
+        } else if rng.chance(500) && !matches!(call, Call::Lock { .. } | Call::Release { .. }) {
             store.apply(&call);
         }
         match outcome {
@@ -98,25 +98,25 @@ pub(crate) fn simulate(seed: u64) -> Vec<Op> {
     ops
 }
 
-fn call(client: usize, value: u64, holds: Option<u64>, store: &Store, dice: &mut Dice) -> Call {
-    let key = format!("k{}", dice.below(2));
+fn call(client: usize, value: u64, holds: Option<u64>, store: &Store, rng: &mut Rng) -> Call {
+    let key = format!("k{}", rng.below(2));
     let name = "a".to_string();
     if client >= 4 {
         return match holds {
             None => Call::Lock { name },
-            Some(token) if dice.below(4) == 0 => Call::Release { name, token },
-            Some(token) if dice.below(3) == 0 => Call::Guarded { key: "j".into(), value, name, token },
+            Some(token) if rng.below(4) == 0 => Call::Release { name, token },
+            Some(token) if rng.below(3) == 0 => Call::Guarded { key: "j".into(), value, name, token },
             Some(token) => Call::Act { name, token },
         };
     }
-    match dice.below(10) {
+    match rng.below(10) {
         0..=3 => Call::Get { key },
         4..=5 => Call::Put { key, value },
         6 => Call::Delete { key },
         _ => {
             let found = store.records.get(&key).map(|(version, _)| *version);
             // Sometimes what was there a while ago.
-            let expected = if dice.below(3) == 0 { found.map(|version| version.saturating_sub(1)) } else { found };
+            let expected = if rng.below(3) == 0 { found.map(|version| version.saturating_sub(1)) } else { found };
             Call::Cas { key, expected, value }
         }
     }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use quorate::ledger::Note;
-use quorate::testing::sim::{Durable, End, Seen, Sighting};
+use quorate::testing::sim::{Durable, End, Observation, Sighting};
 use quorate::{Event, FenceId, FenceProof, Identity, NodeId};
 
 use crate::faults::Kind;
@@ -73,39 +73,39 @@ impl Tally {
     pub(crate) fn see(&mut self, sighting: &Sighting) {
         let node = sighting.node;
         match &sighting.seen {
-            Seen::Ended { how } => {
+            Observation::Ended { how } => {
                 self.watch.leaders.remove(&node);
                 self.count(if *how == End::PowerCut { "power cut" } else { "killed" });
             }
-            Seen::Unsure(of) if of.iter().any(|durable| matches!(durable, Durable::Vote(_))) => {
+            Observation::Unsure(of) if of.iter().any(|durable| matches!(durable, Durable::Vote(_))) => {
                 self.count("vote lost or torn by an end");
             }
-            Seen::Fired => self.count("ended by its dead-man"),
-            Seen::Noted(Note::Activated { .. }) => {
+            Observation::Fired => self.count("ended by its dead-man"),
+            Observation::Noted(Note::Activated { .. }) => {
                 // Until it is seen to follow another, it believes in itself.
                 self.watch.leaders.insert(node, 0);
                 if self.watch.leaders.len() > 1 {
                     self.count("two leaders at once");
                 }
             }
-            Seen::Noted(Note::Notice { protecting, .. }) if !protecting.is_empty() => {
+            Observation::Noted(Note::Notice { protecting, .. }) if !protecting.is_empty() => {
                 self.count("lease ran out with work");
             }
-            Seen::Noted(Note::Lapsed { protecting, .. }) if protecting.is_empty() => {
+            Observation::Noted(Note::Lapsed { protecting, .. }) if protecting.is_empty() => {
                 self.count("lease ran out and work stopped in time");
             }
-            Seen::Durable(Durable::Vote(vote)) if vote.committed && vote.node != node => {
+            Observation::Durable(Durable::Vote(vote)) if vote.committed && vote.node != node => {
                 self.watch.leaders.remove(&node);
             }
-            Seen::Durable(Durable::Truncated(_)) => self.count("log truncated"),
-            Seen::Durable(Durable::Snapshot(_)) => {
+            Observation::Durable(Durable::Truncated(_)) => self.count("log truncated"),
+            Observation::Durable(Durable::Snapshot(_)) => {
                 self.count("snapshot taken");
                 if self.watch.joint {
                     self.count("snapshot during a change of voters");
                 }
             }
-            Seen::Installed { .. } => self.count("snapshot installed from another node"),
-            Seen::Applied { at, answer, state, voters, .. } if self.watch.seen.insert(at.index) => {
+            Observation::Installed { .. } => self.count("snapshot installed from another node"),
+            Observation::Applied { at, answer, state, voters, .. } if self.watch.seen.insert(at.index) => {
                 if voters.is_some() {
                     self.watch.joint = state.configuration().is_joint();
                     if self.watch.joint {
@@ -120,7 +120,7 @@ impl Tally {
         }
     }
 
-    fn happened(&mut self, event: &Event, state: &quorate::State) {
+    fn happened(&mut self, event: &Event, state: &quorate::ClusterState) {
         match event {
             Event::FenceOrdered { order, target, .. } => {
                 self.watch.open.insert(*order, *target);

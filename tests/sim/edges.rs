@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 use std::time::Duration;
 
-use quorate::testing::sim::{Durable, Running, Seen, Setting, Sighting, World};
+use quorate::testing::sim::{Durable, Observation, Running, Setting, Sighting, World};
 use quorate::{Config, Event, Key, NodeId, Profile, Stop, Value};
 use quorate_raft_core::rpc::Position;
 use tokio::time::Instant;
@@ -96,8 +96,8 @@ pub(crate) struct Edges {
 impl Edges {
     fn note(&mut self, sighting: &Sighting) {
         let last = match &sighting.seen {
-            Seen::Durable(Durable::Entries(entries)) => entries.last().map(|entry| entry.at),
-            Seen::Opened { last, .. } => *last,
+            Observation::Durable(Durable::Entries(entries)) => entries.last().map(|entry| entry.at),
+            Observation::Opened { last, .. } => *last,
             _ => None,
         };
         self.last.extend(last.map(|last| (sighting.node, last)));
@@ -178,7 +178,7 @@ async fn one(story: &mut Story, n: u32, links: Links, edges: &mut Edges) -> Resu
     story.heal().await?;
     for sighting in std::mem::take(&mut story.kept) {
         edges.note(&sighting);
-        if let Seen::Applied { at, .. } = sighting.seen {
+        if let Observation::Applied { at, .. } = sighting.seen {
             edges.judged = edges.judged.max(at.index);
         }
     }
@@ -221,7 +221,7 @@ async fn write(story: &mut Story, connected: &BTreeSet<NodeId>) -> Result<bool, 
 fn judge(story: &mut Story, reach: &impl Fn(NodeId, NodeId, &World) -> bool, edges: &mut Edges) -> Result<(), String> {
     for sighting in std::mem::take(&mut story.kept) {
         edges.note(&sighting);
-        let Seen::Applied { at, answer: Ok(events), state, .. } = &sighting.seen else { continue };
+        let Observation::Applied { at, answer: Ok(events), state, .. } = &sighting.seen else { continue };
         if at.index <= edges.judged {
             continue;
         }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use quorate::testing::sim::{Dice, End, Mood, Pace, Rate, Weather, World};
+use quorate::testing::sim::{End, Mood, Pace, Rate, Rng, Weather, World};
 use quorate::{NodeId, Role};
 
 /// A kind of fault.
@@ -67,9 +67,9 @@ impl Kind {
     ];
 
     /// The kinds of one run: about half of them.
-    pub(crate) fn draw(dice: &mut Dice) -> Vec<Self> {
-        let share = dice.between(250, 800);
-        Self::ALL.into_iter().filter(|_| dice.chance(share)).collect()
+    pub(crate) fn draw(rng: &mut Rng) -> Vec<Self> {
+        let share = rng.between(250, 800);
+        Self::ALL.into_iter().filter(|_| rng.chance(share)).collect()
     }
 }
 
@@ -108,16 +108,16 @@ fn ms(ms: u64) -> Duration {
 }
 
 /// Begins a fault.
-pub(crate) fn strike(world: &mut World, kind: Kind, mut dice: Dice) -> Outcome {
+pub(crate) fn strike(world: &mut World, kind: Kind, mut rng: Rng) -> Outcome {
     let nodes = world.nodes();
-    let pick = |dice: &mut Dice| dice.pick(&nodes).copied().unwrap_or_default();
-    let (a, mut b) = (pick(&mut dice), pick(&mut dice));
+    let pick = |rng: &mut Rng| rng.pick(&nodes).copied().unwrap_or_default();
+    let (a, mut b) = (pick(&mut rng), pick(&mut rng));
     if a == b {
         b = nodes.iter().copied().find(|node| *node != a).unwrap_or_default();
     }
-    let lasts = match dice.chance(300) {
-        true => dice.span(ms(3000), ms(12_000)),
-        false => dice.span(ms(50), ms(3000)),
+    let lasts = match rng.chance(300) {
+        true => rng.span(ms(3000), ms(12_000)),
+        false => rng.span(ms(50), ms(3000)),
     };
     world.say(format!("fault {kind:?} {a} {b} for {lasts:?}"));
     match kind {
@@ -130,9 +130,9 @@ pub(crate) fn strike(world: &mut World, kind: Kind, mut dice: Dice) -> Outcome {
             Outcome::Later(lasts, Then::Mend(a, b))
         }
         Kind::OneWay => {
-            match dice.chance(500) {
+            match rng.chance(500) {
                 true => world.net.cut_one_way(a, b),
-                false => nodes.iter().filter(|n| **n != a).for_each(|n| match dice.chance(500) {
+                false => nodes.iter().filter(|n| **n != a).for_each(|n| match rng.chance(500) {
                     true => world.net.cut_one_way(a, *n),
                     false => world.net.cut_one_way(*n, a),
                 }),
@@ -149,15 +149,15 @@ pub(crate) fn strike(world: &mut World, kind: Kind, mut dice: Dice) -> Outcome {
             }
             Outcome::Later(lasts, Then::MendAll)
         }
-        Kind::Flap => Outcome::Later(ms(0), Then::Flip { a, b, times: dice.between(4, 40) }),
+        Kind::Flap => Outcome::Later(ms(0), Then::Flip { a, b, times: rng.between(4, 40) }),
         Kind::Storm => {
             world.net.set_weather(Weather {
-                low: ms(dice.below(20)),
-                high: ms(20 + dice.below(150)),
-                loss: dice.below(200),
-                twice: dice.below(200),
-                late: dice.below(100),
-                late_by: ms(dice.below(8000)),
+                low: ms(rng.below(20)),
+                high: ms(20 + rng.below(150)),
+                loss: rng.below(200),
+                twice: rng.below(200),
+                late: rng.below(100),
+                late_by: ms(rng.below(8000)),
             });
             Outcome::Later(lasts, Then::Calm)
         }
@@ -167,14 +167,14 @@ pub(crate) fn strike(world: &mut World, kind: Kind, mut dice: Dice) -> Outcome {
             Outcome::Nothing
         }
         Kind::KillAtAStep => {
-            let how = if dice.chance(500) { End::Killed } else { End::PowerCut };
+            let how = if rng.chance(500) { End::Killed } else { End::PowerCut };
             if let Some(running) = world.process(a) {
-                running.host.end_after(dice.between(1, 400), how);
+                running.host.end_after(rng.between(1, 400), how);
             }
             Outcome::Nothing
         }
         Kind::EndAll => {
-            let how = if dice.chance(500) { End::Killed } else { End::PowerCut };
+            let how = if rng.chance(500) { End::Killed } else { End::PowerCut };
             nodes.iter().for_each(|node| world.end(*node, how));
             Outcome::Nothing
         }
@@ -195,21 +195,21 @@ pub(crate) fn strike(world: &mut World, kind: Kind, mut dice: Dice) -> Outcome {
         }
         Kind::BrokenSync => {
             if let Some(disk) = world.disk(a) {
-                disk.fail_sync(dice.between(1, 5));
+                disk.fail_sync(rng.between(1, 5));
             }
             Outcome::Nothing
         }
         Kind::ClockRate | Kind::ClockSlew => {
             let asleep = world.process(a).is_some_and(|running| running.host.is_paused());
             if !asleep {
-                let oscillator = dice.between(0, 20_000) as i64 - 10_000;
-                let slew = if kind == Kind::ClockSlew { dice.between(0, 160_000) as i64 - 80_000 } else { 0 };
+                let oscillator = rng.between(0, 20_000) as i64 - 10_000;
+                let slew = if kind == Kind::ClockSlew { rng.between(0, 160_000) as i64 - 80_000 } else { 0 };
                 world.set_rate(a, Rate { oscillator, slew });
             }
             Outcome::Nothing
         }
         Kind::BadDevice => {
-            let mut part = || dice.below(300);
+            let mut part = || rng.below(300);
             world.device.set_mood(Mood { fails: part(), lies_down: part(), hangs: part(), late: part() });
             Outcome::Later(lasts, Then::GoodDevice)
         }
@@ -219,7 +219,7 @@ pub(crate) fn strike(world: &mut World, kind: Kind, mut dice: Dice) -> Outcome {
         Kind::Add => Outcome::Now(Deed::Add),
         Kind::ShutDown => Outcome::Now(Deed::ShutDown(a)),
         Kind::Role => {
-            let role = *dice.pick(&[Role::Voter, Role::Witness, Role::Learner]).unwrap_or(&Role::Voter);
+            let role = *rng.pick(&[Role::Voter, Role::Witness, Role::Learner]).unwrap_or(&Role::Voter);
             Outcome::Now(Deed::SetRole(a, role))
         }
     }

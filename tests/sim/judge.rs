@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use quorate::ledger::Note;
-use quorate::testing::sim::{Seen, Sighting, World};
+use quorate::testing::sim::{Observation, Sighting, World};
 use quorate::{Event, LeaseStage, Name, NodeId, View, duties};
 
 use crate::coverage::Tally;
@@ -59,8 +59,8 @@ impl Judge {
         self.written.see(sighting);
         self.tally.see(sighting);
         match &sighting.seen {
-            Seen::Acted { lock, .. } => drop(self.acted.insert(lock.clone(), sighting.at)),
-            Seen::Applied { answer: Ok(events), .. } => {
+            Observation::Acted { lock, .. } => drop(self.acted.insert(lock.clone(), sighting.at)),
+            Observation::Applied { answer: Ok(events), .. } => {
                 let removed = |event: &Event| if let Event::Removed { node } = event { Some(*node) } else { None };
                 self.gone.extend(events.iter().filter_map(removed));
             }
@@ -140,11 +140,11 @@ pub(crate) fn is_active(world: &World, node: NodeId) -> bool {
 }
 
 /// Whether a process has no future: its node has stopped for good, or its life is over for all others.
-pub(crate) fn is_over(view: &View) -> Option<&'static str> {
+pub(crate) fn has_ended(view: &View) -> Option<&'static str> {
     let life = view.local.identity.and_then(|who| view.cluster.life(who));
     if view.local.stopped.is_some() {
         Some("a node stopped for good")
-    } else if life.is_some_and(|life| life.phase.is_over()) {
+    } else if life.is_some_and(|life| life.phase.has_ended()) {
         Some("a life that was ended began anew")
     } else {
         None
@@ -152,10 +152,12 @@ pub(crate) fn is_over(view: &View) -> Option<&'static str> {
 }
 
 /// What must not happen while nothing is wrong.
-fn disturbs(seen: &Seen) -> bool {
+fn disturbs(seen: &Observation) -> bool {
     match seen {
-        Seen::Noted(Note::Notice { .. } | Note::Lapsed { .. }) | Seen::Fired | Seen::Ended { .. } => true,
-        Seen::Applied { answer: Ok(events), .. } => {
+        Observation::Noted(Note::Notice { .. } | Note::Lapsed { .. })
+        | Observation::Fired
+        | Observation::Ended { .. } => true,
+        Observation::Applied { answer: Ok(events), .. } => {
             events.iter().any(|event| matches!(event, Event::Fenced { .. } | Event::FenceOrdered { .. }))
         }
         _ => false,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use quorate::testing::sim::{Dice, Rate};
+use quorate::testing::sim::{Rate, Rng};
 use quorate::{Config, Plan as Times, Profile, Stop, Timing};
 
 use crate::faults::Kind;
@@ -27,55 +27,56 @@ pub(crate) struct Plan {
 
 impl Plan {
     pub(crate) fn draw(seed: u64) -> Self {
-        let mut dice = Dice::new(seed ^ 0x71a6);
+        let mut rng = Rng::new(seed ^ 0x71a6);
         let ms = Duration::from_millis;
-        let nodes = *dice.pick(&[3, 3, 3, 3, 4, 5]).unwrap_or(&3);
-        let profile = *dice.pick(&[Profile::Standard, Profile::Standard, Profile::Fast]).unwrap_or(&Profile::Standard);
+        let nodes = *rng.pick(&[3, 3, 3, 3, 4, 5]).unwrap_or(&3);
+        let profile = *rng.pick(&[Profile::Standard, Profile::Standard, Profile::Fast]).unwrap_or(&Profile::Standard);
         let lateness = if profile == Profile::Fast { ms(50) } else { ms(250) };
-        let (stop, device) = match dice.below(10) {
+        let (stop, device) = match rng.below(10) {
             0..=4 => (Some(Stop::Deadman { lateness }), false),
             5..=7 => (Some(Stop::Deadman { lateness }), true),
             _ => (None, true),
         };
-        let mortal = dice.chance(200);
-        let in_flight = if stop.is_some() && !device && !mortal && dice.chance(400) { ms(100) } else { Duration::ZERO };
+        let process_bound = rng.chance(200);
+        let in_flight =
+            if stop.is_some() && !device && !process_bound && rng.chance(400) { ms(100) } else { Duration::ZERO };
         let timing = Timing::new(Times { in_flight, ..*profile.timing().plan() }).unwrap_or_default();
         let quick = profile == Profile::Fast;
         let config = Config {
             timing,
-            yellow: if quick { ms(200) } else { ms(600) },
-            red: if quick { ms(500) } else { ms(1500) },
+            suspect_after: if quick { ms(200) } else { ms(600) },
+            fence_after: if quick { ms(500) } else { ms(1500) },
             fence_deadline: ms(2000),
             fence_backoff: ms(100),
             propose_timeout: ms(5000),
-            snapshot_every: *dice.pick(&[32, 128, 1024]).unwrap_or(&128),
-            keep_entries: *dice.pick(&[0, 8, 32]).unwrap_or(&8),
-            work_dies_with_process: mortal,
+            snapshot_every: *rng.pick(&[32, 128, 1024]).unwrap_or(&128),
+            keep_entries: *rng.pick(&[0, 8, 32]).unwrap_or(&8),
+            work_dies_with_process: process_bound,
             ..Config::default()
         };
-        let rates = (0..16).map(|_| Rate { oscillator: dice.between(0, 20_000) as i64 - 10_000, slew: 0 }).collect();
+        let rates = (0..16).map(|_| Rate { oscillator: rng.between(0, 20_000) as i64 - 10_000, slew: 0 }).collect();
         Self {
             seed,
             nodes,
             config,
             stop,
             device,
-            kinds: Kind::draw(&mut dice),
+            kinds: Kind::draw(&mut rng),
             rates,
-            chaos: dice.span(ms(20_000), ms(60_000)),
-            gap: *dice.pick(&[ms(300), ms(1500), ms(5000)]).unwrap_or(&ms(1500)),
-            locks: dice.between(1, 3),
+            chaos: rng.span(ms(20_000), ms(60_000)),
+            gap: *rng.pick(&[ms(300), ms(1500), ms(5000)]).unwrap_or(&ms(1500)),
+            locks: rng.between(1, 3),
             upto: u64::MAX,
         }
     }
 
     /// How long everything may take after the last fault until all is well again.
-    pub(crate) fn patience(&self) -> Duration {
+    pub(crate) fn timeout(&self) -> Duration {
         let timing = &self.config.timing;
         let by_time = self.stop.and_then(|stop| timing.stopped_by(stop).ok()).and_then(|timing| timing.leader_crash());
         // A leader is elected, notes who is silent, has them fenced one after the other, with what had to wait; who comes back
         // waits out its embargo, joins, and its former life is condemned after twice its own wait.
-        let fenced = by_time.unwrap_or_default() * 4 + self.config.red * 2;
+        let fenced = by_time.unwrap_or_default() * 4 + self.config.fence_after * 2;
         let device = self.config.fence_deadline * 2 + self.config.fence_backoff * 32 + Duration::from_secs(8);
         let elected = self.config.election_max() * 8;
         elected + fenced + device + self.config.propose_timeout * 4 + Duration::from_secs(10)

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use quorate::testing::sim::{Dice, End, Mood, Pace, Running, Setting, Sighting, Weather, World};
+use quorate::testing::sim::{End, Mood, Pace, Rng, Running, Setting, Sighting, Weather, World};
 use quorate::{Name, NodeId, Role};
 use quorate_membership::Command;
 use tokio::sync::watch;
@@ -26,7 +26,7 @@ pub(crate) struct Story {
     pub(crate) world: World,
     pub(crate) plan: Plan,
     judge: Judge,
-    dice: Dice,
+    rng: Rng,
     due: Vec<(Instant, Then)>,
     returns: BTreeMap<NodeId, Instant>,
     shifts: BTreeMap<NodeId, watch::Sender<bool>>,
@@ -59,12 +59,12 @@ pub(crate) async fn play(plan: Plan, aloud: bool) -> Told {
 
 impl Story {
     pub(crate) fn new(world: World, plan: Plan) -> Self {
-        let dice = Dice::new(plan.seed ^ 0x0d1e);
+        let rng = Rng::new(plan.seed ^ 0x0d1e);
         Self {
             world,
             plan,
             judge: Judge::new(),
-            dice,
+            rng,
             due: vec![],
             returns: BTreeMap::new(),
             shifts: BTreeMap::new(),
@@ -111,20 +111,20 @@ impl Story {
     async fn chaos(&mut self) -> Done {
         let ends = Instant::now() + self.plan.chaos;
         while Instant::now() < ends && !self.plan.kinds.is_empty() {
-            let gap = self.dice.span(STEP, self.plan.gap);
+            let gap = self.rng.span(STEP, self.plan.gap);
             self.run_for(gap).await?;
-            let (kind, dice) = (self.dice.pick(&self.plan.kinds).copied(), self.dice.fork());
+            let (kind, rng) = (self.rng.pick(&self.plan.kinds).copied(), self.rng.fork());
             self.faults += 1;
             if let Some(kind) = kind.filter(|_| self.faults <= self.plan.upto) {
                 self.judge.tally.count(&format!("fault {kind:?}"));
-                self.strike(kind, dice).await?;
+                self.strike(kind, rng).await?;
             }
         }
         Ok(())
     }
 
-    async fn strike(&mut self, kind: Kind, dice: Dice) -> Done {
-        match strike(&mut self.world, kind, dice) {
+    async fn strike(&mut self, kind: Kind, rng: Rng) -> Done {
+        match strike(&mut self.world, kind, rng) {
             Outcome::Later(after, then) => self.due.push((Instant::now() + after, then)),
             Outcome::Now(deed) => self.carry_out(deed).await?,
             Outcome::Nothing => {}
@@ -223,11 +223,11 @@ impl Story {
                 running.host.spare();
             }
         }
-        let patience = self.plan.patience();
-        self.until("after healing all is well again (I14)", patience, Self::all_well).await?;
+        let timeout = self.plan.timeout();
+        self.until("after healing all is well again (I14)", timeout, Self::all_well).await?;
         // What was asked for last may still be under way: a node to be removed, a leader to be changed.
         self.run_for(self.plan.config.propose_timeout * 2).await?;
-        self.until("after healing all stays well (I14)", patience, Self::all_well).await
+        self.until("after healing all stays well (I14)", timeout, Self::all_well).await
     }
 
     /// Lets the world go on, looking at it all the while.
@@ -240,11 +240,11 @@ impl Story {
         Ok(())
     }
 
-    pub(crate) async fn until(&mut self, claim: &str, patience: Duration, what: impl Fn(&Self) -> bool) -> Done {
-        let ends = Instant::now() + patience;
+    pub(crate) async fn until(&mut self, claim: &str, timeout: Duration, what: impl Fn(&Self) -> bool) -> Done {
+        let ends = Instant::now() + timeout;
         while !what(self) {
             if Instant::now() > ends {
-                return Err(format!("violated: {claim}: not within {patience:?}\n{}", self.judge.picture(&self.world)));
+                return Err(format!("violated: {claim}: not within {timeout:?}\n{}", self.judge.picture(&self.world)));
             }
             self.run_for(STEP).await?;
         }
@@ -279,7 +279,7 @@ impl Story {
                 self.world.end(node, End::Killed);
                 continue;
             }
-            let over = self.world.process(node).and_then(|running| judge::is_over(&running.node.view()));
+            let over = self.world.process(node).and_then(|running| judge::has_ended(&running.node.view()));
             if let Some(why) = over {
                 self.judge.tally.count(why);
                 self.world.end(node, End::Killed);
@@ -288,9 +288,9 @@ impl Story {
                 continue;
             }
             self.world.bury(node);
-            let delay = match self.dice.chance(700) {
-                true => self.dice.span(Duration::from_millis(20), Duration::from_millis(1500)),
-                false => self.dice.span(Duration::from_millis(1500), Duration::from_millis(9000)),
+            let delay = match self.rng.chance(700) {
+                true => self.rng.span(Duration::from_millis(20), Duration::from_millis(1500)),
+                false => self.rng.span(Duration::from_millis(1500), Duration::from_millis(9000)),
             };
             let delay = self.returns_after.unwrap_or(delay);
             let due = *self.returns.entry(node).or_insert_with(|| Instant::now() + delay);
@@ -318,15 +318,15 @@ impl Story {
         let shift = Shift { running, over: watched, book: self.judge.book.clone(), in_flight };
         for number in 0..self.plan.locks {
             let Ok(lock) = Name::new(format!("lock{number}")) else { continue };
-            let temper = match self.dice.below(10) {
+            let temper = match self.rng.below(10) {
                 0..=4 => Temper::Prompt,
                 5..=7 => Temper::Slow(self.plan.config.timing.plan().margin * 2),
                 _ => Temper::Never,
             };
-            shift.work(lock, temper, self.dice.fork());
+            shift.work(lock, temper, self.rng.fork());
         }
         self.clients += 1;
-        shift.ask(self.clients, self.dice.fork());
+        shift.ask(self.clients, self.rng.fork());
         Ok(())
     }
 

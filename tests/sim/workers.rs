@@ -8,8 +8,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate::testing::sim::{Dice, Host, Running};
-use quorate::{Check, Guard, Key, Name, ProposeError, Value};
+use quorate::testing::sim::{Host, Rng, Running};
+use quorate::{Check, Key, LockGuard, Name, ProposeError, Value};
 use quorate_raft_core::Node;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
@@ -47,36 +47,36 @@ impl Shift {
     }
 
     /// Starts a worker for a lock.
-    pub(crate) fn work(&self, lock: Name, temper: Temper, dice: Dice) {
+    pub(crate) fn work(&self, lock: Name, temper: Temper, rng: Rng) {
         let shift = self.clone();
-        drop(self.host().spawn(async move { shift.work_for_ever(lock, temper, dice).await }));
+        drop(self.host().spawn(async move { shift.work_for_ever(lock, temper, rng).await }));
     }
 
-    async fn work_for_ever(mut self, lock: Name, temper: Temper, mut dice: Dice) {
+    async fn work_for_ever(mut self, lock: Name, temper: Temper, mut rng: Rng) {
         while !*self.over.borrow() {
-            let pause = dice.span(ms(20), ms(400));
+            let pause = rng.span(ms(20), ms(400));
             let Some(who) = self.node().identity() else {
                 sleep(pause).await;
                 continue;
             };
-            let patience = dice.span(ms(500), ms(8000));
-            let asked = self.node().lock_for(who, lock.clone(), Some(patience));
+            let timeout = rng.span(ms(500), ms(8000));
+            let asked = self.node().lock_for(who, lock.clone(), Some(timeout));
             // Some give up in the middle: nothing may stay behind.
-            let guard = match dice.chance(100) {
-                true => timeout(dice.span(ms(1), ms(2000)), asked).await.ok(),
+            let guard = match rng.chance(100) {
+                true => tokio::time::timeout(rng.span(ms(1), ms(2000)), asked).await.ok(),
                 false => Some(asked.await),
             };
             if let Some(Ok(guard)) = guard {
-                self.work_under(guard, temper, &mut dice).await;
+                self.work_under(guard, temper, &mut rng).await;
             }
             sleep(pause).await;
         }
     }
 
-    async fn work_under(&mut self, guard: Guard, temper: Temper, dice: &mut Dice) {
-        let ends = Instant::now() + dice.span(ms(100), ms(20_000));
+    async fn work_under(&mut self, guard: LockGuard, temper: Temper, rng: &mut Rng) {
+        let ends = Instant::now() + rng.span(ms(100), ms(20_000));
         loop {
-            let pace = dice.span(ms(2), ms(60));
+            let pace = rng.span(ms(2), ms(60));
             let lost = async {
                 tokio::select! { biased;
                     () = guard.lost() => true,
@@ -86,20 +86,20 @@ impl Shift {
             match timeout(pace, lost).await {
                 Err(_) if Instant::now() < ends => {
                     if guard.check().is_ok() {
-                        self.act(&guard, dice);
+                        self.act(&guard, rng);
                     }
                 }
                 // Enough for now, or the node is about to leave: stopped, and says so.
                 Err(_) | Ok(false) => break,
                 Ok(true) => {
-                    self.stop(&guard, temper, dice).await;
+                    self.stop(&guard, temper, rng).await;
                     break;
                 }
             }
         }
         // Stopped is who has nothing under way any more.
         sleep(self.in_flight).await;
-        match dice.chance(500) {
+        match rng.chance(500) {
             true => drop(guard),
             // Whoever is not told in time sees to it in the background.
             false => drop(guard.release().await),
@@ -107,21 +107,21 @@ impl Shift {
     }
 
     /// The right is gone: what the temper makes of it. The mechanism has the last word.
-    async fn stop(&self, guard: &Guard, temper: Temper, dice: &mut Dice) {
+    async fn stop(&self, guard: &LockGuard, temper: Temper, rng: &mut Rng) {
         let until = match temper {
             Temper::Prompt => return,
-            Temper::Slow(longest) => Some(Instant::now() + dice.span(Duration::ZERO, longest)),
+            Temper::Slow(longest) => Some(Instant::now() + rng.span(Duration::ZERO, longest)),
             Temper::Never => None,
         };
         while until.is_none_or(|until| Instant::now() < until) {
-            self.act(guard, dice);
-            sleep(dice.span(ms(2), ms(60))).await;
+            self.act(guard, rng);
+            sleep(rng.span(ms(2), ms(60))).await;
         }
     }
 
-    fn act(&self, guard: &Guard, dice: &mut Dice) {
+    fn act(&self, guard: &LockGuard, rng: &mut Rng) {
         let (host, lock, who, token) = (self.host().clone(), guard.name().clone(), guard.who(), guard.token());
-        let lands = dice.span(Duration::ZERO, self.in_flight);
+        let lands = rng.span(Duration::ZERO, self.in_flight);
         match lands.is_zero() {
             true => host.acts(lock, who, token),
             // On its way to the disk: it lands whatever becomes of the process.
@@ -133,20 +133,20 @@ impl Shift {
     }
 
     /// Starts a client of the records. Every value that it writes is its own.
-    pub(crate) fn ask(&self, number: u64, dice: Dice) {
+    pub(crate) fn ask(&self, number: u64, rng: Rng) {
         let shift = self.clone();
-        drop(self.host().spawn(async move { shift.ask_for_ever(number, dice).await }));
+        drop(self.host().spawn(async move { shift.ask_for_ever(number, rng).await }));
     }
 
-    async fn ask_for_ever(self, number: u64, mut dice: Dice) {
+    async fn ask_for_ever(self, number: u64, mut rng: Rng) {
         let records = self.node().records();
         for count in 0u64.. {
-            sleep(dice.span(ms(50), ms(1500))).await;
+            sleep(rng.span(ms(50), ms(1500))).await;
             if *self.over.borrow() {
                 return;
             }
-            let Ok(key) = Key::new(format!("k{}", dice.below(4))) else { return };
-            if dice.chance(400) {
+            let Ok(key) = Key::new(format!("k{}", rng.below(4))) else { return };
+            if rng.chance(400) {
                 let began = self.book.told();
                 if let Ok(seen) = records.get_latest(&key, ms(3000)).await {
                     let value = seen.value.map(|record| record.value.as_bytes().to_vec());
@@ -158,7 +158,7 @@ impl Shift {
             // Its process may be ended in the middle: then nobody was told.
             self.book.wrote(text.clone().into_bytes(), Ask::Unknown);
             let value = Value::new(text.clone().into_bytes());
-            let done = match dice.chance(400) {
+            let done = match rng.chance(400) {
                 true => records.put(key, value).await,
                 false => {
                     let version = records.get(&key).value.map(|record| record.version);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use quorate::Event;
 use quorate::ledger::Note;
-use quorate::testing::sim::{Durable, End, Seen, Sighting};
+use quorate::testing::sim::{Durable, End, Observation, Sighting};
 
 use crate::faults::Kind;
 
@@ -48,17 +48,17 @@ impl Tally {
 
     pub(crate) fn see(&mut self, sighting: &Sighting) {
         match &sighting.seen {
-            Seen::Ended { how: End::PowerCut } => self.count("power cut"),
-            Seen::Ended { how: End::Killed } => self.count("killed"),
-            Seen::Fired => self.count("ended by its dead-man"),
-            Seen::Installed { .. } => self.count("snapshot installed"),
-            Seen::Noted(Note::Lapsed { .. }) => self.count("lease ran out"),
-            Seen::Durable(Durable::Vote(vote))
+            Observation::Ended { how: End::PowerCut } => self.count("power cut"),
+            Observation::Ended { how: End::Killed } => self.count("killed"),
+            Observation::Fired => self.count("ended by its dead-man"),
+            Observation::Installed { .. } => self.count("snapshot installed"),
+            Observation::Noted(Note::Lapsed { .. }) => self.count("lease ran out"),
+            Observation::Durable(Durable::Vote(vote))
                 if vote.committed && vote.node == sighting.node && self.terms.insert(vote.term) =>
             {
                 self.count("election won");
             }
-            Seen::Applied { at, answer: Ok(events), .. } if self.applied.insert(at.index) => {
+            Observation::Applied { at, answer: Ok(events), .. } if self.applied.insert(at.index) => {
                 let fenced = events.iter().filter(|event| matches!(event, Event::Fenced { .. })).count();
                 if fenced > 0 {
                     self.add("fenced", fenced as u64);

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use quorate::NodeId;
-use quorate::testing::sim::{Dice, End, Mood, Pace};
+use quorate::testing::sim::{End, Mood, Pace, Rng};
 
 use crate::machine::Wish;
 
@@ -75,8 +75,8 @@ impl Kind {
     ];
 
     /// About half of them; at least one.
-    pub(crate) fn draw(dice: &mut Dice) -> Vec<Self> {
-        let mut drawn: Vec<Self> = Self::ALL.into_iter().filter(|_| dice.chance(450)).collect();
+    pub(crate) fn draw(rng: &mut Rng) -> Vec<Self> {
+        let mut drawn: Vec<Self> = Self::ALL.into_iter().filter(|_| rng.chance(450)).collect();
         if drawn.is_empty() {
             drawn.push(Self::Isolate);
         }
@@ -84,13 +84,13 @@ impl Kind {
     }
 
     /// What it is this time: deeds, each so long after the fault begins.
-    pub(crate) fn unfold(self, nodes: &[NodeId], latency: Duration, dice: &mut Dice) -> Vec<(Duration, Deed)> {
+    pub(crate) fn unfold(self, nodes: &[NodeId], latency: Duration, rng: &mut Rng) -> Vec<(Duration, Deed)> {
         let (now, ms) = (Duration::ZERO, Duration::from_millis);
-        let who = dice.pick(nodes).copied().unwrap_or_default();
+        let who = rng.pick(nodes).copied().unwrap_or_default();
         let others: Vec<NodeId> = nodes.iter().copied().filter(|node| *node != who).collect();
-        let other = dice.pick(&others).copied().unwrap_or_default();
+        let other = rng.pick(&others).copied().unwrap_or_default();
         let around: Vec<(NodeId, NodeId)> = others.iter().map(|other| (who, *other)).collect();
-        let (link, lasts) = (vec![(who, other)], dice.span(ms(100), ms(12_000)));
+        let (link, lasts) = (vec![(who, other)], rng.span(ms(100), ms(12_000)));
         match self {
             Self::Isolate => vec![(now, Deed::Cut(around.clone())), (lasts, Deed::Mend(around))],
             Self::CutLink => vec![(now, Deed::Cut(link.clone())), (lasts, Deed::Mend(link))],
@@ -98,28 +98,28 @@ impl Kind {
             Self::Hold => vec![(now, Deed::Hold(link.clone())), (lasts, Deed::Mend(link))],
             Self::HoldHost => vec![(now, Deed::Hold(around.clone())), (lasts, Deed::Mend(around))],
             Self::Lag => {
-                let slow = dice.span(ms(10), ms(400));
+                let slow = rng.span(ms(10), ms(400));
                 vec![(now, Deed::Lag(who, other, slow)), (lasts, Deed::Lag(who, other, latency))]
             }
             Self::Loss => {
-                let rate = dice.between(1, 30) as f64 / 1000.0;
+                let rate = rng.between(1, 30) as f64 / 1000.0;
                 vec![(now, Deed::Lose(who, other, rate)), (lasts, Deed::Lose(who, other, 0.0))]
             }
             Self::Flap => {
                 let mut at = now;
                 let mut deeds = vec![];
-                for _ in 0..dice.between(2, 10) {
+                for _ in 0..rng.between(2, 10) {
                     deeds.push((at, Deed::Cut(around.clone())));
-                    at += dice.span(ms(50), ms(1500));
+                    at += rng.span(ms(50), ms(1500));
                     deeds.push((at, Deed::Mend(around.clone())));
-                    at += dice.span(ms(50), ms(1500));
+                    at += rng.span(ms(50), ms(1500));
                 }
                 deeds
             }
             Self::Kill => vec![(now, Deed::End(vec![who], End::Killed))],
             Self::PowerCut => vec![(now, Deed::End(vec![who], End::PowerCut))],
             Self::EndAll => {
-                let how = if dice.chance(500) { End::Killed } else { End::PowerCut };
+                let how = if rng.chance(500) { End::Killed } else { End::PowerCut };
                 vec![(now, Deed::End(nodes.to_vec(), how))]
             }
             Self::SlowDisk => vec![(now, Deed::Disk(who, Pace::Slow)), (lasts, Deed::Disk(who, Pace::Quick))],

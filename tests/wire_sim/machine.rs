@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate::testing::sim::{Dice, End, Process, Running};
+use quorate::testing::sim::{End, Process, Rng, Running};
 use quorate::{Address, Name, NodeId, Role};
 use quorate_transport_grpc::{GrpcTransport, Server};
 use tokio::sync::{mpsc, watch};
@@ -36,7 +36,7 @@ pub(crate) struct Order {
     pub(crate) slow: Duration,
     pub(crate) client: u64,
     pub(crate) book: Book,
-    pub(crate) dice: Dice,
+    pub(crate) rng: Rng,
     pub(crate) wishes: mpsc::UnboundedReceiver<Wish>,
 }
 
@@ -50,7 +50,7 @@ pub(crate) enum Wish {
 
 /// What the director and a host tell each other.
 #[derive(Default)]
-pub(crate) struct Desk {
+pub(crate) struct Control {
     pub(crate) order: Option<Order>,
     pub(crate) came: Option<Result<Running, String>>,
 }
@@ -61,19 +61,19 @@ pub(crate) fn address(node: NodeId) -> anyhow::Result<Address> {
 }
 
 /// Everything that a host does until it is crashed or booted anew.
-pub(crate) async fn boot(desk: Rc<RefCell<Desk>>) -> turmoil::Result {
-    let order = desk.borrow_mut().order.take();
+pub(crate) async fn boot(control: Rc<RefCell<Control>>) -> turmoil::Result {
+    let order = control.borrow_mut().order.take();
     if let Some(order) = order {
-        let told = desk.clone();
+        let told = control.clone();
         if let Err(error) = run(order, move |running| told.borrow_mut().came = Some(Ok(running))).await {
-            desk.borrow_mut().came = Some(Err(format!("{error:#}")));
+            control.borrow_mut().came = Some(Err(format!("{error:#}")));
         }
     }
     std::future::pending().await
 }
 
 async fn run(order: Order, came: impl FnOnce(Running)) -> anyhow::Result<()> {
-    let Order { process, seeds, founder, locks, in_flight, slow, client, book, mut dice, mut wishes } = order;
+    let Order { process, seeds, founder, locks, in_flight, slow, client, book, mut rng, mut wishes } = order;
     let here = address(process.node())?;
     let (running, service) = process.start(Arc::new(GrpcTransport::new()), vec![here]).await?;
     let server = Server::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT)), service).await?;
@@ -81,14 +81,14 @@ async fn run(order: Order, came: impl FnOnce(Running)) -> anyhow::Result<()> {
     let (over, watched) = watch::channel(false);
     let shift = Shift { running: running.clone(), over: watched, book, in_flight };
     for number in 0..locks {
-        let temper = match dice.below(10) {
+        let temper = match rng.below(10) {
             0..=4 => Temper::Prompt,
             5..=7 => Temper::Slow(slow),
             _ => Temper::Never,
         };
-        shift.work(Name::new(format!("lock{number}"))?, temper, dice.fork());
+        shift.work(Name::new(format!("lock{number}"))?, temper, rng.fork());
     }
-    shift.ask(client, dice.fork());
+    shift.ask(client, rng.fork());
     drop(shift);
     came(running.clone());
     while let Some(wish) = wishes.recv().await {

@@ -12,12 +12,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use quorate::NodeId;
-use quorate::testing::sim::{Dice, End, Mood, Pace, Seen, Setting, TimeHand, World};
+use quorate::testing::sim::{End, Mood, Observation, Pace, Rng, Setting, TimeHand, World};
 use tokio::sync::mpsc;
 
 use crate::faults::Deed;
 use crate::judge::{self, Judge, Told};
-use crate::machine::{Desk, Order, Wish, address, boot};
+use crate::machine::{Control, Order, Wish, address, boot};
 use crate::plan::Plan;
 
 /// How far every host runs on by itself before the others follow.
@@ -34,7 +34,7 @@ type Done = Result<(), String>;
 /// One machine, as the director knows it.
 #[derive(Default)]
 struct Seat {
-    desk: Rc<RefCell<Desk>>,
+    control: Rc<RefCell<Control>>,
     wishes: Option<mpsc::UnboundedSender<Wish>>,
     /// Somebody was told to start a process there, and it has not come yet.
     starting: bool,
@@ -53,7 +53,7 @@ struct Story {
     latency: Duration,
     seats: BTreeMap<NodeId, Seat>,
     judge: Judge,
-    dice: Dice,
+    rng: Rng,
     due: Vec<(Duration, Deed)>,
     clients: u64,
     faults: u64,
@@ -70,8 +70,8 @@ pub(crate) fn play(plan: Plan, aloud: bool) -> Told {
 
 impl Story {
     fn new(setting: Setting, plan: Plan) -> Self {
-        let mut dice = Dice::new(plan.seed ^ 0x0d1e);
-        let latency = Duration::from_millis(*dice.pick(&[1, 2, 5]).unwrap_or(&2));
+        let mut rng = Rng::new(plan.seed ^ 0x0d1e);
+        let latency = Duration::from_millis(*rng.pick(&[1, 2, 5]).unwrap_or(&2));
         let mut builder = turmoil::Builder::new();
         builder.rng_seed(plan.seed).tick_duration(STEP).simulation_duration(Duration::from_secs(86_400));
         builder.min_message_latency(Duration::ZERO).max_message_latency(latency).tcp_capacity(1024);
@@ -83,11 +83,11 @@ impl Story {
             world.add_machine(node, plan.rates.get(number as usize).copied().unwrap_or_default());
             // Told to start when it is its turn.
             let seat = Seat { returns: Some(Duration::MAX), ..Seat::default() };
-            let desk = seat.desk.clone();
-            sim.host(node.to_string(), move || boot(desk.clone()));
+            let control = seat.control.clone();
+            sim.host(node.to_string(), move || boot(control.clone()));
             seats.insert(node, seat);
         }
-        Self { sim, hand, world, judge: Judge::new(), dice, latency, plan, seats, due: vec![], clients: 0, faults: 0 }
+        Self { sim, hand, world, judge: Judge::new(), rng, latency, plan, seats, due: vec![], clients: 0, faults: 0 }
     }
 
     fn whole(&mut self) -> Done {
@@ -117,14 +117,14 @@ impl Story {
         let ends = self.now() + self.plan.chaos;
         let nodes = self.world.nodes();
         while self.now() < ends {
-            let gap = self.dice.span(LOOK, self.plan.gap);
+            let gap = self.rng.span(LOOK, self.plan.gap);
             self.run_for(gap)?;
-            let (kind, mut dice) = (self.dice.pick(&self.plan.kinds).copied(), self.dice.fork());
+            let (kind, mut rng) = (self.rng.pick(&self.plan.kinds).copied(), self.rng.fork());
             self.faults += 1;
             if let Some(kind) = kind.filter(|_| self.faults <= self.plan.upto) {
                 self.judge.tally.count(&format!("fault {kind:?}"));
                 self.world.say(format!("fault {kind:?}"));
-                let (now, deeds) = (self.now(), kind.unfold(&nodes, self.latency, &mut dice));
+                let (now, deeds) = (self.now(), kind.unfold(&nodes, self.latency, &mut rng));
                 self.due.extend(deeds.into_iter().map(|(after, deed)| (now + after, deed)));
             }
         }
@@ -143,7 +143,7 @@ impl Story {
         }
         self.carry_out(Deed::Device(Mood::default()));
         nodes.into_iter().for_each(|node| self.carry_out(Deed::Disk(node, Pace::Quick)));
-        self.until("after healing all is well again (I14)", self.plan.patience() + RECONNECTED, Self::all_well)
+        self.until("after healing all is well again (I14)", self.plan.timeout() + RECONNECTED, Self::all_well)
     }
 
     fn carry_out(&mut self, deed: Deed) {
@@ -193,11 +193,11 @@ impl Story {
         Ok(())
     }
 
-    fn until(&mut self, claim: &str, patience: Duration, what: impl Fn(&Self) -> bool) -> Done {
-        let ends = self.now() + patience;
+    fn until(&mut self, claim: &str, timeout: Duration, what: impl Fn(&Self) -> bool) -> Done {
+        let ends = self.now() + timeout;
         while !what(self) {
             if self.now() > ends {
-                return Err(format!("violated: {claim}: not within {patience:?}\n{}", self.judge.picture(&self.world)));
+                return Err(format!("violated: {claim}: not within {timeout:?}\n{}", self.judge.picture(&self.world)));
             }
             self.run_for(LOOK)?;
         }
@@ -207,7 +207,7 @@ impl Story {
     fn look(&mut self) -> Done {
         for sighting in self.world.sightings() {
             self.judge.see(&sighting)?;
-            if let Seen::Ended { how } = sighting.seen {
+            if let Observation::Ended { how } = sighting.seen {
                 self.fell(sighting.node, how);
             }
         }
@@ -230,8 +230,8 @@ impl Story {
         }
         self.world.bury(node);
         if let Some(seat) = self.seats.get_mut(&node) {
-            *seat = Seat { desk: seat.desk.clone(), dark: how == End::PowerCut, ..Seat::default() };
-            *seat.desk.borrow_mut() = Desk::default();
+            *seat = Seat { control: seat.control.clone(), dark: how == End::PowerCut, ..Seat::default() };
+            *seat.control.borrow_mut() = Control::default();
         }
     }
 
@@ -242,7 +242,7 @@ impl Story {
             if let Some(running) = self.world.process(node) {
                 // Twenty times a second is often enough for views.
                 if now.as_millis().is_multiple_of(LOOK.as_millis())
-                    && let Some(why) = judge::is_over(&running.node.view())
+                    && let Some(why) = judge::has_ended(&running.node.view())
                 {
                     self.judge.tally.count(why);
                     running.host.end(End::Killed);
@@ -250,7 +250,7 @@ impl Story {
                 continue;
             }
             let Some(seat) = self.seats.get_mut(&node) else { continue };
-            let came = seat.desk.borrow_mut().came.take();
+            let came = seat.control.borrow_mut().came.take();
             match came {
                 Some(Ok(running)) => {
                     seat.starting = false;
@@ -262,9 +262,9 @@ impl Story {
                 Some(Err(_)) => seat.starting = false,
                 None if seat.starting => {}
                 None => {
-                    let dice = &mut self.dice;
-                    let span = if dice.chance(700) { 20..1500 } else { 1500..9000 };
-                    let mut delay = || dice.span(Duration::from_millis(span.start), Duration::from_millis(span.end));
+                    let rng = &mut self.rng;
+                    let span = if rng.chance(700) { 20..1500 } else { 1500..9000 };
+                    let mut delay = || rng.span(Duration::from_millis(span.start), Duration::from_millis(span.end));
                     if *seat.returns.get_or_insert_with(|| now + delay()) <= now {
                         self.start(node)?;
                     }
@@ -293,13 +293,13 @@ impl Story {
             slow: self.plan.config.timing.plan().margin * 2,
             client: self.clients,
             book: self.judge.book.clone(),
-            dice: self.dice.fork(),
+            rng: self.rng.fork(),
             wishes: heard,
         };
         let Some(seat) = self.seats.get_mut(&node) else { return Ok(()) };
         let was_dark = std::mem::take(&mut seat.dark);
         (seat.wishes, seat.starting, seat.returns) = (Some(wishes), true, None);
-        seat.desk.borrow_mut().order = Some(order);
+        seat.control.borrow_mut().order = Some(order);
         if was_dark {
             let others = self.world.nodes().into_iter().filter(|other| *other != node);
             let links = others.map(|other| (node, other)).collect();

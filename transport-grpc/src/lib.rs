@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   raft-core ──▶ GrpcTransport ──links.rs──▶ connection: Control ═╗
-//!   (asks a peer)   client.rs     per peer    connection: Log ═════╬═ HTTP/2 ═▶ Server ──door.rs──▶ Service ──▶ raft-core
+//!   (asks a peer)   client.rs     per peer    connection: Log ═════╬═ HTTP/2 ═▶ Server ──router.rs──▶ Service ──▶ raft-core
 //!                                 and lane    connection: Snapshot ╣            server.rs            (another node)
 //!                                             connection: Lease ═══╝
 //!                                             any language, Cluster, Store ═══▶
@@ -29,18 +29,18 @@
 //! [`TransportError::Refused`]: quorate_raft_core::TransportError::Refused
 
 mod client;
-mod cluster_door;
+mod cluster_service;
 mod connection;
 mod convert;
-mod door;
 mod greeting;
 mod links;
 mod net;
 mod pipeline;
-mod raft_door;
+mod raft_service;
+mod router;
 mod server;
 mod status;
-mod store_door;
+mod store_service;
 
 #[expect(
     unreachable_pub,

@@ -1,7 +1,7 @@
 //! The answering side: accepts connections, and ends them in an orderly way.
 //!
 //! ```text
-//!   listener ──▶ at most max_connections ──▶ greeting in time ──▶ HTTP/2 ──▶ Door ──▶ Service
+//!   listener ──▶ at most max_connections ──▶ greeting in time ──▶ HTTP/2 ──▶ Router ──▶ Service
 //!      │                                                            │
 //!      └── shutdown: no new ones ──▶ event streams end, calls under way may finish ──▶ grace is over: all is cut off
 //! ```
@@ -22,9 +22,9 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::door::Door;
 use crate::greeting::Greeted;
 use crate::net::{TcpListener, TcpStream};
+use crate::router::Router;
 
 /// What a server trades.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,8 +146,8 @@ impl Server {
         let address = listener.local_addr()?;
         let settings = settings.bounded();
         let (stop, told) = watch::channel(false);
-        let door = Door::new(service, settings, told.clone());
-        let accepting = tokio::spawn(accept(listener, door, settings, told));
+        let router = Router::new(service, settings, told.clone());
+        let accepting = tokio::spawn(accept(listener, router, settings, told));
         tracing::info!(%address, "listening");
         Ok(Self { address, stop, accepting, grace: settings.shutdown_grace })
     }
@@ -176,7 +176,7 @@ impl Drop for Server {
 }
 
 /// Owns the listener and every connection: when it ends, or is aborted, they end.
-async fn accept(listener: TcpListener, door: Door, settings: ServerSettings, stop: Stop) {
+async fn accept(listener: TcpListener, router: Router, settings: ServerSettings, stop: Stop) {
     let free = Arc::new(Semaphore::new(settings.max_connections));
     let mut connections = JoinSet::new();
     let mut full = Complaint::default();
@@ -199,7 +199,7 @@ async fn accept(listener: TcpListener, door: Door, settings: ServerSettings, sto
         };
         match free.clone().try_acquire_owned() {
             Ok(place) => {
-                let serving = serve(stream, from, door.clone(), settings, stop.clone());
+                let serving = serve(stream, from, router.clone(), settings, stop.clone());
                 connections.spawn(async move {
                     serving.await;
                     drop(place);
@@ -215,7 +215,7 @@ async fn accept(listener: TcpListener, door: Door, settings: ServerSettings, sto
     while connections.join_next().await.is_some() {}
 }
 
-async fn serve(stream: TcpStream, from: SocketAddr, door: Door, settings: ServerSettings, stop: Stop) {
+async fn serve(stream: TcpStream, from: SocketAddr, router: Router, settings: ServerSettings, stop: Stop) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%from, %error, "cannot set TCP_NODELAY");
     }
@@ -226,7 +226,7 @@ async fn serve(stream: TcpStream, from: SocketAddr, door: Door, settings: Server
         .keep_alive_interval(settings.ping_every)
         .keep_alive_timeout(settings.ping_timeout);
     let stream = Greeted::new(stream, settings.greeting_timeout);
-    let connection = builder.serve_connection(TokioIo::new(stream), door);
+    let connection = builder.serve_connection(TokioIo::new(stream), router);
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = &mut connection => ended,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::fencing::{current_activation, majority_without, open_order};
 use super::known_life;
-use crate::cluster::{Cluster, Phase};
+use crate::cluster::{ClusterState, Phase};
 use crate::event::Event;
 use crate::fencing::{Cause, Confirmation, FenceProof};
 use crate::id::{Activation, BootId, FenceId, Identity, Revision};
@@ -13,7 +13,7 @@ use crate::text::Reason;
 
 /// A confirmation counts only for its own order number, for that order's target, and for an attempt that was begun (I10).
 pub(super) fn confirm(
-    state: &Cluster,
+    state: &ClusterState,
     token: Revision,
     order: FenceId,
     target: Identity,
@@ -53,7 +53,7 @@ pub(super) fn confirm(
 /// An operator's word for a life, whether or not an order is open. It shoots nobody, so a former life of a node that
 /// stands may be vouched for without a spare majority; for a newest life the rule of every order holds.
 pub(super) fn vouch(
-    state: &Cluster,
+    state: &ClusterState,
     token: Revision,
     target: Identity,
     name: &Reason,
@@ -79,7 +79,7 @@ pub(super) fn vouch(
 }
 
 /// Only the life itself may say that it has stopped. Said while an order is open, it is the proof that the order needed.
-pub(super) fn leave(state: &Cluster, token: Revision, who: Identity) -> Result<Vec<Event>, Rejection> {
+pub(super) fn leave(state: &ClusterState, token: Revision, who: Identity) -> Result<Vec<Event>, Rejection> {
     match known_life(state, who)?.phase {
         Phase::Joining | Phase::Active => Ok(vec![Event::Left { who, token }]),
         Phase::Fencing => {
@@ -95,7 +95,7 @@ pub(super) fn leave(state: &Cluster, token: Revision, who: Identity) -> Result<V
 /// as long as the contract asks for (E1). The wait is the leader's word; that it is long enough, and that the leader was
 /// the one whose word counts, is checked here.
 pub(super) fn expire(
-    state: &Cluster,
+    state: &ClusterState,
     token: Revision,
     named: Identity,
     under: Activation,
@@ -134,11 +134,11 @@ pub(super) fn expire(
 
 /// That its work dies with its process, only the life itself may say, and not once it is to be ended: then it is too late
 /// for anybody to count on.
-pub(super) fn declare_mortal(state: &Cluster, who: Identity) -> Result<Vec<Event>, Rejection> {
+pub(super) fn declare_mortal(state: &ClusterState, who: Identity) -> Result<Vec<Event>, Rejection> {
     let life = known_life(state, who)?;
     match life.phase {
-        Phase::Joining | Phase::Active if life.mortal => Ok(vec![]),
-        Phase::Joining | Phase::Active => Ok(vec![Event::DeclaredMortal { who }]),
+        Phase::Joining | Phase::Active if life.process_bound => Ok(vec![]),
+        Phase::Joining | Phase::Active => Ok(vec![Event::DeclaredProcessBound { who }]),
         phase @ (Phase::Fencing | Phase::Fenced | Phase::Left) => Err(Rejection::Phase { who, phase }),
     }
 }
@@ -146,19 +146,19 @@ pub(super) fn declare_mortal(state: &Cluster, who: Identity) -> Result<Vec<Event
 /// P3: the next life of the same node, on the same disk and the same boot, says that the process of the former one is
 /// gone, and that was all there was to it. It shoots nobody, so no spare majority is needed.
 pub(super) fn inherit(
-    state: &Cluster,
+    state: &ClusterState,
     token: Revision,
     who: Identity,
     former: Identity,
 ) -> Result<Vec<Event>, Rejection> {
-    let (heir, gone) = (known_life(state, who)?, known_life(state, former)?);
+    let (successor, gone) = (known_life(state, who)?, known_life(state, former)?);
     let next = who.node == former.node && who > former && state.newest(who.node) == Some(who);
     // A boot that could not be told is not the same as another that could not.
-    let same_boot = heir.boot == gone.boot && heir.boot != BootId::default();
-    if !next || !same_boot || heir.phase != Phase::Joining {
+    let same_boot = successor.boot == gone.boot && successor.boot != BootId::default();
+    if !next || !same_boot || successor.phase != Phase::Joining {
         return Err(Rejection::NotItsSuccessor { who, former });
     }
-    if !gone.mortal {
+    if !gone.process_bound {
         return Err(Rejection::NotMortal(former));
     }
     let fenced = |order| Event::Fenced { order, who: former, proof: FenceProof::Succeeded { by: who }, token };
@@ -178,7 +178,7 @@ pub(super) fn inherit(
 }
 
 /// The second proof of an end that another kind of proof came first for. `None` if the order has not ended so.
-fn corroboration(state: &Cluster, order: FenceId, who: Identity, proof: &FenceProof) -> Option<Vec<Event>> {
+fn corroboration(state: &ClusterState, order: FenceId, who: Identity, proof: &FenceProof) -> Option<Vec<Event>> {
     let ended = state.fences.ended(who).filter(|ended| ended.id == order && state.fences.get(order).is_none())?;
     let fresh = ended.second.is_none() && ended.proof.kind() != proof.kind();
     let sound = match proof {

@@ -1,7 +1,7 @@
 //! Orders to end a life, and the attempts at them.
 
 use super::{known_life, quorum_or, unknown};
-use crate::cluster::{Cluster, Phase};
+use crate::cluster::{ClusterState, Phase};
 use crate::event::Event;
 use crate::fencing::{Cause, FenceOrder, Progress};
 use crate::id::{Activation, FenceId, Identity, NodeId, Revision};
@@ -14,7 +14,7 @@ use crate::text::Reason;
 /// A leader's opinion counts only under the current activation (P5): one that survived in the log of a leader that is
 /// none any more is void. What a person asks for is no opinion of a leader.
 pub(super) fn order(
-    state: &Cluster,
+    state: &ClusterState,
     revision: Revision,
     target: Identity,
     cause: &Cause,
@@ -41,7 +41,7 @@ pub(super) fn order(
     Ok(vec![Event::FenceOrdered { order: state.fences.upcoming(), target, cause: cause.clone() }])
 }
 
-pub(super) fn start(state: &Cluster, order: FenceId, by: NodeId, attempt: u32) -> Result<Vec<Event>, Rejection> {
+pub(super) fn start(state: &ClusterState, order: FenceId, by: NodeId, attempt: u32) -> Result<Vec<Event>, Rejection> {
     let open = open_order(state, order)?;
     if !state.members.contains_key(&by) {
         return Err(unknown(state, by));
@@ -52,7 +52,12 @@ pub(super) fn start(state: &Cluster, order: FenceId, by: NodeId, attempt: u32) -
     Ok(vec![Event::FenceStarted { order, target: open.target, by, attempt }])
 }
 
-pub(super) fn fail(state: &Cluster, order: FenceId, attempt: u32, reason: &Reason) -> Result<Vec<Event>, Rejection> {
+pub(super) fn fail(
+    state: &ClusterState,
+    order: FenceId,
+    attempt: u32,
+    reason: &Reason,
+) -> Result<Vec<Event>, Rejection> {
     let open = open_order(state, order)?;
     reason.check().map_err(Rejection::Text)?;
     match open.progress {
@@ -66,12 +71,12 @@ pub(super) fn fail(state: &Cluster, order: FenceId, attempt: u32, reason: &Reaso
     }
 }
 
-pub(super) fn open_order(state: &Cluster, order: FenceId) -> Result<&FenceOrder, Rejection> {
+pub(super) fn open_order(state: &ClusterState, order: FenceId) -> Result<&FenceOrder, Rejection> {
     state.fences.get(order).ok_or(Rejection::UnknownOrder(order))
 }
 
 /// P5: what was concluded under another activation than the current one does not count (I9).
-pub(super) fn current_activation(state: &Cluster, under: Activation) -> Result<(), Rejection> {
+pub(super) fn current_activation(state: &ClusterState, under: Activation) -> Result<(), Rejection> {
     let current = state.leadership.map(|leadership| leadership.activation);
     if cfg!(quorate_mutant = "stale_activation_accepted") || current == Some(under) {
         return Ok(());
@@ -79,7 +84,7 @@ pub(super) fn current_activation(state: &Cluster, under: Activation) -> Result<(
     Err(Rejection::OtherActivation { under, current })
 }
 
-pub(super) fn majority_without(state: &Cluster, node: NodeId) -> Result<(), Rejection> {
+pub(super) fn majority_without(state: &ClusterState, node: NodeId) -> Result<(), Rejection> {
     let mut rest = state.standing();
     rest.remove(&node);
     if cfg!(quorate_mutant = "no_majority_check") {

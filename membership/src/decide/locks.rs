@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::fencing::current_activation;
-use crate::cluster::Cluster;
+use crate::cluster::ClusterState;
 use crate::event::Event;
 use crate::evolve::evolve;
 use crate::fencing::FenceProof;
@@ -15,7 +15,7 @@ use crate::session;
 use crate::text::Name;
 
 pub(super) fn lock(
-    state: &Cluster,
+    state: &ClusterState,
     revision: Revision,
     request: Request,
     name: &Name,
@@ -56,12 +56,12 @@ pub(super) fn lock(
     })
 }
 
-fn granted(state: &Cluster, revision: Revision, name: &Name, holder: Holder, request: Request) -> Event {
+fn granted(state: &ClusterState, revision: Revision, name: &Name, holder: Holder, request: Request) -> Event {
     Event::LockGranted { name: name.clone(), holder, token: token(state, revision), request: request.nonce }
 }
 
 /// The revision of the entry that grants; never a term or an activation, which several grants share.
-fn token(state: &Cluster, revision: Revision) -> Revision {
+fn token(state: &ClusterState, revision: Revision) -> Revision {
     match state.leadership.filter(|_| cfg!(quorate_mutant = "token_of_the_term")) {
         Some(leadership) => Revision::new(leadership.activation.get()),
         None => revision,
@@ -69,7 +69,13 @@ fn token(state: &Cluster, revision: Revision) -> Revision {
 }
 
 /// By token, never by owner: what a stale guard says late changes nothing (P13).
-pub(super) fn unlock(state: &Cluster, revision: Revision, name: &Name, holder: Holder, shown: Revision) -> Vec<Event> {
+pub(super) fn unlock(
+    state: &ClusterState,
+    revision: Revision,
+    name: &Name,
+    holder: Holder,
+    shown: Revision,
+) -> Vec<Event> {
     let held = state.store.locks.get(name).and_then(|lock| lock.grant).filter(|grant| grant.holder == holder);
     let Some(grant) = held else { return vec![] };
     if grant.token != shown && !cfg!(quorate_mutant = "release_by_owner") {
@@ -83,7 +89,7 @@ pub(super) fn unlock(state: &Cluster, revision: Revision, name: &Name, holder: H
 
 /// What became of a request is decided here at the latest. A lock that it was granted stays granted.
 pub(super) fn settle(
-    state: &Cluster,
+    state: &ClusterState,
     revision: Revision,
     request: Request,
     lock: Option<&Name>,
@@ -108,7 +114,7 @@ pub(super) fn settle(
 
 /// A lock that was held back passes on once the wait was long enough, by the leader whose waits count.
 pub(super) fn lift(
-    state: &Cluster,
+    state: &ClusterState,
     revision: Revision,
     name: &Name,
     token: Revision,
@@ -130,7 +136,7 @@ pub(super) fn lift(
 }
 
 /// What a life that has not worked yet gives up: it never acted under what it took up.
-pub(super) fn forfeit(state: &Cluster, revision: Revision, who: Identity) -> Vec<Event> {
+pub(super) fn forfeit(state: &ClusterState, revision: Revision, who: Identity) -> Vec<Event> {
     let (holder, why) = (Holder::Life(who), Release::HolderEnded);
     let held = state.store.held_by(holder);
     let given_up = held.flat_map(|(name, token)| {
@@ -141,7 +147,7 @@ pub(super) fn forfeit(state: &Cluster, revision: Revision, who: Identity) -> Vec
 }
 
 /// The grant to the first in line that may hold anything, once nobody holds the lock and nothing holds it back.
-fn next(state: &Cluster, revision: Revision, name: &Name) -> Option<Event> {
+fn next(state: &ClusterState, revision: Revision, name: &Name) -> Option<Event> {
     let waiters = &state.store.locks.get(name)?.waiters;
     let mut may_hold = waiters.iter().filter(|waiter| state.may_hold(waiter.holder));
     let last = cfg!(quorate_mutant = "queue_order_lost");
@@ -152,25 +158,25 @@ fn next(state: &Cluster, revision: Revision, name: &Name) -> Option<Event> {
 
 /// What follows when holders end: their locks pass on, and what was bound to them vanishes, in the same entry as the
 /// proof (P11).
-pub(super) fn pass_on(state: &Cluster, revision: Revision, events: &mut Vec<Event>) {
+pub(super) fn pass_on(state: &ClusterState, revision: Revision, events: &mut Vec<Event>) {
     let ended: Vec<_> = events.iter().filter_map(|event| end(state, event)).collect();
     if ended.is_empty() {
         return;
     }
     let mut after = state.clone();
     events.iter().for_each(|event| evolve(&mut after, revision, event));
-    let mut follow = |after: &mut Cluster, event: Event| {
+    let mut follow = |after: &mut ClusterState, event: Event| {
         evolve(after, revision, &event);
         events.push(event);
     };
-    for (over, delay, heir) in ended {
+    for (over, delay, successor) in ended {
         let held: Vec<_> = after.store.held_by(over).map(|(name, token)| (name.clone(), token)).collect();
         for (name, token) in held {
             let request = after.store.locks.get(&name).and_then(|lock| lock.grant).map(|grant| grant.request);
             let why = Release::HolderEnded;
             follow(&mut after, Event::LockReleased { name: name.clone(), holder: over, token, why });
-            if let (Some(heir), Some(request)) = (heir, request) {
-                follow(&mut after, Event::LockGranted { name, holder: heir, token: revision, request });
+            if let (Some(successor), Some(request)) = (successor, request) {
+                follow(&mut after, Event::LockGranted { name, holder: successor, token: revision, request });
                 continue;
             }
             let at_least = delay.unwrap_or_default();
@@ -192,7 +198,7 @@ pub(super) fn pass_on(state: &Cluster, revision: Revision, events: &mut Vec<Even
 type End = (Holder, Option<Duration>, Option<Holder>);
 
 /// What this event ends; `state` is from before it.
-fn end(state: &Cluster, event: &Event) -> Option<End> {
+fn end(state: &ClusterState, event: &Event) -> Option<End> {
     Some(match event {
         Event::Fenced { who, proof: FenceProof::Succeeded { by }, .. } => ((*who).into(), None, Some((*by).into())),
         Event::Fenced { who, .. } | Event::Left { who, .. } | Event::Superseded { who } => ((*who).into(), None, None),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::fencing::current_activation;
 use super::locks::full;
-use crate::cluster::{Cluster, Phase};
+use crate::cluster::{ClusterState, Phase};
 use crate::event::Event;
 use crate::id::{Activation, ItemId, Revision, SessionId};
 use crate::queue::{Item, MAX_ITEMS, MAX_QUEUE};
@@ -18,7 +18,7 @@ use crate::text::{Key, Name};
 
 /// Every check, then every change, in one entry; or none.
 pub(super) fn write(
-    state: &Cluster,
+    state: &ClusterState,
     revision: Revision,
     request: Request,
     checks: &[Check],
@@ -70,7 +70,7 @@ pub(super) fn write(
     Ok(events)
 }
 
-fn holds(state: &Cluster, check: &Check) -> Result<(), Rejection> {
+fn holds(state: &ClusterState, check: &Check) -> Result<(), Rejection> {
     let record = |key: &Key| state.store.records.get(key);
     match check {
         Check::Version { key, version } => {
@@ -88,7 +88,7 @@ fn holds(state: &Cluster, check: &Check) -> Result<(), Rejection> {
             same.then_some(()).ok_or_else(|| Rejection::Value { key: key.clone(), found: version })
         }
         Check::Holds { lock, token } => held(state, lock, *token),
-        Check::Over { who } => state.is_over(*who).then_some(()).ok_or(Rejection::NotOver(*who)),
+        Check::Over { who } => state.has_ended(*who).then_some(()).ok_or(Rejection::NotOver(*who)),
         Check::Active { who } => match super::known_life(state, *who)?.phase {
             Phase::Active => Ok(()),
             phase @ (Phase::Joining | Phase::Fencing | Phase::Fenced | Phase::Left) => {
@@ -99,7 +99,7 @@ fn holds(state: &Cluster, check: &Check) -> Result<(), Rejection> {
 }
 
 /// That the lock is held under this very token: what a superseded holder says comes too late.
-fn held(state: &Cluster, name: &Name, token: Revision) -> Result<(), Rejection> {
+fn held(state: &ClusterState, name: &Name, token: Revision) -> Result<(), Rejection> {
     let current = state.store.locks.get(name).and_then(|lock| lock.grant).map(|grant| grant.token);
     if current == Some(token) || cfg!(quorate_mutant = "stale_token_accepted") {
         return Ok(());
@@ -107,7 +107,7 @@ fn held(state: &Cluster, name: &Name, token: Revision) -> Result<(), Rejection> 
     Err(Rejection::NotHolder { name: name.clone(), token, current })
 }
 
-fn taken<'a>(state: &'a Cluster, queue: &Name, item: ItemId, token: Revision) -> Result<&'a Item, Rejection> {
+fn taken<'a>(state: &'a ClusterState, queue: &Name, item: ItemId, token: Revision) -> Result<&'a Item, Rejection> {
     let found = state.store.queues.get(queue).and_then(|queue| queue.items.get(&item));
     let under = found.filter(|found| found.taken.is_some_and(|taken| taken.token == token));
     under.ok_or_else(|| Rejection::NotTaken { queue: queue.clone(), item, token })
@@ -123,7 +123,7 @@ fn sized(what: &str, got: usize, limit: usize) -> Result<(), Rejection> {
 }
 
 /// Whether everything would still fit once these changes were made.
-fn room(state: &Cluster, changes: &[Change]) -> Result<(), Rejection> {
+fn room(state: &ClusterState, changes: &[Change]) -> Result<(), Rejection> {
     let store = &state.store;
     let (mut bytes, mut fresh, mut bound, mut pushed) = (store.bytes, 0, 0, BTreeMap::<&Name, usize>::new());
     for change in changes {
@@ -165,7 +165,7 @@ fn room(state: &Cluster, changes: &[Change]) -> Result<(), Rejection> {
 
 /// The oldest item that this token was not given yet. What an earlier token took is there again.
 pub(super) fn take(
-    state: &Cluster,
+    state: &ClusterState,
     revision: Revision,
     request: Request,
     queue: &Name,
@@ -183,7 +183,7 @@ pub(super) fn take(
 }
 
 pub(super) fn open(
-    state: &Cluster,
+    state: &ClusterState,
     revision: Revision,
     request: Request,
     session: &Session,
@@ -205,14 +205,14 @@ pub(super) fn open(
     Ok(vec![Event::Answered { request: request.nonce }, opened])
 }
 
-pub(super) fn close(state: &Cluster, session: SessionId) -> Vec<Event> {
+pub(super) fn close(state: &ClusterState, session: SessionId) -> Vec<Event> {
     let open = state.store.sessions.contains_key(&session);
     if open { vec![Event::SessionEnded { id: session, clean: true }] } else { vec![] }
 }
 
 /// By time, and so only by the leader whose waits count, after a wait that is long enough on any client's clock.
 pub(super) fn expire(
-    state: &Cluster,
+    state: &ClusterState,
     session: SessionId,
     under: Activation,
     waited: Duration,

@@ -33,7 +33,7 @@ impl fmt::Display for Event {
                 write!(f, "activated leader {} as {}", leadership.leader, leadership.activation)
             }
             Self::Corroborated { order, who, proof } => write!(f, "corroborated {order}, the end of {who}: {proof}"),
-            Self::DeclaredMortal { who } => write!(f, "the work of {who} dies with its process"),
+            Self::DeclaredProcessBound { who } => write!(f, "the work of {who} dies with its process"),
             Self::Answered { request } => write!(f, "answered {request}"),
             Self::Voided { request } => write!(f, "voided {request}"),
             Self::LockGranted { name, holder, token, request: _ } => {

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Reading;
-use crate::cluster::{Cluster, Phase};
+use crate::cluster::{ClusterState, Phase};
 use crate::contract::Drift;
 use crate::id::{Activation, Identity, NodeId, Nonce};
 
@@ -111,7 +111,7 @@ impl Grantor {
     }
 
     /// The state has moved on, and `now` is after it was applied here.
-    pub fn handle_applied(&mut self, state: &Cluster, now: Reading) {
+    pub fn handle_applied(&mut self, state: &ClusterState, now: Reading) {
         let current = state.leadership();
         if cfg!(quorate_mutant = "no_activation") {
             // Whatever is current counts as one's own.
@@ -151,7 +151,13 @@ impl Grantor {
     ///
     /// # Errors
     /// [`NotRenewed`]: it was not noted, and will not be granted.
-    pub fn handle_renewal(&mut self, who: Identity, seq: u64, state: &Cluster, now: Reading) -> Result<(), NotRenewed> {
+    pub fn handle_renewal(
+        &mut self,
+        who: Identity,
+        seq: u64,
+        state: &ClusterState,
+        now: Reading,
+    ) -> Result<(), NotRenewed> {
         if self.activation.is_none() {
             return Err(NotRenewed::NotActivated);
         }
@@ -191,7 +197,7 @@ impl Grantor {
 
     /// The read has succeeded, and `state` is at least as new as what it showed (P8). Answers each renewal of the round:
     /// whether it is granted.
-    pub fn handle_read(&mut self, round: Round, state: &Cluster) -> Vec<(Identity, u64, bool)> {
+    pub fn handle_read(&mut self, round: Round, state: &ClusterState) -> Vec<(Identity, u64, bool)> {
         let Some((_, mut taken)) = self.round.take_if(|(number, _)| *number == round) else { return vec![] };
         if cfg!(quorate_mutant = "read_before_receipt") {
             taken.extend(std::mem::take(&mut self.waiting));

@@ -18,20 +18,20 @@ impl World {
     }
 
     /// Between the shortest and the longest silence after which one stands.
-    pub(crate) fn patience(&mut self) -> Nanos {
-        self.dice.between(self.times.election_min, self.times.election_max)
+    pub(crate) fn timeout(&mut self) -> Nanos {
+        self.rng.between(self.times.election_min, self.times.election_max)
     }
 
     pub(crate) fn election_timer(&mut self, i: usize) {
         let raw = self.raw(i);
-        let retry = self.patience();
+        let retry = self.timeout();
         let Some(seat) = self.seat(i) else { return };
-        let due = seat.heard + seat.patience;
+        let due = seat.heard + seat.timeout;
         if seat.leads() || raw < due {
-            let wait = if seat.leads() { seat.patience } else { due - raw };
+            let wait = if seat.leads() { seat.timeout } else { due - raw };
             return self.act(i, wait, Act::Election);
         }
-        (seat.heard, seat.patience) = (raw, retry);
+        (seat.heard, seat.timeout) = (raw, retry);
         seat.role = Role::Candidate { pre: true, votes: 1 << i };
         let (term, last) = (self.machines[i].disk.term + 1, self.machines[i].disk.last());
         self.tally.count("stood for election");
@@ -52,10 +52,10 @@ impl World {
         }
         (disk.term, disk.vote, disk.led) = (term, None, false);
         let raw = self.raw(i);
-        let patience = self.patience();
+        let timeout = self.timeout();
         let Some(seat) = self.seat(i) else { return };
         if seat.leads() {
-            (seat.heard, seat.patience) = (raw, patience);
+            (seat.heard, seat.timeout) = (raw, timeout);
         }
         (seat.role, seat.leader) = (Role::Follower, None);
     }

@@ -17,11 +17,11 @@ impl World {
     pub(crate) fn calm(&mut self) {
         let well = |i: usize| self.machines[i].process.as_ref().is_some_and(|process| process.keeper.is_well());
         let all_well = (0..self.setup.nodes).all(well);
-        let next = self.dice.between(self.times.heartbeat, self.times.lease);
+        let next = self.rng.between(self.times.heartbeat, self.times.lease);
         self.at(self.now + next, Step::Fault);
         let Some(leader) = self.leader().filter(|_| all_well && self.doomed.is_none()) else { return };
-        let victim = if self.dice.one_in(2) { leader } else { self.dice.pick(self.setup.nodes) };
-        if self.dice.one_in(2) { self.doomed = Some(victim) } else { self.crash(victim) }
+        let victim = if self.rng.one_in(2) { leader } else { self.rng.pick(self.setup.nodes) };
+        if self.rng.one_in(2) { self.doomed = Some(victim) } else { self.crash(victim) }
     }
 
     /// Half of the crashes of calm weather: the bytes have just left.

@@ -64,8 +64,8 @@ impl World {
     /// In some runs a clock is steered as far as it may be, in one direction, for good.
     pub(crate) fn begin_weather(&mut self) {
         for i in 0..self.setup.nodes {
-            if self.has(Kind::Steer) && self.dice.one_in(2) {
-                let slew = if self.dice.one_in(3) { 1_100_000 } else { 900_000 };
+            if self.has(Kind::Steer) && self.rng.one_in(2) {
+                let slew = if self.rng.one_in(3) { 1_100_000 } else { 900_000 };
                 self.steer(i, slew);
                 self.tally.count("clock steered");
             }
@@ -90,7 +90,7 @@ impl World {
     fn chaos(&mut self) {
         let (wait, lease) = (self.times.wait, self.times.lease);
         let least = if self.setup.hunting { 3 * wait / 2 } else { wait / 5 };
-        let next = self.dice.between(least, 3 * wait);
+        let next = self.rng.between(least, 3 * wait);
         self.at(self.now + next, Step::Fault);
         let dog = matches!(self.setup.plan.stop, Stop::Watchdog { .. });
         let kinds = match (self.setup.hunting, dog) {
@@ -99,17 +99,17 @@ impl World {
             (true, true) if self.setup.is(Weakness::SuspendedWatchdog) => &[Kind::Suspend],
             (true, true) => &[Kind::Cut],
         };
-        let kind = kinds[self.dice.pick(kinds.len())];
+        let kind = kinds[self.rng.pick(kinds.len())];
         if !self.has(kind) {
             return;
         }
-        let any = self.dice.pick(self.setup.nodes);
+        let any = self.rng.pick(self.setup.nodes);
         match kind {
             Kind::Process => self.crash_process(any),
             Kind::Machine => self.crash_machine(any, "machine crashed"),
             Kind::Leader => {
                 let Some(leader) = self.leader() else { return };
-                match self.dice.below(3) {
+                match self.rng.below(3) {
                     0 => self.crash_machine(leader, "leader's machine crashed"),
                     1 => self.crash_process(leader),
                     _ => self.pause_for_a_while(leader),
@@ -119,24 +119,24 @@ impl World {
             Kind::Cut => self.cut(any),
             Kind::Suspend => {
                 if !dog || self.setup.is(Weakness::SuspendedWatchdog) {
-                    let lasting = self.dice.between(lease / 20, 2 * wait);
+                    let lasting = self.rng.between(lease / 20, 2 * wait);
                     self.tally.count("machine suspended");
                     self.suspend(any, lasting);
                 }
             }
             Kind::Steer => {
-                let slew = match self.dice.below(4) {
+                let slew = match self.rng.below(4) {
                     0 => 1_000_000,
                     1 => 1_100_000,
                     2 => 900_000,
-                    _ => self.dice.between(900_000, 1_100_000),
+                    _ => self.rng.between(900_000, 1_100_000),
                 };
                 self.tally.count("clock steered");
                 self.steer(any, slew);
             }
             Kind::SlowDisk => {
                 self.tally.count("slow disk");
-                self.machines[any].slow_until = self.now + self.dice.between(wait / 4, wait);
+                self.machines[any].slow_until = self.now + self.rng.between(wait / 4, wait);
             }
             Kind::Order => {
                 let (leader, target) = (self.leader(), self.life_of(any));
@@ -159,8 +159,8 @@ impl World {
         }
         self.tally.count("process crashed");
         // Half of them are back before anybody has noticed.
-        let most = if self.dice.one_in(2) { self.times.election_max } else { 2 * self.times.wait };
-        let restart = self.dice.between(20 * MS, most);
+        let most = if self.rng.one_in(2) { self.times.election_max } else { 2 * self.times.wait };
+        let restart = self.rng.between(20 * MS, most);
         self.process_crashes(i, restart);
     }
 
@@ -169,15 +169,15 @@ impl World {
             return;
         }
         self.tally.count(what);
-        let boot = self.dice.between(50 * MS, 2 * self.times.wait);
+        let boot = self.rng.between(50 * MS, 2 * self.times.wait);
         self.machine_goes_down(i, boot);
     }
 
     fn pause_for_a_while(&mut self, i: usize) {
-        let lasting = match self.dice.below(3) {
-            0 => self.dice.between(MS, self.times.lease / 4),
-            1 => self.dice.between(self.times.lease / 4, self.times.wait),
-            _ => self.dice.between(self.times.wait, 3 * self.times.wait),
+        let lasting = match self.rng.below(3) {
+            0 => self.rng.between(MS, self.times.lease / 4),
+            1 => self.rng.between(self.times.lease / 4, self.times.wait),
+            _ => self.rng.between(self.times.wait, 3 * self.times.wait),
         };
         self.pause(i, lasting);
     }
@@ -193,14 +193,14 @@ impl World {
 
     fn cut(&mut self, i: usize) {
         let (wait, election) = (self.times.wait, self.times.election_max);
-        let (outwards, inwards) = match self.dice.below(4) {
+        let (outwards, inwards) = match self.rng.below(4) {
             0 => (true, false),
             1 => (false, true),
             _ => (true, true),
         };
         let (outwards, inwards) = if self.setup.hunting { (true, true) } else { (outwards, inwards) };
         let spared =
-            if !self.setup.hunting && self.dice.one_in(3) { Some(self.dice.pick(self.setup.nodes)) } else { None };
+            if !self.setup.hunting && self.rng.one_in(3) { Some(self.rng.pick(self.setup.nodes)) } else { None };
         let others: Vec<usize> = (0..self.setup.nodes).filter(|j| *j != i && Some(*j) != spared).collect();
         let out = others.iter().filter(|_| outwards).map(|j| (i, *j));
         let cuts: Vec<_> = out.chain(others.iter().filter(|_| inwards).map(|j| (*j, i))).collect();
@@ -209,12 +209,12 @@ impl World {
         }
         self.tally.count(if outwards && inwards { "cut in both directions" } else { "cut in one direction" });
         self.tally.note(|| format!("cut off: {cuts:?}"));
-        let length = if self.setup.hunting { 2 } else { self.dice.below(3) };
+        let length = if self.setup.hunting { 2 } else { self.rng.below(3) };
         let lasting = match length {
             // Healed about when its time is up.
-            0 => self.dice.between(wait - wait / 20, wait + wait / 20 + self.times.heartbeat),
-            1 => self.dice.between(election / 2, wait),
-            _ => self.dice.between(wait, 2 * wait),
+            0 => self.rng.between(wait - wait / 20, wait + wait / 20 + self.times.heartbeat),
+            1 => self.rng.between(election / 2, wait),
+            _ => self.rng.between(wait, 2 * wait),
         };
         self.at(self.now + lasting, Step::Heal { cuts });
     }
@@ -223,9 +223,9 @@ impl World {
     pub(crate) fn pause_between_look_and_feeding(&mut self, i: usize, left: Duration, fed: Duration) {
         let Stop::Watchdog { timeout, .. } = self.setup.plan.stop else { return };
         let once_in = if self.setup.hunting { 1 } else { 2 };
-        if self.has(Kind::PauseAtFeeding) && left < timeout / 4 && self.dice.one_in(once_in) {
+        if self.has(Kind::PauseAtFeeding) && left < timeout / 4 && self.rng.one_in(once_in) {
             let most = (timeout * 97 / 100).saturating_sub(fed).as_nanos() as Nanos;
-            let lasting = self.dice.between(most * 9 / 10, most);
+            let lasting = self.rng.between(most * 9 / 10, most);
             self.tally.count("paused between look and feeding");
             self.pause(i, lasting);
         }
@@ -236,9 +236,9 @@ impl World {
         let Stop::Watchdog { timeout, .. } = self.setup.plan.stop else { return };
         let (now, held) = (self.reading(i), self.setup.calm());
         let lapsed = self.process(i).is_some_and(|process| process.keeper.has_lapsed(now));
-        if !held && lapsed && self.dice.one_in(2) {
+        if !held && lapsed && self.rng.one_in(2) {
             self.tally.count("fed after the end of the lease");
-            let lasting = self.dice.between(0, 2 * timeout.as_nanos() as Nanos);
+            let lasting = self.rng.between(0, 2 * timeout.as_nanos() as Nanos);
             self.pause(i, lasting);
         }
     }
@@ -246,17 +246,17 @@ impl World {
     /// The first arming more often: before it, nothing would stop what a late process begins.
     pub(crate) fn pause_between_look_and_arming(&mut self, i: usize, first: bool) {
         let rarely = if first { 10 } else { 200 };
-        if self.has(Kind::PauseAtArming) && self.dice.one_in(if self.setup.hunting { rarely / 5 } else { rarely }) {
+        if self.has(Kind::PauseAtArming) && self.rng.one_in(if self.setup.hunting { rarely / 5 } else { rarely }) {
             self.tally.count("paused between look and arming");
-            let lasting = self.dice.between(MS, self.times.wait * 5 / 4);
+            let lasting = self.rng.between(MS, self.times.wait * 5 / 4);
             self.pause(i, lasting);
         }
     }
 
     pub(crate) fn pause_between_look_and_effect(&mut self, i: usize) {
-        if self.has(Kind::PauseAtEffect) && self.dice.one_in(2000) {
+        if self.has(Kind::PauseAtEffect) && self.rng.one_in(2000) {
             self.tally.count("paused between look and effect");
-            let lasting = self.dice.between(MS, 2 * self.times.wait);
+            let lasting = self.rng.between(MS, 2 * self.times.wait);
             self.pause(i, lasting);
         }
     }
@@ -264,17 +264,17 @@ impl World {
     /// Tasks of one process do not wait for each other: one may be late while the others go on, even for so long that
     /// another node leads in between and then this one again.
     pub(crate) fn lateness_of_a_task(&mut self, i: usize) -> Nanos {
-        if !self.has(Kind::LateTask) || !self.dice.one_in(4) {
-            return self.dice.below(self.times.hop);
+        if !self.has(Kind::LateTask) || !self.rng.one_in(4) {
+            return self.rng.below(self.times.hop);
         }
         self.tally.count("a proposal was late");
         let election = self.times.election_max;
-        if self.dice.one_in(2) {
-            return self.dice.between(election, 3 * self.times.wait);
+        if self.rng.one_in(2) {
+            return self.rng.between(election, 3 * self.times.wait);
         }
         self.pause(i, 3 * election);
         self.at(self.now + 5 * election, Step::PauseLeader);
-        self.dice.between(8 * election, 10 * election)
+        self.rng.between(8 * election, 10 * election)
     }
 
     pub(crate) fn pause_leader(&mut self) {
@@ -284,9 +284,9 @@ impl World {
     }
 
     pub(crate) fn crash_after_expiry(&mut self, i: usize) {
-        if self.has(Kind::CrashAtExpiry) && self.dice.one_in(10) {
+        if self.has(Kind::CrashAtExpiry) && self.rng.one_in(10) {
             self.tally.count("process crashed right after it proposed an expiry");
-            let restart = self.dice.between(MS, self.times.election_max / 2);
+            let restart = self.rng.between(MS, self.times.election_max / 2);
             self.process_crashes(i, restart);
         }
     }

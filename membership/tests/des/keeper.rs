@@ -1,4 +1,4 @@
-//! The member's side of the leases: drives the shipped `Holder` as the keeper's thread and the renewer do.
+//! The member's side of the leases: drives the shipped `MemberLease` as the keeper's thread and the renewer do.
 //!
 //! ```text
 //!   turn: look at the clock ─▶ renewal noted ┆▶ sent        ┆ = a pause may fall here
@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use quorate_membership::lease::{Holder, Reading, Stage};
+use quorate_membership::lease::{MemberLease, Reading, Stage};
 use quorate_membership::{
     Address, BootId, Command, Disk as DiskSeen, DiskId, Identity, Nonce, Phase, Plan, Role, Stop,
 };
@@ -25,7 +25,7 @@ const NAP: Duration = Duration::from_millis(100);
 const BLINK: Duration = Duration::from_millis(1);
 
 pub(crate) struct Keeper {
-    holder: Option<Holder>,
+    holder: Option<MemberLease>,
     pub(crate) who: Option<Identity>,
     over: bool,
     /// Whom the renewer took for the leader when it last looked.
@@ -92,7 +92,7 @@ impl Keeper {
 
     /// What is left of the lease, a mistake in counting it included.
     fn left(&self, now: Reading) -> Duration {
-        let Some(from) = self.holder.as_ref().and_then(Holder::held_from) else { return Duration::ZERO };
+        let Some(from) = self.holder.as_ref().and_then(MemberLease::held_from) else { return Duration::ZERO };
         (self.lease + self.too_late).saturating_sub(now.longest_since(from))
     }
 
@@ -131,7 +131,7 @@ impl World {
             };
             self.send(i, leader, Message::Ask(Box::new(command)));
         }
-        let wait = self.dice.between(self.times.heartbeat, 2 * self.times.heartbeat);
+        let wait = self.rng.between(self.times.heartbeat, 2 * self.times.heartbeat);
         self.act(i, wait + 4 * self.times.hop, Act::Join);
     }
 
@@ -146,7 +146,7 @@ impl World {
         }
         let Some(who) = keeper.who else { return };
         if keeper.holder.is_none() && state.may_renew(who) {
-            keeper.holder = Some(Holder::new(who, plan.lease, plan.margin, plan.renew));
+            keeper.holder = Some(MemberLease::new(who, plan.lease, plan.margin, plan.renew));
             return self.turn_now(i);
         }
         let phase = state.life(who).map(|life| life.phase);
@@ -157,7 +157,7 @@ impl World {
         if !condemned {
             return;
         }
-        let over = phase.is_none_or(Phase::is_over) && !std::mem::replace(&mut keeper.over, true);
+        let over = phase.is_none_or(Phase::has_ended) && !std::mem::replace(&mut keeper.over, true);
         let news = keeper.holder.as_mut().is_some_and(|holder| {
             let before = holder.is_condemned();
             holder.handle_condemned();
@@ -167,7 +167,7 @@ impl World {
             self.turn_now(i);
         }
         if over {
-            let wait = self.dice.between(MS, self.times.margin);
+            let wait = self.rng.between(MS, self.times.margin);
             self.act(i, wait, Act::Exit);
         }
     }

@@ -9,11 +9,11 @@
 //! A process that crashes takes its work with it under a dead-man. Under a watchdog, and where only tokens count, the
 //! work is another process and goes on without its keeper.
 
-use quorate_membership::{Cluster, ClusterId, Command, Configuration, Revision, Stop, apply};
+use quorate_membership::{ClusterId, ClusterState, Command, Configuration, Revision, Stop, apply};
 
 use crate::clocks::{Clocks, Nanos};
 use crate::keeper::Keeper;
-use crate::office::Office;
+use crate::leader_side::LeaderSide;
 use crate::oracle::{Effect, Jobs, node};
 use crate::raft::{Disk, Entry, Seat};
 use crate::setup::{MS, Weakness};
@@ -44,7 +44,7 @@ impl Machine {
             Command::Found { cluster: ClusterId::new(7) },
             Command::Configure { configuration: Configuration::uniform((0..nodes).map(node), []) },
         ];
-        let (mut state, mut log) = (Cluster::new(), vec![]);
+        let (mut state, mut log) = (ClusterState::new(), vec![]);
         for (command, index) in set_up.into_iter().zip(1..) {
             assert!(apply(&mut state, Revision::new(index), &command).is_ok(), "{command:?}");
             log.push(Entry { term: 0, command: Some(command.into()) });
@@ -86,11 +86,11 @@ impl World {
             return self.at(self.machines[i].resumes_at + MS, Step::Start { node: i });
         }
         self.nonces += 1;
-        let patience = self.times.election_max + self.dice.between(self.times.election_min, self.times.election_max);
+        let timeout = self.times.election_max + self.rng.between(self.times.election_min, self.times.election_max);
         let (raw, drift, nonce) = (self.raw(i), self.setup.drift_of_leaders(), self.nonces);
         let stubborn = match (self.setup.calm(), self.setup.hunting) {
             (true, _) => false,
-            (false, hunting) => self.dice.percent(if hunting { 80 } else { 40 }),
+            (false, hunting) => self.rng.percent(if hunting { 80 } else { 40 }),
         };
         let machine = &mut self.machines[i];
         if !machine.up {
@@ -102,13 +102,13 @@ impl World {
             number: machine.processes,
             nonce,
             paused_until: 0,
-            seat: Seat::new(raw, patience, machine.disk.applied),
-            office: Office::new(i, drift),
+            seat: Seat::new(raw, timeout, machine.disk.applied),
+            leader_side: LeaderSide::new(i, drift),
             keeper: Keeper::new(&self.setup.plan, stubborn),
         });
         self.take_seat(i);
         for act in [Act::Join, Act::Renewer, Act::Guard] {
-            let wait = self.dice.between(MS, self.times.heartbeat);
+            let wait = self.rng.between(MS, self.times.heartbeat);
             self.act(i, wait, act);
         }
     }
@@ -142,7 +142,7 @@ impl World {
         self.tally.count("a process found its life over and started again");
         self.process_ends(i, false);
         self.machines[i].dog = None;
-        let restart = self.dice.between(20 * MS, self.times.lease);
+        let restart = self.rng.between(20 * MS, self.times.lease);
         self.at(self.now + restart, Step::Start { node: i });
     }
 
@@ -185,10 +185,10 @@ impl World {
             return self.killed(i, process);
         }
         let (process, most) = (process.number, lateness.as_nanos() as Nanos);
-        let late = match self.dice.below(3) {
+        let late = match self.rng.below(3) {
             0 => most,
-            1 => self.dice.below(most + 1),
-            _ => self.dice.below(most / 100 + 1),
+            1 => self.rng.below(most + 1),
+            _ => self.rng.below(most / 100 + 1),
         };
         self.at(self.now + late, Step::Kill { node: i, process });
     }
@@ -199,7 +199,7 @@ impl World {
         }
         self.tally.count("the dead-man killed a process");
         self.process_ends(i, false);
-        let restart = self.dice.between(20 * MS, 2 * self.times.lease);
+        let restart = self.rng.between(20 * MS, 2 * self.times.lease);
         self.at(self.now + restart, Step::Start { node: i });
     }
 
@@ -209,7 +209,7 @@ impl World {
         if !self.process(i).is_some_and(|process| process.keeper.needs_arming()) {
             return;
         }
-        let rate = match self.dice.below(3) {
+        let rate = match self.rng.below(3) {
             0 => 1_000_000 + self.times.drift,
             _ => 1_000_000 - self.times.drift,
         };
@@ -233,7 +233,7 @@ impl World {
             return self.at(at, Step::Bite { node: i, number });
         }
         self.tally.count("a watchdog reset a machine");
-        let boot = self.dice.between(50 * MS, 2 * self.times.lease);
+        let boot = self.rng.between(50 * MS, 2 * self.times.lease);
         self.machine_goes_down(i, boot);
     }
 

@@ -11,7 +11,7 @@
 
 use std::collections::BTreeMap;
 
-use quorate_membership::{Cluster, Event, Identity, NodeId, Stop};
+use quorate_membership::{ClusterState, Event, Identity, NodeId, Stop};
 
 use crate::clocks::Nanos;
 use crate::setup::Setup;
@@ -42,7 +42,7 @@ impl Jobs {
         Self(vec![Place::AtHome; jobs])
     }
 
-    pub(crate) fn apply(&mut self, event: &Event, at: u64, state: &Cluster) {
+    pub(crate) fn apply(&mut self, event: &Event, at: u64, state: &ClusterState) {
         match event {
             Event::Activated { who } => {
                 let home = who.node.get() as usize - 1;

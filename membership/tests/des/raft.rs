@@ -13,7 +13,7 @@
 
 use std::sync::Arc;
 
-use quorate_membership::{Cluster, Command};
+use quorate_membership::{ClusterState, Command};
 
 use crate::clocks::Nanos;
 use crate::step::Act;
@@ -33,7 +33,7 @@ pub(crate) struct Disk {
     /// Whether this node was elected in `term`.
     pub(crate) led: bool,
     pub(crate) log: Vec<Entry>,
-    pub(crate) state: Cluster,
+    pub(crate) state: ClusterState,
     pub(crate) applied: u64,
     /// Who may do each job, by the log, and under which token.
     pub(crate) jobs: crate::oracle::Jobs,
@@ -74,13 +74,13 @@ pub(crate) struct Seat {
     pub(crate) commit: u64,
     /// On CLOCK_MONOTONIC_RAW: since when it waits, for how long, and when a leader last spoke.
     pub(crate) heard: Nanos,
-    pub(crate) patience: Nanos,
+    pub(crate) timeout: Nanos,
     pub(crate) led: Option<Nanos>,
 }
 
 impl Seat {
-    pub(crate) fn new(now: Nanos, patience: Nanos, commit: u64) -> Self {
-        Self { role: Role::Follower, leader: None, commit, heard: now, patience, led: None }
+    pub(crate) fn new(now: Nanos, timeout: Nanos, commit: u64) -> Self {
+        Self { role: Role::Follower, leader: None, commit, heard: now, timeout, led: None }
     }
 
     pub(crate) fn leads(&self) -> bool {
@@ -129,7 +129,7 @@ impl World {
             let first = self.machines[i].disk.log.iter().position(|entry| entry.term == term);
             self.lead(i, first.map_or(1, |at| at as u64 + 1));
         }
-        let wait = self.dice.below(self.times.heartbeat);
+        let wait = self.rng.below(self.times.heartbeat);
         self.act(i, wait, Act::Election);
     }
 
@@ -237,13 +237,13 @@ impl World {
         }
         self.adopt(i, term);
         let raw = self.raw(i);
-        let patience = self.times.election_max + self.patience();
+        let timeout = self.times.election_max + self.timeout();
         if self.seat(i).is_some_and(|seat| seat.leads()) {
             return self.oracle.violated(self.now, format!("two leaders in term {term}"));
         }
         let Some(seat) = self.seat(i) else { return };
-        (seat.role, seat.leader, seat.heard, seat.led, seat.patience) =
-            (Role::Follower, Some(from), raw, Some(raw), patience);
+        (seat.role, seat.leader, seat.heard, seat.led, seat.timeout) =
+            (Role::Follower, Some(from), raw, Some(raw), timeout);
         let disk = &mut self.machines[i].disk;
         let length = disk.log.len() as u64;
         if length < prev.0 || disk.term_at(prev.0) != prev.1 {

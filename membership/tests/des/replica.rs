@@ -47,7 +47,7 @@ impl World {
         let (now, weak, wait) = (self.reading(i), self.setup.is(Weakness::NewLeaderDoesNotWait), self.times.wait);
         let machine = &mut self.machines[i];
         let (Some(process), state) = (&mut machine.process, &machine.disk.state) else { return };
-        let grantor = &mut process.office.grantor;
+        let grantor = &mut process.leader_side.grantor;
         let before = grantor.activation();
         if weak {
             let mut tried = grantor.clone();

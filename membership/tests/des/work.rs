@@ -80,8 +80,8 @@ impl World {
     /// P16: whoever is told to stop does so within the margin, or late, or never.
     pub(crate) fn stop_work(&mut self, i: usize) {
         let margin = self.times.margin;
-        let late = self.dice.percent(if self.setup.calm() { 0 } else { 15 });
-        let takes = if late { self.dice.between(margin, 3 * margin) } else { self.dice.between(MS / 2, margin / 2) };
+        let late = self.rng.percent(if self.setup.calm() { 0 } else { 15 });
+        let takes = if late { self.rng.between(margin, 3 * margin) } else { self.rng.between(MS / 2, margin / 2) };
         let Some(keeper) = self.keeper(i).filter(|keeper| !keeper.stopping && !keeper.stubborn) else { return };
         keeper.beginning.clear();
         if keeper.work.is_some() {
@@ -105,7 +105,7 @@ impl World {
 
     /// P15: the worker looks whether it may, and then writes.
     pub(crate) fn guard(&mut self, i: usize) {
-        let (now, draw) = (self.reading(i), self.dice.draw());
+        let (now, draw) = (self.reading(i), self.rng.draw());
         self.act(i, self.times.lease / 60, Act::Guard);
         let Some(keeper) = self.keeper(i) else { return };
         let (Some(who), Some(work)) = (keeper.who, &keeper.work) else { return };
@@ -131,8 +131,8 @@ impl World {
         let flight = match (self.setup.plan.stop, self.times.in_flight) {
             (Stop::Tokens, _) => self.delay(),
             (_, 0) => 0,
-            (_, most) if self.dice.one_in(3) => most,
-            (_, most) => self.dice.below(most + 1),
+            (_, most) if self.rng.one_in(3) => most,
+            (_, most) => self.rng.below(most + 1),
         };
         self.oracle.started(self.now, effect, self.now + flight);
         if flight == 0 {

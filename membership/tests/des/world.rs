@@ -15,13 +15,13 @@ use std::collections::BinaryHeap;
 use quorate_membership::lease::Reading;
 
 use crate::clocks::{Clocks, Nanos};
-use crate::dice::Dice;
 use crate::faults::HUNTING;
 use crate::keeper::Keeper;
+use crate::leader_side::LeaderSide;
 use crate::machine::Machine;
-use crate::office::Office;
 use crate::oracle::Oracle;
 use crate::raft::{Seat, Talk};
+use crate::rng::Rng;
 use crate::setup::{SECOND, Setup, Times, Weather};
 use crate::step::{Act, Message, Step};
 use crate::tally::Tally;
@@ -56,7 +56,7 @@ pub(crate) struct World {
     pub(crate) setup: Setup,
     pub(crate) times: Times,
     pub(crate) now: Nanos,
-    pub(crate) dice: Dice,
+    pub(crate) rng: Rng,
     pub(crate) machines: Vec<Machine>,
     /// How many cuts stop what goes from one to another.
     pub(crate) cuts: Vec<Vec<u32>>,
@@ -81,7 +81,7 @@ pub(crate) struct Process {
     pub(crate) nonce: u128,
     pub(crate) paused_until: Nanos,
     pub(crate) seat: Seat,
-    pub(crate) office: Office,
+    pub(crate) leader_side: LeaderSide,
     pub(crate) keeper: Keeper,
 }
 
@@ -91,16 +91,16 @@ impl World {
         assert!(setup.seconds <= 5 * 3600, "{}: no run is that long", setup.name);
         // Each setup draws other faults from one seed.
         let named = setup.name.bytes().fold(seed, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-        let (mut dice, times) = (Dice::new(named), Times::of(&setup));
+        let (mut rng, times) = (Rng::new(named), Times::of(&setup));
         let nodes = setup.nodes;
-        let machines = (0..nodes).map(|_| Machine::new(clocks(&mut dice, &times), nodes)).collect();
-        let swarm = if setup.calm() { 0 } else { dice.draw() | dice.draw() };
+        let machines = (0..nodes).map(|_| Machine::new(clocks(&mut rng, &times), nodes)).collect();
+        let swarm = if setup.calm() { 0 } else { rng.draw() | rng.draw() };
         let swarm = if setup.hunting { HUNTING } else { swarm };
         let mut world = Self {
             oracle: Oracle::new(&setup),
             times,
             now: 0,
-            dice,
+            rng,
             machines,
             cuts: vec![vec![0; nodes]; nodes],
             tally: Tally::default(),
@@ -140,7 +140,7 @@ impl World {
 
     /// A number that differs, in all likelihood, when anything about the run differs.
     pub(crate) fn trace(&mut self) -> u64 {
-        self.trace ^ self.dice.draw()
+        self.trace ^ self.rng.draw()
     }
 
     pub(crate) fn at(&mut self, at: Nanos, step: Step) {
@@ -159,7 +159,7 @@ impl World {
 
     /// The next instruction of a process: at once, but a pause may fall before it.
     pub(crate) fn soon(&mut self, i: usize, act: Act) {
-        let wait = self.dice.between(1_000, 200_000).min(self.times.heartbeat / 8);
+        let wait = self.rng.between(1_000, 200_000).min(self.times.heartbeat / 8);
         self.act(i, wait, act);
     }
 
@@ -198,7 +198,7 @@ impl World {
     pub(crate) fn flush(&mut self, i: usize) -> Nanos {
         let slow = self.machines[i].slow_until > self.now;
         let most = if slow { self.times.fsync * 12 } else { self.times.fsync };
-        self.dice.between(most / 8, most)
+        self.rng.between(most / 8, most)
     }
 
     /// Gives a message to the network, or to the own machine.
@@ -213,10 +213,10 @@ impl World {
             Weather::Calm { loss } => loss,
             Weather::Chaos => 3,
         };
-        if self.dice.below(1000) < loss {
+        if self.rng.below(1000) < loss {
             return self.tally.count("message lost");
         }
-        if !self.setup.calm() && self.dice.one_in(100) {
+        if !self.setup.calm() && self.rng.one_in(100) {
             self.tally.count("message doubled");
             let late = self.delay();
             self.at(self.now + late, Step::Arrive { to, from, message: message.clone() });
@@ -227,12 +227,12 @@ impl World {
 
     pub(crate) fn delay(&mut self) -> Nanos {
         let hop = self.times.hop;
-        if self.setup.calm() || !self.dice.one_in(50) {
-            return self.dice.between(hop / 10, hop);
+        if self.setup.calm() || !self.rng.one_in(50) {
+            return self.rng.between(hop / 10, hop);
         }
         self.tally.count("message late");
-        let most = if self.dice.one_in(20) { 3 * self.times.wait } else { self.times.lease / 2 };
-        self.dice.between(hop, most)
+        let most = if self.rng.one_in(20) { 3 * self.times.wait } else { self.times.lease / 2 };
+        self.rng.between(hop, most)
     }
 
     fn step(&mut self, step: Step) {
@@ -242,7 +242,7 @@ impl World {
                 match alive.map(|p| p.paused_until) {
                     None => {}
                     Some(paused) if paused > self.now => {
-                        let at = paused + self.dice.below(300_000);
+                        let at = paused + self.rng.below(300_000);
                         self.at(at, Step::Act { node, process, term, act });
                     }
                     Some(_) => self.do_act(node, term, act),
@@ -251,7 +251,7 @@ impl World {
             Step::Arrive { to, from, message } => match self.machines[to].process.as_ref().map(|p| p.paused_until) {
                 None => {}
                 Some(paused) if paused > self.now => {
-                    let at = paused + self.dice.below(300_000);
+                    let at = paused + self.rng.below(300_000);
                     self.at(at, Step::Arrive { to, from, message });
                 }
                 Some(_) => self.arrived(to, from, message),
@@ -281,7 +281,7 @@ impl World {
             Act::Heartbeat => self.heartbeat(i, term),
             Act::Flushed { index } => self.flushed(i, term, index),
             Act::Say { to, message } => self.send(i, to, message),
-            Act::Office => self.office_tick(i),
+            Act::LeaderSide => self.office_tick(i),
             Act::Propose { expiry } => self.propose_expiry(i, expiry),
             Act::Join => self.join(i),
             Act::Renewer => self.renewer_tick(i),
@@ -312,12 +312,12 @@ impl World {
 }
 
 /// Two thirds of the oscillators are as wrong as they may be, for that is where bounds break.
-fn clocks(dice: &mut Dice, times: &Times) -> Clocks {
+fn clocks(rng: &mut Rng, times: &Times) -> Clocks {
     let (slow, fast) = (1_000_000 - times.drift, 1_000_000 + times.drift);
-    let rate = match dice.below(3) {
+    let rate = match rng.below(3) {
         0 => slow,
         1 => fast,
-        _ => dice.between(slow, fast),
+        _ => rng.between(slow, fast),
     };
-    Clocks::new(0, rate, dice.between(1, 1000) * SECOND)
+    Clocks::new(0, rate, rng.between(1, 1000) * SECOND)
 }

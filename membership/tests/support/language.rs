@@ -85,7 +85,7 @@ pub(crate) fn command(line: &str) -> Result<Command, String> {
 }
 
 /// What a leader concludes is concluded under the current activation, unless the line says otherwise.
-pub(crate) fn under_current(command: Command, state: &Cluster) -> Command {
+pub(crate) fn under_current(command: Command, state: &ClusterState) -> Command {
     match command {
         Command::OrderFence { target, cause, under: None } if !matches!(cause, Cause::Requested { .. }) => {
             Command::OrderFence { target, cause, under: state.leadership().map(|l| l.activation) }

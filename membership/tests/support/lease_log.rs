@@ -30,7 +30,7 @@ pub(crate) fn id(node: usize) -> NodeId {
 /// The production state after some entry, with its fingerprint.
 #[derive(Debug, PartialEq)]
 pub(crate) struct State {
-    pub(crate) cluster: Cluster,
+    pub(crate) cluster: ClusterState,
     /// How many entries changed anything before this one.
     pub(crate) version: u64,
     /// Of all that a rule reads but the numbers that only ever grow.
@@ -38,7 +38,7 @@ pub(crate) struct State {
 }
 
 impl State {
-    pub(crate) fn new(cluster: Cluster, version: u64) -> Self {
+    pub(crate) fn new(cluster: ClusterState, version: u64) -> Self {
         let mut hasher = DefaultHasher::new();
         for (who, life) in cluster.lives() {
             (who, life.phase).hash(&mut hasher);
@@ -59,7 +59,7 @@ impl State {
 
     /// Whether that life has ended by a proof. One that is forgotten has.
     pub(crate) fn over(&self, who: Identity) -> bool {
-        self.cluster.life(who).is_none_or(|life| life.phase.is_over())
+        self.cluster.life(who).is_none_or(|life| life.phase.has_ended())
     }
 }
 

@@ -1,4 +1,4 @@
-//! A member of the lease model: its process with the production `Holder`, its work, and what stops it.
+//! A member of the lease model: its process with the production `MemberLease`, its work, and what stops it.
 //!
 //! ```text
 //!   class K   the kernel kills the process at E, on the member's clock
@@ -12,7 +12,7 @@
 
 use std::time::Duration;
 
-use quorate_membership::lease::{Holder, Reading, Stage};
+use quorate_membership::lease::{MemberLease, Reading, Stage};
 use quorate_membership::*;
 
 use crate::log::MEMBERS;
@@ -35,7 +35,7 @@ pub(crate) fn at(shown: u64) -> Reading {
 /// A process of a member that runs.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Member {
-    pub(crate) holder: Holder,
+    pub(crate) holder: MemberLease,
     /// The jobs that it works on, a bit each. While there is one, the stop mechanism is armed.
     pub(crate) works: u8,
     /// Under which token each.
@@ -48,7 +48,7 @@ pub(crate) struct Member {
 
 impl Member {
     pub(crate) fn new(who: Identity, bounds: &Bounds) -> Self {
-        let holder = Holder::new(who, ms(bounds.lease), ms(1), Duration::ZERO);
+        let holder = MemberLease::new(who, ms(bounds.lease), ms(1), Duration::ZERO);
         Self { holder, works: 0, tokens: [Revision::new(0); MEMBERS], feeding: false, dog: 0 }
     }
 

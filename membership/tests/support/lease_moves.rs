@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use quorate_membership::*;
 
-use crate::desk::{Desk, Read};
+use crate::leader_side::{LeaderSide, Read};
 use crate::log::{Entry, MEMBERS, NODES, id};
 use crate::member::{Member, Renewal, at};
 use crate::steps::Step;
@@ -39,16 +39,17 @@ impl World {
                 }
             }
             Step::Gain(node) => self.gain(node),
-            Step::Lose(node) => self.desk(node).grantor.handle_loss(),
+            Step::Lose(node) => self.leader_side(node).grantor.handle_loss(),
             Step::Pause(node) => {
-                let (now, desk) = (self.now[node], self.desk(node));
-                desk.grantor.handle_pause(at(now));
-                let noted: Vec<_> = desk.grantor.watched().filter(|who| !desk.grantor.is_expiring(*who)).collect();
+                let (now, leader_side) = (self.now[node], self.leader_side(node));
+                leader_side.grantor.handle_pause(at(now));
+                let noted: Vec<_> =
+                    leader_side.grantor.watched().filter(|who| !leader_side.grantor.is_expiring(*who)).collect();
                 noted.into_iter().for_each(|who| self.noted(node, who));
             }
             Step::RestartLeader(node) => {
                 self.used.restarts += 1;
-                self.desks[node] = Arc::new(Desk::new(node, self.committed.clone(), bounds));
+                self.desks[node] = Arc::new(LeaderSide::new(node, self.committed.clone(), bounds));
                 self.reads_ended(node);
                 if self.used.gains < bounds.activations {
                     self.gain(node);
@@ -59,7 +60,7 @@ impl World {
                 self.votes().append(node, Command::ActivateLeader { leader: id(node), nonce });
             }
             Step::Append(node, at) => {
-                let command = self.desk(node).pending.remove(at);
+                let command = self.leader_side(node).pending.remove(at);
                 self.votes().append(node, command);
             }
             Step::Commit(node) => {
@@ -69,7 +70,7 @@ impl World {
             Step::Apply(node) => self.apply(node),
             Step::Expire(node) => {
                 let now = self.now[node];
-                self.desk(node).conclude(now).then_some(())?;
+                self.leader_side(node).conclude(now).then_some(())?;
             }
             _ => return self.take_of_leases(step, bounds),
         }
@@ -109,7 +110,7 @@ impl World {
                 let Renewal { who, seq, .. } = self.wire[renewal];
                 let now = at(self.now[node]);
                 let state = if newest { self.committed.clone() } else { self.desks[node].applied.clone() };
-                match self.desk(node).grantor.handle_renewal(who, seq, &state.cluster, now) {
+                match self.leader_side(node).grantor.handle_renewal(who, seq, &state.cluster, now) {
                     Ok(()) => self.noted(node, who),
                     Err(lease::NotRenewed::Expiring(_)) => self.seen_if(true, Seen::ExpiringRefused),
                     Err(lease::NotRenewed::NotLive(_)) => {
@@ -122,20 +123,20 @@ impl World {
             Step::BeginRead(node) => {
                 let confirmed = self.votes.is_followed(node);
                 let begun = self.committed.clone();
-                let round = self.desk(node).grantor.poll_read()?;
+                let round = self.leader_side(node).grantor.poll_read()?;
                 self.reads_ended(node);
-                self.desk(node).read = Some(Read { round, begun, confirmed });
+                self.leader_side(node).read = Some(Read { round, begun, confirmed });
             }
-            Step::ConfirmRead(node) => self.desk(node).read.as_mut()?.confirmed = true,
+            Step::ConfirmRead(node) => self.leader_side(node).read.as_mut()?.confirmed = true,
             Step::EndRead { node, newest } => {
-                let read = self.desk(node).read.take()?;
+                let read = self.leader_side(node).read.take()?;
                 let state = if newest { self.committed.clone() } else { self.desks[node].applied.clone() };
-                let answers = self.desk(node).grantor.handle_read(read.round, &state.cluster);
+                let answers = self.leader_side(node).grantor.handle_read(read.round, &state.cluster);
                 self.answered(node, &answers, Some(&read));
             }
             Step::FailRead(node) => {
-                let read = self.desk(node).read.take()?;
-                let _refused = self.desk(node).grantor.handle_read_failed(read.round);
+                let read = self.leader_side(node).read.take()?;
+                let _refused = self.leader_side(node).grantor.handle_read_failed(read.round);
                 self.reads_ended(node);
             }
             Step::GrantUnread(node) => {
@@ -155,7 +156,7 @@ impl World {
 
     #[cfg(quorate_mutant = "grant_without_read")]
     fn unread(&mut self, node: usize) -> Vec<(Identity, u64, bool)> {
-        self.desk(node).grantor.poll_unread()
+        self.leader_side(node).grantor.poll_unread()
     }
 
     #[cfg(not(quorate_mutant = "grant_without_read"))]
@@ -171,8 +172,8 @@ impl World {
                 if bounds.stop == Stop::Tokens && bounds.mistake != Some(Mistake::WorkBeforeTheFloor) {
                     self.jobs[job].floor = self.jobs[job].floor.max(token);
                 }
-                let heir = self.jobs[job].owner != Identity::new(id(job), Incarnation::new(1));
-                self.seen_if(heir, Seen::TookOver);
+                let successor = self.jobs[job].owner != Identity::new(id(job), Incarnation::new(1));
+                self.seen_if(successor, Seen::TookOver);
             }
             Step::LayDown(at) => self.member(at)?.lay_down(),
             Step::LookBeforeFeeding(at) => self.member(at)?.feeding = true,
@@ -207,7 +208,7 @@ impl World {
                 self.used.orders += 1;
                 let under = self.desks[node].grantor.activation();
                 let order = Command::OrderFence { target, cause: Cause::Silent { for_ms: 1 }, under };
-                let pending = &mut self.desk(node).pending;
+                let pending = &mut self.leader_side(node).pending;
                 pending.push(order);
                 pending.sort();
             }

@@ -148,16 +148,20 @@ impl World {
     }
 
     fn leading(&self, node: usize, bounds: &Bounds, steps: &mut Vec<Step>) {
-        let (voter, desk) = (&self.votes.voters[node], &self.desks[node]);
-        let grantor = &desk.grantor;
+        let (voter, leader_side) = (&self.votes.voters[node], &self.desks[node]);
+        let grantor = &leader_side.grantor;
         let activation = grantor.activation();
-        if voter.leads > desk.gained && self.used.gains < bounds.activations {
+        if voter.leads > leader_side.gained && self.used.gains < bounds.activations {
             steps.push(Step::Gain(node));
         }
         if bounds.hears && voter.leads == 0 && (activation.is_some() || grantor.poll_activation().is_some()) {
             steps.push(Step::Lose(node));
         }
-        if node >= MEMBERS && voter.leads > 0 && self.used.restarts < bounds.restarts && desk.gained == voter.leads {
+        if node >= MEMBERS
+            && voter.leads > 0
+            && self.used.restarts < bounds.restarts
+            && leader_side.gained == voter.leads
+        {
             steps.push(Step::RestartLeader(node));
         }
         if let Some(nonce) = grantor.poll_activation() {
@@ -167,10 +171,10 @@ impl World {
             }
         }
         if self.votes.may_append(node, bounds.room) {
-            steps.extend((0..desk.pending.len()).map(|at| Step::Append(node, at)));
+            steps.extend((0..leader_side.pending.len()).map(|at| Step::Append(node, at)));
         }
-        let news = desk.applied.version < self.committed.version || !desk.told;
-        if news && (activation.is_some() || desk.gained > 0) {
+        let news = leader_side.applied.version < self.committed.version || !leader_side.told;
+        if news && (activation.is_some() || leader_side.gained > 0) {
             steps.push(Step::Apply(node));
         }
         if activation.is_none() {
@@ -179,7 +183,7 @@ impl World {
         if bounds.hears {
             steps.push(Step::Pause(node));
         }
-        let lags = desk.applied.version < self.committed.version;
+        let lags = leader_side.applied.version < self.committed.version;
         for (at, renewal) in self.wire.iter().enumerate() {
             let asks = (renewal.who, renewal.seq);
             let known = || grantor.renewals().0.chain(grantor.taken()).any(|known| known == asks);
@@ -197,14 +201,14 @@ impl World {
         if waits && cfg!(quorate_mutant = "grant_without_read") {
             steps.push(Step::GrantUnread(node));
         }
-        if let Some(read) = &desk.read {
+        if let Some(read) = &leader_side.read {
             if !read.confirmed && self.votes.is_followed(node) {
                 steps.push(Step::ConfirmRead(node));
             }
-            if desk.may_end(&desk.applied) {
+            if leader_side.may_end(&leader_side.applied) {
                 steps.push(Step::EndRead { node, newest: false });
             }
-            if desk.may_end(&self.committed) && lags {
+            if leader_side.may_end(&self.committed) && lags {
                 steps.push(Step::EndRead { node, newest: true });
             }
             if !read.confirmed {
@@ -214,7 +218,7 @@ impl World {
         if bounds.timed && grantor.watched().count() > 0 {
             steps.push(Step::Expire(node));
         }
-        if self.used.orders < bounds.orders && desk.is_current(&self.committed) {
+        if self.used.orders < bounds.orders && leader_side.is_current(&self.committed) {
             let targets = self.committed.cluster.active().filter(|who| who.node != id(2) && who.node != id(node));
             steps.extend(targets.map(|who| Step::Order(node, who)));
         }
@@ -278,8 +282,8 @@ impl World {
             let fencing = cluster.life(job.owner).is_some_and(|life| life.phase == Phase::Fencing);
             let told = bounds.mistake == Some(Mistake::ToldBeforeTheProof) && fencing;
             if (self.committed.over(job.owner) || told) && self.used.takeovers < bounds.takeovers {
-                let heirs = cluster.active().filter(|who| who.node != id(2));
-                steps.extend(heirs.map(|who| Step::TakeOver(at, who)));
+                let successors = cluster.active().filter(|who| who.node != id(2));
+                steps.extend(successors.map(|who| Step::TakeOver(at, who)));
             }
         }
     }

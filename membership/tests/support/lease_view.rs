@@ -66,11 +66,11 @@ impl World {
     }
 
     fn hash_desk<H: Hasher>(&self, node: usize, hasher: &mut H) {
-        let desk = &self.desks[node];
-        let (grantor, activation) = (&desk.grantor, desk.grantor.activation());
-        desk.pending.len().hash(hasher);
-        desk.pending.iter().for_each(|command| self.hash_command(node, command, hasher));
-        (desk.gained, desk.told, activation.is_some()).hash(hasher);
+        let leader_side = &self.desks[node];
+        let (grantor, activation) = (&leader_side.grantor, leader_side.grantor.activation());
+        leader_side.pending.len().hash(hasher);
+        leader_side.pending.iter().for_each(|command| self.hash_command(node, command, hasher));
+        (leader_side.gained, leader_side.told, activation.is_some()).hash(hasher);
         if let Some(nonce) = grantor.poll_activation() {
             let applies = |state: &State| state.cluster.leadership().is_some_and(|l| l.nonce == nonce);
             (1_u8, applies(&self.committed)).hash(hasher);
@@ -78,18 +78,18 @@ impl World {
         if activation.is_none() {
             return;
         }
-        let (current, now) = (desk.is_current(&self.committed), at(self.now[node]));
-        (current, desk.applied.digest, desk.applied.activation() == activation).hash(hasher);
+        let (current, now) = (leader_side.is_current(&self.committed), at(self.now[node]));
+        (current, leader_side.applied.digest, leader_side.applied.activation() == activation).hash(hasher);
         for who in grantor.watched().filter(|who| who.node != id(MEMBERS)) {
             let silence = grantor.silence(who, now).map_or(0, units).min(self.wait);
-            (who, silence, grantor.is_expiring(who), current && desk.overtaken.contains(&who)).hash(hasher);
+            (who, silence, grantor.is_expiring(who), current && leader_side.overtaken.contains(&who)).hash(hasher);
         }
         let (waiting, round) = grantor.renewals();
         waiting.for_each(|(who, seq)| (who, self.rank(who, seq)).hash(hasher));
         round.is_some().hash(hasher);
-        if let Some(read) = &desk.read {
+        if let Some(read) = &leader_side.read {
             (2_u8, round.is_some_and(|(number, _)| number == read.round), read.confirmed).hash(hasher);
-            (read.begun.version <= desk.applied.version).hash(hasher);
+            (read.begun.version <= leader_side.applied.version).hash(hasher);
             for (who, seq) in grantor.taken() {
                 (who, self.rank(who, seq), read.begun.over(who)).hash(hasher);
             }

@@ -1,4 +1,4 @@
-//! A world of leaders, members, clocks and a network around the production `Holder`, `Grantor` and `Cluster`, for
+//! A world of leaders, members, clocks and a network around the production `Holder`, `Grantor` and `ClusterState`, for
 //! `lease_model.rs`.
 //!
 //! ```text
@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use quorate_membership::*;
 
-use crate::desk::{Desk, Read};
+use crate::leader_side::{LeaderSide, Read};
 use crate::log::{Entry, MEMBERS, NODES, State, Votes, id, target, under};
 use crate::member::{Job, Member, Renewal, at};
 use crate::steps::Step;
@@ -170,7 +170,7 @@ pub(crate) struct World {
     pub(crate) committed: Arc<State>,
     pub(crate) votes: Arc<Votes>,
     pub(crate) now: [u64; NODES],
-    pub(crate) desks: [Arc<Desk>; NODES],
+    pub(crate) desks: [Arc<LeaderSide>; NODES],
     pub(crate) members: [Option<Arc<Member>>; MEMBERS],
     pub(crate) wire: Vec<Renewal>,
     pub(crate) jobs: [Job; MEMBERS],
@@ -185,7 +185,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn desk(&mut self, node: usize) -> &mut Desk {
+    pub(crate) fn leader_side(&mut self, node: usize) -> &mut LeaderSide {
         Arc::make_mut(&mut self.desks[node])
     }
 
@@ -216,7 +216,7 @@ impl World {
         }
         let voter = &mut self.votes().voters[node];
         (voter.up, voter.leads) = (false, 0);
-        self.desks[node] = Arc::new(Desk::new(node, self.committed.clone(), bounds));
+        self.desks[node] = Arc::new(LeaderSide::new(node, self.committed.clone(), bounds));
         self.reads_ended(node);
     }
 
@@ -230,14 +230,14 @@ impl World {
         let of_it = self.wire.iter_mut().filter(|renewal| renewal.who == who);
         of_it.for_each(|renewal| renewal.after_last &= !(1 << node));
         if self.desks[node].overtaken.contains(&who) {
-            self.desk(node).overtaken.retain(|other| *other != who);
+            self.leader_side(node).overtaken.retain(|other| *other != who);
         }
     }
 
     pub(crate) fn apply(&mut self, node: usize) {
         let (state, now) = (self.committed.clone(), self.now[node]);
         let before = self.desks[node].grantor.activation();
-        let noted = self.desk(node).apply(state, now);
+        let noted = self.leader_side(node).apply(state, now);
         noted.into_iter().for_each(|who| self.noted(node, who));
         let activated = self.desks[node].grantor.activation().filter(|_| before.is_none());
         self.seen_if(activated.is_some() && self.used.restarts > 0 && node == 2, Seen::RestartedInTerm);
@@ -247,9 +247,9 @@ impl World {
     pub(crate) fn gain(&mut self, node: usize) {
         self.used.gains += 1;
         let (nonce, term) = (Nonce::new(self.used.gains.into()), self.votes.voters[node].leads);
-        let desk = self.desk(node);
-        desk.grantor.handle_gain(nonce);
-        desk.gained = term;
+        let leader_side = self.leader_side(node);
+        leader_side.grantor.handle_gain(nonce);
+        leader_side.gained = term;
     }
 
     /// Everything that stands in the leader's log, and then the command.
@@ -276,8 +276,8 @@ impl World {
         }
         self.wrong_if(stale, Wrong::StaleConclusion);
         if let Some(target) = target(command) {
-            let phase = |cluster: &Cluster, who| cluster.life(who).map(|life| life.phase);
-            let others = before.cluster.lives().filter(|(who, life)| *who != target && !life.phase.is_over());
+            let phase = |cluster: &ClusterState, who| cluster.life(who).map(|life| life.phase);
+            let others = before.cluster.lives().filter(|(who, life)| *who != target && !life.phase.has_ended());
             let moved = others.into_iter().any(|(who, life)| phase(&after, who) != Some(life.phase));
             self.wrong_if(moved, Wrong::OtherLife);
         }
@@ -312,7 +312,7 @@ impl World {
             self.wrong_if(read.is_some() && renewal.after_read & (1 << node) != 0, Wrong::Expiry);
             for leader in 0..NODES {
                 if renewal.after_last & (1 << leader) != 0 && !self.desks[leader].overtaken.contains(who) {
-                    self.desk(leader).overtaken.push(*who);
+                    self.leader_side(leader).overtaken.push(*who);
                 }
             }
         }

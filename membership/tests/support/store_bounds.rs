@@ -25,7 +25,7 @@ const BASE: Bounds = Bounds {
     leaves: 0,
     restarts: false,
     reboots: false,
-    mortal: false,
+    process_bound: false,
     reaches: &[],
 };
 
@@ -85,7 +85,7 @@ pub(crate) mod locks {
         targets: &[FIRST, SECOND],
         restarts: true,
         reboots: true,
-        mortal: true,
+        process_bound: true,
         reaches: &[Seen::TakenUpByHeir, Seen::PassedByProof, Seen::SecondLifeHolds, Seen::LateRelease, Seen::Forfeited],
         ..BASE
     };
@@ -121,7 +121,7 @@ pub(crate) mod queue {
         name: "queue: its lock is handed to a new life",
         asks: [[2, 0], [1, 0], [1, 0], [0, 0], [0, 0]],
         restarts: true,
-        mortal: true,
+        process_bound: true,
         ..HANDED
     };
 }

@@ -85,12 +85,12 @@ impl World {
     }
 }
 
-fn token_of(cluster: &Cluster, lock: &Name) -> Option<Revision> {
+fn token_of(cluster: &ClusterState, lock: &Name) -> Option<Revision> {
     cluster.store().lock(lock)?.grant.map(|grant| grant.token)
 }
 
 /// What is wrong about an entry that was accepted.
-pub(crate) fn wrong(world: &World, at: Revision, command: &Command, events: &[Event], after: &Cluster) -> u16 {
+pub(crate) fn wrong(world: &World, at: Revision, command: &Command, events: &[Event], after: &ClusterState) -> u16 {
     let before = &*world.cluster;
     let mut wrong = 0;
     let mut unless = |fine: bool, what| wrong |= if fine { 0 } else { bit(what) };
@@ -149,7 +149,7 @@ pub(crate) fn wrong(world: &World, at: Revision, command: &Command, events: &[Ev
 
 /// Whether somebody who waited longer for the lock, and may hold it, did not get it. Who takes up the lock of its own
 /// former life overtakes nobody.
-fn overtakes(world: &World, after: &Cluster, lock: &Name, request: Nonce, events: &[Event]) -> bool {
+fn overtakes(world: &World, after: &ClusterState, lock: &Name, request: Nonce, events: &[Event]) -> bool {
     let Some(known) = world.cluster.store().lock(lock) else { return false };
     let inherited = |event: &Event| matches!(event, Event::Fenced { proof: FenceProof::Succeeded { .. }, .. });
     if known.grant.is_some_and(|grant| grant.request == request) && events.iter().any(inherited) {
@@ -196,14 +196,14 @@ pub(crate) fn reached(before: &World, events: &[Event], after: &World) -> u32 {
     let any = |test: &dyn Fn(&Event) -> bool| events.iter().any(test);
     let granted = events.iter().filter(|event| matches!(event, Event::LockGranted { .. })).count();
     let unlocked = any(&|e| matches!(e, Event::LockReleased { why: Release::Unlocked, .. }));
-    let heir = any(&|e| matches!(e, Event::Fenced { proof: FenceProof::Succeeded { .. }, .. }));
+    let successor = any(&|e| matches!(e, Event::Fenced { proof: FenceProof::Succeeded { .. }, .. }));
     let ended = any(&|e| matches!(e, Event::LockReleased { why: Release::HolderEnded, .. }));
     let over = any(&|e| matches!(e, Event::Fenced { .. } | Event::Left { .. } | Event::SessionEnded { .. }));
     let closed = any(&|e| matches!(e, Event::SessionEnded { clean: true, .. }));
     if granted > 0 {
         when(unlocked, Seen::PassedByRelease);
-        when(heir, Seen::TakenUpByHeir);
-        when(!heir && any(&|e| matches!(e, Event::Fenced { .. })), Seen::PassedByProof);
+        when(successor, Seen::TakenUpByHeir);
+        when(!successor && any(&|e| matches!(e, Event::Fenced { .. })), Seen::PassedByProof);
         when(any(&|e| matches!(e, Event::Left { .. })), Seen::PassedByLeaving);
         when(closed, Seen::PassedByClosing);
         when(ended && !over, Seen::Forfeited);

@@ -244,8 +244,8 @@ impl World {
         }
         let left = (0..=SECOND).filter(|actor| self.actors[*actor].left);
         steps.extend(left.map(|actor| append(Command::Leave { who: life(actor) })));
-        if bounds.mortal {
-            steps.push(append(Command::DeclareMortal { who: life(FIRST) }));
+        if bounds.process_bound {
+            steps.push(append(Command::DeclareProcessBound { who: life(FIRST) }));
         }
         match self.actors[SECOND].holder {
             None => {

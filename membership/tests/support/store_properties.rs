@@ -6,7 +6,7 @@ use quorate_membership::*;
 
 use crate::walk::{Step, Walk};
 
-fn grant_of(state: &Cluster, lock: &Name) -> Option<Revision> {
+fn grant_of(state: &ClusterState, lock: &Name) -> Option<Revision> {
     state.store().lock(lock)?.grant.map(|grant| grant.token)
 }
 
@@ -62,7 +62,7 @@ pub(crate) fn a_lock_is_released_by_its_token_or_by_an_end(step: &Step) {
 pub(crate) fn who_is_over_has_nothing(step: &Step) {
     let (state, store) = (&step.after, step.after.store());
     let over = |holder: Holder| match holder {
-        Holder::Life(who) => state.is_over(who),
+        Holder::Life(who) => state.has_ended(who),
         Holder::Session(session) => store.session(session).is_none(),
     };
     let held = store.locks().filter_map(|(_, lock)| Some(lock.grant?.holder));
@@ -77,7 +77,7 @@ pub(crate) fn who_is_over_has_nothing(step: &Step) {
 /// who held it. After a session that did not close, it is held back for as long as that one asked for.
 pub(crate) fn who_is_granted_a_lock_may_have_it(step: &Step) {
     let (before, after) = (&step.before, &step.after);
-    let heir = |holder: Holder| {
+    let successor = |holder: Holder| {
         let took_up = |event: &Event| match event {
             Event::Fenced { proof: FenceProof::Succeeded { by }, .. } => holder == (*by).into(),
             _ => false,
@@ -90,7 +90,7 @@ pub(crate) fn who_is_granted_a_lock_may_have_it(step: &Step) {
             Holder::Session(session) => after.store().session(*session).is_some(),
             Holder::Life(who) => {
                 let active = after.life(*who).is_some_and(|life| life.phase == Phase::Active);
-                (active && after.newest(who.node) == Some(*who)) || heir(*holder)
+                (active && after.newest(who.node) == Some(*who)) || successor(*holder)
             }
         };
         assert!(may, "{event}");
@@ -180,7 +180,7 @@ pub(crate) fn no_item_is_lost_or_given_out_twice(walk: &Walk) {
     }
 }
 
-/// A request takes effect once, in one entry; settled before, never. A grant belongs to one request and its heirs.
+/// A request takes effect once, in one entry; settled before, never. A grant belongs to one request and its successors.
 pub(crate) fn a_request_takes_effect_once(walk: &Walk) {
     let (mut answered, mut voided, mut withdrawn) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
     let mut granted = BTreeSet::new();

@@ -75,7 +75,7 @@ impl World {
     fn hash_rest<H: Hasher>(&self, met: &mut Met, hasher: &mut H) {
         let cluster = &self.cluster;
         for (who, life) in cluster.lives() {
-            (who, life.phase, life.mortal, life.boot).hash(hasher);
+            (who, life.phase, life.process_bound, life.boot).hash(hasher);
         }
         for order in cluster.fences().open() {
             (order.id, order.target, order.attempts).hash(hasher);

@@ -45,7 +45,7 @@ pub(super) fn choose(walk: &Walk, pick: Pick) -> Command {
         13 => {
             let lives: Vec<_> = state.active().collect();
             let anybody = Identity::new(NodeId::new(u64::from(which % 4)), Incarnation::new(1));
-            Command::DeclareMortal { who: of(&lives, which).filter(|_| !wrong).unwrap_or(anybody) }
+            Command::DeclareProcessBound { who: of(&lives, which).filter(|_| !wrong).unwrap_or(anybody) }
         }
         _ => inherit(walk, &state, which, wrong),
     }
@@ -68,7 +68,7 @@ fn key(which: u8) -> Key {
 }
 
 /// Mostly who may hold something.
-fn holder(state: &Cluster, which: u8, twist: u8) -> Holder {
+fn holder(state: &ClusterState, which: u8, twist: u8) -> Holder {
     if twist < 30 {
         let anybody = Identity::new(NodeId::new(u64::from(which % 4)), Incarnation::new(u64::from(twist % 3)));
         return if twist.is_multiple_of(4) { SessionId::new(which.into()).into() } else { anybody.into() };
@@ -79,7 +79,7 @@ fn holder(state: &Cluster, which: u8, twist: u8) -> Holder {
 }
 
 /// Of who waits, of who holds, or of one that has not arrived.
-fn settle(state: &Cluster, fresh: Request, which: u8, twist: u8) -> Command {
+fn settle(state: &ClusterState, fresh: Request, which: u8, twist: u8) -> Command {
     let locks = || state.store().locks();
     let waiting = locks().flat_map(|(name, lock)| lock.waiters.iter().map(|w| (name.clone(), w.request)));
     let holding = locks().filter_map(|(name, lock)| Some((name.clone(), lock.grant?.request)));
@@ -90,7 +90,7 @@ fn settle(state: &Cluster, fresh: Request, which: u8, twist: u8) -> Command {
     }
 }
 
-fn write(state: &Cluster, pick: Pick, request: Request, under: (Name, Revision), holder: Holder) -> Command {
+fn write(state: &ClusterState, pick: Pick, request: Request, under: (Name, Revision), holder: Holder) -> Command {
     let Pick { which, twist, .. } = pick;
     let key = key(which / 3);
     let there = state.store().record(&key).map(|record| record.version);
@@ -122,7 +122,7 @@ fn write(state: &Cluster, pick: Pick, request: Request, under: (Name, Revision),
 }
 
 /// Of what was taken, by who took it; perhaps not any more under its token.
-fn acknowledge(state: &Cluster, request: Request, which: u8, token: Revision) -> Command {
+fn acknowledge(state: &ClusterState, request: Request, which: u8, token: Revision) -> Command {
     let store = state.store();
     let items = store.queues().flat_map(|queue| {
         store.queue(queue).map(|(id, item)| {
@@ -135,7 +135,7 @@ fn acknowledge(state: &Cluster, request: Request, which: u8, token: Revision) ->
 }
 
 /// One is closed, or runs out; a lock is held back no more.
-fn sessions(state: &Cluster, which: u8, twist: u8) -> Command {
+fn sessions(state: &ClusterState, which: u8, twist: u8) -> Command {
     let current = state.leadership().map_or(Activation::new(1), |l| l.activation);
     let under = if twist < 20 { current.next() } else { current };
     let waited = Duration::from_millis(if which.is_multiple_of(5) { 1000 } else { 1100 });
@@ -153,12 +153,12 @@ fn sessions(state: &Cluster, which: u8, twist: u8) -> Command {
     }
 }
 
-/// Of a life whose node has come back on the same boot; without one, the node of one that had declared itself mortal does.
-fn inherit(walk: &Walk, state: &Cluster, which: u8, wrong: bool) -> Command {
+/// Of a life whose node has come back on the same boot; without one, the node of one that had declared itself process_bound does.
+fn inherit(walk: &Walk, state: &ClusterState, which: u8, wrong: bool) -> Command {
     let returned = state.lives().filter(|(_, life)| life.phase.may_work()).filter_map(|(former, gone)| {
         let who = state.newest(former.node).filter(|newest| *newest > former)?;
-        let heir = state.life(who)?;
-        (wrong || heir.boot == gone.boot).then_some((who, former))
+        let successor = state.life(who)?;
+        (wrong || successor.boot == gone.boot).then_some((who, former))
     });
     let joins = |who: &Identity| state.life(*who).is_some_and(|life| life.phase == Phase::Joining);
     let holds = |who: &Identity| state.store().held_by((*who).into()).next().is_some();
@@ -170,9 +170,9 @@ fn inherit(walk: &Walk, state: &Cluster, which: u8, wrong: bool) -> Command {
         Some((who, former)) if which < 8 => Command::Inherit { who: former, former: who },
         Some((who, former)) => Command::Inherit { who, former },
         None => {
-            let mortal = state.lives().filter(|(_, life)| life.mortal && life.boot == BootId::new(1));
-            let mortal: Vec<_> = mortal.map(|(who, _)| who.node).collect();
-            join(state, of(&mortal, which).unwrap_or(NodeId::new(1)), walk.0.len(), 2)
+            let process_bound = state.lives().filter(|(_, life)| life.process_bound && life.boot == BootId::new(1));
+            let process_bound: Vec<_> = process_bound.map(|(who, _)| who.node).collect();
+            join(state, of(&process_bound, which).unwrap_or(NodeId::new(1)), walk.0.len(), 2)
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A world of lives, clients, a fencing device and late commands around the production `Cluster`, for `store_model.rs`.
+//! A world of lives, clients, a fencing device and late commands around the production `ClusterState`, for `store_model.rs`.
 //!
 //! ```text
 //!   what the cluster says (the shipped types)        what is really so (tracked here, the rules never see it)
@@ -61,7 +61,7 @@ pub(crate) struct Bounds {
     pub(crate) restarts: bool,
     pub(crate) reboots: bool,
     /// Whether the work of n1#1 dies with its process, so that it may say so.
-    pub(crate) mortal: bool,
+    pub(crate) process_bound: bool,
     pub(crate) reaches: &'static [Seen],
 }
 
@@ -126,7 +126,7 @@ pub(crate) struct Used {
 
 #[derive(Debug, Clone)]
 pub(crate) struct World {
-    pub(crate) cluster: Arc<Cluster>,
+    pub(crate) cluster: Arc<ClusterState>,
     pub(crate) actors: [Arc<Actor>; ACTORS],
     pub(crate) calls: Vec<Call>,
     /// Every activation so far: what was concluded under an earlier one may still come.
@@ -155,7 +155,7 @@ impl PartialEq for World {
 
 impl World {
     /// All three nodes at work, led by n2.
-    pub(crate) fn at_work(cluster: Cluster) -> Self {
+    pub(crate) fn at_work(cluster: ClusterState) -> Self {
         let life = |node, incarnation| Identity::new(NodeId::new(node), Incarnation::new(incarnation));
         let at_work =
             |who: Identity| Arc::new(Actor { holder: Some(who.into()), acts: true, begun: true, ..Actor::default() });
@@ -213,7 +213,7 @@ impl World {
                 }
             }
             Step::Restart(command) | Step::Reboot(command) => {
-                let gone = bounds.mortal || matches!(step, Step::Reboot(_));
+                let gone = bounds.process_bound || matches!(step, Step::Reboot(_));
                 let (joined, seen) = next.append(command);
                 let Some(mut next) = joined else { return (None, seen) };
                 next.actor(FIRST).acts &= !gone;

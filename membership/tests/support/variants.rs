@@ -21,7 +21,7 @@ pub(crate) fn in_command(command: &Command) -> Vec<&'static str> {
     }
 }
 
-pub(crate) fn in_cluster(state: &Cluster) -> BTreeSet<&'static str> {
+pub(crate) fn in_cluster(state: &ClusterState) -> BTreeSet<&'static str> {
     let mut names: BTreeSet<_> = state.lives().map(|(_, life)| of_phase(life.phase)).collect();
     names.extend(state.members().values().map(|member| of_role(member.role)));
     names.extend(state.fences().open().flat_map(|order| [of_progress(&order.progress), of_cause(&order.cause)]));
@@ -32,7 +32,7 @@ pub(crate) fn in_cluster(state: &Cluster) -> BTreeSet<&'static str> {
     names.extend(state.leadership().map(|_| "led"));
     names.extend(state.lives().map(|(_, life)| of_stop(life.contract.stop)));
     names.extend(state.id().map(|_| "founded"));
-    names.extend(state.lives().filter(|(_, life)| life.mortal).map(|_| "mortal"));
+    names.extend(state.lives().filter(|(_, life)| life.process_bound).map(|_| "process_bound"));
     let store = state.store();
     names.extend(store.locks().flat_map(|(_, lock)| {
         let held = lock.grant.map(|grant| of_holder(grant.holder));

@@ -13,11 +13,11 @@ use quorate_membership::*;
 /// One command and all that it did.
 #[derive(Clone)]
 pub(crate) struct Step {
-    pub(crate) before: Cluster,
+    pub(crate) before: ClusterState,
     pub(crate) revision: Revision,
     pub(crate) command: Command,
     pub(crate) answer: Result<Vec<Event>, Rejection>,
-    pub(crate) after: Cluster,
+    pub(crate) after: ClusterState,
 }
 
 impl Step {
@@ -47,7 +47,7 @@ impl fmt::Debug for Walk {
 
 impl Walk {
     /// Every event of the walk, with the state that it met and its revision.
-    pub(crate) fn events(&self) -> Vec<(Cluster, Revision, Event)> {
+    pub(crate) fn events(&self) -> Vec<(ClusterState, Revision, Event)> {
         let mut found = vec![];
         for step in &self.0 {
             let mut state = step.before.clone();
@@ -59,7 +59,7 @@ impl Walk {
         found
     }
 
-    pub(crate) fn end(&self) -> Cluster {
+    pub(crate) fn end(&self) -> ClusterState {
         self.0.last().map(|step| step.after.clone()).unwrap_or_default()
     }
 }
@@ -136,7 +136,7 @@ fn choose(walk: &Walk, pick: Pick) -> Command {
         None => (FenceId::new(u64::from(which % 4)), anybody, 0),
     };
     // Who comes back is mostly one that has gone, or the cluster would soon stand still.
-    let ended = |member: &Member| member.newest().is_some_and(|(_, life)| life.phase.is_over());
+    let ended = |member: &Member| member.newest().is_some_and(|(_, life)| life.phase.has_ended());
     let gone = state.members().iter().filter(|(_, member)| ended(member)).map(|(node, _)| *node);
     let gone: Vec<_> = gone.filter(|_| !twist.is_multiple_of(4)).collect();
     let nothing_open = order.is_none() && !wrong;
@@ -178,14 +178,14 @@ fn choose(walk: &Walk, pick: Pick) -> Command {
     }
 }
 
-fn order_against(state: &Cluster, target: Identity, cause: Cause, wrong: bool) -> Command {
+fn order_against(state: &ClusterState, target: Identity, cause: Cause, wrong: bool) -> Command {
     let opinion = !matches!(cause, Cause::Requested { .. });
     let current = state.leadership().map(|l| l.activation).filter(|_| opinion);
     let under = if wrong { current.map(Activation::next) } else { current };
     Command::OrderFence { target, cause, under }
 }
 
-fn expire(state: &Cluster, target: Identity, which: u8, wrong: bool) -> Command {
+fn expire(state: &ClusterState, target: Identity, which: u8, wrong: bool) -> Command {
     let current = state.leadership().map_or(Activation::new(1), |l| l.activation);
     let under = if wrong { current.next() } else { current };
     let waited = Duration::from_millis(if which.is_multiple_of(5) { 3000 } else { 3100 });
@@ -196,7 +196,7 @@ fn of<T: Clone>(list: &[T], which: u8) -> Option<T> {
     list.get(usize::from(which).checked_rem(list.len())?).cloned()
 }
 
-fn join(state: &Cluster, node: NodeId, fresh: usize, twist: u8) -> Command {
+fn join(state: &ClusterState, node: NodeId, fresh: usize, twist: u8) -> Command {
     let own = Disk { id: DiskId::new(node.get().into()), opened: 0 };
     let known = state.member(node).map_or(own, |member| member.disk);
     let disk = match twist % 8 {
@@ -235,7 +235,7 @@ fn addresses(twist: u8) -> Vec<Address> {
 }
 
 /// The commands by which a leader, with a fencer that works, carries a duty out.
-pub(crate) fn carried_out(state: &Cluster, duty: Duty) -> Vec<Command> {
+pub(crate) fn carried_out(state: &ClusterState, duty: Duty) -> Vec<Command> {
     let now = state.configuration();
     let votes = now.sets().next().cloned().unwrap_or_default();
     let learners: Vec<_> = now.nodes().into_iter().filter(|node| !votes.contains(node)).collect();

@@ -1,4 +1,4 @@
-//! A small real world around the production `Cluster`: machines, processes, work, fencers and a network, for `model.rs`.
+//! A small real world around the production `ClusterState`: machines, processes, work, fencers and a network, for `model.rs`.
 //!
 //! ```text
 //!   what the cluster believes (the shipped types)      what is really so (tracked here, the rules never see it)
@@ -86,7 +86,7 @@ pub(crate) enum Step {
 
 /// The production state. Hashed without what only ever grows and no rule reads: revisions, the epoch, history, texts.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Committed(pub(crate) Cluster);
+pub(crate) struct Committed(pub(crate) ClusterState);
 
 impl Hash for Committed {
     fn hash<H: Hasher>(&self, hasher: &mut H) {
@@ -130,7 +130,7 @@ pub(crate) const UNPROVED: &str = "a life was fenced without its order and a pro
 
 impl World {
     /// The machines at work, each on its own job.
-    pub(crate) fn at_work(cluster: Cluster, machines: u64) -> Self {
+    pub(crate) fn at_work(cluster: ClusterState, machines: u64) -> Self {
         let nodes = (1..=machines).map(NodeId::new);
         let first = |node| Identity::new(node, Incarnation::new(1));
         Self {
@@ -151,7 +151,7 @@ impl World {
         }
     }
 
-    pub(crate) fn cluster(&self) -> &Cluster {
+    pub(crate) fn cluster(&self) -> &ClusterState {
         &self.committed.0
     }
 
@@ -196,7 +196,7 @@ impl World {
         steps.extend(self.calls.iter().flat_map(|call| [Step::Shoot(*call), Step::Miss(*call)]));
         steps.extend(self.network.iter().map(|message| Step::Deliver(*message)));
         for (job, owner) in &self.owners {
-            let over = self.phase(*owner).is_none_or(Phase::is_over);
+            let over = self.phase(*owner).is_none_or(Phase::has_ended);
             if over && self.takeovers < bounds.takeovers {
                 steps.extend(
                     self.cluster().active().filter(|who| who.node.get() <= 3).map(|who| Step::TakeOver(*job, who)),
@@ -328,7 +328,7 @@ impl World {
 }
 
 /// Whether an event fences nobody, or closes an order that was open against that very life, for a reason that fits.
-fn proved(before: &Cluster, events: &[Event], event: &Event) -> bool {
+fn proved(before: &ClusterState, events: &[Event], event: &Event) -> bool {
     let Event::Fenced { order, who, proof, .. } = event else { return true };
     let open = before.fences().get(*order).filter(|open| open.target == *who);
     match proof {

@@ -104,7 +104,7 @@ impl LastEnd {
         let mut reason = Loss::Ungranted;
         for entry in entries {
             match &entry.note {
-                Note::Named { lease: length, .. } => lease = Some(*length),
+                Note::RequestName { lease: length, .. } => lease = Some(*length),
                 Note::Held { from: sent, .. } => (from, told) = (Some(sent.boottime()), None),
                 Note::Protects { who, what, token } => works.push((*who, what, *token)),
                 Note::Stopped { who, what, token } => {

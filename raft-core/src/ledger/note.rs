@@ -28,7 +28,7 @@ pub enum Note {
         session: Nonce,
     },
     /// It has a name, and this is what stops it.
-    Named {
+    RequestName {
         /// The life.
         who: Identity,
         /// What was registered with it.
@@ -165,7 +165,7 @@ macro_rules! forms {
 
 forms! {
     "started" Started (session)
-    "named" Named (who stop lease in_flight drift)
+    "named" RequestName (who stop lease in_flight drift)
     "held" Held (who seq from)
     "protects" Protects (who what token)
     "stopped" Stopped (who what token)

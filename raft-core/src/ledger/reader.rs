@@ -38,14 +38,14 @@ impl fmt::Display for Place {
 
 /// A line that was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Line {
+pub struct LedgerLine {
     /// Where it stands.
     pub place: Place,
     /// What it says.
     pub entry: Entry,
 }
 
-impl fmt::Display for Line {
+impl fmt::Display for LedgerLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.place, self.entry)
     }
@@ -55,7 +55,7 @@ impl fmt::Display for Line {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Kept {
     /// The lines, in the order in which they were written. What a new file repeats of the one before stands once.
-    pub lines: Vec<Line>,
+    pub lines: Vec<LedgerLine>,
     /// How many lines were torn off where a process was killed or its machine died.
     pub torn: usize,
     /// The lines that cannot be read, and why.
@@ -67,7 +67,7 @@ pub struct Kept {
 impl Kept {
     /// How many notes their writer could not write, at the most.
     pub fn dropped(&self) -> u64 {
-        let notes = |line: &Line| match line.entry.note {
+        let notes = |line: &LedgerLine| match line.entry.note {
             Note::Dropped { notes } => notes,
             _ => 0,
         };
@@ -123,7 +123,7 @@ pub fn read(folder: &Path) -> Result<Kept, Unreadable> {
                     kept.begins_later |= first && entry.note == Note::Rotated;
                     first = false;
                     if seen.insert(entry.to_string()) {
-                        kept.lines.push(Line { place, entry });
+                        kept.lines.push(LedgerLine { place, entry });
                     }
                 }
                 Err(LineError::Damaged) => bad.push((place, LineError::Damaged)),

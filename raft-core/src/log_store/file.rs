@@ -1,4 +1,4 @@
-//! Making the file, opening it, and checking what is in it before a single promise rests on it.
+//! MakeCommand the file, opening it, and checking what is in it before a single promise rests on it.
 //!
 //! ```text
 //!   log.redb.new-…   made, written, synced
@@ -17,12 +17,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use quorate_membership::codec::{CodecError, Record, decode, inspect};
+use quorate_membership::codec::{CodecError, Enveloped, decode, inspect};
 use redb::{Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageBackend, StorageError};
 
 use crate::log_store::OpenError;
+use crate::log_store::backend::Backend;
 use crate::log_store::memory::{State, follows};
-use crate::log_store::seam::Seam;
 use crate::log_store::shape::{
     COMMITTED, LOG, META, PURGED, SNAPSHOT, SNAPSHOT_DATA, StoredEntry, StoredPosition, StoredVote, VOTE,
 };
@@ -36,7 +36,7 @@ const CACHE_BYTES: usize = 32 << 20;
 pub(crate) struct Opened {
     pub(crate) database: Database,
     pub(crate) state: State,
-    pub(crate) seam: Seam,
+    pub(crate) backend: Backend,
 }
 
 pub(crate) fn open_or_create(path: &Path) -> Result<Opened, OpenError> {
@@ -51,23 +51,23 @@ pub(crate) fn open_existing(path: &Path) -> Result<Opened, OpenError> {
     if !path.try_exists()? {
         return Err(OpenError::Damaged(format!("{} is missing", path.display())));
     }
-    open_seam(Seam::open(path)?, false)
+    open_behind(Backend::open(path)?, false)
 }
 
 pub(crate) fn open_backend(backend: impl StorageBackend) -> Result<Opened, OpenError> {
     let fresh = backend.len()? == 0;
-    open_seam(Seam::new(backend), fresh)
+    open_behind(Backend::new(backend), fresh)
 }
 
-/// Opens what is behind the seam: for the first time, or again.
-pub(crate) fn open_seam(seam: Seam, fresh: bool) -> Result<Opened, OpenError> {
+/// Opens what is behind the backend: for the first time, or again.
+pub(crate) fn open_behind(backend: Backend, fresh: bool) -> Result<Opened, OpenError> {
     guarded(|| {
-        let database = builder().create_with_backend(seam.clone())?;
+        let database = builder().create_with_backend(backend.clone())?;
         if fresh {
             make_tables(&database)?;
         }
         let state = load(&database)?;
-        Ok(Opened { database, state, seam })
+        Ok(Opened { database, state, backend })
     })
 }
 
@@ -176,7 +176,7 @@ fn load(database: &Database) -> Result<State, OpenError> {
     Ok(state)
 }
 
-fn read<T: Record>(name: &str, bytes: &[u8]) -> Result<T, OpenError> {
+fn read<T: Enveloped>(name: &str, bytes: &[u8]) -> Result<T, OpenError> {
     decode(bytes).map_err(|error| unreadable(name, &error))
 }
 

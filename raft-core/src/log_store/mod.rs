@@ -16,12 +16,12 @@
 //! may or may not be, and is found out by the next start. One failure is none: a *write* that found no room. The store
 //! waits then until there is some (`room.rs`), and says so ([`LogStore::trouble`]).
 
+mod backend;
 mod extent;
 mod file;
 mod memory;
 mod raft;
 mod room;
-mod seam;
 mod shape;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) mod simulated;
@@ -126,10 +126,10 @@ impl LogStore {
     }
 
     fn start(opened: Opened) -> Result<Self, OpenError> {
-        let Opened { database, state, seam } = opened;
+        let Opened { database, state, backend } = opened;
         let (queue, ops) = std::sync::mpsc::channel();
         let shared = Arc::new(Shared::new(Memory::new(state, queue)));
-        let writer = writer::spawn(database, seam, shared.clone(), ops)?;
+        let writer = writer::spawn(database, backend, shared.clone(), ops)?;
         let writer = std::sync::Mutex::new(Some(Hands::Thread(writer)));
         Ok(Self { handle: Arc::new(Handle { shared, writer }) })
     }
@@ -206,12 +206,12 @@ impl LogStore {
         self.shared().failed.subscribe()
     }
 
-    /// Why nothing becomes durable, if that has been so for `patience`, or because the disk is full.
-    pub(crate) fn trouble(&self, patience: Duration) -> Option<Trouble> {
+    /// Why nothing becomes durable, if that has been so for `timeout`, or because the disk is full.
+    pub(crate) fn trouble(&self, timeout: Duration) -> Option<Trouble> {
         if self.shared().is_full() {
             return Some(Trouble::Full);
         }
-        self.shared().writing_for().filter(|time| *time > patience).map(|_| Trouble::Slow(patience))
+        self.shared().writing_for().filter(|time| *time > timeout).map(|_| Trouble::Slow(timeout))
     }
 
     /// From now on a full disk is a failure like any other: who waits for room is told so, and nothing more is written.

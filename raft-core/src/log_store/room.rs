@@ -16,9 +16,9 @@ use std::time::Duration;
 use redb::StorageBackend;
 
 use crate::log_store::extent::Extent;
-use crate::log_store::file::open_seam;
+use crate::log_store::file::open_behind;
 use crate::log_store::memory::Failure;
-use crate::log_store::writer::{Change, Setback, Writer};
+use crate::log_store::writer::{Change, WriteFailure, Writer};
 
 /// The first wait; each is twice the one before.
 const FIRST: Duration = Duration::from_millis(125);
@@ -32,8 +32,8 @@ impl Writer {
     pub(super) fn commit_when_there_is_room(&mut self, changes: &[Change]) -> Result<(), Failure> {
         let result = match self.commit(changes) {
             Ok(()) => return Ok(()),
-            Err(Setback::Final(failure)) => return Err(failure),
-            Err(Setback::Full(_)) => {
+            Err(WriteFailure::Final(failure)) => return Err(failure),
+            Err(WriteFailure::Full(_)) => {
                 self.shared.set_full(true);
                 self.commit_later(changes)
             }
@@ -51,12 +51,12 @@ impl Writer {
             let go_on = self.shared.wait_for_room(wait);
             match self.open_again(changes).and_then(|()| self.commit(changes)) {
                 Ok(()) => return Ok(()),
-                Err(Setback::Final(failure)) => return Err(failure),
-                Err(Setback::Full(failure)) if !go_on => {
+                Err(WriteFailure::Final(failure)) => return Err(failure),
+                Err(WriteFailure::Full(failure)) if !go_on => {
                     let reason = format!("the log was closed while the disk was full: {}", failure.reason);
                     return Err(Failure { kind: io::ErrorKind::StorageFull, reason });
                 }
-                Err(Setback::Full(_)) => wait = LONGEST.min(wait * 2),
+                Err(WriteFailure::Full(_)) => wait = LONGEST.min(wait * 2),
             }
         }
     }
@@ -66,26 +66,26 @@ impl Writer {
         if self.database.is_none() {
             return Ok(());
         }
-        let synced = self.seam.sync_data();
+        let synced = self.backend.sync_data();
         let _rolled_back_when_opened = self.close_database();
         let failed =
             |error: io::Error| Failure { kind: error.kind(), reason: format!("a sync of the log failed: {error}") };
         synced.map_err(failed)
     }
 
-    fn open_again(&mut self, changes: &[Change]) -> Result<(), Setback> {
-        self.seam.begin();
-        let opened = open_seam(self.seam.clone(), false).map_err(|error| {
-            let kind = if self.seam.only_full() { io::ErrorKind::StorageFull } else { io::ErrorKind::Other };
+    fn open_again(&mut self, changes: &[Change]) -> Result<(), WriteFailure> {
+        self.backend.begin();
+        let opened = open_behind(self.backend.clone(), false).map_err(|error| {
+            let kind = if self.backend.only_full() { io::ErrorKind::StorageFull } else { io::ErrorKind::Other };
             let failure = Failure { kind, reason: format!("the log could not be opened again: {error}") };
-            if self.seam.only_full() { Setback::Full(failure) } else { Setback::Final(failure) }
+            if self.backend.only_full() { WriteFailure::Full(failure) } else { WriteFailure::Final(failure) }
         })?;
         let found = Extent::of(&opened.state);
         self.database = Some(opened.database);
         if found != self.extent && found != self.extent.after(changes) {
             let known = self.extent;
             let reason = format!("after the disk was full the log holds {found:?} where {known:?} was acknowledged");
-            return Err(Setback::Final(Failure { kind: io::ErrorKind::InvalidData, reason }));
+            return Err(WriteFailure::Final(Failure { kind: io::ErrorKind::InvalidData, reason }));
         }
         Ok(())
     }

@@ -8,7 +8,7 @@
 
 use std::fmt;
 
-use quorate_membership::codec::{Kind, Record};
+use quorate_membership::codec::{Enveloped, Kind};
 use redb::TableDefinition;
 use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -60,7 +60,7 @@ impl From<StoredEntry> for LogEntry {
     }
 }
 
-impl Record for StoredEntry {
+impl Enveloped for StoredEntry {
     const KIND: Kind = Kind::Entry;
 }
 
@@ -68,7 +68,7 @@ impl Record for StoredEntry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct StoredVote(pub(crate) Ballot);
 
-impl Record for StoredVote {
+impl Enveloped for StoredVote {
     const KIND: Kind = Kind::Vote;
 }
 
@@ -76,7 +76,7 @@ impl Record for StoredVote {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct StoredPosition(pub(crate) Option<Position>);
 
-impl Record for StoredPosition {
+impl Enveloped for StoredPosition {
     const KIND: Kind = Kind::Position;
 }
 

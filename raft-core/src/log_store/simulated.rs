@@ -15,7 +15,7 @@ use crate::log_store::writer::{Change, Op, Writer, gather};
 use crate::log_store::{Handle, Hands, LogStore, OpenError};
 use crate::rpc::{Body, LogEntry};
 use crate::testing::disk::{Disk, Survive};
-use crate::testing::sim::{Durable, Host, Latency, Seen, Stored};
+use crate::testing::sim::{Durable, Host, Latency, Observation, Stored};
 use crate::types::entry_from;
 
 /// What the task works with, and what the end of the machine takes out of its hands.
@@ -43,8 +43,8 @@ impl LogStore {
     /// # Errors
     /// See [`OpenError`].
     pub(crate) fn open_simulated(host: &Arc<Host>) -> Result<Self, OpenError> {
-        let platter = host.platter();
-        let (mut disk, fresh) = platter.disk();
+        let sim_disk = host.sim_disk();
+        let (mut disk, fresh) = sim_disk.disk();
         if fresh {
             // A real one is made under another name and appears whole.
             let opened = open_backend(disk.clone())?;
@@ -56,11 +56,11 @@ impl LogStore {
         let state = opened.state;
         let entries = state.entries.values().filter_map(|entry| sum(&StoredEntry::from(entry_from(entry)))).collect();
         let snapshot = state.snapshot.as_ref().and_then(|(meta, _)| meta.last);
-        host.tell(Seen::Opened { vote: state.vote, last: state.last(), snapshot, entries });
+        host.tell(Observation::Opened { vote: state.vote, last: state.last(), snapshot, entries });
         let shared = Arc::new(Shared::new(Memory::new(state, queue)));
-        let writer = Some(Writer::new(opened.database, opened.seam, shared.clone()));
+        let writer = Some(Writer::new(opened.database, opened.backend, shared.clone()));
         let hand = Arc::new(Mutex::new(Hand { host: host.clone(), writer, ops, group: vec![] }));
-        platter.opened(disk, hand.clone());
+        sim_disk.opened(disk, hand.clone());
         let _runs_as_long_as_the_host = host.spawn(drive(host.clone(), hand.clone(), shared.clone()));
         let writer = Mutex::new(Some(Hands::Simulated(hand)));
         Ok(Self { handle: Arc::new(Handle { shared, writer }) })
@@ -75,7 +75,7 @@ pub(crate) fn close(hand: &Mutex<Hand>) {
         hand.host.clone()
     };
     if host.is_alive() {
-        host.platter().closed();
+        host.sim_disk().closed();
     }
 }
 
@@ -85,7 +85,7 @@ async fn drive(host: Arc<Host>, hand: Arc<Mutex<Hand>>, shared: Arc<Shared>) {
         let next = lock(&hand).take_next();
         match next {
             Next::Write => {
-                match host.platter().latency() {
+                match host.sim_disk().latency() {
                     Latency::Takes(latency) => tokio::time::sleep(latency).await,
                     Latency::Hung => {
                         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -145,7 +145,7 @@ impl Hand {
         if writer.still_working().is_err() {
             self.host.is_unsure(told);
         } else {
-            told.into_iter().for_each(|durable| self.host.tell(Seen::Durable(durable)));
+            told.into_iter().for_each(|durable| self.host.tell(Observation::Durable(durable)));
         }
     }
 

@@ -16,9 +16,9 @@ use openraft::storage::IOFlushed;
 use redb::{Database, Durability};
 use tokio::sync::oneshot;
 
+use crate::log_store::backend::Backend;
 use crate::log_store::extent::Extent;
 use crate::log_store::memory::{Failure, Shared};
-use crate::log_store::seam::Seam;
 use crate::log_store::shape::{COMMITTED, LOG, META, PURGED, SNAPSHOT, SNAPSHOT_DATA, VOTE};
 use crate::rpc::{Ballot, Position, SnapshotMeta};
 use crate::types::Types;
@@ -84,11 +84,11 @@ impl Change {
 /// closed by then.
 pub(crate) fn spawn(
     database: Database,
-    seam: Seam,
+    backend: Backend,
     shared: Arc<Shared>,
     ops: Receiver<Op>,
 ) -> io::Result<JoinHandle<()>> {
-    let mut writer = Writer::new(database, seam, shared);
+    let mut writer = Writer::new(database, backend, shared);
     std::thread::Builder::new().name("quorate-log".into()).spawn(move || {
         while let Ok(first) = ops.recv() {
             let group = gather(first, &ops);
@@ -113,7 +113,7 @@ pub(crate) fn gather(first: Op, ops: &Receiver<Op>) -> Vec<Op> {
 pub(crate) struct Writer {
     /// `None` while it waits for room, and after a failure.
     pub(super) database: Option<Database>,
-    pub(super) seam: Seam,
+    pub(super) backend: Backend,
     pub(super) shared: Arc<Shared>,
     /// How far the log is committed, not yet written: it asks for no sync, and rides with the next group that does.
     committed: Option<Vec<u8>>,
@@ -123,7 +123,7 @@ pub(crate) struct Writer {
 
 /// Why a group is not durable.
 #[derive(Debug)]
-pub(super) enum Setback {
+pub(super) enum WriteFailure {
     /// There was no room, and nothing else failed: the group may be written again when there is some.
     Full(Failure),
     /// It will never be.
@@ -131,9 +131,9 @@ pub(super) enum Setback {
 }
 
 impl Writer {
-    pub(crate) fn new(database: Database, seam: Seam, shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(database: Database, backend: Backend, shared: Arc<Shared>) -> Self {
         let extent = Extent::of(&shared.lock().state);
-        Self { database: Some(database), seam, shared, committed: None, extent }
+        Self { database: Some(database), backend, shared, committed: None, extent }
     }
 
     pub(crate) fn handle(&mut self, group: Vec<Op>) {
@@ -185,12 +185,12 @@ impl Writer {
     }
 
     /// One transaction, one sync. A panic in redb is a failure like any other.
-    pub(super) fn commit(&mut self, changes: &[Change]) -> Result<(), Setback> {
+    pub(super) fn commit(&mut self, changes: &[Change]) -> Result<(), WriteFailure> {
         let Some(database) = &self.database else {
             let reason = "a write to the log failed: it is not open".into();
-            return Err(Setback::Final(Failure { kind: io::ErrorKind::Other, reason }));
+            return Err(WriteFailure::Final(Failure { kind: io::ErrorKind::Other, reason }));
         };
-        self.seam.begin();
+        self.backend.begin();
         let committed = self.committed.as_deref();
         let written = catch_unwind(AssertUnwindSafe(|| write(database, changes, committed)));
         let failure = match written {
@@ -209,7 +209,7 @@ impl Writer {
             Err(_) => Failure { kind: io::ErrorKind::Other, reason: "a write to the log failed: redb panicked".into() },
         };
         // What redb's error calls itself does not tell; which call it came from does.
-        Err(if self.seam.only_full() { Setback::Full(failure) } else { Setback::Final(failure) })
+        Err(if self.backend.only_full() { WriteFailure::Full(failure) } else { WriteFailure::Final(failure) })
     }
 
     /// Shows what has become durable to those who read only that.

@@ -2,7 +2,7 @@
 //! what a person decides. These checks guard against mistakes; without TLS anybody at the port may claim to be anybody.
 
 use quorate_membership::codec::decode;
-use quorate_membership::{Cause, Change, Cluster, Command, Confirmation, Holder, Identity, Name, Revision};
+use quorate_membership::{Cause, Change, ClusterState, Command, Confirmation, Holder, Identity, Name, Revision};
 
 use crate::error::Refusal;
 use crate::inner::Inner;
@@ -30,7 +30,7 @@ pub(super) fn proposable(payload: &Payload, caller: &Caller, inner: &Inner) -> R
             Err(only_itself())
         }
         // Nobody asks for a lock, gives one back or says how it would die on behalf of another life.
-        Command::DeclareMortal { who }
+        Command::DeclareProcessBound { who }
         | Command::Inherit { who, .. }
         | Command::Lock { holder: Holder::Life(who), .. }
         | Command::Unlock { holder: Holder::Life(who), .. } => {
@@ -54,7 +54,7 @@ pub(super) fn proposable(payload: &Payload, caller: &Caller, inner: &Inner) -> R
 }
 
 /// The life on whose behalf this speaks, by a token or a place in a line that is its: only it may.
-fn on_behalf_of(command: &Command, state: &Cluster) -> Option<Identity> {
+fn on_behalf_of(command: &Command, state: &ClusterState) -> Option<Identity> {
     let life = |holder: Holder| match holder {
         Holder::Life(who) => Some(who),
         Holder::Session(_) => None,
@@ -85,7 +85,7 @@ fn own_life(who: Identity, caller: &Caller, inner: &Inner) -> bool {
 
 /// What may be asked for from outside: what a person decides. What nodes say of themselves and of their work they say
 /// to each other.
-pub(super) fn for_operators(command: &Command, state: &Cluster) -> Result<(), Refusal> {
+pub(super) fn for_operators(command: &Command, state: &ClusterState) -> Result<(), Refusal> {
     if let Some(who) = on_behalf_of(command, state) {
         return Err(Refusal::Malformed(format!("only {who} itself may say this")));
     }

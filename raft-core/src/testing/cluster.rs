@@ -6,7 +6,7 @@
 //!
 //! let mut t = TestCluster::start(3).await?;
 //! t.node(3)?.stop().await;
-//! t.until("n3#1 is fenced", |state| state.life("n3#1".parse().unwrap()).unwrap().phase.is_over()).await?;
+//! t.until("n3#1 is fenced", |state| state.life("n3#1".parse().unwrap()).unwrap().phase.has_ended()).await?;
 //! t.node(3)?.start().await?;
 //! t.until_active("n3#2").await
 //! # }
@@ -18,26 +18,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use quorate_membership::{Cluster, Drift, Identity, NodeId, Phase, Plan, Role, Stop, Timing};
+use quorate_membership::{ClusterState, Drift, Identity, NodeId, Phase, Plan, Role, Stop, Timing};
 use tokio::time::{Instant, sleep};
 
 use super::disk::Disk;
-use super::{Switchboard, TestFencer, TestStop};
+use super::{MemoryNetwork, TestFencer, TestStop};
 use crate::config::Config;
 use crate::fencer::Fencer;
 use crate::lease::Lease;
 use crate::node::{Node, NodeSettings};
 
 /// How long a test waits for what must come. Long: a busy machine must not fail a test.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Timing for tests: quick, and slow enough for a busy machine with a slow disk.
 pub fn fast() -> Config {
     let ms = Duration::from_millis;
     Config {
         timing: quick(),
-        yellow: ms(400),
-        red: ms(1200),
+        suspect_after: ms(400),
+        fence_after: ms(1200),
         fence_deadline: ms(500),
         fence_backoff: ms(50),
         propose_timeout: Duration::from_secs(5),
@@ -63,10 +63,10 @@ fn quick() -> Timing {
     Timing::new(plan).unwrap_or_default()
 }
 
-/// Several nodes on one [`Switchboard`], each with a durable log in a temporary folder.
+/// Several nodes on one [`MemoryNetwork`], each with a durable log in a temporary folder.
 pub struct TestCluster {
     /// The network between them.
-    pub switchboard: Switchboard,
+    pub network: MemoryNetwork,
     /// The fencing device that all of them use.
     pub fencer: TestFencer,
     config: Config,
@@ -81,7 +81,7 @@ pub struct TestNode {
     number: NodeId,
     data: PathBuf,
     config: Config,
-    switchboard: Switchboard,
+    network: MemoryNetwork,
     fencer: Option<Arc<dyn Fencer>>,
     stop: Option<TestStop>,
     disk: Option<Disk>,
@@ -133,7 +133,7 @@ impl TestCluster {
         let mut made = Self {
             promise,
             on_disks,
-            switchboard: Switchboard::new(),
+            network: MemoryNetwork::new(),
             fencer: TestFencer::default(),
             config,
             folder: tempfile::tempdir()?,
@@ -154,12 +154,12 @@ impl TestCluster {
     /// When it is not let in.
     pub async fn add(&mut self, number: u64, role: Role) -> anyhow::Result<()> {
         let id = NodeId::new(number);
-        let seeds: Vec<_> = self.running().map(|node| Switchboard::address(node.number)).collect::<Result<_, _>>()?;
+        let seeds: Vec<_> = self.running().map(|node| MemoryNetwork::address(node.number)).collect::<Result<_, _>>()?;
         let mut place = TestNode {
             number: id,
             data: self.folder.path().join(id.to_string()),
             config: self.config.clone(),
-            switchboard: self.switchboard.clone(),
+            network: self.network.clone(),
             fencer: Some(Arc::new(self.fencer.clone())),
             stop: self.promise.map(TestStop::new),
             disk: self.on_disks.then(Disk::new),
@@ -167,8 +167,8 @@ impl TestCluster {
         };
         let node = place.open().await?;
         match seeds.is_empty() {
-            true => node.bootstrap(role, PATIENCE).await?,
-            false => node.join(&seeds, role, PATIENCE).await?,
+            true => node.bootstrap(role, TIMEOUT).await?,
+            false => node.join(&seeds, role, TIMEOUT).await?,
         };
         place.running = Some(node);
         self.nodes.insert(id, place);
@@ -189,17 +189,17 @@ impl TestCluster {
 
     /// Cuts `number` off from all others.
     pub fn isolate(&self, number: u64) {
-        self.switchboard.isolate(NodeId::new(number));
+        self.network.isolate(NodeId::new(number));
     }
 
     /// Cuts the link between two, both ways.
     pub fn cut(&self, a: u64, b: u64) {
-        self.switchboard.cut(NodeId::new(a), NodeId::new(b));
+        self.network.cut(NodeId::new(a), NodeId::new(b));
     }
 
     /// Mends every link.
     pub fn heal(&self) {
-        self.switchboard.heal();
+        self.network.heal();
     }
 
     /// Waits until a running node that is quorate says that it leads.
@@ -207,7 +207,7 @@ impl TestCluster {
     /// # Errors
     /// When none does for a minute.
     pub async fn leader(&self) -> anyhow::Result<NodeId> {
-        let give_up = Instant::now() + PATIENCE;
+        let give_up = Instant::now() + TIMEOUT;
         while Instant::now() < give_up {
             let views = self.running().filter_map(|place| Some((place.number, place.running.as_ref()?.view().local)));
             for (number, local) in views {
@@ -217,15 +217,15 @@ impl TestCluster {
             }
             sleep(Duration::from_millis(10)).await;
         }
-        bail!("nobody leads after {PATIENCE:?}")
+        bail!("nobody leads after {TIMEOUT:?}")
     }
 
     /// Waits until the state of every running node that is quorate, and of at least one, satisfies `what`.
     ///
     /// # Errors
     /// When it does not within a minute, with the states as they are then.
-    pub async fn until(&self, claim: &str, what: impl Fn(&Cluster) -> bool) -> anyhow::Result<()> {
-        let give_up = Instant::now() + PATIENCE;
+    pub async fn until(&self, claim: &str, what: impl Fn(&ClusterState) -> bool) -> anyhow::Result<()> {
+        let give_up = Instant::now() + TIMEOUT;
         loop {
             let views: Vec<_> = self.running().filter_map(|place| Some(place.running.as_ref()?.view())).collect();
             let (mut seen, mut all) = (0, true);
@@ -236,7 +236,7 @@ impl TestCluster {
             if seen > 0 && all {
                 return Ok(());
             }
-            ensure!(Instant::now() < give_up, "not within {PATIENCE:?}: {claim}\n{views:#?}");
+            ensure!(Instant::now() < give_up, "not within {TIMEOUT:?}: {claim}\n{views:#?}");
             sleep(Duration::from_millis(10)).await;
         }
     }
@@ -265,9 +265,9 @@ impl TestNode {
         let settings = NodeSettings {
             node: self.number,
             data: self.data.clone(),
-            addresses: vec![Switchboard::address(self.number)?],
+            addresses: vec![MemoryNetwork::address(self.number)?],
             config: self.config.clone(),
-            transport: self.switchboard.transport(self.number),
+            transport: self.network.transport(self.number),
             fencer: self.fencer.clone(),
             stop: self.stop.clone().map(|stop| Box::new(stop) as _),
             trust_vm_clock: true,
@@ -276,7 +276,7 @@ impl TestNode {
             Some(disk) => Node::start_on(settings, disk.clone()).await?,
             None => Node::start(settings).await?,
         };
-        self.switchboard.connect(self.number, node.service());
+        self.network.connect(self.number, node.service());
         Ok(node)
     }
 
@@ -324,7 +324,7 @@ impl TestNode {
 
     /// Stops the engine without a word to the others.
     pub async fn stop(&mut self) {
-        self.switchboard.disconnect(self.number);
+        self.network.disconnect(self.number);
         if let Some(node) = self.running.take() {
             node.shutdown().await;
         }
@@ -350,7 +350,7 @@ impl TestNode {
     /// When it is refused or finds no leader.
     pub async fn start(&mut self) -> anyhow::Result<Identity> {
         self.open_again().await?;
-        Ok(self.handle()?.resume(PATIENCE).await?)
+        Ok(self.handle()?.resume(TIMEOUT).await?)
     }
 
     /// Leaves cleanly.
@@ -361,7 +361,7 @@ impl TestNode {
         if let Some(node) = self.running.take() {
             node.leave().await?;
         }
-        self.switchboard.disconnect(self.number);
+        self.network.disconnect(self.number);
         Ok(())
     }
 }

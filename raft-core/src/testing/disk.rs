@@ -16,12 +16,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use redb::StorageBackend;
 use rustix::io::Errno;
 
-use super::sim::Dice;
+use super::sim::Rng;
 
 /// What a disk writes whole or not at all.
 const PIECE: usize = 512;
 
-/// Which un-synced pieces are on the platter after a power cut.
+/// Which un-synced pieces are on the sim_disk after a power cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Survive {
     /// None: only what was synced.
@@ -52,7 +52,7 @@ enum Change {
 }
 
 #[derive(Debug, Default)]
-struct Platter {
+struct SimDisk {
     durable: Vec<u8>,
     current: Vec<u8>,
     unsynced: Vec<Change>,
@@ -71,7 +71,7 @@ struct Platter {
 /// A disk in memory with faults to order. Clones are the same disk.
 #[derive(Debug, Clone, Default)]
 pub struct Disk {
-    platter: Arc<Mutex<Platter>>,
+    sim_disk: Arc<Mutex<SimDisk>>,
     moved: Arc<Condvar>,
 }
 
@@ -85,18 +85,18 @@ impl Disk {
     pub fn with_content(content: Vec<u8>) -> Self {
         let disk = Self::new();
         {
-            let mut platter = disk.lock();
-            platter.current.clone_from(&content);
-            platter.durable = content;
+            let mut sim_disk = disk.lock();
+            sim_disk.current.clone_from(&content);
+            sim_disk.durable = content;
         }
         disk
     }
 
     /// Cuts the power at the `n`th operation from now on (the first is 1): it and everything after it fails, and nothing
-    /// more gets onto the platter.
+    /// more gets onto the sim_disk.
     pub fn cut_power_at(&self, n: u64) {
-        let mut platter = self.lock();
-        platter.cut_at = Some(platter.counts.operations + n);
+        let mut sim_disk = self.lock();
+        sim_disk.cut_at = Some(sim_disk.counts.operations + n);
     }
 
     /// Lets `bytes` more be written, then answers every write with `ENOSPC`, until there is room again. Growing the file
@@ -107,8 +107,8 @@ impl Disk {
 
     /// As [`Self::fill_up_after`], from the `n`th operation from now on (the first is 1).
     pub fn fill_up_at(&self, n: u64) {
-        let mut platter = self.lock();
-        platter.full_at = Some(platter.counts.operations + n);
+        let mut sim_disk = self.lock();
+        sim_disk.full_at = Some(sim_disk.counts.operations + n);
     }
 
     /// How many writes were refused for want of room, ever.
@@ -118,21 +118,21 @@ impl Disk {
 
     /// Makes room: every write finds some again.
     pub fn make_room(&self) {
-        let mut platter = self.lock();
-        (platter.room, platter.full_at) = (None, None);
+        let mut sim_disk = self.lock();
+        (sim_disk.room, sim_disk.full_at) = (None, None);
     }
 
     /// As [`Self::fail_sync`], with `ENOSPC`: what a file system says that finds out late that it has no room.
     pub fn find_no_room_at_sync(&self, n: u64) {
-        let mut platter = self.lock();
-        platter.failing_sync = Some((platter.counts.syncs + n, Errno::NOSPC));
+        let mut sim_disk = self.lock();
+        sim_disk.failing_sync = Some((sim_disk.counts.syncs + n, Errno::NOSPC));
     }
 
     /// Answers the `n`th sync from now on (the first is 1; 0 is none) with `EIO`, drops what it should have made durable, as Linux
     /// may, and lets the later ones succeed: whoever tries again is told that all is well, and loses data.
     pub fn fail_sync(&self, n: u64) {
-        let mut platter = self.lock();
-        platter.failing_sync = Some((platter.counts.syncs + n, Errno::IO));
+        let mut sim_disk = self.lock();
+        sim_disk.failing_sync = Some((sim_disk.counts.syncs + n, Errno::IO));
     }
 
     /// From now on a sync answers that all is well and does nothing. A test that finds no loss on such a disk would find
@@ -163,10 +163,10 @@ impl Disk {
 
     /// The content after a power cut at this moment.
     pub fn image(&self, survive: Survive) -> Vec<u8> {
-        let platter = self.lock();
-        let mut image = platter.durable.clone();
+        let sim_disk = self.lock();
+        let mut image = sim_disk.durable.clone();
         let mut coin = Coin::new(survive);
-        for change in &platter.unsynced {
+        for change in &sim_disk.unsynced {
             match change {
                 Change::Length(length) => {
                     if coin.toss() {
@@ -185,8 +185,8 @@ impl Disk {
         image
     }
 
-    fn lock(&self) -> MutexGuard<'_, Platter> {
-        self.platter.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, SimDisk> {
+        self.sim_disk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -207,7 +207,7 @@ impl HeldSyncs {
 
     /// Blocks until a sync waits.
     pub fn wait_for_one(&self) {
-        let waiting = |platter: &mut Platter| platter.waiting == 0;
+        let waiting = |sim_disk: &mut SimDisk| sim_disk.waiting == 0;
         drop(self.disk.moved.wait_while(self.disk.lock(), waiting).unwrap_or_else(PoisonError::into_inner));
     }
 }
@@ -225,69 +225,69 @@ impl StorageBackend for Disk {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let platter = self.lock();
+        let sim_disk = self.lock();
         let from = usize::try_from(offset).map_err(io::Error::other)?;
-        let there = from.checked_add(out.len()).and_then(|to| platter.current.get(from..to));
+        let there = from.checked_add(out.len()).and_then(|to| sim_disk.current.get(from..to));
         out.copy_from_slice(there.ok_or(io::ErrorKind::UnexpectedEof)?);
         Ok(())
     }
 
     fn set_len(&self, length: u64) -> io::Result<()> {
-        let mut platter = self.lock();
-        platter.begin()?;
+        let mut sim_disk = self.lock();
+        sim_disk.begin()?;
         let length = usize::try_from(length).map_err(io::Error::other)?;
-        let growth = length.saturating_sub(platter.current.len());
-        platter.take_room(growth)?;
-        platter.current.resize(length, 0);
-        platter.unsynced.push(Change::Length(length));
+        let growth = length.saturating_sub(sim_disk.current.len());
+        sim_disk.take_room(growth)?;
+        sim_disk.current.resize(length, 0);
+        sim_disk.unsynced.push(Change::Length(length));
         Ok(())
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let mut platter = self.lock();
-        platter.counts.syncs += 1;
-        let this = platter.counts.syncs;
-        platter.begin()?;
-        if platter.held.is_some() {
-            platter.waiting += 1;
+        let mut sim_disk = self.lock();
+        sim_disk.counts.syncs += 1;
+        let this = sim_disk.counts.syncs;
+        sim_disk.begin()?;
+        if sim_disk.held.is_some() {
+            sim_disk.waiting += 1;
             self.moved.notify_all();
-            let held = |platter: &mut Platter| platter.held == Some(0);
-            platter = self.moved.wait_while(platter, held).unwrap_or_else(PoisonError::into_inner);
-            platter.waiting -= 1;
-            platter.held = platter.held.map(|passes| passes.saturating_sub(1));
+            let held = |sim_disk: &mut SimDisk| sim_disk.held == Some(0);
+            sim_disk = self.moved.wait_while(sim_disk, held).unwrap_or_else(PoisonError::into_inner);
+            sim_disk.waiting -= 1;
+            sim_disk.held = sim_disk.held.map(|passes| passes.saturating_sub(1));
         }
-        if let Some((_, errno)) = platter.failing_sync.filter(|(failing, _)| *failing == this) {
-            platter.unsynced.clear();
+        if let Some((_, errno)) = sim_disk.failing_sync.filter(|(failing, _)| *failing == this) {
+            sim_disk.unsynced.clear();
             return Err(errno.into());
         }
-        if !platter.lies {
-            for change in std::mem::take(&mut platter.unsynced) {
-                platter.harden(change);
+        if !sim_disk.lies {
+            for change in std::mem::take(&mut sim_disk.unsynced) {
+                sim_disk.harden(change);
             }
         }
         Ok(())
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let mut platter = self.lock();
-        platter.counts.writes += 1;
-        platter.begin()?;
+        let mut sim_disk = self.lock();
+        sim_disk.counts.writes += 1;
+        sim_disk.begin()?;
         let offset = usize::try_from(offset).map_err(io::Error::other)?;
-        if let Err(full) = platter.take_room(data.len()) {
+        if let Err(full) = sim_disk.take_room(data.len()) {
             let half = &data[..data.len() / 2 / PIECE * PIECE];
             if !half.is_empty() {
-                put(&mut platter.current, offset, half);
-                platter.unsynced.push(Change::Write(offset, half.to_vec()));
+                put(&mut sim_disk.current, offset, half);
+                sim_disk.unsynced.push(Change::Write(offset, half.to_vec()));
             }
             return Err(full);
         }
-        put(&mut platter.current, offset, data);
-        platter.unsynced.push(Change::Write(offset, data.to_vec()));
+        put(&mut sim_disk.current, offset, data);
+        sim_disk.unsynced.push(Change::Write(offset, data.to_vec()));
         Ok(())
     }
 }
 
-impl Platter {
+impl SimDisk {
     fn begin(&mut self) -> io::Result<()> {
         self.counts.operations += 1;
         match self.cut_at {
@@ -330,7 +330,7 @@ fn put(content: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
 /// Decides which pieces survive.
 enum Coin {
     Always(bool),
-    Seeded(Dice),
+    Seeded(Rng),
     Listed(u64),
 }
 
@@ -339,7 +339,7 @@ impl Coin {
         match survive {
             Survive::Nothing => Self::Always(false),
             Survive::Everything => Self::Always(true),
-            Survive::Seeded(seed) => Self::Seeded(Dice::new(seed)),
+            Survive::Seeded(seed) => Self::Seeded(Rng::new(seed)),
             Survive::These(pieces) => Self::Listed(pieces),
         }
     }
@@ -347,7 +347,7 @@ impl Coin {
     fn toss(&mut self) -> bool {
         match self {
             Self::Always(side) => *side,
-            Self::Seeded(dice) => dice.draw() & 1 == 1,
+            Self::Seeded(rng) => rng.draw() & 1 == 1,
             Self::Listed(pieces) => {
                 let survives = *pieces & 1 == 1;
                 *pieces >>= 1;

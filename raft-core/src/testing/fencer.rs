@@ -10,7 +10,7 @@ use crate::fencer::{FenceRequest, Fencer, Fencing};
 
 /// How the device answers a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Conduct {
+pub enum DeviceBehaviour {
     /// Isolates the target and says so.
     Succeed,
     /// Says that it failed.
@@ -25,8 +25,8 @@ pub enum Conduct {
 
 #[derive(Debug, Default)]
 struct Device {
-    next: VecDeque<Conduct>,
-    always: Option<Conduct>,
+    next: VecDeque<DeviceBehaviour>,
+    always: Option<DeviceBehaviour>,
     asked: Vec<FenceRequest>,
 }
 
@@ -36,12 +36,12 @@ pub struct TestFencer(Arc<Mutex<Device>>);
 
 impl TestFencer {
     /// How the next requests are answered, in order; after them it succeeds.
-    pub fn then(&self, conduct: impl IntoIterator<Item = Conduct>) {
+    pub fn then(&self, conduct: impl IntoIterator<Item = DeviceBehaviour>) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).next.extend(conduct);
     }
 
     /// How every request is answered once those of [`Self::then`] are used up.
-    pub fn always(&self, conduct: Conduct) {
+    pub fn always(&self, conduct: DeviceBehaviour) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).always = Some(conduct);
     }
 
@@ -54,21 +54,21 @@ impl TestFencer {
 impl Fencer for TestFencer {
     fn fence(&self, request: FenceRequest) -> Fencing {
         let mut device = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let conduct = device.next.pop_front().or(device.always).unwrap_or(Conduct::Succeed);
+        let conduct = device.next.pop_front().or(device.always).unwrap_or(DeviceBehaviour::Succeed);
         let seen = format!("the test device reports {} off", request.target);
         device.asked.push(request);
         drop(device);
         Box::pin(async move {
             match conduct {
-                Conduct::Succeed => Ok(Evidence::new(seen)?),
-                Conduct::Fail => anyhow::bail!("the test device was told to fail"),
-                Conduct::Hang => std::future::pending().await,
-                Conduct::Late(after) => {
+                DeviceBehaviour::Succeed => Ok(Evidence::new(seen)?),
+                DeviceBehaviour::Fail => anyhow::bail!("the test device was told to fail"),
+                DeviceBehaviour::Hang => std::future::pending().await,
+                DeviceBehaviour::Late(after) => {
                     tokio::time::sleep(after).await;
                     Ok(Evidence::new(seen)?)
                 }
                 #[expect(clippy::panic, reason = "the point of this conduct")]
-                Conduct::Panic => panic!("the test device was told to panic"),
+                DeviceBehaviour::Panic => panic!("the test device was told to panic"),
             }
         })
     }

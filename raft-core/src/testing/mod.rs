@@ -3,7 +3,7 @@
 //! ```text
 //!   TestCluster ── node(3).stop() ─ start() ─ isolate(3) ─ heal() ─ until("…", |state| …)
 //!        │ real engine, real durable log in a temporary folder
-//!        └── Switchboard: a network in memory whose links can be cut, one way or both
+//!        └── MemoryNetwork: a network in memory whose links can be cut, one way or both
 //! ```
 //!
 //! What runs is the shipped code; only the wire and the fencing device are stand-ins.
@@ -11,11 +11,11 @@
 mod cluster;
 pub mod disk;
 mod fencer;
+mod network;
 pub mod sim;
 mod stop;
-mod switchboard;
 
 pub use cluster::{TestCluster, TestNode, fast};
-pub use fencer::{Conduct, TestFencer};
+pub use fencer::{DeviceBehaviour, TestFencer};
+pub use network::MemoryNetwork;
 pub use stop::{Seen, TestStop};
-pub use switchboard::Switchboard;

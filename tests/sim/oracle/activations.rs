@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use quorate::testing::sim::{Seen, Sighting};
+use quorate::testing::sim::{Observation, Sighting};
 use quorate::{Activation, NodeId};
 
 use super::{Property, Verdict};
@@ -27,13 +27,13 @@ impl Property for Activations {
         use quorate_membership::Command;
         match &sighting.seen {
             // A process begins with what its log holds, and applies it anew.
-            Seen::Began => drop(self.current.remove(&sighting.node)),
-            Seen::Installed { state, .. } => {
+            Observation::Began => drop(self.current.remove(&sighting.node)),
+            Observation::Installed { state, .. } => {
                 if let Some(leadership) = state.leadership() {
                     self.current.insert(sighting.node, leadership.activation);
                 }
             }
-            Seen::Applied { at, command: Some(command), answer: Ok(events), state, .. } => {
+            Observation::Applied { at, command: Some(command), answer: Ok(events), state, .. } => {
                 let concluded = match command {
                     Command::Expire { under, .. }
                     | Command::OrderFence { under: Some(under), .. }

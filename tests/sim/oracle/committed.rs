@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use quorate::testing::sim::{Durable, Seen, Sighting};
+use quorate::testing::sim::{Durable, Observation, Sighting};
 use quorate_raft_core::rpc::{Position, VoterSets};
 
 use super::held::Held;
@@ -40,7 +40,7 @@ impl Property for Committed {
 
     fn see(&mut self, sighting: &Sighting) -> Verdict {
         let node = sighting.node;
-        if let Seen::Durable(Durable::Truncated(from)) = &sighting.seen
+        if let Observation::Durable(Durable::Truncated(from)) = &sighting.seen
             && let Some((_, at)) = self.committed.range(from..).next()
             && self.held.has_entry(node, *at)
         {
@@ -48,10 +48,10 @@ impl Property for Committed {
         }
         self.held.see(sighting);
         match &sighting.seen {
-            Seen::Durable(Durable::Entries(entries)) | Seen::Opened { entries, .. } => {
+            Observation::Durable(Durable::Entries(entries)) | Observation::Opened { entries, .. } => {
                 self.voters.extend(entries.iter().filter_map(|entry| Some((entry.at, entry.voters.clone()?))));
             }
-            Seen::Applied { at, voters, .. } => match self.committed.get(&at.index) {
+            Observation::Applied { at, voters, .. } => match self.committed.get(&at.index) {
                 Some(known) if known != at => return Err(format!("{node} applies {at}, and {known} was committed")),
                 Some(_) => {}
                 None => {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use quorate::NodeId;
-use quorate::testing::sim::{Durable, Seen, Sighting, Stored};
+use quorate::testing::sim::{Durable, Observation, Sighting, Stored};
 use quorate_raft_core::rpc::{Ballot, Position};
 
 use super::{Property, Verdict};
@@ -42,15 +42,15 @@ impl Property for Disks {
     fn see(&mut self, sighting: &Sighting) -> Verdict {
         let disk = self.0.entry(sighting.node).or_default();
         match &sighting.seen {
-            Seen::Durable(durable) => disk.take(durable),
-            Seen::Unsure(of) => {
+            Observation::Durable(durable) => disk.take(durable),
+            Observation::Unsure(of) => {
                 for durable in of {
                     if let Durable::Truncated(from) = durable {
                         disk.unsure_from = Some(disk.unsure_from.map_or(*from, |known| known.min(*from)));
                     }
                 }
             }
-            Seen::Opened { vote, snapshot, entries, last } => {
+            Observation::Opened { vote, snapshot, entries, last } => {
                 let found: BTreeMap<u64, &Stored> = entries.iter().map(|entry| (entry.at.index, entry)).collect();
                 let above = |new: &Ballot, old: &Ballot| {
                     (new.term, new.committed) >= (old.term, old.committed)

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use quorate::testing::sim::{Seen, Sighting};
-use quorate::{Event, FenceId, FenceProof, NodeId, Phase, State};
+use quorate::testing::sim::{Observation, Sighting};
+use quorate::{ClusterState, Event, FenceId, FenceProof, NodeId, Phase};
 
 use super::{Property, Verdict};
 
@@ -16,7 +16,7 @@ pub(crate) struct Fences {
 }
 
 /// Who votes and is neither over nor about to be.
-fn standing(state: &State) -> std::collections::BTreeSet<NodeId> {
+fn standing(state: &ClusterState) -> std::collections::BTreeSet<NodeId> {
     let ending = |node: NodeId| {
         let newest = state.newest(node);
         let life = newest.and_then(|who| state.life(who));
@@ -32,13 +32,13 @@ impl Property for Fences {
 
     fn see(&mut self, sighting: &Sighting) -> Verdict {
         match &sighting.seen {
-            Seen::Said(text) => {
+            Observation::Said(text) => {
                 let off = text.strip_prefix("device has ").and_then(|rest| rest.strip_suffix(" off"));
                 if let Some(node) = off.and_then(|node| node.parse().ok()) {
                     self.off.insert(node, sighting.at);
                 }
             }
-            Seen::Applied { at, answer: Ok(events), state, .. } => {
+            Observation::Applied { at, answer: Ok(events), state, .. } => {
                 for event in events {
                     match event {
                         Event::FenceOrdered { order, target, .. } => {

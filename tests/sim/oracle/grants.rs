@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use quorate::ledger::Note;
-use quorate::testing::sim::{Seen, Sighting};
+use quorate::testing::sim::{Observation, Sighting};
 use quorate::{Event, Identity, NodeId};
 
 use super::{Property, Verdict};
@@ -21,14 +21,14 @@ impl Property for Grants {
     fn see(&mut self, sighting: &Sighting) -> Verdict {
         let ended = self.ended.entry(sighting.node).or_default();
         match &sighting.seen {
-            Seen::Applied { answer: Ok(events), .. } => {
+            Observation::Applied { answer: Ok(events), .. } => {
                 ended.extend(events.iter().filter_map(|event| match event {
                     Event::Fenced { who, .. } | Event::Left { who, .. } => Some(*who),
                     _ => None,
                 }));
                 Ok(())
             }
-            Seen::Noted(Note::Granted { who, seq, .. }) if ended.contains(who) => {
+            Observation::Noted(Note::Granted { who, seq, .. }) if ended.contains(who) => {
                 Err(format!("{} grants renewal {seq} of {who}", sighting.node))
             }
             _ => Ok(()),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use quorate::NodeId;
-use quorate::testing::sim::{Durable, Seen, Sighting, Stored};
+use quorate::testing::sim::{Durable, Observation, Sighting, Stored};
 use quorate_raft_core::rpc::Position;
 
 #[derive(Default)]
@@ -25,11 +25,11 @@ impl Held {
             log.entries.extend(entries.iter().map(|entry| (entry.at.index, entry.at)));
         };
         match &sighting.seen {
-            Seen::Durable(Durable::Entries(entries)) => store(log, entries),
-            Seen::Durable(Durable::Truncated(from)) => drop(log.entries.split_off(from)),
-            Seen::Durable(Durable::Purged(upto)) => log.entries = log.entries.split_off(&(upto + 1)),
-            Seen::Durable(Durable::Snapshot(last)) => log.covered = *last,
-            Seen::Opened { snapshot, entries, .. } => {
+            Observation::Durable(Durable::Entries(entries)) => store(log, entries),
+            Observation::Durable(Durable::Truncated(from)) => drop(log.entries.split_off(from)),
+            Observation::Durable(Durable::Purged(upto)) => log.entries = log.entries.split_off(&(upto + 1)),
+            Observation::Durable(Durable::Snapshot(last)) => log.covered = *last,
+            Observation::Opened { snapshot, entries, .. } => {
                 *log = Log { covered: *snapshot, ..Log::default() };
                 store(log, entries);
             }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use quorate::NodeId;
-use quorate::testing::sim::{Durable, Seen, Sighting, Stored};
+use quorate::testing::sim::{Durable, Observation, Sighting, Stored};
 use quorate_raft_core::rpc::Position;
 
 use super::held::Held;
@@ -68,13 +68,13 @@ impl Property for Logs {
         let node = sighting.node;
         self.held.see(sighting);
         match &sighting.seen {
-            Seen::Durable(Durable::Vote(vote)) if vote.committed => self.elected(vote.term, vote.node)?,
-            Seen::Durable(Durable::Entries(entries)) => {
+            Observation::Durable(Durable::Vote(vote)) if vote.committed => self.elected(vote.term, vote.node)?,
+            Observation::Durable(Durable::Entries(entries)) => {
                 self.stored(node, entries)?;
                 self.leads(node, entries)?;
             }
-            Seen::Opened { entries, .. } => self.stored(node, entries)?,
-            Seen::Applied { at, .. } => {
+            Observation::Opened { entries, .. } => self.stored(node, entries)?,
+            Observation::Applied { at, .. } => {
                 self.committed.insert(at.index, *at);
             }
             _ => {}

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use quorate::testing::sim::{Seen, Sighting};
+use quorate::testing::sim::{Observation, Sighting};
 use quorate::{Identity, Name, Revision};
 
 use super::{Property, Verdict};
@@ -18,7 +18,7 @@ impl Property for OneActor {
     }
 
     fn see(&mut self, sighting: &Sighting) -> Verdict {
-        let Seen::Acted { lock, who, token } = &sighting.seen else { return Ok(()) };
+        let Observation::Acted { lock, who, token } = &sighting.seen else { return Ok(()) };
         let last = self.acted.entry(lock.clone()).or_insert((*token, *who));
         if *token < last.0 {
             return Err(format!("{who} acts under {lock} {token} after {} did under {}", last.1, last.0));

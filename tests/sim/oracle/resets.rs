@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use quorate::NodeId;
 use quorate::ledger::Note;
-use quorate::testing::sim::{Seen, Sighting};
+use quorate::testing::sim::{Observation, Sighting};
 
 use super::{Property, Verdict};
 
@@ -21,10 +21,10 @@ impl Property for Resets {
     fn see(&mut self, sighting: &Sighting) -> Verdict {
         let protected = self.protected.entry(sighting.node).or_default();
         match &sighting.seen {
-            Seen::Began => *protected = 0,
-            Seen::Noted(Note::Protects { .. }) => *protected += 1,
-            Seen::Noted(Note::Stopped { .. }) => *protected -= 1,
-            Seen::Fired if *protected == 0 => {
+            Observation::Began => *protected = 0,
+            Observation::Noted(Note::Protects { .. }) => *protected += 1,
+            Observation::Noted(Note::Stopped { .. }) => *protected -= 1,
+            Observation::Fired if *protected == 0 => {
                 return Err(format!("{} was ended with nothing to protect", sighting.node));
             }
             _ => {}

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use quorate::testing::sim::{Seen, Sighting};
-use quorate::{NodeId, State};
+use quorate::testing::sim::{Observation, Sighting};
+use quorate::{ClusterState, NodeId};
 use quorate_raft_core::rpc::Position;
 
 use super::{Property, Verdict};
@@ -15,12 +15,12 @@ const KEPT: usize = 4000;
 
 #[derive(Default)]
 pub(crate) struct SameState {
-    states: BTreeMap<u64, (Position, Arc<State>)>,
-    last: BTreeMap<NodeId, (u64, Arc<State>)>,
+    states: BTreeMap<u64, (Position, Arc<ClusterState>)>,
+    last: BTreeMap<NodeId, (u64, Arc<ClusterState>)>,
 }
 
 impl SameState {
-    fn compare(&mut self, node: NodeId, at: Position, state: &Arc<State>) -> Verdict {
+    fn compare(&mut self, node: NodeId, at: Position, state: &Arc<ClusterState>) -> Verdict {
         let (place, known) = self.states.entry(at.index).or_insert_with(|| (at, state.clone()));
         if *place != at {
             return Err(format!("{node} has {at} where another has {place}"));
@@ -43,8 +43,8 @@ impl Property for SameState {
     fn see(&mut self, sighting: &Sighting) -> Verdict {
         let node = sighting.node;
         match &sighting.seen {
-            Seen::Began => drop(self.last.remove(&node)),
-            Seen::Applied { at, answer, state, .. } => {
+            Observation::Began => drop(self.last.remove(&node)),
+            Observation::Applied { at, answer, state, .. } => {
                 if let Some((last, before)) = self.last.insert(node, (at.index, state.clone())) {
                     if at.index != last + 1 {
                         return Err(format!("{node} applies {at} after entry {last}"));
@@ -57,7 +57,7 @@ impl Property for SameState {
                 }
                 self.compare(node, *at, state)?;
             }
-            Seen::Installed { last: Some(last), state } => {
+            Observation::Installed { last: Some(last), state } => {
                 self.last.insert(node, (last.index, state.clone()));
                 if self.states.contains_key(&last.index) {
                     self.compare(node, *last, state)?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use quorate::testing::sim::{Seen, Sighting};
+use quorate::testing::sim::{Observation, Sighting};
 use quorate::{Event, Identity};
 
 use super::{Property, Verdict};
@@ -19,7 +19,7 @@ impl Property for TheEndedRest {
 
     fn see(&mut self, sighting: &Sighting) -> Verdict {
         match &sighting.seen {
-            Seen::Applied { answer: Ok(events), .. } => {
+            Observation::Applied { answer: Ok(events), .. } => {
                 for event in events {
                     if let Event::Fenced { who, .. } | Event::Left { who, .. } = event {
                         let told = || format!("{event} on {} at {:?}", sighting.node, sighting.at);
@@ -28,7 +28,7 @@ impl Property for TheEndedRest {
                 }
                 Ok(())
             }
-            Seen::Acted { lock, who, token } => match self.ended.get(who) {
+            Observation::Acted { lock, who, token } => match self.ended.get(who) {
                 Some(end) => Err(format!("{who} acts under {lock} {token} after {end}")),
                 None => Ok(()),
             },

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use quorate_membership::detector::Signal;
 use quorate_membership::{
-    Address, Cause, Cluster, Configuration, FenceOrder, FenceProof, FenceRecord, Leadership, Life, Member, NodeId,
+    Address, Cause, ClusterState, Configuration, FenceOrder, FenceProof, FenceRecord, Leadership, Life, Member, NodeId,
     Progress, Role, Store,
 };
 use quorate_raft_core::{LeaseStage, LeaseView, Local, View};
@@ -19,7 +19,7 @@ pub(crate) fn status(view: &View, history_limit: u32) -> pb::StatusResponse {
 }
 
 /// The committed state, with the newest `history_limit` ended orders (0: all).
-pub(crate) fn recent(cluster: &Cluster, history_limit: u32) -> pb::ClusterState {
+pub(crate) fn recent(cluster: &ClusterState, history_limit: u32) -> pb::ClusterState {
     let mut committed = state(cluster);
     let limit = usize::try_from(history_limit).unwrap_or(usize::MAX);
     if limit > 0 && committed.history.len() > limit {
@@ -29,7 +29,7 @@ pub(crate) fn recent(cluster: &Cluster, history_limit: u32) -> pb::ClusterState 
 }
 
 /// The members alone.
-pub(crate) fn members(cluster: &Cluster) -> pb::MembersResponse {
+pub(crate) fn members(cluster: &ClusterState) -> pb::MembersResponse {
     pb::MembersResponse {
         cluster: cluster.id().map(|id| id_to(id.get())),
         revision: cluster.revision().get(),
@@ -40,7 +40,7 @@ pub(crate) fn members(cluster: &Cluster) -> pb::MembersResponse {
 }
 
 /// The committed state.
-pub(crate) fn state(cluster: &Cluster) -> pb::ClusterState {
+pub(crate) fn state(cluster: &ClusterState) -> pb::ClusterState {
     pb::ClusterState {
         cluster: cluster.id().map(|id| id_to(id.get())),
         revision: cluster.revision().get(),
@@ -119,7 +119,7 @@ impl From<Leadership> for pb::Leadership {
 fn member((node, member): (&NodeId, &Member)) -> pb::Member {
     let Member { role, addresses, disk, lives } = member;
     let life = |(incarnation, life): (&quorate_membership::Incarnation, &Life)| {
-        let Life { phase, boot, nonce, since, addresses, contract, mortal } = life;
+        let Life { phase, boot, nonce, since, addresses, contract, process_bound } = life;
         pb::Life {
             incarnation: incarnation.get(),
             phase: pb::Phase::from(*phase).into(),
@@ -128,7 +128,7 @@ fn member((node, member): (&NodeId, &Member)) -> pb::Member {
             since: since.get(),
             addresses: texts(addresses),
             contract: Some((*contract).into()),
-            mortal: *mortal,
+            process_bound: *process_bound,
         }
     };
     pb::Member {
@@ -246,9 +246,9 @@ impl FromWire<pb::Role> for Role {
 impl From<Signal> for pb::Signal {
     fn from(signal: Signal) -> Self {
         match signal {
-            Signal::Green => Self::Green,
-            Signal::Yellow => Self::Yellow,
-            Signal::Red => Self::Red,
+            Signal::Healthy => Self::Healthy,
+            Signal::Suspect => Self::Suspect,
+            Signal::Silent => Self::Silent,
         }
     }
 }

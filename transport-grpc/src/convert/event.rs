@@ -76,7 +76,7 @@ fn kind(event: &Event) -> Option<pb::event::Kind> {
             who: Some((*who).into()),
             proof: Some(proof.into()),
         }),
-        Event::DeclaredMortal { who } => Out::DeclaredMortal((*who).into()),
+        Event::DeclaredProcessBound { who } => Out::DeclaredProcessBound((*who).into()),
         other => return stored_event::kind(other),
     })
 }

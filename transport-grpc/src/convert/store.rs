@@ -11,7 +11,7 @@ use quorate_membership::queue::Item;
 use quorate_membership::{
     Change, Check, Holder, ItemId, Key, Lock, Name, Nonce, Reason, Record, Request, Revision, Session, SessionId, Value,
 };
-use quorate_raft_core::transport::Named;
+use quorate_raft_core::transport::RequestName;
 
 use super::refusal::millis;
 use super::{FromWire, Malformed, id_from, id_to, need};
@@ -70,13 +70,13 @@ impl FromWire<pb::RequestName> for Request {
 }
 
 /// How a client names its request, if it does. Revision 0 is before everything: it says nothing of when.
-pub(crate) fn named(name: Option<pb::RequestName>) -> Result<Option<Named>, Malformed> {
+pub(crate) fn named(name: Option<pb::RequestName>) -> Result<Option<RequestName>, Malformed> {
     let Some(name) = name else { return Ok(None) };
     let Request { nonce, since } = Request::from_wire(name)?;
     if nonce == Nonce::default() {
         return Err(Malformed("the nonce of a request is all zeros; draw it at random".into()));
     }
-    Ok(Some(Named { nonce, since: (since > Revision::default()).then_some(since) }))
+    Ok(Some(RequestName { nonce, since: (since > Revision::default()).then_some(since) }))
 }
 
 /// How a session is to live, and whose it is.

@@ -126,7 +126,7 @@ async fn events_come_in_order_with_all_their_fields_and_a_gap_brings_the_state()
             proof: proved(pb::fence_proof::Proof::SucceededBy(pb_life(2, 2))),
             token: 27,
         }),
-        Kind::DeclaredMortal(pb_life(1, 1)),
+        Kind::DeclaredProcessBound(pb_life(1, 1)),
     ];
     for kind in expected.into_iter().chain(stored_kinds()) {
         assert!(kinds.contains(&kind), "{kind:?} is not among {kinds:#?}");

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, StreamExt};
-use quorate_membership::{Cluster, Command, NodeId, Nonce, Request, Revision, SessionId};
-use quorate_raft_core::node::Outcome;
+use quorate_membership::{ClusterState, Command, NodeId, Nonce, Request, Revision, SessionId};
+use quorate_raft_core::node::Committed;
 use quorate_raft_core::rpc::{
     Append, Appended, Ballot, Caller, InstallSnapshot, KeptAlive, Payload, Position, Proposed, Renewal, Renewed,
     StreamAppended, Transfer, Transferred, VoteAnswer, VoteRequest,
 };
-use quorate_raft_core::transport::{JoinAnswer, JoinRequest, Making, Named};
+use quorate_raft_core::transport::{JoinAnswer, JoinRequest, MakeCommand, RequestName};
 use quorate_raft_core::{
     FeedItem, Filter, HandOverError, LeaseView, Local, ProposeError, ReadError, Refusal, Service, View,
 };
@@ -63,7 +63,7 @@ impl Fake {
             proposed: Proposed::Applied { revision: Revision::new(42) },
             not_renewed: None,
             streams: Streams::AtOnce,
-            view: View { cluster: Arc::new(Cluster::new()), local },
+            view: View { cluster: Arc::new(ClusterState::new()), local },
             command: ProposeError::OutcomeUnknown { reason: "never".into() },
             hand_over: Ok(n(3)),
             feed: Vec::new(),
@@ -229,7 +229,7 @@ impl Service for Door {
         self.0.read(|script| script.view.clone())
     }
 
-    fn command(&self, command: Command) -> BoxFuture<'static, Result<Outcome, ProposeError>> {
+    fn command(&self, command: Command) -> BoxFuture<'static, Result<Committed, ProposeError>> {
         self.0.note(Call::Command(command));
         let error = self.0.read(|script| script.command.clone());
         Box::pin(async move { Err(error) })
@@ -260,8 +260,8 @@ impl Service for Door {
     /// Draws the same nonce for each request without a name.
     fn once(
         &self,
-        named: Option<Named>,
-        make: Making,
+        named: Option<RequestName>,
+        make: MakeCommand,
     ) -> BoxFuture<'static, Result<(Request, Revision), ProposeError>> {
         let since = named.and_then(|named| named.since).unwrap_or(Revision::new(9));
         let request = Request { nonce: named.map_or(DRAWN, |named| named.nonce), since };
@@ -276,8 +276,8 @@ impl Service for Door {
         })
     }
 
-    fn read_barrier(&self, patience: Duration) -> BoxFuture<'static, Result<Revision, ReadError>> {
-        self.0.note(Call::Barrier(patience));
+    fn read_barrier(&self, timeout: Duration) -> BoxFuture<'static, Result<Revision, ReadError>> {
+        self.0.note(Call::Barrier(timeout));
         let reached = self.0.read(|script| script.barrier.clone());
         Box::pin(async move { reached })
     }

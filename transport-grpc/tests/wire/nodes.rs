@@ -30,7 +30,7 @@ pub(crate) async fn node(number: u64, folder: &std::path::Path) -> (Node, Server
     (node, server)
 }
 
-pub(crate) async fn until(node: &Node, claim: &str, what: impl Fn(&quorate_membership::Cluster) -> bool) {
+pub(crate) async fn until(node: &Node, claim: &str, what: impl Fn(&quorate_membership::ClusterState) -> bool) {
     until_seen(node, claim, |view| what(&view.cluster)).await;
 }
 

@@ -28,7 +28,7 @@ pub(crate) async fn started() -> (Arc<Fake>, Server) {
 async fn status_tells_what_is_committed_and_what_is_seen_apart() {
     let (fake, server) = started().await;
     let (state, _) = kept();
-    let sighting = Sighting { signal: Signal::Yellow, silence: Duration::from_millis(650) };
+    let sighting = Sighting { signal: Signal::Suspect, silence: Duration::from_millis(650) };
     let lease = LeaseView {
         stage: LeaseStage::Notice,
         stop: Stop::Watchdog { timeout: Duration::from_secs(1), reset: Duration::from_millis(20) },
@@ -71,10 +71,10 @@ async fn status_tells_what_is_committed_and_what_is_seen_apart() {
         since: 4,
         addresses: vec!["10.0.0.3:7400".into()],
         contract: Some(pb_contract()),
-        mortal: false,
+        process_bound: false,
     };
     assert_eq!(third.lives, [ended]);
-    assert!(committed.members[0].lives[0].mortal);
+    assert!(committed.members[0].lives[0].process_bound);
     let open = pb::FenceOrder {
         order: 2,
         target: Some(pb_life(2, 1)),
@@ -99,7 +99,7 @@ async fn status_tells_what_is_committed_and_what_is_seen_apart() {
     let counts = pb::StoreCounts { locks: 2, records: 2, queues: 1, sessions: 2, bytes: 38 };
     assert_eq!(committed.store, Some(counts));
     assert_eq!(committed.leadership, Some(pb::Leadership { activation: 8, leader: 1, nonce: id(300) }));
-    let sighting = pb::Sighting { node: 2, signal: pb::Signal::Yellow.into(), silence_ns: 650_000_000 };
+    let sighting = pb::Sighting { node: 2, signal: pb::Signal::Suspect.into(), silence_ns: 650_000_000 };
     let expected = pb::LocalView {
         node: 1,
         identity: Some(pb_life(1, 1)),

@@ -7,7 +7,7 @@ use quorate_raft_core::rpc::{
     Append, Appended, Caller, InstallSnapshot, KeptAlive, Payload, Proposed, RenewRefusal, Renewal, StreamAppended,
     Transfer, Transferred, VoteRequest,
 };
-use quorate_raft_core::transport::{JoinRequest, Named};
+use quorate_raft_core::transport::{JoinRequest, RequestName};
 use quorate_raft_core::{FeedItem, Filter, HandOverError, ProposeError, ReadError, Refusal, View};
 
 /// A call as it arrived.
@@ -30,7 +30,7 @@ pub(crate) enum Call {
     Events(Revision, Filter),
     KeepAlive(Caller, SessionId),
     KeepSession(SessionId),
-    Once(Option<Named>, Command),
+    Once(Option<RequestName>, Command),
     Barrier(Duration),
     /// A call was given up before it was answered.
     GivenUp,

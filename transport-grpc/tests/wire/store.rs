@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_membership::{
-    Change, Cluster, ClusterId, Command, ItemId, Nonce, Rejection, Request, Revision, Session, SessionId, apply,
+    Change, ClusterId, ClusterState, Command, ItemId, Nonce, Rejection, Request, Revision, Session, SessionId, apply,
 };
 use quorate_raft_core::rpc::KeptAlive;
-use quorate_raft_core::transport::Named;
+use quorate_raft_core::transport::RequestName;
 use quorate_raft_core::{Fatal, ProposeError, ReadError, View};
 use tonic::Code;
 
@@ -20,7 +20,7 @@ use crate::stored::*;
 use crate::story::*;
 use crate::values::*;
 
-fn show(fake: &Fake, state: &Cluster) {
+fn show(fake: &Fake, state: &ClusterState) {
     fake.set(|script| script.view = View { cluster: Arc::new(state.clone()), local: script.view.local.clone() });
 }
 
@@ -44,7 +44,7 @@ async fn every_request_arrives_as_what_it_says_under_the_name_that_it_was_given(
 
     let (r, drawn) = (Revision::new, Request { nonce: DRAWN, since: Revision::new(9) });
     let session = Session { ttl: Duration::from_millis(1500), lock_delay: Duration::ZERO, label: reason("backup") };
-    let named = |nonce, since| Named { nonce: Nonce::new(nonce), since };
+    let named = |nonce, since| RequestName { nonce: Nonce::new(nonce), since };
     let five = Request { nonce: Nonce::new(5), since: r(12) };
     let six = Request { nonce: Nonce::new(6), since: r(9) };
     let expected = [
@@ -207,7 +207,7 @@ async fn who_asks_for_what_is_newest_waits_for_it_or_is_told_that_it_may_be_stal
 #[tokio::test]
 async fn records_are_listed_page_by_page() {
     let (fake, server) = started().await;
-    let mut state = Cluster::new();
+    let mut state = ClusterState::new();
     apply(&mut state, Revision::new(1), &Command::Found { cluster: ClusterId::new(7) }).unwrap();
     for round in 0..4_u64 {
         let put = |number: u64| Change::Put {

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use quorate_membership::{
-    Activation, Change, Check, Cluster, Command, Event, Holder, ItemId, Key, Name, Nonce, Rejection, Request, Revision,
-    Session, SessionId, Value, apply,
+    Activation, Change, Check, ClusterState, Command, Event, Holder, ItemId, Key, Name, Nonce, Rejection, Request,
+    Revision, Session, SessionId, Value, apply,
 };
 
 use crate::pb;
@@ -37,7 +37,7 @@ fn pb_first() -> Option<pb::Holder> {
 }
 
 /// [`eventful`], and what clients did then: s21 had vm/100 and ran out, n1#1 has it now; s22 has vm/200.
-pub(crate) fn kept() -> (Cluster, Vec<(Revision, Event)>) {
+pub(crate) fn kept() -> (ClusterState, Vec<(Revision, Event)>) {
     let (mut state, mut told) = eventful();
     let (r, s) = (Revision::new, Duration::from_secs);
     let open = |nonce, ttl, lock_delay, label| Command::OpenSession {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use quorate_membership::{
-    Activation, Address, BootId, Cause, Cluster, ClusterId, Command, Configuration, Confirmation, Event, Evidence,
+    Activation, Address, BootId, Cause, ClusterId, ClusterState, Command, Configuration, Confirmation, Event, Evidence,
     FenceId, Nonce, Reason, Revision, Role, apply,
 };
 
@@ -24,8 +24,8 @@ pub(crate) fn pb_life(node: u64, incarnation: u64) -> pb::Identity {
 
 /// Five nodes, led by n1: n3 was fenced by a device, and its lease ran out as well; n5 left; n2 is being fenced;
 /// the work of n1 dies with its process.
-pub(crate) fn eventful() -> (Cluster, Vec<(Revision, Event)>) {
-    let mut state = Cluster::new();
+pub(crate) fn eventful() -> (ClusterState, Vec<(Revision, Event)>) {
+    let mut state = ClusterState::new();
     let mut events = Vec::new();
     let join = |node: u64| Command::Join {
         node: n(node),
@@ -60,7 +60,7 @@ pub(crate) fn eventful() -> (Cluster, Vec<(Revision, Event)>) {
         Command::Leave { who: life(5, 1) },
         Command::OrderFence { target: life(2, 1), cause: requested, under: None },
         Command::Expire { target, under, waited: Duration::from_millis(700) },
-        Command::DeclareMortal { who: life(1, 1) },
+        Command::DeclareProcessBound { who: life(1, 1) },
     ];
     for (command, revision) in commands.iter().zip(1..) {
         let revision = Revision::new(revision);

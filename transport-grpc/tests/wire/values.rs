@@ -103,7 +103,7 @@ pub(crate) fn renewal(seq: u64) -> Renewal {
 pub(crate) fn envelope(size: usize) -> Payload {
     #[derive(serde::Serialize, serde::Deserialize)]
     struct Padded(Vec<u8>);
-    impl codec::Record for Padded {
+    impl codec::Enveloped for Padded {
         const KIND: codec::Kind = codec::Kind::Command;
     }
     Payload::new(codec::encode(&Padded((0..size).map(|i| (i * 31 % 251) as u8).collect())).unwrap())

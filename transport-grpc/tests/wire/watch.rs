@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message;
-use quorate_membership::{Change, Cluster, Command, Event, NodeId, Revision, Topic, apply};
+use quorate_membership::{Change, ClusterState, Command, Event, NodeId, Revision, Topic, apply};
 use quorate_raft_core::{FeedItem, Filter};
 
 use crate::fake::*;
@@ -44,7 +44,7 @@ async fn a_watch_says_what_it_wants_and_from_when() {
 }
 
 /// [`kept`], and records of 3 MB more.
-fn large() -> Cluster {
+fn large() -> ClusterState {
     let (mut state, _) = kept();
     for round in 0..5_u64 {
         let put = |number: u64| Change::Put {

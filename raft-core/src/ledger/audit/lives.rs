@@ -8,11 +8,11 @@ use quorate_membership::lease::Reading;
 use quorate_membership::{Activation, BootId, Contract, Identity, NodeId, Revision};
 
 use crate::ledger::note::Note;
-use crate::ledger::reader::{Kept, Line};
+use crate::ledger::reader::{Kept, LedgerLine};
 
 /// A grant, as the leader noted it.
 pub(super) struct Grant<'a> {
-    pub(super) line: &'a Line,
+    pub(super) line: &'a LedgerLine,
     pub(super) seq: u64,
     pub(super) activation: Activation,
     pub(super) received: Reading,
@@ -20,14 +20,14 @@ pub(super) struct Grant<'a> {
 
 /// A grant, as the member noted it.
 pub(super) struct Hold<'a> {
-    pub(super) line: &'a Line,
+    pub(super) line: &'a LedgerLine,
     pub(super) seq: u64,
     pub(super) from: Reading,
 }
 
 /// A wait for the end of a life, as the leader noted it.
 pub(super) struct Wait<'a> {
-    pub(super) line: &'a Line,
+    pub(super) line: &'a LedgerLine,
     pub(super) under: Activation,
     pub(super) waited: Duration,
 }
@@ -36,15 +36,15 @@ pub(super) struct Wait<'a> {
 pub(super) struct Work<'a> {
     pub(super) what: &'a str,
     pub(super) token: Revision,
-    pub(super) from: &'a Line,
-    pub(super) stopped: Option<&'a Line>,
+    pub(super) from: &'a LedgerLine,
+    pub(super) stopped: Option<&'a LedgerLine>,
 }
 
 /// Until when something could act, on the clock of the life's own boot.
 #[derive(Clone, Copy)]
 pub(super) enum Until<'a> {
     /// Until then, counted from that line.
-    At(Duration, &'a Line),
+    At(Duration, &'a LedgerLine),
     /// Nothing bounds it but a proof of its end.
     Open,
 }
@@ -65,7 +65,7 @@ impl<'a> Until<'a> {
         }
     }
 
-    fn earlier(self, at: Duration, line: &'a Line) -> Self {
+    fn earlier(self, at: Duration, line: &'a LedgerLine) -> Self {
         match self {
             Self::At(until, _) if until <= at => self,
             _ => Self::At(at, line),
@@ -83,11 +83,11 @@ pub(super) struct Life<'a> {
     pub(super) waits: Vec<Wait<'a>>,
     pub(super) works: Vec<Work<'a>>,
     /// Every line that says that it has ended.
-    pub(super) ended: Vec<&'a Line>,
+    pub(super) ended: Vec<&'a LedgerLine>,
     /// Its machine died, and may have lost the last that it wrote.
     pub(super) machine_died: bool,
     /// What its process wrote, as far as it is known to be all of it.
-    pub(super) process: Option<&'a [Line]>,
+    pub(super) process: Option<&'a [LedgerLine]>,
 }
 
 impl<'a> Life<'a> {
@@ -110,7 +110,7 @@ impl<'a> Life<'a> {
     }
 
     /// The first line of its own boot that says that it has ended, and the first of any boot otherwise.
-    pub(super) fn first_end(&self) -> Option<&'a Line> {
+    pub(super) fn first_end(&self) -> Option<&'a LedgerLine> {
         let own = self.boot();
         let of_own = self.ended.iter().filter(|line| Some(line.entry.boot) == own);
         of_own.min_by_key(|line| line.entry.at).or(self.ended.first()).copied()
@@ -154,7 +154,7 @@ impl<'a> Life<'a> {
 pub(super) struct Record<'a> {
     pub(super) lives: BTreeMap<Identity, Life<'a>>,
     /// From when on each activation counted silence, and in which line it says so.
-    pub(super) activations: BTreeMap<Activation, (&'a Line, Reading)>,
+    pub(super) activations: BTreeMap<Activation, (&'a LedgerLine, Reading)>,
     /// The nodes whose ledger is there from its beginning.
     pub(super) whole: BTreeSet<NodeId>,
 }
@@ -177,9 +177,9 @@ impl<'a> Record<'a> {
         self.lives.entry(who).or_insert_with(|| Life::new(who))
     }
 
-    fn take(&mut self, line: &'a Line) {
+    fn take(&mut self, line: &'a LedgerLine) {
         match &line.entry.note {
-            Note::Named { who, stop, lease, in_flight, drift } => {
+            Note::RequestName { who, stop, lease, in_flight, drift } => {
                 let contract = Contract { lease: *lease, stop: *stop, in_flight: *in_flight, drift: *drift };
                 self.life(*who).contract = Some((contract, line.entry.boot));
             }
@@ -221,11 +221,11 @@ impl<'a> Record<'a> {
         for (number, range) in processes.iter().enumerate() {
             let lines = &kept.lines[range.clone()];
             let closed = lines.iter().any(|line| line.entry.note == Note::Closed);
-            let boot = |lines: &[Line]| lines.first().map(|line| line.entry.boot);
+            let boot = |lines: &[LedgerLine]| lines.first().map(|line| line.entry.boot);
             let next = processes.get(number + 1).and_then(|next| boot(&kept.lines[next.clone()]));
             let machine_died = !closed && next.is_some_and(|next| Some(next) != boot(lines));
             for line in lines {
-                if let Note::Named { who, .. } = line.entry.note {
+                if let Note::RequestName { who, .. } = line.entry.note {
                     let life = self.life(who);
                     life.machine_died |= machine_died;
                     life.process = Some(lines).filter(|_| all_there);
@@ -236,8 +236,8 @@ impl<'a> Record<'a> {
 }
 
 /// The lines of each process: from where it says that it has started to the next that does.
-fn processes(lines: &[Line]) -> Vec<Range<usize>> {
-    let started = |(at, line): (usize, &Line)| matches!(line.entry.note, Note::Started { .. }).then_some(at);
+fn processes(lines: &[LedgerLine]) -> Vec<Range<usize>> {
+    let started = |(at, line): (usize, &LedgerLine)| matches!(line.entry.note, Note::Started { .. }).then_some(at);
     let mut begins: Vec<usize> = lines.iter().enumerate().filter_map(started).collect();
     if begins.first() != Some(&0) {
         begins.insert(0, 0);

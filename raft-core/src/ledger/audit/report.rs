@@ -8,7 +8,7 @@ use std::time::Duration;
 use quorate_membership::{Identity, NodeId, Revision};
 
 use crate::ledger::note::LineError;
-use crate::ledger::reader::{Line, Place};
+use crate::ledger::reader::{LedgerLine, Place};
 
 /// What an audit comes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,7 +82,7 @@ pub struct Violation {
     /// By how much, where that is a time of one clock.
     pub by: Option<Duration>,
     /// The lines, as they stand in the files.
-    pub lines: Vec<Line>,
+    pub lines: Vec<LedgerLine>,
 }
 
 impl fmt::Display for Violation {
@@ -131,7 +131,7 @@ pub enum Incomplete {
         /// Which life.
         who: Identity,
         /// Its own line.
-        held: Line,
+        held: LedgerLine,
     },
     /// A life ended by time on another machine's word, and the leader's line of its wait is not on record.
     NoWait {
@@ -141,14 +141,14 @@ pub enum Incomplete {
     /// A life ended by a kind of proof that this version does not know.
     UnknownProof {
         /// The line.
-        ended: Line,
+        ended: LedgerLine,
     },
     /// Two held one work on two machines, and nothing shows which of them was first to end.
     NotOrdered {
         /// Which work.
         what: String,
         /// The lines.
-        lines: Vec<Line>,
+        lines: Vec<LedgerLine>,
     },
 }
 
@@ -191,9 +191,9 @@ pub struct Gap {
     /// The life.
     pub who: Identity,
     /// The line that its possible action is counted from.
-    pub last: Line,
+    pub last: LedgerLine,
     /// The first line of anyone that says that it has ended.
-    pub ended: Line,
+    pub ended: LedgerLine,
 }
 
 /// What an audit found.
@@ -248,7 +248,7 @@ impl Report {
         rule: Rule,
         who: Identity,
         by: Option<Duration>,
-        lines: impl IntoIterator<Item = &'a Line>,
+        lines: impl IntoIterator<Item = &'a LedgerLine>,
     ) {
         let lines = lines.into_iter().cloned().collect();
         self.violations.push(Violation { rule, who, by, lines });

@@ -9,7 +9,7 @@ use quorate_membership::{Activation, Contract, Stop};
 use super::lives::{Life, Record, Until};
 use super::report::{Gap, Incomplete, Interval, Report, Rule};
 use crate::ledger::note::Note;
-use crate::ledger::reader::Line;
+use crate::ledger::reader::LedgerLine;
 
 /// The kinds of proof, as [`quorate_membership::FenceProof::kind`] names them.
 const EXPIRED: &str = "expired";
@@ -18,12 +18,12 @@ const WORDS: [&str; 2] = ["device", "operator"];
 
 /// How a line says that a life ended.
 struct End<'a> {
-    line: &'a Line,
+    line: &'a LedgerLine,
     proof: &'a str,
     by_time: Option<(Activation, Duration)>,
 }
 
-fn end_of<'a>(line: &'a Line) -> Option<End<'a>> {
+fn end_of<'a>(line: &'a LedgerLine) -> Option<End<'a>> {
     match &line.entry.note {
         Note::Ended { proof, under, waited, .. } => Some(End { line, proof, by_time: under.zip(*waited) }),
         _ => None,
@@ -168,7 +168,7 @@ fn waits(record: &Record<'_>, life: &Life<'_>, contract: Contract, report: &mut 
 
 /// P9, where the leader's clock is the member's: what was received was sent before.
 fn counted_from_sending(life: &Life<'_>, report: &mut Report) {
-    let mut received: BTreeMap<u64, (Duration, &Line)> = BTreeMap::new();
+    let mut received: BTreeMap<u64, (Duration, &LedgerLine)> = BTreeMap::new();
     for grant in life.grants.iter().filter(|grant| Some(grant.line.entry.boot) == life.boot()) {
         let at = grant.received.boottime();
         let known = received.entry(grant.seq).or_insert((at, grant.line));
@@ -189,9 +189,9 @@ fn counted_from_sending(life: &Life<'_>, report: &mut Report) {
 fn mechanism_acts(life: &Life<'_>, contract: Contract, report: &mut Report) {
     let (Some(process), Stop::Deadman { .. } | Stop::Watchdog { .. }) = (life.process, contract.stop) else { return };
     let Some(bound) = contract.stop.bound(contract.drift) else { return };
-    let mut lines: Vec<&Line> = process.iter().filter(|line| Some(line.entry.boot) == life.boot()).collect();
+    let mut lines: Vec<&LedgerLine> = process.iter().filter(|line| Some(line.entry.boot) == life.boot()).collect();
     lines.sort_by_key(|line| line.entry.at);
-    let (mut armed, mut held): (usize, Option<(Duration, &Line)>) = (0, None);
+    let (mut armed, mut held): (usize, Option<(Duration, &LedgerLine)>) = (0, None);
     for line in lines {
         if let Some((from, last)) = held
             && armed > 0

@@ -8,7 +8,7 @@ use quorate_membership::{BootId, Identity, Revision};
 use super::lives::{Life, Record, Until, Work};
 use super::report::{Incomplete, Report, Rule};
 use crate::ledger::note::Note;
-use crate::ledger::reader::Line;
+use crate::ledger::reader::LedgerLine;
 
 /// One time that a work was held.
 #[derive(Clone, Copy)]
@@ -16,9 +16,9 @@ struct Tenure<'a> {
     who: Identity,
     token: Revision,
     boot: BootId,
-    begins: &'a Line,
+    begins: &'a LedgerLine,
     until: Until<'a>,
-    stopped: Option<&'a Line>,
+    stopped: Option<&'a LedgerLine>,
     /// The token of those who take over from its life, if that has ended.
     successors: Option<Revision>,
 }
@@ -59,7 +59,7 @@ fn tenure<'a>(life: &Life<'a>, work: &Work<'a>) -> Tenure<'a> {
     Tenure { who, token, boot, begins: work.from, until, stopped: work.stopped, successors }
 }
 
-fn vouched(line: &Line) -> bool {
+fn vouched(line: &LedgerLine) -> bool {
     matches!(&line.entry.note, Note::Ended { proof, .. } if proof == "device" || proof == "operator")
 }
 
@@ -92,7 +92,7 @@ fn pair(what: &str, first: &Tenure<'_>, second: &Tenure<'_>, report: &mut Report
             Until::Open => None,
         });
         let by = Some(overlap).filter(|_| first.until.at().is_some() || second.until.at().is_some());
-        let lines: Vec<&Line> = lines.into_iter().chain(bounds).collect();
+        let lines: Vec<&LedgerLine> = lines.into_iter().chain(bounds).collect();
         report.violated(Rule::OneHolder, first.who, by, lines);
     } else if begins(second) < begins(first) || first.token == second.token {
         report.violated(Rule::TokensGrow, second.who, None, lines);

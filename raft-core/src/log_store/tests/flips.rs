@@ -19,14 +19,14 @@ use super::history::{Picture, drive, picture, workload};
 use super::{append_durably, formatted, small};
 use crate::log_store::{LogStore, OpenError};
 use crate::testing::disk::{Disk, Survive};
-use crate::testing::sim::Dice;
+use crate::testing::sim::Rng;
 use crate::types::log_id_from;
 
 /// redb's, and the file system's.
 const PAGE: usize = 4096;
 
 /// No opening takes as long, however busy the machine is.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A log with everything in it, and what it holds: closed, or as a power cut leaves it after its last sync.
 fn recorded(closed: bool) -> (Vec<u8>, Vec<Picture>) {
@@ -99,9 +99,9 @@ fn flip_everywhere(content: &[u8], expected: &[Picture], in_each_page: usize) ->
             }
             let until = content.len().min(from + PAGE);
             let stride = (until - from).div_ceil(in_each_page);
-            let mut dice = Dice::new(page as u64);
-            for byte in (from + dice.below(stride as u64) as usize..until).step_by(stride) {
-                let bit = dice.below(8) as u8;
+            let mut rng = Rng::new(page as u64);
+            for byte in (from + rng.below(stride as u64) as usize..until).step_by(stride) {
+                let bit = rng.below(8) as u8;
                 let told = match look(content, byte, bit, expected) {
                     Found::Wrong(why) => Some(format!("byte {byte}, bit {bit}: {why}")),
                     found => {
@@ -122,12 +122,12 @@ fn flip_everywhere(content: &[u8], expected: &[Picture], in_each_page: usize) ->
         }
         let mut wrong = vec![];
         loop {
-            match reports.recv_timeout(PATIENCE) {
+            match reports.recv_timeout(TIMEOUT) {
                 Ok(told) => wrong.extend(told),
                 Err(RecvTimeoutError::Disconnected) => return wrong,
                 Err(RecvTimeoutError::Timeout) => {
                     // The thread that hangs would be waited for.
-                    eprintln!("an opening has not ended for {PATIENCE:?}");
+                    eprintln!("an opening has not ended for {TIMEOUT:?}");
                     std::process::abort();
                 }
             }

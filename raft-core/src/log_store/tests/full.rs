@@ -164,16 +164,16 @@ async fn a_log_that_is_opened_on_a_full_disk_is_not_taken_for_a_damaged_one() {
 async fn a_write_that_does_not_end_is_noticed_after_as_long_as_one_is_ready_to_wait() {
     let disk = Disk::with_content(formatted());
     let mut store = LogStore::open_with_backend(disk.clone()).unwrap();
-    let patience = Duration::from_millis(50);
+    let timeout = Duration::from_millis(50);
     let held = disk.hold_syncs();
     let answer = append(&mut store, [small(1, 0)]).await.unwrap();
     assert_eq!(store.trouble(Duration::from_secs(3600)), None);
-    tokio::time::sleep(patience * 2).await;
-    assert_eq!(store.trouble(patience), Some(Trouble::Slow(patience)));
+    tokio::time::sleep(timeout * 2).await;
+    assert_eq!(store.trouble(timeout), Some(Trouble::Slow(timeout)));
     drop(held);
     answer.await.unwrap().unwrap();
     append_durably(&mut store, [small(1, 1)]).await.unwrap();
-    assert_eq!(store.trouble(patience), None);
+    assert_eq!(store.trouble(timeout), None);
 }
 
 /// On a real file system: `QUORATE_SMALL_DISK=folder cargo test -p quorate-raft-core --lib small_disk -- --ignored`, with a

@@ -17,7 +17,7 @@ use super::{append, append_durably, ballot, entry, snapshot};
 use crate::log_store::{LogStore, OpenError};
 use crate::rpc::{Ballot, Position};
 use crate::testing::disk::Disk;
-use crate::testing::sim::Dice;
+use crate::testing::sim::Rng;
 use crate::types::{OrEntry, log_id_from, log_id_to, vote_to};
 
 #[derive(Debug, Clone)]
@@ -65,16 +65,16 @@ impl Picture {
 
 /// Steps that a sound engine could take. Every entry ever written has bytes of its own.
 pub(super) fn workload(seed: u64, length: usize) -> (Vec<Step>, Vec<Picture>) {
-    let mut dice = Dice::new(seed);
+    let mut rng = Rng::new(seed);
     let (mut now, mut term, mut committed) = (Picture::default(), 1, None::<Position>);
     let (mut steps, mut pictures) = (vec![], vec![now.clone()]);
     while steps.len() < length {
         let next = now.last().map_or(0, |last| last.index + 1);
         let floor = committed.max(now.purged).map_or(0, |floor| floor.index);
-        let step = match dice.below(100) {
+        let step = match rng.below(100) {
             0..46 => {
-                let entries = (0..=dice.below(4)).map(|n| {
-                    let size = [3, 40, 700, 5000][dice.below(4) as usize];
+                let entries = (0..=rng.below(4)).map(|n| {
+                    let size = [3, 40, 700, 5000][rng.below(4) as usize];
                     let mut bytes = format!("step {} entry {}", steps.len(), next + n).into_bytes();
                     bytes.resize(bytes.len() + size, n as u8);
                     entry(term, next + n, bytes)
@@ -83,17 +83,17 @@ pub(super) fn workload(seed: u64, length: usize) -> (Vec<Step>, Vec<Picture>) {
             }
             46..54 => {
                 term += 1;
-                Step::Vote(ballot(term, 1 + dice.below(3), false))
+                Step::Vote(ballot(term, 1 + rng.below(3), false))
             }
             54..60 => match now.vote {
                 Some(vote) if !vote.committed => Step::Vote(Ballot { committed: true, ..vote }),
                 _ => continue,
             },
-            60..70 => match now.place(floor + dice.below(4)) {
+            60..70 => match now.place(floor + rng.below(4)) {
                 Some(after) if Some(after) >= committed => Step::Truncate(after),
                 _ => continue,
             },
-            70..80 => match now.place(floor + 1 + dice.below(6)) {
+            70..80 => match now.place(floor + 1 + rng.below(6)) {
                 Some(upto) => {
                     committed = Some(upto);
                     Step::Commit(upto)
@@ -105,7 +105,7 @@ pub(super) fn workload(seed: u64, length: usize) -> (Vec<Step>, Vec<Picture>) {
                 None => continue,
             },
             89..100 => {
-                match now.snapshot.and_then(|covered| now.place(covered.index - covered.index.min(dice.below(3)))) {
+                match now.snapshot.and_then(|covered| now.place(covered.index - covered.index.min(rng.below(3)))) {
                     Some(upto) if Some(upto) > now.purged => Step::Purge(upto),
                     _ => continue,
                 }

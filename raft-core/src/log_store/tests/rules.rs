@@ -1,7 +1,7 @@
 //! What the store refuses, although it could write it; a refusal changes nothing.
 
 use openraft::storage::{RaftLogReader, RaftLogStorage};
-use quorate_membership::codec::{Record, decode, encode};
+use quorate_membership::codec::{Enveloped, decode, encode};
 
 use super::{append, append_durably, at, ballot, formatted, save, small, snapshot};
 use crate::log_store::LogStore;
@@ -93,7 +93,7 @@ async fn a_range_that_ends_before_it_begins_is_empty() {
     assert_eq!(store.try_get_log_entries(2..100).await.unwrap().len(), 2);
 }
 
-fn golden<T: Record + PartialEq + std::fmt::Debug>(record: &T, bytes: &str) {
+fn golden<T: Enveloped + PartialEq + std::fmt::Debug>(record: &T, bytes: &str) {
     let hex: String = encode(record).unwrap().iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(hex, bytes.replace(' ', ""), "{record:?}");
     assert_eq!(&decode::<T>(&encode(record).unwrap()).unwrap(), record);

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use super::{at, save};
 use crate::feed::Feed;
 use crate::log_store::LogStore;
-use crate::machine::Machine;
+use crate::machine::StateMachine;
 use crate::types::{OrEntry, OrLogId, OrVote, Types, log_id_from, log_id_to};
 
 struct Padded(LogStore);
@@ -82,14 +82,14 @@ impl RaftLogStorage<Types> for Padded {
 
 struct Files;
 
-impl StoreBuilder<Types, Padded, Machine, TempDir> for Files {
-    async fn build(&self) -> Result<(TempDir, Padded, Machine), StorageError<Types>> {
+impl StoreBuilder<Types, Padded, StateMachine, TempDir> for Files {
+    async fn build(&self) -> Result<(TempDir, Padded, StateMachine), StorageError<Types>> {
         let folder = tempfile::tempdir().unwrap();
         let log = LogStore::open(&folder.path().join("log.redb")).unwrap();
         // The snapshots that cover the suite's purges are not the machine's: it gets a store of its own.
         let ledger = crate::ledger::Ledger::open(folder.path(), quorate_membership::NodeId::new(1)).unwrap();
         let store = LogStore::open(&folder.path().join("machine.redb")).unwrap();
-        let machine = Machine::new(store, Feed::new(64), ledger);
+        let machine = StateMachine::new(store, Feed::new(64), ledger);
         Ok((folder, Padded(log), machine))
     }
 }

@@ -82,12 +82,12 @@ fn interpreter(path: &Path) -> Option<PathBuf> {
 }
 
 /// For how long a program may take to be told what it is: microseconds, on a machine that runs at all.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Refuses `child`, which was just started, if it has gained privileges all the same.
 pub(super) fn refuse_gained(child: Pid) -> io::Result<()> {
     let began = Instant::now();
-    while began.elapsed() < PATIENCE {
+    while began.elapsed() < TIMEOUT {
         match std::fs::read(format!("/proc/{child}/auxv")) {
             // It has ended already.
             Ok(bytes) if bytes.is_empty() => return Ok(()),

@@ -13,12 +13,12 @@ use quorate_membership::{Command, NodeId, Request, Revision, SessionId};
 use super::host::Host;
 use crate::error::{HandOverError, ProposeError, ReadError, Refusal};
 use crate::feed::{FeedItem, Filter};
-use crate::node::Outcome;
+use crate::node::Committed;
 use crate::rpc::{
     Append, Appended, Ballot, Caller, InstallSnapshot, KeptAlive, Payload, Proposed, Renewal, Renewed, StreamAppended,
     Transfer, Transferred, VoteAnswer, VoteRequest,
 };
-use crate::transport::{JoinAnswer, JoinRequest, Making, Named, Service};
+use crate::transport::{JoinAnswer, JoinRequest, MakeCommand, RequestName, Service};
 use crate::view::View;
 
 pub(super) struct Bound {
@@ -122,14 +122,14 @@ impl Service for Bound {
         self.host.enter(|| self.service.view())
     }
 
-    fn command(&self, command: Command) -> BoxFuture<'static, Result<Outcome, ProposeError>> {
+    fn command(&self, command: Command) -> BoxFuture<'static, Result<Committed, ProposeError>> {
         self.call(|service| service.command(command))
     }
 
     fn once(
         &self,
-        named: Option<Named>,
-        make: Making,
+        named: Option<RequestName>,
+        make: MakeCommand,
     ) -> BoxFuture<'static, Result<(Request, Revision), ProposeError>> {
         self.call(|service| service.once(named, make))
     }
@@ -146,12 +146,12 @@ impl Service for Bound {
         self.call(|service| service.keep_alive(caller, session))
     }
 
-    fn keep_session(&self, session: SessionId, patience: Duration) -> BoxFuture<'static, KeptAlive> {
-        self.call(|service| service.keep_session(session, patience))
+    fn keep_session(&self, session: SessionId, timeout: Duration) -> BoxFuture<'static, KeptAlive> {
+        self.call(|service| service.keep_session(session, timeout))
     }
 
-    fn read_barrier(&self, patience: Duration) -> BoxFuture<'static, Result<Revision, ReadError>> {
-        self.call(|service| service.read_barrier(patience))
+    fn read_barrier(&self, timeout: Duration) -> BoxFuture<'static, Result<Revision, ReadError>> {
+        self.call(|service| service.read_barrier(timeout))
     }
 
     fn applied(&self) -> tokio::sync::watch::Receiver<Revision> {

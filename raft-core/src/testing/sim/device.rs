@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use quorate_membership::Evidence;
 
-use super::dice::Dice;
 use super::host::{End, Host};
 use super::net::Net;
-use super::seen::Seen;
+use super::observation::Observation;
+use super::rng::Rng;
 use crate::fencer::{FenceRequest, Fencer, Fencing};
 
 /// How the device answers, in parts of a thousand each; what is left succeeds.
@@ -26,7 +26,7 @@ pub struct Mood {
 
 struct Inside {
     mood: Mood,
-    dice: Dice,
+    rng: Rng,
 }
 
 /// The device. Clones share it.
@@ -37,8 +37,8 @@ pub struct Device {
 }
 
 impl Device {
-    pub(super) fn new(net: Net, dice: Dice) -> Self {
-        Self { net, inside: Arc::new(Mutex::new(Inside { mood: Mood::default(), dice })) }
+    pub(super) fn new(net: Net, rng: Rng) -> Self {
+        Self { net, inside: Arc::new(Mutex::new(Inside { mood: Mood::default(), rng })) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inside> {
@@ -52,7 +52,7 @@ impl Device {
 
     fn says(&self, caller: Option<&Arc<Host>>, what: &str) {
         if let Some(host) = caller {
-            host.tell(Seen::Said(format!("device {what}")));
+            host.tell(Observation::Said(format!("device {what}")));
         }
     }
 }
@@ -62,7 +62,7 @@ impl Fencer for Device {
         let (roll, takes, late) = {
             let mut inside = self.lock();
             let ms = Duration::from_millis;
-            (inside.dice.below(1000), inside.dice.span(ms(5), ms(150)), inside.dice.span(ms(500), ms(8000)))
+            (inside.rng.below(1000), inside.rng.span(ms(5), ms(150)), inside.rng.span(ms(500), ms(8000)))
         };
         let (device, mood) = (self.clone(), self.lock().mood);
         Box::pin(async move {

@@ -22,9 +22,9 @@ use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::Instant;
 
 use super::clocks::{Clocks, Rate, unscaled};
-use super::dice::Dice;
-use super::platter::Platter;
-use super::seen::{Durable, Seen, Sink};
+use super::observation::{Durable, Observation, Sink};
+use super::rng::Rng;
+use super::sim_disk::SimDisk;
 use super::stop::Timers;
 use super::time::Time;
 
@@ -43,8 +43,8 @@ pub(super) struct Machine {
     time: Time,
     clocks: Mutex<Clocks>,
     boot: Mutex<BootId>,
-    dice: Mutex<Dice>,
-    pub(super) platter: Platter,
+    rng: Mutex<Rng>,
+    pub(super) sim_disk: SimDisk,
     pub(super) sink: Sink,
 }
 
@@ -53,12 +53,12 @@ fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Machine {
-    pub(super) fn new(node: NodeId, time: Time, mut dice: Dice, rate: Rate, sink: Sink) -> Self {
-        let up = Duration::from_secs(dice.between(100, 100_000));
-        let boot = BootId::new(u128::from(dice.draw()) << 64 | u128::from(dice.draw()));
-        let platter = Platter::new(dice.fork());
+    pub(super) fn new(node: NodeId, time: Time, mut rng: Rng, rate: Rate, sink: Sink) -> Self {
+        let up = Duration::from_secs(rng.between(100, 100_000));
+        let boot = BootId::new(u128::from(rng.draw()) << 64 | u128::from(rng.draw()));
+        let sim_disk = SimDisk::new(rng.fork());
         let clocks = Mutex::new(Clocks::new(time.elapsed(), up, rate));
-        Self { node, time, clocks, boot: Mutex::new(boot), dice: Mutex::new(dice), platter, sink }
+        Self { node, time, clocks, boot: Mutex::new(boot), rng: Mutex::new(rng), sim_disk, sink }
     }
 
     /// What its two clocks show.
@@ -77,10 +77,10 @@ impl Machine {
     }
 
     fn reboot(&self) {
-        let mut dice = guard(&self.dice);
-        *guard(&self.boot) = BootId::new(u128::from(dice.draw()) << 64 | u128::from(dice.draw()));
+        let mut rng = guard(&self.rng);
+        *guard(&self.boot) = BootId::new(u128::from(rng.draw()) << 64 | u128::from(rng.draw()));
         let rate = guard(&self.clocks).rate();
-        *guard(&self.clocks) = Clocks::new(self.time.elapsed(), Duration::from_secs(dice.between(5, 60)), rate);
+        *guard(&self.clocks) = Clocks::new(self.time.elapsed(), Duration::from_secs(rng.between(5, 60)), rate);
     }
 }
 
@@ -159,8 +159,8 @@ impl Host {
         self.machine.time.began() + self.reading().raw()
     }
 
-    pub(crate) fn platter(&self) -> &Platter {
-        &self.machine.platter
+    pub(crate) fn sim_disk(&self) -> &SimDisk {
+        &self.machine.sim_disk
     }
 
     /// Whether its machine sleeps.
@@ -174,13 +174,13 @@ impl Host {
 
     /// How late something is, as a part of its bound: mostly by little.
     pub(super) fn draw_late(&self) -> f64 {
-        let mut dice = guard(&self.machine.dice);
-        let part = if dice.chance(200) { dice.below(1000) } else { dice.below(20) };
+        let mut rng = guard(&self.machine.rng);
+        let part = if rng.chance(200) { rng.below(1000) } else { rng.below(20) };
         part as f64 / 1000.0
     }
 
     pub(crate) fn draw(&self) -> u64 {
-        guard(&self.machine.dice).draw()
+        guard(&self.machine.rng).draw()
     }
 
     pub(crate) fn draw_wide(&self) -> u128 {
@@ -192,7 +192,7 @@ impl Host {
         unscaled(span, guard(&self.machine.clocks).rate().oscillator)
     }
 
-    pub(crate) fn tell(&self, seen: Seen) {
+    pub(crate) fn tell(&self, seen: Observation) {
         if self.is_alive() {
             self.machine.sink.tell(self.node(), seen);
         }
@@ -201,16 +201,16 @@ impl Host {
     /// Says that work of `who` under a lock has an effect, now: also of what was begun in time and lands when the process
     /// is gone.
     pub fn acts(&self, lock: Name, who: Identity, token: Revision) {
-        self.machine.sink.tell(self.node(), Seen::Acted { lock, who, token });
+        self.machine.sink.tell(self.node(), Observation::Acted { lock, who, token });
     }
 
     pub(crate) fn is_unsure(&self, of: Vec<Durable>) {
-        self.machine.sink.tell(self.node(), Seen::Unsure(of));
+        self.machine.sink.tell(self.node(), Observation::Unsure(of));
     }
 
     /// Says something, for the trace.
     pub fn say(&self, what: impl Into<String>) {
-        self.tell(Seen::Said(what.into()));
+        self.tell(Observation::Said(what.into()));
     }
 
     /// Runs a task on it. On a host that has ended it never runs.
@@ -268,9 +268,9 @@ impl Host {
         if !self.alive.swap(false, Ordering::AcqRel) {
             return;
         }
-        self.machine.sink.tell(self.node(), Seen::Ended { how });
+        self.machine.sink.tell(self.node(), Observation::Ended { how });
         self.machine.sleep(false);
-        self.machine.platter.end(how);
+        self.machine.sim_disk.end(how);
         if how == End::PowerCut {
             self.machine.reboot();
         }

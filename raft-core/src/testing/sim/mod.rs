@@ -3,7 +3,7 @@
 //! ```text
 //!   world ─┬─ host      tasks of one process: paused, ended between any two polls
 //!          ├─ clocks    CLOCK_BOOTTIME and CLOCK_MONOTONIC_RAW of each machine, at their own rates
-//!          ├─ platter   its disk: slow, hung, torn by a power cut
+//!          ├─ sim_disk   its disk: slow, hung, torn by a power cut
 //!          ├─ net       delay, loss, repetition, cuts one way or both (line: calls, stream: batches)
 //!          ├─ stop      its dead-man          ├─ device   what fences it
 //!          └─ seen      what happened, in order: for oracles, and as a trace
@@ -12,33 +12,33 @@
 //! Nodes may also be given another network ([`World::begin`]): `bound` keeps what they answer on their machine, and a world
 //! whose machines have a runtime each is moved on by hand (`time`).
 //!
-//! Engine, log, keeper, grantor, locks and records are the shipped ones. Simulated are the wire, the disk's platter, the
+//! Engine, log, keeper, grantor, locks and records are the shipped ones. Simulated are the wire, the disk's sim_disk, the
 //! kernel's timer and the clocks; the keeper and the log's writer run as tasks instead of threads, because a second thread
 //! would make every run another.
 
 mod bound;
 mod clocks;
 mod device;
-mod dice;
 mod host;
-mod line;
 mod net;
-mod platter;
+mod observation;
 mod process;
-mod seen;
+mod rng;
+mod sim_disk;
 mod stop;
 mod stream;
 mod time;
+mod transport;
 mod world;
 
 pub use clocks::Rate;
 pub use device::{Device, Mood};
-pub use dice::Dice;
 pub use host::{End, Host};
-pub use net::{Bites, Net, Weather};
-pub(crate) use platter::Latency;
-pub use platter::Pace;
+pub use net::{FaultCounts, Net, Weather};
+pub use observation::{Durable, Observation, Sighting, Stored};
 pub use process::{Process, Running};
-pub use seen::{Durable, Seen, Sighting, Stored};
+pub use rng::Rng;
+pub(crate) use sim_disk::Latency;
+pub use sim_disk::Pace;
 pub use time::TimeHand;
 pub use world::{Setting, World};

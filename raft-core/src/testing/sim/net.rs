@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use quorate_membership::{Address, NodeId};
 
-use super::dice::Dice;
 use super::host::Host;
-use super::line::Line;
+use super::rng::Rng;
+use super::transport::SimTransport;
 use crate::transport::{Service, Transport};
 
 /// How the network treats its messages.
@@ -42,7 +42,7 @@ impl Default for Weather {
 
 /// How often the weather has bitten.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Bites {
+pub struct FaultCounts {
     /// Messages.
     pub sent: u64,
     /// Lost by chance.
@@ -61,8 +61,8 @@ pub(super) struct State {
     pub(super) hosts: BTreeMap<NodeId, Arc<Host>>,
     cut: BTreeSet<(NodeId, NodeId)>,
     weather: Weather,
-    dice: Dice,
-    bites: Bites,
+    rng: Rng,
+    bites: FaultCounts,
 }
 
 /// The network. Clones are the same.
@@ -76,15 +76,15 @@ pub(super) enum Leg {
 }
 
 impl Net {
-    pub(super) fn new(dice: Dice) -> Self {
+    pub(super) fn new(rng: Rng) -> Self {
         let (services, cut) = (BTreeMap::new(), BTreeSet::new());
         Self(Arc::new(Mutex::new(State {
             services,
             hosts: BTreeMap::new(),
             cut,
             weather: Weather::default(),
-            dice,
-            bites: Bites::default(),
+            rng,
+            bites: FaultCounts::default(),
         })))
     }
 
@@ -105,7 +105,7 @@ impl Net {
     }
 
     pub(super) fn transport(&self, from: NodeId) -> Arc<dyn Transport> {
-        Arc::new(Line::new(self.clone(), from))
+        Arc::new(SimTransport::new(self.clone(), from))
     }
 
     pub(super) fn connect(&self, service: Arc<dyn Service>, host: Arc<Host>) {
@@ -154,7 +154,7 @@ impl Net {
     }
 
     /// How often the weather has bitten.
-    pub fn bites(&self) -> Bites {
+    pub fn bites(&self) -> FaultCounts {
         self.lock().bites
     }
 
@@ -165,20 +165,20 @@ impl Net {
 
     pub(super) fn leg(&self, from: NodeId, to: NodeId) -> Leg {
         let mut state = self.lock();
-        let State { cut, weather, dice, bites, .. } = &mut *state;
+        let State { cut, weather, rng, bites, .. } = &mut *state;
         bites.sent += 1;
         if cut.contains(&(from, to)) {
             bites.cut += 1;
             return Leg::Lost;
         }
-        if dice.chance(weather.loss) {
+        if rng.chance(weather.loss) {
             bites.lost += 1;
             return Leg::Lost;
         }
-        let mut takes = dice.span(weather.low, weather.high);
-        if dice.chance(weather.late) {
+        let mut takes = rng.span(weather.low, weather.high);
+        if rng.chance(weather.late) {
             bites.late += 1;
-            takes += dice.span(Duration::ZERO, weather.late_by);
+            takes += rng.span(Duration::ZERO, weather.late_by);
         }
         Leg::Takes(takes)
     }
@@ -186,8 +186,8 @@ impl Net {
     /// Whether a call that may come twice does.
     pub(super) fn comes_twice(&self) -> bool {
         let mut state = self.lock();
-        let State { weather, dice, bites, .. } = &mut *state;
-        let twice = dice.chance(weather.twice);
+        let State { weather, rng, bites, .. } = &mut *state;
+        let twice = rng.chance(weather.twice);
         bites.twice += u64::from(twice);
         twice
     }

@@ -84,12 +84,12 @@ impl Running {
     pub fn enter(&self, seeds: Vec<Address>, founder: bool, role: Role) {
         let node = self.node.clone();
         drop(self.host.spawn(async move {
-            let patience = Duration::from_secs(5);
+            let timeout = Duration::from_secs(5);
             loop {
                 let came = match (node.belongs(), founder) {
-                    (true, _) => node.resume(patience).await,
-                    (false, true) => node.bootstrap(role, patience).await,
-                    (false, false) => node.join(&seeds, role, patience).await,
+                    (true, _) => node.resume(timeout).await,
+                    (false, true) => node.bootstrap(role, timeout).await,
+                    (false, false) => node.join(&seeds, role, timeout).await,
                 };
                 match came {
                     Ok(_) => return,

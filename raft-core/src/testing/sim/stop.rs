@@ -13,7 +13,7 @@ use quorate_membership::timing::SLEW_PERCENT;
 use tokio::sync::Notify;
 
 use super::host::{End, Host};
-use super::seen::Seen;
+use super::observation::Observation;
 use crate::stop::StopMechanism;
 
 #[derive(Default)]
@@ -59,7 +59,7 @@ impl SimStop {
 }
 
 fn fire(host: &Host) {
-    host.tell(Seen::Fired);
+    host.tell(Observation::Fired);
     host.end(End::Killed);
 }
 

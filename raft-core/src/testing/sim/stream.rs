@@ -15,8 +15,8 @@ use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::line::REFUSED;
 use super::net::{Leg, Net};
+use super::transport::REFUSED;
 use crate::error::{Refusal, TransportError};
 use crate::host;
 use crate::rpc::{Append, Caller, StreamAppended};

@@ -21,12 +21,12 @@ use tokio::time::Instant;
 
 use super::clocks::Rate;
 use super::device::Device;
-use super::dice::Dice;
 use super::host::{End, Host, Machine};
 use super::net::Net;
-use super::platter::Pace;
+use super::observation::{Observation, Sighting, Sink};
 use super::process::{Process, Running};
-use super::seen::{Seen, Sighting, Sink};
+use super::rng::Rng;
+use super::sim_disk::Pace;
 use super::time::{Time, TimeHand};
 use crate::config::Config;
 
@@ -58,7 +58,7 @@ pub struct World {
     pub device: Device,
     setting: Setting,
     time: Time,
-    dice: Dice,
+    rng: Rng,
     sink: Sink,
     places: BTreeMap<NodeId, Place>,
 }
@@ -95,11 +95,11 @@ impl World {
     }
 
     fn made(setting: Setting, time: Time) -> Self {
-        let mut dice = Dice::new(setting.seed);
-        let net = Net::new(dice.fork());
-        let device = Device::new(net.clone(), dice.fork());
+        let mut rng = Rng::new(setting.seed);
+        let net = Net::new(rng.fork());
+        let device = Device::new(net.clone(), rng.fork());
         let sink = Sink::new(time.clone(), setting.aloud);
-        Self { net, device, setting, time, dice, sink, places: BTreeMap::new() }
+        Self { net, device, setting, time, rng, sink, places: BTreeMap::new() }
     }
 
     /// How old it is.
@@ -108,8 +108,8 @@ impl World {
     }
 
     /// Its chance, for whoever drives it.
-    pub fn dice(&mut self) -> &mut Dice {
-        &mut self.dice
+    pub fn rng(&mut self) -> &mut Rng {
+        &mut self.rng
     }
 
     /// What it is made of.
@@ -129,12 +129,12 @@ impl World {
 
     /// Adds a line to the trace.
     pub fn say(&self, what: impl Into<String>) {
-        self.sink.tell(NodeId::new(0), Seen::Said(what.into()));
+        self.sink.tell(NodeId::new(0), Observation::Said(what.into()));
     }
 
     /// Adds a machine with clocks of that rate.
     pub fn add_machine(&mut self, node: NodeId, rate: Rate) {
-        let machine = Arc::new(Machine::new(node, self.time.clone(), self.dice.fork(), rate, self.sink.clone()));
+        let machine = Arc::new(Machine::new(node, self.time.clone(), self.rng.fork(), rate, self.sink.clone()));
         self.places.insert(node, Place { machine, running: None });
     }
 
@@ -175,7 +175,7 @@ impl World {
         self.bury(node);
         let place = self.places.get(&node).with_context(|| format!("there is no machine for {node}"))?;
         let host = Host::new(place.machine.clone());
-        host.tell(Seen::Began);
+        host.tell(Observation::Began);
         self.net.lock().hosts.insert(node, host.clone());
         Ok(Process { host, device: self.device.clone(), setting: self.setting.clone() })
     }
@@ -232,13 +232,13 @@ impl World {
     /// How fast the disk of a machine is from now on.
     pub fn set_pace(&self, node: NodeId, pace: Pace) {
         if let Some(place) = self.places.get(&node) {
-            place.machine.platter.set_pace(pace);
+            place.machine.sim_disk.set_pace(pace);
         }
     }
 
     /// The disk under the log of a node, while it runs: to set its faults.
     pub fn disk(&self, node: NodeId) -> Option<crate::testing::disk::Disk> {
-        self.places.get(&node)?.machine.platter.faulty()
+        self.places.get(&node)?.machine.sim_disk.faulty()
     }
 
     /// How fast the clocks of a machine run from now on.
@@ -251,11 +251,11 @@ impl World {
     /// Waits, in the world's time, until `what` holds, looking every 10 ms.
     ///
     /// # Errors
-    /// When it does not within `patience`.
-    pub async fn until(&self, claim: &str, patience: Duration, what: impl Fn(&Self) -> bool) -> anyhow::Result<()> {
-        let give_up = Instant::now() + patience;
+    /// When it does not within `timeout`.
+    pub async fn until(&self, claim: &str, timeout: Duration, what: impl Fn(&Self) -> bool) -> anyhow::Result<()> {
+        let give_up = Instant::now() + timeout;
         while !what(self) {
-            ensure!(Instant::now() < give_up, "not within {patience:?}: {claim}");
+            ensure!(Instant::now() < give_up, "not within {timeout:?}: {claim}");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         Ok(())

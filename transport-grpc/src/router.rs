@@ -1,10 +1,10 @@
 //! Where a call from the network goes, how much it may bring along, and how long it may take.
 //!
 //! ```text
-//!   /quorate.v1.Raft/Append, AppendStream ──▶ RaftDoor, messages of 16 MiB
-//!   /quorate.v1.Raft/…                    ──▶ RaftDoor, messages of 4 MiB
-//!   /quorate.v1.Cluster/…                 ──▶ ClusterDoor, messages of 4 MiB
-//!   /quorate.v1.Store/…                   ──▶ StoreDoor, messages of 4 MiB
+//!   /quorate.v1.Raft/Append, AppendStream ──▶ RaftService, messages of 16 MiB
+//!   /quorate.v1.Raft/…                    ──▶ RaftService, messages of 4 MiB
+//!   /quorate.v1.Cluster/…                 ──▶ ClusterService, messages of 4 MiB
+//!   /quorate.v1.Store/…                   ──▶ StoreService, messages of 4 MiB
 //!   anything else                         ──▶ Refusal::Malformed
 //! ```
 //!
@@ -26,31 +26,31 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 use tower_service::Service as _;
 
-use crate::cluster_door::ClusterDoor;
+use crate::cluster_service::ClusterService;
 use crate::pb::cluster_server::{self, ClusterServer};
 use crate::pb::raft_server::{self, RaftServer};
 use crate::pb::store_server::{self, StoreServer};
-use crate::raft_door::RaftDoor;
+use crate::raft_service::RaftService;
 use crate::server::{ServerSettings, Stop};
 use crate::status::malformed;
-use crate::store_door::StoreDoor;
+use crate::store_service::StoreService;
 use crate::{APPEND_LIMIT, MESSAGE_LIMIT};
 
 /// What stands behind every connection.
 #[derive(Clone)]
-pub(crate) struct Door {
-    raft: RaftServer<RaftDoor>,
-    log: RaftServer<RaftDoor>,
-    cluster: ClusterServer<ClusterDoor>,
-    store: StoreServer<StoreDoor>,
+pub(crate) struct Router {
+    raft: RaftServer<RaftService>,
+    log: RaftServer<RaftService>,
+    cluster: ClusterServer<ClusterService>,
+    store: StoreServer<StoreService>,
     settings: ServerSettings,
 }
 
-impl Door {
+impl Router {
     pub(crate) fn new(service: Arc<dyn Service>, settings: ServerSettings, stop: Stop) -> Self {
-        let raft = Arc::new(RaftDoor::new(service.clone(), settings.max_snapshots, stop.clone()));
-        let cluster = ClusterServer::new(ClusterDoor::new(service.clone(), stop.clone()));
-        let store = StoreServer::new(StoreDoor::new(service, settings.max_lock_wait, stop));
+        let raft = Arc::new(RaftService::new(service.clone(), settings.max_snapshots, stop.clone()));
+        let cluster = ClusterServer::new(ClusterService::new(service.clone(), stop.clone()));
+        let store = StoreServer::new(StoreService::new(service, settings.max_lock_wait, stop));
         Self {
             raft: RaftServer::from_arc(raft.clone()).max_decoding_message_size(MESSAGE_LIMIT),
             log: RaftServer::from_arc(raft).max_decoding_message_size(APPEND_LIMIT),
@@ -61,7 +61,7 @@ impl Door {
     }
 }
 
-impl hyper::service::Service<Request<Incoming>> for Door {
+impl hyper::service::Service<Request<Incoming>> for Router {
     type Response = Response<Body>;
     type Error = Infallible;
     type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
@@ -97,7 +97,7 @@ impl hyper::service::Service<Request<Incoming>> for Door {
     }
 }
 
-/// Makes a refusal of what tonic refused by itself. Everything that a door says has its details already.
+/// Makes a refusal of what tonic refused by itself. Everything that a router says has its details already.
 fn explained(response: Response<Body>) -> Response<Body> {
     let Some(status) = Status::from_header_map(response.headers()) else { return response };
     let by_tonic = status.details().is_empty();

@@ -18,10 +18,10 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use prost::Message;
 use quorate_membership::queue::Taken;
 use quorate_membership::{
-    Change, Check, Cluster, Command, Holder, ItemId, Name, Nonce, Rejection, Revision, SessionId,
+    Change, Check, ClusterState, Command, Holder, ItemId, Name, Nonce, Rejection, Revision, SessionId,
 };
 use quorate_raft_core::rpc::KeptAlive;
-use quorate_raft_core::transport::Making;
+use quorate_raft_core::transport::MakeCommand;
 use quorate_raft_core::{ProposeError, Service};
 use tokio::time::timeout;
 use tonic::{Code, Request, Response, Status};
@@ -36,7 +36,7 @@ use crate::server::{Stop, stopped};
 use crate::status::{command_failed, failed, read_failed, refused};
 
 /// How long a call that has no time of its own looks for a leader that a quorum confirms.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How many bytes of records one answer, and of anything one part of a gap, is filled with. One more thing than fit may be
 /// in it, of at most 65 KiB.
@@ -45,7 +45,7 @@ const PAGE: usize = 900 << 10;
 /// What a message of a repeated field takes beside itself: its tag and its length.
 const FRAME: usize = 6;
 
-pub(crate) struct StoreDoor {
+pub(crate) struct StoreService {
     service: Arc<dyn Service>,
     max_lock_wait: Duration,
     stop: Stop,
@@ -59,12 +59,12 @@ fn all<P, T: FromWire<P>>(messages: Vec<P>) -> Result<Vec<T>, Status> {
     messages.into_iter().map(T::from_wire).collect::<Result<_, _>>().map_err(no)
 }
 
-impl StoreDoor {
+impl StoreService {
     pub(crate) fn new(service: Arc<dyn Service>, max_lock_wait: Duration, stop: Stop) -> Self {
         Self { service, max_lock_wait, stop }
     }
 
-    async fn once(&self, name: Option<pb::RequestName>, make: Making) -> Result<(Nonce, Revision), Status> {
+    async fn once(&self, name: Option<pb::RequestName>, make: MakeCommand) -> Result<(Nonce, Revision), Status> {
         let named = convert::named(name).map_err(no)?;
         let done = self.service.once(named, make).await.map_err(|error| command_failed(&error))?;
         Ok((done.0.nonce, done.1))
@@ -76,11 +76,11 @@ impl StoreDoor {
     }
 
     /// What there is to read, as of its own revision.
-    async fn read(&self, reading: Option<pb::Reading>) -> Result<Arc<Cluster>, Status> {
+    async fn read(&self, reading: Option<pb::Reading>) -> Result<Arc<ClusterState>, Status> {
         let pb::Reading { linearizable, timeout_ms } = reading.unwrap_or_default();
         if linearizable {
-            let patience = if timeout_ms == 0 { PATIENCE } else { Duration::from_millis(timeout_ms) };
-            self.service.read_barrier(patience).await.map_err(|error| read_failed(&error))?;
+            let timeout = if timeout_ms == 0 { TIMEOUT } else { Duration::from_millis(timeout_ms) };
+            self.service.read_barrier(timeout).await.map_err(|error| read_failed(&error))?;
         }
         Ok(self.service.view().cluster)
     }
@@ -89,14 +89,14 @@ impl StoreDoor {
     /// takes anything after it; `None` when it is not, in time.
     async fn taken_before(&self, queue: &Name, token: Revision) -> Option<BTreeSet<ItemId>> {
         let mut applied = self.service.applied();
-        timeout(PATIENCE, applied.wait_for(|at| *at >= token)).await.ok()?.ok()?;
+        timeout(TIMEOUT, applied.wait_for(|at| *at >= token)).await.ok()?.ok()?;
         let state = self.service.view().cluster;
         Some(state.store().queue(queue).filter(|(_, item)| item.taken.is_some()).map(|(id, _)| id).collect())
     }
 }
 
 #[tonic::async_trait]
-impl Store for StoreDoor {
+impl Store for StoreService {
     type WatchStream = BoxStream<'static, Result<pb::WatchResponse, Status>>;
 
     async fn open_session(
@@ -116,14 +116,13 @@ impl Store for StoreDoor {
     ) -> Result<Response<pb::KeepAliveResponse>, Status> {
         use pb::keep_alive_response::Result as Out;
         let session = SessionId::new(request.into_inner().session);
-        let result = match self.service.keep_session(session, PATIENCE).await {
+        let result = match self.service.keep_session(session, TIMEOUT).await {
             KeptAlive::Alive { ttl } => Out::AliveTtlMs(convert::millis(ttl)),
             KeptAlive::Ended => Out::Ended(pb::Done {}),
             KeptAlive::NotLeader { leader } => {
                 let seen = leader.map_or_else(|| "none is known here".into(), |leader| format!("{leader} may lead"));
-                let text =
-                    format!("no leader confirmed within {PATIENCE:?} that {session} is open ({seen}); ask again");
-                return Err(failed(Code::Unavailable, &text, Kind::NoLeaderMs(convert::millis(PATIENCE))));
+                let text = format!("no leader confirmed within {TIMEOUT:?} that {session} is open ({seen}); ask again");
+                return Err(failed(Code::Unavailable, &text, Kind::NoLeaderMs(convert::millis(TIMEOUT))));
             }
         };
         Ok(Response::new(pb::KeepAliveResponse { result: Some(result) }))

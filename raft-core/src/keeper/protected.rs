@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use quorate_membership::lease::{Holder, Reading, Stage};
+use quorate_membership::lease::{MemberLease, Reading, Stage};
 use quorate_membership::{Identity, Revision, Stop};
 
 use crate::clock;
@@ -24,7 +24,7 @@ struct Work {
     at_end: Option<Box<dyn FnMut() + Send>>,
 }
 
-pub(crate) struct Works {
+pub(crate) struct ProtectedWork {
     mechanism: Box<dyn StopMechanism>,
     ledger: Ledger,
     works: Vec<Work>,
@@ -34,7 +34,7 @@ pub(crate) struct Works {
     trouble: Option<String>,
 }
 
-impl Works {
+impl ProtectedWork {
     pub(crate) fn new(mechanism: Box<dyn StopMechanism>, ledger: Ledger) -> Self {
         Self { mechanism, ledger, works: vec![], next_id: 1, sustained: None, fired: false, trouble: None }
     }
@@ -66,7 +66,7 @@ impl Works {
     /// begin.
     pub(crate) fn protect(
         &mut self,
-        holder: &Holder,
+        holder: &MemberLease,
         what: String,
         token: Revision,
         at_end: Option<Box<dyn FnMut() + Send>>,

@@ -2,9 +2,9 @@
 //!
 //! The same seed gives the same draws on every machine and under every compiler, so a failure is one number.
 
-pub(crate) struct Dice([u64; 4]);
+pub(crate) struct Rng([u64; 4]);
 
-impl Dice {
+impl Rng {
     pub(crate) fn new(seed: u64) -> Self {
         let mut fill = seed;
         Self([0; 4].map(|_: u64| {

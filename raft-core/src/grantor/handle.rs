@@ -11,19 +11,19 @@ use crate::rpc::{RenewRefusal, Renewal, Renewed};
 const QUEUE: usize = 8192;
 
 /// One renewal, and who waits for the answer.
-pub(crate) struct Ask {
+pub(crate) struct PendingRenewal {
     pub(crate) renewal: Renewal,
     pub(crate) answer: oneshot::Sender<Renewed>,
 }
 
 /// The way to the task, and what it is at.
-pub(crate) struct Office {
-    asks: mpsc::Sender<Ask>,
-    pub(crate) queue: Mutex<Option<mpsc::Receiver<Ask>>>,
+pub(crate) struct GrantorHandle {
+    asks: mpsc::Sender<PendingRenewal>,
+    pub(crate) queue: Mutex<Option<mpsc::Receiver<PendingRenewal>>>,
     pub(crate) activation: watch::Sender<Option<Activation>>,
 }
 
-impl Office {
+impl GrantorHandle {
     pub(crate) fn new() -> Self {
         let (asks, queue) = mpsc::channel(QUEUE);
         Self { asks, queue: Mutex::new(Some(queue)), activation: watch::Sender::new(None) }
@@ -38,7 +38,7 @@ impl Office {
     pub(crate) async fn renew(&self, renewal: Renewal) -> Renewed {
         let (answer, answered) = oneshot::channel();
         let refused = Renewed::Refused { refusal: RenewRefusal::NotConfirmed, leader: None };
-        if self.asks.try_send(Ask { renewal, answer }).is_err() {
+        if self.asks.try_send(PendingRenewal { renewal, answer }).is_err() {
             return refused;
         }
         answered.await.unwrap_or(refused)

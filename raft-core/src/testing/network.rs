@@ -34,9 +34,9 @@ struct Board {
 
 /// The network. Clones share it.
 #[derive(Clone, Default)]
-pub struct Switchboard(Arc<Mutex<Board>>);
+pub struct MemoryNetwork(Arc<Mutex<Board>>);
 
-impl Switchboard {
+impl MemoryNetwork {
     /// A network without nodes.
     pub fn new() -> Self {
         Self::default()
@@ -56,7 +56,7 @@ impl Switchboard {
 
     /// The way out for `node`.
     pub fn transport(&self, node: NodeId) -> Arc<dyn Transport> {
-        Arc::new(Line { board: self.clone(), from: node })
+        Arc::new(MemoryTransport { board: self.clone(), from: node })
     }
 
     /// Puts a node on the network, in place of the one of that number before.
@@ -101,12 +101,12 @@ impl Switchboard {
     }
 }
 
-struct Line {
-    board: Switchboard,
+struct MemoryTransport {
+    board: MemoryNetwork,
     from: NodeId,
 }
 
-impl Line {
+impl MemoryTransport {
     /// One call: lost on the way, answered, or answered with the answer lost.
     fn call<T: Send + 'static>(
         &self,
@@ -133,7 +133,7 @@ impl Line {
     }
 }
 
-impl Transport for Line {
+impl Transport for MemoryTransport {
     fn append(
         &self,
         peer: &Peer,

@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use prost::Message;
-use quorate_membership::{Cluster, Revision, Topic};
+use quorate_membership::{ClusterState, Revision, Topic};
 use quorate_raft_core::{FeedItem, Filter};
 
 use super::{FRAME, PAGE};
@@ -80,7 +80,7 @@ pub(super) fn messages(wanted: &Arc<Wanted>, item: &FeedItem) -> impl Iterator<I
 
 /// All that holds and is wanted, in parts.
 struct Parts {
-    state: Arc<Cluster>,
+    state: Arc<ClusterState>,
     wanted: Arc<Wanted>,
     /// What is being told; `None` when all has been.
     topic: Option<Topic>,

@@ -13,12 +13,12 @@ use crate::pb::cluster_server::Cluster;
 use crate::server::{Stop, stopped};
 use crate::status::{command_failed, hand_over_failed, refused};
 
-pub(crate) struct ClusterDoor {
+pub(crate) struct ClusterService {
     service: Arc<dyn Service>,
     stop: Stop,
 }
 
-impl ClusterDoor {
+impl ClusterService {
     pub(crate) fn new(service: Arc<dyn Service>, stop: Stop) -> Self {
         Self { service, stop }
     }
@@ -34,7 +34,7 @@ impl ClusterDoor {
 }
 
 #[tonic::async_trait]
-impl Cluster for ClusterDoor {
+impl Cluster for ClusterService {
     type EventsStream = BoxStream<'static, Result<pb::EventsResponse, Status>>;
 
     async fn status(&self, request: Request<pb::StatusRequest>) -> Result<Response<pb::StatusResponse>, Status> {

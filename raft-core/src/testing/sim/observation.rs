@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use quorate_membership::{Cluster, Command, Event, Identity, Name, NodeId, Rejection, Revision};
+use quorate_membership::{ClusterState, Command, Event, Identity, Name, NodeId, Rejection, Revision};
 
 use super::host::End;
 use super::time::Time;
@@ -15,7 +15,7 @@ use crate::rpc::{Ballot, Position, VoterSets};
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 #[expect(clippy::large_enum_variant, reason = "each is looked at once and let go")]
-pub enum Seen {
+pub enum Observation {
     /// A process began.
     Began,
     /// A process ended.
@@ -47,7 +47,7 @@ pub enum Seen {
         /// What came of it.
         answer: Result<Vec<Event>, Rejection>,
         /// The state after it.
-        state: Arc<Cluster>,
+        state: Arc<ClusterState>,
         /// The voters, if the entry changed them.
         voters: Option<VoterSets>,
     },
@@ -56,7 +56,7 @@ pub enum Seen {
         /// The last entry that is in it.
         last: Option<Position>,
         /// The state.
-        state: Arc<Cluster>,
+        state: Arc<ClusterState>,
     },
     /// Work under a lock had an effect.
     Acted {
@@ -110,7 +110,7 @@ pub struct Sighting {
     /// Where.
     pub node: NodeId,
     /// What.
-    pub seen: Seen,
+    pub seen: Observation,
 }
 
 impl fmt::Display for Sighting {
@@ -118,8 +118,8 @@ impl fmt::Display for Sighting {
         let Self { at, node, seen } = self;
         write!(f, "{:>14.6} {node} ", at.as_secs_f64())?;
         match seen {
-            Seen::Noted(note) => write!(f, "{note}"),
-            Seen::Applied { at, command, answer, voters, .. } => {
+            Observation::Noted(note) => write!(f, "{note}"),
+            Observation::Applied { at, command, answer, voters, .. } => {
                 let command = command.as_ref().map_or_else(|| "blank".into(), |command| format!("{command:?}"));
                 let command = command.split([' ', '{', '(']).next().unwrap_or_default();
                 write!(f, "applied {at} {command}")?;
@@ -129,17 +129,17 @@ impl fmt::Display for Sighting {
                 }
                 voters.iter().try_for_each(|voters| write!(f, " {:?}", voters.sets))
             }
-            Seen::Installed { last, .. } => write!(f, "installed a snapshot up to {last:?}"),
-            Seen::Opened { vote, last, snapshot, entries } => {
+            Observation::Installed { last, .. } => write!(f, "installed a snapshot up to {last:?}"),
+            Observation::Opened { vote, last, snapshot, entries } => {
                 write!(f, "opened vote={vote:?} last={last:?} snapshot={snapshot:?} entries={}", entries.len())
             }
-            Seen::Durable(Durable::Entries(entries)) => match (entries.first(), entries.last()) {
+            Observation::Durable(Durable::Entries(entries)) => match (entries.first(), entries.last()) {
                 (Some(first), Some(last)) => write!(f, "durable {} to {}", first.at, last.at),
                 _ => write!(f, "durable nothing"),
             },
-            Seen::Durable(other) => write!(f, "durable {other:?}"),
-            Seen::Acted { lock, who, token } => write!(f, "{who} acts under {lock} {token}"),
-            Seen::Said(text) => write!(f, "{text}"),
+            Observation::Durable(other) => write!(f, "durable {other:?}"),
+            Observation::Acted { lock, who, token } => write!(f, "{who} acts under {lock} {token}"),
+            Observation::Said(text) => write!(f, "{text}"),
             other => write!(f, "{other:?}"),
         }
     }
@@ -166,7 +166,7 @@ impl Sink {
         Self { time, kept: Arc::new(Mutex::new(kept)) }
     }
 
-    pub(super) fn tell(&self, node: NodeId, seen: Seen) {
+    pub(super) fn tell(&self, node: NodeId, seen: Observation) {
         let sighting = Sighting { at: self.time.elapsed(), node, seen };
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let line = sighting.to_string();

@@ -1,4 +1,4 @@
-//! The warden: sees to it that the log has no lock, and no place in a line, of this life that nobody here wants.
+//! The releaser: sees to it that the log has no lock, and no place in a line, of this life that nobody here wants.
 //!
 //! ```text
 //!   wanted: {request → lock}          a Ticket for each, held by whoever waits or guards
@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use futures_util::StreamExt;
 use quorate_membership::lock::Grant;
 use quorate_membership::{
-    Cluster, Command, Event, FenceProof, FenceRecord, Holder, Identity, Name, Nonce, Revision, Topic,
+    ClusterState, Command, Event, FenceProof, FenceRecord, Holder, Identity, Name, Nonce, Revision, Topic,
 };
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
@@ -39,7 +39,7 @@ struct Wanted {
 impl Wanted {
     /// Whether a lock of `who`'s was left to it by a former life and still waits to be asked for: it was granted in the
     /// very entry that says that `who` succeeded that life.
-    fn waits_for_its_heir(&self, state: &Cluster, who: Identity, name: &Name, grant: &Grant) -> bool {
+    fn waits_for_its_successor(&self, state: &ClusterState, who: Identity, name: &Name, grant: &Grant) -> bool {
         let succeeded = FenceProof::Succeeded { by: who };
         let left = |end: &FenceRecord| end.confirmed == grant.token && end.proof == succeeded;
         !self.disowned && !self.asked_for.contains(name) && state.fences().history().rev().any(left)
@@ -48,13 +48,13 @@ impl Wanted {
 
 /// What this process wants of the log.
 #[derive(Debug, Default)]
-pub(crate) struct Warden {
+pub(crate) struct Releaser {
     wanted: Mutex<Wanted>,
     look: Notify,
     passed: Notify,
 }
 
-impl Warden {
+impl Releaser {
     fn lock(&self) -> MutexGuard<'_, Wanted> {
         self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -70,9 +70,9 @@ impl Warden {
     pub(crate) fn adopt(&self, inner: &Arc<Inner>, who: Identity, name: &Name) -> Option<Ticket> {
         let state = inner.feed.state();
         let grant = state.store().lock(name)?.grant.filter(|grant| grant.holder == Holder::Life(who))?;
-        // In one step: what neither waits for its heir nor is wanted is given back.
+        // In one step: what neither waits for its successor nor is wanted is given back.
         let mut wanted = self.lock();
-        if !wanted.waits_for_its_heir(&state, who, name, &grant) {
+        if !wanted.waits_for_its_successor(&state, who, name, &grant) {
             return None;
         }
         wanted.asked_for.insert(name.clone());
@@ -82,11 +82,11 @@ impl Warden {
     }
 
     /// The locks that a former life left and that nobody has asked for yet.
-    pub(crate) fn inherited(&self, state: &Cluster, who: Identity) -> Vec<(Name, Revision)> {
+    pub(crate) fn inherited(&self, state: &ClusterState, who: Identity) -> Vec<(Name, Revision)> {
         let wanted = self.lock();
         let grants = state.store().locks().filter_map(|(name, lock)| Some((name, lock.grant?)));
         let own = grants.filter(|(_, grant)| grant.holder == Holder::Life(who));
-        let left = own.filter(|(name, grant)| wanted.waits_for_its_heir(state, who, name, grant));
+        let left = own.filter(|(name, grant)| wanted.waits_for_its_successor(state, who, name, grant));
         left.map(|(name, grant)| (name.clone(), grant.token)).collect()
     }
 
@@ -108,18 +108,18 @@ pub(crate) struct Ticket {
 impl Ticket {
     pub(crate) fn granted(&self, token: Revision) {
         let Some(inner) = self.inner.upgrade() else { return };
-        if let Some((_, known, _)) = inner.warden.lock().requests.get_mut(&self.request) {
+        if let Some((_, known, _)) = inner.releaser.lock().requests.get_mut(&self.request) {
             *known = Some(token);
         }
         // It may have passed on before anybody was watching.
-        inner.warden.look.notify_one();
+        inner.releaser.look.notify_one();
     }
 
     /// Resolves when the lock is not held any more.
     pub(crate) async fn passed_on(&self) {
         loop {
             let Some(inner) = self.inner.upgrade() else { return std::future::pending().await };
-            let next = inner.warden.passed.notified();
+            let next = inner.releaser.passed.notified();
             if self.gone.load(Ordering::Acquire) {
                 return;
             }
@@ -131,8 +131,8 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         if let Some(inner) = self.inner.upgrade() {
-            inner.warden.lock().requests.remove(&self.request);
-            inner.warden.look.notify_one();
+            inner.releaser.lock().requests.remove(&self.request);
+            inner.releaser.look.notify_one();
         }
     }
 }
@@ -149,7 +149,7 @@ pub(crate) async fn run(inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
                 Some(item) => concerns(&inner, &item),
                 None => return,
             },
-            () = inner.warden.look.notified() => true,
+            () = inner.releaser.look.notified() => true,
             Some(done) = said.join_next() => {
                 match done {
                     Ok(what) => under_way.remove(&what),
@@ -199,32 +199,32 @@ fn concerns(inner: &Inner, item: &FeedItem) -> bool {
 /// Tells the guards of locks that are not held any more.
 fn mark_gone(inner: &Inner, who: Identity) {
     let state = inner.feed.state();
-    let over = state.is_over(who);
+    let over = state.has_ended(who);
     let mut told = false;
-    for (name, token, gone) in inner.warden.lock().requests.values() {
+    for (name, token, gone) in inner.releaser.lock().requests.values() {
         let Some(token) = token else { continue };
         if (over || !state.store().holds(name, *token)) && !gone.swap(true, Ordering::AcqRel) {
             told = true;
         }
     }
     if told {
-        inner.warden.passed.notify_waiters();
+        inner.releaser.passed.notify_waiters();
     }
 }
 
 /// What the log has of this life and nobody here wants, and how to say so.
 fn unwanted(inner: &Inner, who: Identity) -> Vec<((Name, Nonce), Command)> {
     let state = inner.feed.state();
-    if state.is_over(who) {
+    if state.has_ended(who) {
         return vec![];
     }
-    let wanted = inner.warden.lock();
+    let wanted = inner.releaser.lock();
     let holder = Holder::Life(who);
     let mut said = vec![];
     for (name, lock) in state.store().locks() {
         if let Some(grant) = lock.grant.filter(|grant| grant.holder == holder) {
-            let kept =
-                wanted.requests.contains_key(&grant.request) || wanted.waits_for_its_heir(&state, who, name, &grant);
+            let kept = wanted.requests.contains_key(&grant.request)
+                || wanted.waits_for_its_successor(&state, who, name, &grant);
             if !kept {
                 let unlock = Command::Unlock { name: name.clone(), holder, token: grant.token };
                 said.push(((name.clone(), grant.request), unlock));

@@ -36,7 +36,7 @@ const UNDER_WAY: usize = 64;
 
 /// The lease of one life.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Holder {
+pub struct MemberLease {
     who: Identity,
     lease: Duration,
     margin: Duration,
@@ -49,7 +49,7 @@ pub struct Holder {
     condemned: bool,
 }
 
-impl Holder {
+impl MemberLease {
     /// The lease of `who`: `lease` long, given notice of `margin` before its end, renewed every `renew`.
     pub fn new(who: Identity, lease: Duration, margin: Duration, renew: Duration) -> Self {
         let (sent, from, last_sent) = (BTreeMap::new(), None, None);
@@ -160,8 +160,8 @@ mod tests {
         Reading::steady(ms(t))
     }
 
-    fn holder() -> Holder {
-        Holder::new(Identity::new(NodeId::new(3), Incarnation::new(2)), ms(3000), ms(600), ms(300))
+    fn holder() -> MemberLease {
+        MemberLease::new(Identity::new(NodeId::new(3), Incarnation::new(2)), ms(3000), ms(600), ms(300))
     }
 
     #[test]

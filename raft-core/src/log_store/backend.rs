@@ -1,7 +1,7 @@
 //! What stands between redb and the file: it passes everything on, and remembers what failed.
 //!
 //! ```text
-//!   redb ──▶ seam ──▶ file, or a disk of a test
+//!   redb ──▶ backend ──▶ file, or a disk of a test
 //!              │  write, set_len: no room  ─▶ nothing is lost by it: may be tried again when there is some
 //!              └  sync, and anything else  ─▶ never again, whatever the error calls itself
 //! ```
@@ -27,20 +27,20 @@ use crate::log_store::OpenError;
 
 /// The way to the disk. Clones are the same open file.
 #[derive(Debug, Clone)]
-pub(crate) struct Seam {
+pub(crate) struct Backend {
     inner: Arc<Inner>,
 }
 
 #[derive(Debug)]
 struct Inner {
     backend: Box<dyn StorageBackend>,
-    /// A write found no room since [`Seam::begin`].
+    /// A write found no room since [`Backend::begin`].
     full: AtomicBool,
     /// Something else failed, ever.
     broken: AtomicBool,
 }
 
-impl Seam {
+impl Backend {
     pub(crate) fn new(backend: impl StorageBackend) -> Self {
         let (full, broken) = (AtomicBool::new(false), AtomicBool::new(false));
         Self { inner: Arc::new(Inner { backend: Box::new(backend), full, broken }) }
@@ -76,7 +76,7 @@ impl Seam {
     }
 }
 
-impl StorageBackend for Seam {
+impl StorageBackend for Backend {
     fn len(&self) -> io::Result<u64> {
         self.noted(self.inner.backend.len(), false)
     }

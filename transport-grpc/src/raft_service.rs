@@ -19,16 +19,16 @@ use crate::status::refused;
 use crate::{CHUNK_LIMIT, SNAPSHOT_LIMIT, pb};
 
 /// How long one message of a stream may keep the others waiting.
-const PATIENCE: Duration = Duration::from_secs(15);
+const TIMEOUT: Duration = Duration::from_secs(15);
 
-pub(crate) struct RaftDoor {
+pub(crate) struct RaftService {
     service: Arc<dyn Service>,
     /// Places for snapshots under way.
     snapshots: Semaphore,
     stop: Stop,
 }
 
-impl RaftDoor {
+impl RaftService {
     pub(crate) fn new(service: Arc<dyn Service>, max_snapshots: usize, stop: Stop) -> Self {
         Self { service, snapshots: Semaphore::new(max_snapshots), stop }
     }
@@ -53,7 +53,7 @@ fn vote_request(request: pb::VoteRequest) -> Result<(Caller, VoteRequest), Statu
 }
 
 #[tonic::async_trait]
-impl Raft for RaftDoor {
+impl Raft for RaftService {
     type AppendStreamStream = BoxStream<'static, Result<pb::AppendStreamResponse, Status>>;
 
     async fn append(&self, request: Request<pb::AppendRequest>) -> Result<Response<pb::AppendResponse>, Status> {
@@ -136,8 +136,8 @@ async fn next<T>(messages: &mut Streaming<T>) -> Result<Option<T>, Refusal> {
 
 /// The next message of a stream that is to come soon.
 async fn soon<T>(messages: &mut Streaming<T>, what: &str) -> Result<Option<T>, Refusal> {
-    let late = |_| Refusal::Malformed(format!("{what} did not come within {PATIENCE:?}"));
-    timeout(PATIENCE, next(messages)).await.map_err(late)?
+    let late = |_| Refusal::Malformed(format!("{what} did not come within {TIMEOUT:?}"));
+    timeout(TIMEOUT, next(messages)).await.map_err(late)?
 }
 
 /// The answers to a stream of appends. A message that makes no sense ends the stream of appends; those before it are

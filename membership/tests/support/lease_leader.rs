@@ -27,7 +27,7 @@ pub(crate) struct Read {
 
 /// The leader's side of leases in one process.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Desk {
+pub(crate) struct LeaderSide {
     pub(crate) grantor: Grantor,
     /// What the grantor was told of last.
     pub(crate) applied: Arc<State>,
@@ -42,7 +42,7 @@ pub(crate) struct Desk {
     pub(crate) overtaken: Vec<Identity>,
 }
 
-impl Desk {
+impl LeaderSide {
     /// Of a process that has just started.
     pub(crate) fn new(node: usize, applied: Arc<State>, bounds: &Bounds) -> Self {
         let grantor = Grantor::new(id(node), bounds.drift);

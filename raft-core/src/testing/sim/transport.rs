@@ -25,7 +25,7 @@ use crate::rpc::{
 };
 use crate::transport::{JoinAnswer, JoinRequest, Peer, Service, Transport};
 
-pub(super) struct Line {
+pub(super) struct SimTransport {
     net: Net,
     from: NodeId,
 }
@@ -35,7 +35,7 @@ type Answer<T> = Result<T, TransportError>;
 /// The time that it takes to hear that a port is closed, or a connection was.
 pub(super) const REFUSED: Duration = Duration::from_micros(300);
 
-impl Line {
+impl SimTransport {
     pub(super) fn new(net: Net, from: NodeId) -> Self {
         Self { net, from }
     }
@@ -108,7 +108,7 @@ fn deliver<T: Send + 'static>(
     });
 }
 
-impl Transport for Line {
+impl Transport for SimTransport {
     fn append(
         &self,
         peer: &Peer,

@@ -1,7 +1,7 @@
 //! What a life says of itself when it begins: that its work dies with its process, and that its former life is gone (P3).
 //!
 //! ```text
-//!   configured so ─▶ DeclareMortal(n3#2)
+//!   configured so ─▶ DeclareProcessBound(n3#2)
 //!   n3#1 had said so, same disk, same boot ─▶ Inherit(n3#2, n3#1): fenced by "succeeded", its locks are n3#2's
 //! ```
 //!
@@ -10,7 +10,7 @@
 
 use std::sync::{Arc, PoisonError};
 
-use quorate_membership::{Cluster, Command, Identity, Phase};
+use quorate_membership::{ClusterState, Command, Identity, Phase};
 use tokio::sync::watch;
 
 use crate::error::ProposeError;
@@ -50,15 +50,15 @@ pub(crate) async fn run(inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
 }
 
 /// What is to be said next. The former lives first: nobody is to shoot this machine for them.
-fn owed(state: &Cluster, who: Identity, mortal: bool, gone: bool) -> Option<Command> {
+fn owed(state: &ClusterState, who: Identity, process_bound: bool, gone: bool) -> Option<Command> {
     let life = state.life(who)?;
     let former = state.lives().find(|(other, former)| {
         let waits = other.node == who.node && *other < who && former.phase.may_work();
-        waits && former.mortal && former.boot == life.boot
+        waits && former.process_bound && former.boot == life.boot
     });
     if let (Some((former, _)), Phase::Joining, true) = (former, life.phase, gone) {
         return Some(Command::Inherit { who, former });
     }
-    let unsaid = mortal && !life.mortal && matches!(life.phase, Phase::Joining | Phase::Active);
-    unsaid.then_some(Command::DeclareMortal { who })
+    let unsaid = process_bound && !life.process_bound && matches!(life.phase, Phase::Joining | Phase::Active);
+    unsaid.then_some(Command::DeclareProcessBound { who })
 }

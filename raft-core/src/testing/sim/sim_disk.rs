@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use quorate_membership::BootId;
 
-use super::dice::Dice;
 use super::host::End;
+use super::rng::Rng;
 use crate::log_store::simulated::Hand;
 use crate::testing::disk::{Disk, Survive};
 
@@ -37,7 +37,7 @@ pub(crate) enum Latency {
 }
 
 struct Kept {
-    dice: Dice,
+    rng: Rng,
     pace: Pace,
     /// What is on the disk, while no process has it open.
     image: Option<Vec<u8>>,
@@ -47,11 +47,11 @@ struct Kept {
 }
 
 /// The storage of one machine.
-pub(crate) struct Platter(Mutex<Kept>);
+pub(crate) struct SimDisk(Mutex<Kept>);
 
-impl Platter {
-    pub(super) fn new(dice: Dice) -> Self {
-        let kept = Kept { dice, pace: Pace::Quick, image: None, open: None, folder: None, opener: None };
+impl SimDisk {
+    pub(super) fn new(rng: Rng) -> Self {
+        let kept = Kept { rng, pace: Pace::Quick, image: None, open: None, folder: None, opener: None };
         Self(Mutex::new(kept))
     }
 
@@ -82,13 +82,13 @@ impl Platter {
 
     pub(crate) fn latency(&self) -> Latency {
         let mut kept = self.lock();
-        let us = |dice: &mut Dice, low, high| Duration::from_micros(dice.between(low, high));
+        let us = |rng: &mut Rng, low, high| Duration::from_micros(rng.between(low, high));
         let pace = kept.pace;
-        let dice = &mut kept.dice;
+        let rng = &mut kept.rng;
         match pace {
-            Pace::Quick if dice.chance(10) => Latency::Takes(us(dice, 2_000, 20_000)),
-            Pace::Quick => Latency::Takes(us(dice, 150, 900)),
-            Pace::Slow => Latency::Takes(us(dice, 10_000, 100_000)),
+            Pace::Quick if rng.chance(10) => Latency::Takes(us(rng, 2_000, 20_000)),
+            Pace::Quick => Latency::Takes(us(rng, 150, 900)),
+            Pace::Slow => Latency::Takes(us(rng, 10_000, 100_000)),
             Pace::Hung => Latency::Hung,
             Pace::Full => Latency::Full,
         }
@@ -120,7 +120,7 @@ impl Platter {
     pub(super) fn end(&self, how: End) {
         let (open, cut, seed) = {
             let mut kept = self.lock();
-            (kept.open.take(), kept.dice.below(24), kept.dice.draw())
+            (kept.open.take(), kept.rng.below(24), kept.rng.draw())
         };
         let Some((disk, hand)) = open else { return };
         if cut > 0 {

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 /// A sequence of numbers that a seed decides.
 #[derive(Debug, Clone)]
-pub struct Dice(u64);
+pub struct Rng(u64);
 
-impl Dice {
+impl Rng {
     /// The sequence of that seed.
     pub fn new(seed: u64) -> Self {
         Self(seed)

@@ -16,7 +16,7 @@ use crate::setup::Weakness;
 use crate::step::{Act, Message};
 use crate::world::World;
 
-pub(crate) struct Office {
+pub(crate) struct LeaderSide {
     pub(crate) grantor: Grantor,
     /// The term that this process leads in, as far as it has noticed.
     leading: Option<u64>,
@@ -31,7 +31,7 @@ pub(crate) struct Office {
     owed: BTreeMap<Duty, (u64, Nanos)>,
 }
 
-impl Office {
+impl LeaderSide {
     pub(crate) fn new(i: usize, drift: Drift) -> Self {
         Self {
             grantor: Grantor::new(node(i), drift),
@@ -53,15 +53,15 @@ impl Office {
 }
 
 impl World {
-    fn office(&mut self, i: usize) -> Option<&mut Office> {
-        self.process(i).map(|process| &mut process.office)
+    fn leader_side(&mut self, i: usize) -> Option<&mut LeaderSide> {
+        self.process(i).map(|process| &mut process.leader_side)
     }
 
-    /// Leadership was gained: the office looks at it within its pace.
+    /// Leadership was gained: the leader_side looks at it within its pace.
     pub(crate) fn open_office(&mut self, i: usize) {
-        if self.office(i).is_some_and(|office| !std::mem::replace(&mut office.ticking, true)) {
-            let wait = self.dice.below(self.times.heartbeat / 4);
-            self.act(i, wait, Act::Office);
+        if self.leader_side(i).is_some_and(|leader_side| !std::mem::replace(&mut leader_side.ticking, true)) {
+            let wait = self.rng.below(self.times.heartbeat / 4);
+            self.act(i, wait, Act::LeaderSide);
         }
     }
 
@@ -69,19 +69,19 @@ impl World {
         let term = self.machines[i].disk.term;
         let leading = self.seat(i).filter(|seat| seat.leads()).map(|_| term);
         let (now, lease) = (self.reading(i), self.setup.plan.lease);
-        let Some(office) = self.office(i) else { return };
-        let changed = leading != office.leading;
-        let before = office.ticked.replace(now).unwrap_or(now);
+        let Some(leader_side) = self.leader_side(i) else { return };
+        let changed = leading != leader_side.leading;
+        let before = leader_side.ticked.replace(now).unwrap_or(now);
         if now.longest_since(before) > lease / 4 {
-            office.grantor.handle_pause(now);
+            leader_side.grantor.handle_pause(now);
             self.tally.count("a leader noticed that it had stood still");
         }
         if changed {
             self.leadership_changed(i, leading);
         }
         if leading.is_none() {
-            if let Some(office) = self.office(i) {
-                (office.ticking, office.ticked) = (false, None);
+            if let Some(leader_side) = self.leader_side(i) {
+                (leader_side.ticking, leader_side.ticked) = (false, None);
             }
             return;
         }
@@ -94,22 +94,22 @@ impl World {
         self.propose_activation(i);
         self.propose_expiries(i);
         self.propose_duties(i);
-        self.act(i, self.times.heartbeat / 4, Act::Office);
+        self.act(i, self.times.heartbeat / 4, Act::LeaderSide);
     }
 
     fn leadership_changed(&mut self, i: usize, leading: Option<u64>) {
         self.nonces += 1;
         let nonce = Nonce::new(self.nonces);
-        let Some(office) = self.office(i) else { return };
+        let Some(leader_side) = self.leader_side(i) else { return };
         match leading {
-            Some(_) => office.grantor.handle_gain(nonce),
-            None => office.grantor.handle_loss(),
+            Some(_) => leader_side.grantor.handle_gain(nonce),
+            None => leader_side.grantor.handle_loss(),
         }
-        office.leading = leading;
-        (office.activating, office.read) = (None, None);
-        office.expiring.clear();
-        office.owed.clear();
-        for (who, seq) in std::mem::take(&mut office.waiting) {
+        leader_side.leading = leading;
+        (leader_side.activating, leader_side.read) = (None, None);
+        leader_side.expiring.clear();
+        leader_side.owed.clear();
+        for (who, seq) in std::mem::take(&mut leader_side.waiting) {
             self.answer(i, who, seq, false);
         }
     }
@@ -118,19 +118,21 @@ impl World {
     fn read_if_due(&mut self, i: usize) {
         let (raw, heartbeat) = (self.raw(i), self.times.heartbeat);
         #[cfg(quorate_mutant = "grant_without_read")]
-        for (who, seq, granted) in self.office(i).map(|office| office.grantor.poll_unread()).unwrap_or_default() {
+        for (who, seq, granted) in
+            self.leader_side(i).map(|leader_side| leader_side.grantor.poll_unread()).unwrap_or_default()
+        {
             self.answered(i, who, seq, granted);
         }
-        let Some(office) = self.office(i) else { return };
-        if office.read_begun.is_some_and(|begun| raw - begun < heartbeat) {
+        let Some(leader_side) = self.leader_side(i) else { return };
+        if leader_side.read_begun.is_some_and(|begun| raw - begun < heartbeat) {
             return;
         }
-        let Some(round) = office.grantor.poll_read() else { return };
-        office.read_begun = Some(raw);
+        let Some(round) = leader_side.grantor.poll_read() else { return };
+        leader_side.read_begun = Some(raw);
         match self.begin_read(i) {
             Some(number) => {
-                if let Some(office) = self.office(i) {
-                    office.read = Some((round, number));
+                if let Some(leader_side) = self.leader_side(i) {
+                    leader_side.read = Some((round, number));
                 }
             }
             None => self.read_failed(i, round),
@@ -138,10 +140,10 @@ impl World {
     }
 
     fn give_up_reading(&mut self, i: usize) {
-        let (raw, patience) = (self.raw(i), self.times.lease);
-        let Some(office) = self.office(i) else { return };
-        if office.read_begun.is_some_and(|begun| raw - begun >= patience)
-            && let Some((round, _)) = office.read.take()
+        let (raw, timeout) = (self.raw(i), self.times.lease);
+        let Some(leader_side) = self.leader_side(i) else { return };
+        if leader_side.read_begun.is_some_and(|begun| raw - begun >= timeout)
+            && let Some((round, _)) = leader_side.read.take()
         {
             self.read_failed(i, round);
         }
@@ -149,7 +151,8 @@ impl World {
 
     fn read_failed(&mut self, i: usize, round: Round) {
         self.tally.count("a read failed");
-        let failed = self.office(i).map(|office| office.grantor.handle_read_failed(round)).unwrap_or_default();
+        let failed =
+            self.leader_side(i).map(|leader_side| leader_side.grantor.handle_read_failed(round)).unwrap_or_default();
         for (who, seq) in failed {
             self.answered(i, who, seq, false);
         }
@@ -157,9 +160,9 @@ impl World {
 
     pub(crate) fn read_confirmed(&mut self, i: usize, number: u64) {
         let machine = &mut self.machines[i];
-        let Some(office) = machine.process.as_mut().map(|process| &mut process.office) else { return };
-        let Some((round, _)) = office.read.take_if(|(_, of)| *of == number) else { return };
-        for (who, seq, granted) in office.grantor.handle_read(round, &machine.disk.state) {
+        let Some(leader_side) = machine.process.as_mut().map(|process| &mut process.leader_side) else { return };
+        let Some((round, _)) = leader_side.read.take_if(|(_, of)| *of == number) else { return };
+        for (who, seq, granted) in leader_side.grantor.handle_read(round, &machine.disk.state) {
             self.answered(i, who, seq, granted);
         }
         self.read_if_due(i);
@@ -168,12 +171,12 @@ impl World {
     fn propose_activation(&mut self, i: usize) {
         let (leader, applied) = (node(i), self.machines[i].disk.applied);
         let known = self.machines[i].disk.state.member(leader).is_some();
-        let Some(office) = self.office(i) else { return };
-        let under_way = office.activating.is_some_and(|index| index > applied);
-        if let Some(nonce) = office.grantor.poll_activation().filter(|_| known && !under_way) {
+        let Some(leader_side) = self.leader_side(i) else { return };
+        let under_way = leader_side.activating.is_some_and(|index| index > applied);
+        if let Some(nonce) = leader_side.grantor.poll_activation().filter(|_| known && !under_way) {
             let index = self.propose(i, Command::ActivateLeader { leader, nonce });
-            if let Some(office) = self.office(i) {
-                office.activating = index;
+            if let Some(leader_side) = self.leader_side(i) {
+                leader_side.activating = index;
             }
         }
     }
@@ -183,16 +186,16 @@ impl World {
     fn propose_expiries(&mut self, i: usize) {
         let (now, raw, heartbeat) = (self.reading(i), self.raw(i), self.times.heartbeat);
         let applied = self.machines[i].disk.applied;
-        let Some(office) = self.office(i) else { return };
-        let expiries = office.grantor.poll_expiries(now);
+        let Some(leader_side) = self.leader_side(i) else { return };
+        let expiries = leader_side.grantor.poll_expiries(now);
         for expiry in expiries {
-            let Some(office) = self.office(i) else { return };
+            let Some(leader_side) = self.leader_side(i) else { return };
             let under_way = |(index, at): &(u64, Nanos)| *index > applied || raw - at < heartbeat;
-            if office.expiring.get(&expiry.target).is_some_and(under_way) {
+            if leader_side.expiring.get(&expiry.target).is_some_and(under_way) {
                 continue;
             }
             // Until it is proposed it counts as under way.
-            office.expiring.insert(expiry.target, (applied, raw));
+            leader_side.expiring.insert(expiry.target, (applied, raw));
             let wait = self.lateness_of_a_task(i);
             self.act(i, wait, Act::Propose { expiry });
         }
@@ -203,8 +206,8 @@ impl World {
         let raw = self.raw(i);
         let Some(index) = self.propose(i, Command::Expire { target, under, waited }) else { return };
         self.tally.count("expiry proposed");
-        if let Some(office) = self.office(i) {
-            office.expiring.insert(target, (index, raw));
+        if let Some(leader_side) = self.leader_side(i) {
+            leader_side.expiring.insert(target, (index, raw));
         }
         self.crash_after_expiry(i);
     }
@@ -212,11 +215,11 @@ impl World {
     /// Lets lives work, and condemns former lives of nodes that came back.
     fn propose_duties(&mut self, i: usize) {
         let machine = &self.machines[i];
-        let Some(office) = machine.process.as_ref().map(|process| &process.office) else { return };
-        let (Some(under), applied) = (office.activation(), machine.disk.applied) else { return };
+        let Some(leader_side) = machine.process.as_ref().map(|process| &process.leader_side) else { return };
+        let (Some(under), applied) = (leader_side.activation(), machine.disk.applied) else { return };
         let (raw, heartbeat) = (self.raw(i), self.times.heartbeat);
         let under_way = |(index, at): &(u64, Nanos)| *index > applied || raw - at < heartbeat;
-        let fresh = |duty: &Duty| !office.owed.get(duty).is_some_and(under_way);
+        let fresh = |duty: &Duty| !leader_side.owed.get(duty).is_some_and(under_way);
         for duty in duties(&machine.disk.state).into_iter().filter(fresh).collect::<Vec<_>>() {
             let command = match duty {
                 Duty::Activate(who) => Command::Activate { who },
@@ -228,8 +231,8 @@ impl World {
                 Duty::Fence(_) => continue,
                 Duty::FinishChange | Duty::CatchUp(_) | Duty::Promote(_) | Duty::Demote(_) | Duty::Expel(_) => continue,
             };
-            if let (Some(index), Some(office)) = (self.propose(i, command), self.office(i)) {
-                office.owed.insert(duty, (index, raw));
+            if let (Some(index), Some(leader_side)) = (self.propose(i, command), self.leader_side(i)) {
+                leader_side.owed.insert(duty, (index, raw));
             }
         }
     }
@@ -247,11 +250,11 @@ impl World {
     pub(crate) fn renewal_received(&mut self, i: usize, who: Identity, seq: u64) {
         let now = self.reading(i);
         let machine = &mut self.machines[i];
-        let Some(office) = machine.process.as_mut().map(|process| &mut process.office) else { return };
+        let Some(leader_side) = machine.process.as_mut().map(|process| &mut process.leader_side) else { return };
         // P7: noted after the receipt.
-        match office.grantor.handle_renewal(who, seq, &machine.disk.state, now) {
+        match leader_side.grantor.handle_renewal(who, seq, &machine.disk.state, now) {
             Ok(()) => {
-                office.waiting.insert((who, seq));
+                leader_side.waiting.insert((who, seq));
                 if self.setup.is(Weakness::NoRead) {
                     self.answered(i, who, seq, true);
                 }
@@ -270,10 +273,10 @@ impl World {
 
     /// Answers a renewal, and those of the same life before it, which no read was begun for.
     fn answered(&mut self, i: usize, who: Identity, seq: u64, granted: bool) {
-        let Some(office) = self.office(i) else { return };
-        let earlier: Vec<_> = office.waiting.range((who, 0)..(who, seq)).copied().collect();
-        let waits = office.waiting.remove(&(who, seq));
-        office.waiting.retain(|ask| !earlier.contains(ask));
+        let Some(leader_side) = self.leader_side(i) else { return };
+        let earlier: Vec<_> = leader_side.waiting.range((who, 0)..(who, seq)).copied().collect();
+        let waits = leader_side.waiting.remove(&(who, seq));
+        leader_side.waiting.retain(|ask| !earlier.contains(ask));
         for (who, seq) in earlier {
             self.answer(i, who, seq, false);
         }

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use quorate_membership::{Command, Holder, Name, Nonce, Rejection, Request, Revision, SessionId, Topic};
-use quorate_raft_core::transport::Named;
+use quorate_raft_core::transport::RequestName;
 use quorate_raft_core::{Filter, ProposeError, Service};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -34,7 +34,7 @@ const AGAIN: Duration = Duration::from_millis(500);
 pub(super) struct Waiting {
     pub(super) service: Arc<dyn Service>,
     pub(super) stop: Stop,
-    pub(super) named: Option<Named>,
+    pub(super) named: Option<RequestName>,
     pub(super) session: SessionId,
     pub(super) name: Name,
     pub(super) wait: Duration,
