@@ -97,8 +97,8 @@ pub(crate) fn call(args: &[String]) -> Result<()> {
 async fn renew(transport: Arc<dyn Transport>, peer: Peer, cluster: ClusterId, node: u64) -> Result<()> {
     let (from, every) = (NodeId::new(node), Timing::default().plan().renew);
     let disk = Disk { id: DiskId::new(node.into()), opened: 1 };
-    let (session, timing) = (Nonce::new(node.into()), Timing::default().hash());
-    let caller = Caller { cluster, from, to: peer.node, disk, session, callee: None, timing };
+    let (process, timing) = (Nonce::new(node.into()), Timing::default().hash());
+    let caller = Caller { cluster, from, to: peer.node, disk, process, callee: None, timing };
     let who = Identity::new(from, quorate::Incarnation::new(1));
     // Spread over the interval, as members are.
     tokio::time::sleep(every * (node % 97) as u32 / 97).await;

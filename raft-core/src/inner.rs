@@ -10,22 +10,22 @@ use quorate_membership::{Address, Identity, NodeId, Nonce};
 use tokio::sync::watch;
 
 use crate::config::Config;
-use crate::confirm::Rounds;
+use crate::engine::confirm::Rounds;
+use crate::engine::log_store::{LogStore, Trouble};
+use crate::engine::peers::Peers;
+use crate::engine::state_machine::StateMachine;
+use crate::engine::types::Raft;
 use crate::error::Fatal;
 use crate::feed::Feed;
-use crate::fencer::Fencer;
 use crate::folder::Folder;
-use crate::gate::Gate;
-use crate::grantor::GrantorHandle;
-use crate::keeper::Keeper;
-use crate::ledger::Ledger;
-use crate::locks::releaser::Releaser;
-use crate::log_store::{LogStore, Trouble};
-use crate::machine::StateMachine;
-use crate::network::Peers;
-use crate::renewer::Outbox;
-use crate::sessions::SessionTable;
-use crate::types::Raft;
+use crate::leader::fencer::Fencer;
+use crate::leader::grantor::GrantorHandle;
+use crate::leader::session_table::SessionTable;
+use crate::lease::keeper::Keeper;
+use crate::lease::ledger::Ledger;
+use crate::member::gate::Gate;
+use crate::member::releaser::Releaser;
+use crate::member::renewer::Outbox;
 use crate::view::{Local, View};
 
 /// How long a shutdown waits for the last lines of the ledger.
@@ -34,14 +34,14 @@ const LEDGER_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
 /// One node, from the inside.
 pub(crate) struct Inner {
     pub(crate) node: NodeId,
-    pub(crate) session: Nonce,
+    pub(crate) process: Nonce,
     pub(crate) addresses: Vec<Address>,
     pub(crate) config: Config,
     pub(crate) raft: Raft,
     pub(crate) machine: StateMachine,
     pub(crate) store: LogStore,
     pub(crate) feed: Feed,
-    pub(crate) wire: Arc<Peers>,
+    pub(crate) peers: Arc<Peers>,
     pub(crate) gate: Gate,
     pub(crate) fencer: Option<Arc<dyn Fencer>>,
     pub(crate) grantor: GrantorHandle,
@@ -67,7 +67,7 @@ impl Inner {
         if let Some(known) = self.identity.get() {
             return Some(*known);
         }
-        let found = self.feed.state().life_of(self.node, self.session)?;
+        let found = self.feed.state().life_of(self.node, self.process)?;
         Some(*self.identity.get_or_init(|| found))
     }
 

@@ -326,7 +326,7 @@ pub struct Caller {
     /// The caller's disk.
     pub disk: Disk,
     /// Drawn by the caller's process at its start: two processes with copies of one disk differ in it.
-    pub session: Nonce,
+    pub process: Nonce,
     /// The disk that the caller's log knows the callee by. An older state of it, or another disk, must not answer.
     pub callee: Option<Disk>,
     /// A hash of the timing that both must share, see [`Timing::hash`](quorate_membership::Timing::hash).

@@ -108,7 +108,7 @@ async fn a_restarted_voter_gives_no_vote_before_its_embargo_is_over() -> Result<
         from: n(7),
         to: n(1),
         disk: quorate_membership::Disk { id: quorate_membership::DiskId::new(7), opened: 1 },
-        session: Nonce::new(7),
+        process: Nonce::new(7),
         callee: None,
         timing: config.timing.hash(),
     };

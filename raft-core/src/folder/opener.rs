@@ -12,7 +12,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 
-use crate::clock;
+use crate::host::clock;
 
 /// Notes this process, durably.
 pub(crate) fn record(folder: &Path) -> io::Result<()> {

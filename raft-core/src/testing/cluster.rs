@@ -24,8 +24,8 @@ use tokio::time::{Instant, sleep};
 use super::disk::Disk;
 use super::{MemoryNetwork, TestFencer, TestStop};
 use crate::config::Config;
-use crate::fencer::Fencer;
-use crate::lease::Lease;
+use crate::leader::fencer::Fencer;
+use crate::lease::handle::Lease;
 use crate::node::{Node, NodeSettings};
 
 /// How long a test waits for what must come. Long: a busy machine must not fail a test.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use quorate_membership::Evidence;
 
-use crate::fencer::{FenceRequest, Fencer, Fencing};
+use crate::leader::fencer::{FenceRequest, Fencer, Fencing};
 
 /// How the device answers a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

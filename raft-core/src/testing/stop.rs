@@ -7,7 +7,7 @@ use std::time::Duration;
 use quorate_membership::Stop;
 use quorate_membership::lease::Reading;
 
-use crate::stop::StopMechanism;
+use crate::lease::stop::StopMechanism;
 
 /// What a [`TestStop`] has seen.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -33,14 +33,14 @@ pub(crate) fn payload(bytes: &Bytes, what: impl std::fmt::Display) -> Result<Pay
 }
 
 impl From<Caller> for pb::Caller {
-    fn from(Caller { cluster, from, to, disk, session, callee, timing }: Caller) -> Self {
+    fn from(Caller { cluster, from, to, disk, process, callee, timing }: Caller) -> Self {
         Self {
             cluster: id_to(cluster.get()),
             from: from.get(),
             to: to.get(),
             disk: Some(disk.into()),
             timing,
-            session: id_to(session.get()),
+            process: id_to(process.get()),
             callee: callee.map(Into::into),
         }
     }
@@ -48,13 +48,13 @@ impl From<Caller> for pb::Caller {
 
 impl FromWire<pb::Caller> for Caller {
     fn from_wire(caller: pb::Caller) -> Result<Self, Malformed> {
-        let pb::Caller { cluster, from, to, disk, timing, session, callee } = caller;
+        let pb::Caller { cluster, from, to, disk, timing, process, callee } = caller;
         Ok(Self {
             cluster: ClusterId::new(id_from(&cluster, "the cluster id")?),
             from: NodeId::new(from),
             to: NodeId::new(to),
             disk: Disk::from_wire(need(disk, "the caller's disk")?)?,
-            session: Nonce::new(id_from(&session, "the caller's session")?),
+            process: Nonce::new(id_from(&process, "the caller's process")?),
             callee: callee.map(Disk::from_wire).transpose()?,
             timing,
         })

@@ -60,12 +60,12 @@ pub(super) fn life() -> impl Strategy<Value = Identity> {
 
 fn caller() -> impl Strategy<Value = Caller> {
     (any::<u128>(), node(), node(), disk(), any::<u128>(), proptest::option::of(disk()), any::<u64>()).prop_map(
-        |(cluster, from, to, disk, session, callee, timing)| Caller {
+        |(cluster, from, to, disk, process, callee, timing)| Caller {
             cluster: ClusterId::new(cluster),
             from,
             to,
             disk,
-            session: Nonce::new(session),
+            process: Nonce::new(process),
             callee,
             timing,
         },

@@ -112,9 +112,9 @@ async fn a_node_renews_its_own_life_and_no_other() {
     let (transport, state) = (patient(), first.view().cluster);
     let peer = quorate_raft_core::Peer { node: n(1), ..peer(at_first.local_addr()) };
     let (member, cluster) = (state.member(n(1)).unwrap(), state.id().unwrap());
-    let session = state.life(own).unwrap().nonce;
+    let process = state.life(own).unwrap().nonce;
     let timing = Config::default().timing.hash();
-    let itself = Caller { cluster, from: n(1), to: n(1), disk: member.disk, session, callee: None, timing };
+    let itself = Caller { cluster, from: n(1), to: n(1), disk: member.disk, process, callee: None, timing };
     let stranger = Caller { from: n(2), disk: disk(2, 1), ..itself };
     // Higher than any that the node itself gets to in the time of a test.
     let renewal = |seq: u64| Renewal { who: own, seq: (1 << 32) + seq };
@@ -144,7 +144,7 @@ async fn a_node_renews_its_own_life_and_no_other() {
     let others = [
         (Caller { timing: timing + 1, ..itself }, Refusal::OtherTiming),
         (Caller { to: n(7), ..itself }, Refusal::OtherNode { meant: n(7), here: n(1) }),
-        (Caller { session: quorate_membership::Nonce::new(1), ..itself }, Refusal::TwoProcesses(n(1))),
+        (Caller { process: quorate_membership::Nonce::new(1), ..itself }, Refusal::TwoProcesses(n(1))),
     ];
     for (from, refusal) in others {
         let error = transport.renew(&peer, from, renewal(3000), LIVENESS).await.unwrap_err();

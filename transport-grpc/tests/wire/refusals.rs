@@ -189,7 +189,7 @@ async fn a_refusal_reads_well_without_our_transport() {
 pub(crate) fn pb_caller() -> pb::Caller {
     let id = || bytes::Bytes::from(vec![1; 16]);
     let disk = Some(pb::Disk { id: id(), opened: 1 });
-    pb::Caller { cluster: id(), from: 1, to: 2, disk, timing: 3, session: id(), callee: None }
+    pb::Caller { cluster: id(), from: 1, to: 2, disk, timing: 3, process: id(), callee: None }
 }
 
 #[tokio::test]

@@ -65,7 +65,7 @@ pub(crate) fn caller() -> Caller {
         from: n(1),
         to: n(2),
         disk: disk(0xd15c << 100, 4),
-        session: Nonce::new(u128::MAX),
+        process: Nonce::new(u128::MAX),
         callee: Some(disk(0xca11 << 90, 7)),
         timing: 0xfeed_face_dead_beef,
     }

@@ -9,7 +9,7 @@ use super::host::{End, Host};
 use super::net::Net;
 use super::observation::Observation;
 use super::rng::Rng;
-use crate::fencer::{FenceRequest, Fencer, Fencing};
+use crate::leader::fencer::{FenceRequest, Fencer, Fencing};
 
 /// How the device answers, in parts of a thousand each; what is left succeeds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

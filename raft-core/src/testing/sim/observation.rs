@@ -8,7 +8,7 @@ use quorate_membership::{ClusterState, Command, Event, Identity, Name, NodeId, R
 
 use super::host::End;
 use super::time::Time;
-use crate::ledger::Note;
+use crate::lease::ledger::Note;
 use crate::rpc::{Ballot, Position, VoterSets};
 
 /// One thing that happened on a machine.

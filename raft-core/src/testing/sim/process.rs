@@ -16,8 +16,8 @@ use super::device::Device;
 use super::host::Host;
 use super::stop::SimStop;
 use super::world::Setting;
+use crate::engine::log_store::LogStore;
 use crate::folder::Folder;
-use crate::log_store::LogStore;
 use crate::node::{Node, NodeSettings};
 use crate::transport::{Service, Transport};
 

@@ -13,7 +13,7 @@ use quorate_membership::BootId;
 
 use super::host::End;
 use super::rng::Rng;
-use crate::log_store::simulated::Hand;
+use crate::engine::log_store::simulated::Hand;
 use crate::testing::disk::{Disk, Survive};
 
 /// How long the disk of a machine takes for a sync.

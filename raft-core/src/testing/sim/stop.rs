@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 
 use super::host::{End, Host};
 use super::observation::Observation;
-use crate::stop::StopMechanism;
+use crate::lease::stop::StopMechanism;
 
 #[derive(Default)]
 struct Timer {

@@ -1,0 +1,261 @@
+//! The durable log: entries, the vote, and the snapshot that replaces old entries, in one redb file.
+//!
+//! ```text
+//!   openraft, machine ──▶ memory (rules, cache) ──▶ queue ──▶ thread quorate-log ──▶ redb ──▶ one fdatasync a group
+//!         ▲                    │                                    │
+//!         └── reads ───────────┘            callback, after it ◀────┘
+//! ```
+//!
+//! Reads never touch the disk and writes never wait for it, except where the caller must wait (a vote, a snapshot). All
+//! writes pass through one queue to one thread, which puts everything that has gathered into one transaction: a group is
+//! on the disk whole or not at all, and groups are there in the order of the calls. Nothing is acknowledged before its
+//! group is durable.
+//!
+//! The first failure of the disk stops the store for good: nothing is tried again, because after a failed fsync the
+//! kernel may have dropped the pages and report success. What was acknowledged before is durable; what was under way
+//! may or may not be, and is found out by the next start. One failure is none: a *write* that found no room. The store
+//! waits then until there is some (`room.rs`), and says so ([`LogStore::trouble`]).
+
+mod backend;
+mod extent;
+mod file;
+mod memory;
+mod raft;
+mod room;
+mod shape;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) mod simulated;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use quorate_membership::codec;
+use redb::StorageBackend;
+use tokio::sync::{oneshot, watch};
+
+use crate::engine::log_store::file::Opened;
+use crate::engine::log_store::memory::{Memory, Shared};
+use crate::engine::log_store::writer::{Change, Done, Op};
+use crate::rpc::{Ballot, SnapshotMeta};
+
+/// Why the log could not be opened. The file is as it was.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OpenError {
+    /// Another process, or another store of this one, has it open.
+    #[error("the log is in use; stop the process that has it open first")]
+    InUse,
+    /// What is there cannot be trusted. Nothing was overwritten.
+    #[error("the log is damaged: {0}")]
+    Damaged(String),
+    /// The system refused.
+    #[error("the log cannot be opened: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// What the store has done since it was opened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Stats {
+    /// Groups made durable: transactions, each with one sync.
+    pub(crate) groups: u64,
+    /// Operations that were in them.
+    pub(crate) operations: u64,
+}
+
+/// Why nothing becomes durable just now, although nothing has failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// There is no room. What is asked for waits.
+    Full,
+    /// A write or a sync is under way and has not ended for as long as this.
+    Slow(Duration),
+}
+
+/// The durable log. Cheap to clone; clones share it. When the last clone is dropped, what is queued is written, the file
+/// is closed, and only then the drop returns.
+#[derive(Debug, Clone)]
+pub(crate) struct LogStore {
+    handle: Arc<Handle>,
+}
+
+#[derive(Debug)]
+struct Handle {
+    shared: Arc<Shared>,
+    writer: std::sync::Mutex<Option<Hands>>,
+}
+
+/// Who writes.
+#[derive(Debug)]
+enum Hands {
+    Thread(JoinHandle<()>),
+    #[cfg(any(test, feature = "testing"))]
+    Simulated(Arc<std::sync::Mutex<simulated::Hand>>),
+}
+
+impl LogStore {
+    /// Opens the log at `path`, or makes an empty one there. A crash at any moment of the making leaves either nothing
+    /// at `path` or a whole log. Blocks on the disk.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub(crate) fn open(path: &Path) -> Result<Self, OpenError> {
+        Self::start(file::open_or_create(path)?)
+    }
+
+    /// Opens the log at `path`, which must be there: for a node that has been a member before. If its log is gone, so is
+    /// its vote, and it must not go on under its number.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; a missing file is [`OpenError::Damaged`].
+    pub(crate) fn open_existing(path: &Path) -> Result<Self, OpenError> {
+        Self::start(file::open_existing(path)?)
+    }
+
+    /// Opens the log on a disk of the caller's making, or makes an empty one on it.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    #[cfg_attr(not(any(test, feature = "testing")), expect(dead_code, reason = "for a fault-injecting disk"))]
+    pub(crate) fn open_with_backend(backend: impl StorageBackend) -> Result<Self, OpenError> {
+        Self::start(file::open_backend(backend)?)
+    }
+
+    fn start(opened: Opened) -> Result<Self, OpenError> {
+        let Opened { database, state, backend } = opened;
+        let (queue, ops) = std::sync::mpsc::channel();
+        let shared = Arc::new(Shared::new(Memory::new(state, queue)));
+        let writer = writer::spawn(database, backend, shared.clone(), ops)?;
+        let writer = std::sync::Mutex::new(Some(Hands::Thread(writer)));
+        Ok(Self { handle: Arc::new(Handle { shared, writer }) })
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.handle.shared
+    }
+
+    /// The vote that is durable here. On a fresh start: the vote given before it, if any.
+    pub(crate) fn vote(&self) -> Option<Ballot> {
+        self.shared().lock().state.vote
+    }
+
+    /// The vote that was asked for and is not durable yet, if there is one. The engine does nothing else until it is.
+    pub(crate) fn vote_under_way(&self) -> Option<Ballot> {
+        let memory = self.shared().lock();
+        memory.asked.filter(|asked| memory.state.vote != Some(*asked))
+    }
+
+    /// Saves a snapshot: durable once the returned future answers `Ok`. The order of calls is the order on the disk,
+    /// whether or not the future is polled. A snapshot that ends before the one already saved is not written, because
+    /// the log may have been purged up to the later one, which covers everything in the earlier: that is `Ok` as well.
+    ///
+    /// # Errors
+    /// `InvalidInput` if `data` is not an envelope of [`quorate_membership::codec`]: nothing changed. Otherwise the
+    /// store has stopped, see [`LogStore::poisoned`].
+    pub(crate) fn save_snapshot(
+        &self,
+        meta: SnapshotMeta,
+        data: Arc<[u8]>,
+    ) -> impl Future<Output = io::Result<()>> + Send + use<> {
+        let answer = self.queue_snapshot(meta, data);
+        async move {
+            match answer? {
+                Some(answer) => answered(answer).await,
+                None => Ok(()),
+            }
+        }
+    }
+
+    fn queue_snapshot(
+        &self,
+        meta: SnapshotMeta,
+        data: Arc<[u8]>,
+    ) -> io::Result<Option<oneshot::Receiver<io::Result<()>>>> {
+        let invalid = |e| io::Error::new(io::ErrorKind::InvalidInput, format!("the snapshot was not saved: {e}"));
+        codec::inspect(&data).map_err(invalid)?;
+        let record = codec::encode(&meta).map_err(invalid)?;
+        let mut memory = self.shared().lock();
+        memory.usable()?;
+        if meta.last < memory.covered {
+            return Ok(None);
+        }
+        memory.covered = meta.last;
+        let (done, answer) = oneshot::channel();
+        let change = Change::Snapshot { record, meta, data };
+        memory.send(Op { change, done: Done::Answer(done) })?;
+        Ok(Some(answer))
+    }
+
+    /// The durable snapshot, if there is one. From memory.
+    pub(crate) fn current_snapshot(&self) -> Option<(SnapshotMeta, Arc<[u8]>)> {
+        self.shared().lock().state.snapshot.clone()
+    }
+
+    /// Why the store has stopped for good, if it has. `None` after a mere [`LogStore::close`].
+    pub(crate) fn poisoned(&self) -> Option<String> {
+        self.shared().lock().failure.as_ref().map(|failure| failure.reason.clone())
+    }
+
+    /// [`LogStore::poisoned`] to be waited for. The channel ends when the store does.
+    #[cfg_attr(not(test), expect(dead_code, reason = "node.rs asks `poisoned` so far"))]
+    pub(crate) fn failure(&self) -> watch::Receiver<Option<String>> {
+        self.shared().failed.subscribe()
+    }
+
+    /// Why nothing becomes durable, if that has been so for `timeout`, or because the disk is full.
+    pub(crate) fn trouble(&self, timeout: Duration) -> Option<Trouble> {
+        if self.shared().is_full() {
+            return Some(Trouble::Full);
+        }
+        self.shared().writing_for().filter(|time| *time > timeout).map(|_| Trouble::Slow(timeout))
+    }
+
+    /// From now on a full disk is a failure like any other: who waits for room is told so, and nothing more is written.
+    pub(crate) fn wait_no_more(&self) {
+        self.shared().wait_no_more();
+    }
+
+    /// What was done since the opening.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for tests and, one day, metrics"))]
+    pub(crate) fn stats(&self) -> Stats {
+        self.shared().stats()
+    }
+
+    /// Writes what is queued, if there is room for it, closes the file and returns when another may open it. Every later
+    /// operation, of any clone, fails and says that the store was closed. Blocks on the disk; may be called more than once.
+    pub(crate) fn close(&self) {
+        self.handle.close();
+    }
+}
+
+impl Handle {
+    fn close(&self) {
+        self.shared.wait_no_more();
+        // Without its sender the queue ends, and with it the thread, once everything in it has been dealt with.
+        self.shared.lock().queue = None;
+        let writer = self.writer.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        match writer {
+            // The thread reports its own failures, panics included.
+            Some(Hands::Thread(writer)) if writer.thread().id() != std::thread::current().id() => {
+                let _ended = writer.join();
+            }
+            Some(Hands::Thread(_)) | None => {}
+            #[cfg(any(test, feature = "testing"))]
+            Some(Hands::Simulated(hand)) => simulated::close(&hand),
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+async fn answered(answer: oneshot::Receiver<io::Result<()>>) -> io::Result<()> {
+    answer.await.unwrap_or_else(|_| Err(io::Error::other("the thread that writes the log has ended")))
+}

@@ -1,0 +1,199 @@
+//! The writer of a simulated machine: a task of it instead of a thread, and syncs that take the world's time.
+//!
+//! What it writes, and how, is [`Writer`]'s: only when differs.
+
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use quorate_membership::codec::{decode, encode};
+
+use crate::engine::log_store::file::open_backend;
+use crate::engine::log_store::memory::{Memory, Shared};
+use crate::engine::log_store::shape::StoredEntry;
+use crate::engine::log_store::writer::{Change, Op, Writer, gather};
+use crate::engine::log_store::{Handle, Hands, LogStore, OpenError};
+use crate::engine::types::entry_from;
+use crate::rpc::{Body, LogEntry};
+use crate::testing::disk::{Disk, Survive};
+use crate::testing::sim::{Durable, Host, Latency, Observation, Stored};
+
+/// What the task works with, and what the end of the machine takes out of its hands.
+pub(crate) struct Hand {
+    host: Arc<Host>,
+    writer: Option<Writer>,
+    ops: Receiver<Op>,
+    /// The group that is being written.
+    group: Vec<Op>,
+}
+
+impl std::fmt::Debug for Hand {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hand").field("group", &self.group.len()).finish_non_exhaustive()
+    }
+}
+
+fn lock(hand: &Mutex<Hand>) -> MutexGuard<'_, Hand> {
+    hand.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl LogStore {
+    /// Opens the log of a simulated machine.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub(crate) fn open_simulated(host: &Arc<Host>) -> Result<Self, OpenError> {
+        let sim_disk = host.sim_disk();
+        let (mut disk, fresh) = sim_disk.disk();
+        if fresh {
+            // A real one is made under another name and appears whole.
+            let opened = open_backend(disk.clone())?;
+            opened.database.close().map_err(redb::Error::from).map_err(std::io::Error::other)?;
+            disk = Disk::with_content(disk.image(Survive::Everything));
+        }
+        let opened = open_backend(disk.clone())?;
+        let (queue, ops) = std::sync::mpsc::channel();
+        let state = opened.state;
+        let entries = state.entries.values().filter_map(|entry| sum(&StoredEntry::from(entry_from(entry)))).collect();
+        let snapshot = state.snapshot.as_ref().and_then(|(meta, _)| meta.last);
+        host.tell(Observation::Opened { vote: state.vote, last: state.last(), snapshot, entries });
+        let shared = Arc::new(Shared::new(Memory::new(state, queue)));
+        let writer = Some(Writer::new(opened.database, opened.backend, shared.clone()));
+        let hand = Arc::new(Mutex::new(Hand { host: host.clone(), writer, ops, group: vec![] }));
+        sim_disk.opened(disk, hand.clone());
+        let _runs_as_long_as_the_host = host.spawn(drive(host.clone(), hand.clone(), shared.clone()));
+        let writer = Mutex::new(Some(Hands::Simulated(hand)));
+        Ok(Self { handle: Arc::new(Handle { shared, writer }) })
+    }
+}
+
+/// Closes it for good: writes what is queued, unless its machine has ended.
+pub(crate) fn close(hand: &Mutex<Hand>) {
+    let host = {
+        let mut hand = lock(hand);
+        hand.finish();
+        hand.host.clone()
+    };
+    if host.is_alive() {
+        host.sim_disk().closed();
+    }
+}
+
+async fn drive(host: Arc<Host>, hand: Arc<Mutex<Hand>>, shared: Arc<Shared>) {
+    let bell = shared.lock().bell.clone();
+    loop {
+        let next = lock(&hand).take_next();
+        match next {
+            Next::Write => {
+                match host.sim_disk().latency() {
+                    Latency::Takes(latency) => tokio::time::sleep(latency).await,
+                    Latency::Hung => {
+                        tokio::time::sleep(Duration::from_millis(10)).await;
+                        continue;
+                    }
+                    Latency::Full => {
+                        shared.set_full(true);
+                        tokio::time::sleep(Duration::from_millis(125)).await;
+                        continue;
+                    }
+                }
+                if shared.is_full() {
+                    shared.begin();
+                    shared.set_full(false);
+                }
+                lock(&hand).write_what_waits();
+                shared.end();
+            }
+            Next::Begin => shared.begin(),
+            Next::Wait => bell.notified().await,
+            Next::Over => return,
+        }
+    }
+}
+
+enum Next {
+    Begin,
+    Write,
+    Wait,
+    Over,
+}
+
+impl Hand {
+    fn take_next(&mut self) -> Next {
+        if !self.group.is_empty() {
+            return Next::Write;
+        }
+        match self.ops.try_recv() {
+            Ok(first) => {
+                self.group = gather(first, &self.ops);
+                Next::Begin
+            }
+            Err(TryRecvError::Empty) => Next::Wait,
+            Err(TryRecvError::Disconnected) => Next::Over,
+        }
+    }
+
+    /// Writes the group whose time has come.
+    pub(crate) fn write_what_waits(&mut self) {
+        let group = std::mem::take(&mut self.group);
+        let Some(writer) = self.writer.as_mut().filter(|_| !group.is_empty()) else { return };
+        let told: Vec<Durable> = group.iter().filter_map(|op| durable(&op.change)).collect();
+        if !self.host.is_alive() {
+            self.host.is_unsure(told.clone());
+        }
+        writer.handle(group);
+        if writer.still_working().is_err() {
+            self.host.is_unsure(told);
+        } else {
+            told.into_iter().for_each(|durable| self.host.tell(Observation::Durable(durable)));
+        }
+    }
+
+    /// Writes everything that is queued, and closes the file.
+    pub(crate) fn finish(&mut self) {
+        if !self.host.is_alive() {
+            return self.abandon();
+        }
+        self.write_what_waits();
+        while let Ok(first) = self.ops.try_recv() {
+            self.group = gather(first, &self.ops);
+            self.write_what_waits();
+        }
+        if let Some(writer) = self.writer.take() {
+            writer.close();
+        }
+    }
+
+    /// Lets go of the file as it is.
+    pub(crate) fn abandon(&mut self) {
+        if let Some(writer) = self.writer.take() {
+            writer.close();
+        }
+    }
+}
+
+fn sum(entry: &StoredEntry) -> Option<Stored> {
+    stored(&encode(entry).ok()?)
+}
+
+fn stored(record: &[u8]) -> Option<Stored> {
+    let LogEntry { at, body } = decode::<StoredEntry>(record).ok()?.into();
+    let voters = match body {
+        Body::Configuration(voters) => Some(voters),
+        Body::Blank | Body::Command(_) => None,
+    };
+    Some(Stored { at, sum: crc32c::crc32c(record), voters })
+}
+
+fn durable(change: &Change) -> Option<Durable> {
+    Some(match change {
+        Change::Append { records, .. } => {
+            Durable::Entries(records.iter().filter_map(|(_, record)| stored(record)).collect())
+        }
+        Change::Truncate { from, .. } => Durable::Truncated(*from),
+        Change::Purge { upto, .. } => Durable::Purged(upto.index),
+        Change::Vote { vote, .. } => Durable::Vote(*vote),
+        Change::Snapshot { meta, .. } => Durable::Snapshot(meta.last),
+        Change::Committed { .. } => return None,
+    })
+}

@@ -1,0 +1,278 @@
+//! The thread that writes: everything that has gathered in the queue goes into one transaction, with one sync.
+//!
+//! ```text
+//!   queue   a a v a t a a │ a a s │ a ...         while one group is synced, the next one gathers
+//!           └─ group 1 ─┘   └ 2 ┘
+//!           write, fdatasync, then the callbacks of group 1, in order
+//! ```
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::thread::JoinHandle;
+
+use openraft::storage::IOFlushed;
+use redb::{Database, Durability};
+use tokio::sync::oneshot;
+
+use crate::engine::log_store::backend::Backend;
+use crate::engine::log_store::extent::Extent;
+use crate::engine::log_store::memory::{Failure, Shared};
+use crate::engine::log_store::shape::{COMMITTED, LOG, META, PURGED, SNAPSHOT, SNAPSHOT_DATA, VOTE};
+use crate::engine::types::Types;
+use crate::rpc::{Ballot, Position, SnapshotMeta};
+
+/// A group is closed at this many bytes or operations, so that the first in it does not wait for ever for the last.
+const GROUP_BYTES: usize = 4 << 20;
+const GROUP_OPERATIONS: usize = 4096;
+
+/// One change of the file, checked and encoded.
+#[derive(Debug)]
+#[cfg_attr(quorate_mutant = "purge_before_snapshot", derive(Clone))]
+pub(crate) enum Change {
+    /// Entries with their indexes; the last of them.
+    Append { records: Vec<(u64, Vec<u8>)>, last: Option<Position> },
+    /// Every entry from this index on goes; the last that stays.
+    Truncate { from: u64, last: Option<Position> },
+    /// Every entry up to this one, inclusive, goes.
+    Purge { upto: Position, record: Vec<u8> },
+    /// The vote.
+    Vote { vote: Ballot, record: Vec<u8> },
+    /// How far the log is committed.
+    Committed { record: Vec<u8> },
+    /// The snapshot.
+    Snapshot { record: Vec<u8>, meta: SnapshotMeta, data: Arc<[u8]> },
+}
+
+/// Who is told when the change is durable, or that it is not.
+pub(crate) enum Done {
+    Nobody,
+    Append(IOFlushed<Types>),
+    Answer(oneshot::Sender<io::Result<()>>),
+}
+
+impl std::fmt::Debug for Done {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Nobody => "Nobody",
+            Self::Append(_) => "Append",
+            Self::Answer(_) => "Answer",
+        })
+    }
+}
+
+/// A change, and who waits for it.
+#[derive(Debug)]
+pub(crate) struct Op {
+    pub(crate) change: Change,
+    pub(crate) done: Done,
+}
+
+impl Change {
+    fn size(&self) -> usize {
+        match self {
+            Self::Append { records, .. } => records.iter().map(|(_, record)| record.len()).sum(),
+            Self::Truncate { .. } => 0,
+            Self::Purge { record, .. } | Self::Vote { record, .. } | Self::Committed { record } => record.len(),
+            Self::Snapshot { record, data, .. } => record.len() + data.len(),
+        }
+    }
+}
+
+/// Starts the thread. It ends when the queue has no sender left and everything in it has been dealt with; the file is
+/// closed by then.
+pub(crate) fn spawn(
+    database: Database,
+    backend: Backend,
+    shared: Arc<Shared>,
+    ops: Receiver<Op>,
+) -> io::Result<JoinHandle<()>> {
+    let mut writer = Writer::new(database, backend, shared);
+    std::thread::Builder::new().name("quorate-log".into()).spawn(move || {
+        while let Ok(first) = ops.recv() {
+            let group = gather(first, &ops);
+            writer.handle(group);
+        }
+        writer.close();
+    })
+}
+
+pub(crate) fn gather(first: Op, ops: &Receiver<Op>) -> Vec<Op> {
+    let mut bytes = first.change.size();
+    let mut group = vec![first];
+    while bytes < GROUP_BYTES && group.len() < GROUP_OPERATIONS {
+        let Ok(op) = ops.try_recv() else { break };
+        bytes += op.change.size();
+        group.push(op);
+    }
+    group
+}
+
+/// What turns groups into transactions.
+pub(crate) struct Writer {
+    /// `None` while it waits for room, and after a failure.
+    pub(super) database: Option<Database>,
+    pub(super) backend: Backend,
+    pub(super) shared: Arc<Shared>,
+    /// How far the log is committed, not yet written: it asks for no sync, and rides with the next group that does.
+    committed: Option<Vec<u8>>,
+    /// What is durable.
+    pub(super) extent: Extent,
+}
+
+/// Why a group is not durable.
+#[derive(Debug)]
+pub(super) enum WriteFailure {
+    /// There was no room, and nothing else failed: the group may be written again when there is some.
+    Full(Failure),
+    /// It will never be.
+    Final(Failure),
+}
+
+impl Writer {
+    pub(crate) fn new(database: Database, backend: Backend, shared: Arc<Shared>) -> Self {
+        let extent = Extent::of(&shared.lock().state);
+        Self { database: Some(database), backend, shared, committed: None, extent }
+    }
+
+    pub(crate) fn handle(&mut self, group: Vec<Op>) {
+        let mut changes = Vec::with_capacity(group.len());
+        let mut waiting = Vec::with_capacity(group.len());
+        for Op { change, done } in group {
+            match change {
+                Change::Committed { record } => self.committed = Some(record),
+                Change::Append { records, .. } if records.is_empty() => {}
+                change => changes.push(change),
+            }
+            waiting.push(done);
+        }
+        let mut result = self.still_working();
+        if result.is_ok() && !changes.is_empty() {
+            self.shared.begin();
+            result = self.commit_in_order(changes.as_slice());
+            self.shared.end();
+        }
+        match &result {
+            Ok(()) => self.publish(changes),
+            Err(failure) => self.shared.fail(failure.clone()),
+        }
+        for done in waiting {
+            let result = result.as_ref().copied().map_err(Failure::error);
+            match done {
+                Done::Nobody => {}
+                Done::Append(callback) => callback.io_completed(result),
+                // Who no longer waits need not be told.
+                Done::Answer(answer) => drop(answer.send(result)),
+            }
+        }
+    }
+
+    fn commit_in_order(&mut self, changes: &[Change]) -> Result<(), Failure> {
+        #[cfg(quorate_mutant = "purge_before_snapshot")]
+        if changes.iter().any(|change| matches!(change, Change::Purge { .. })) {
+            let (snapshots, rest) = changes.iter().partition::<Vec<_>, _>(|c| matches!(c, Change::Snapshot { .. }));
+            let owned = |part: Vec<&Change>| part.into_iter().cloned().collect::<Vec<_>>();
+            self.commit_when_there_is_room(&owned(rest))?;
+            return self.commit_when_there_is_room(&owned(snapshots));
+        }
+        self.commit_when_there_is_room(changes)
+    }
+
+    /// Nothing is tried again after the first failure.
+    pub(crate) fn still_working(&self) -> Result<(), Failure> {
+        self.shared.lock().failure.clone().map_or(Ok(()), Err)
+    }
+
+    /// One transaction, one sync. A panic in redb is a failure like any other.
+    pub(super) fn commit(&mut self, changes: &[Change]) -> Result<(), WriteFailure> {
+        let Some(database) = &self.database else {
+            let reason = "a write to the log failed: it is not open".into();
+            return Err(WriteFailure::Final(Failure { kind: io::ErrorKind::Other, reason }));
+        };
+        self.backend.begin();
+        let committed = self.committed.as_deref();
+        let written = catch_unwind(AssertUnwindSafe(|| write(database, changes, committed)));
+        let failure = match written {
+            Ok(Ok(())) => {
+                self.shared.count(changes.len() + usize::from(committed.is_some()));
+                self.committed = None;
+                self.extent = self.extent.after(changes);
+                return Ok(());
+            }
+            Ok(Err(redb::Error::Io(error))) => {
+                Failure { kind: error.kind(), reason: format!("a write to the log failed: {error}") }
+            }
+            Ok(Err(error)) => {
+                Failure { kind: io::ErrorKind::Other, reason: format!("a write to the log failed: {error}") }
+            }
+            Err(_) => Failure { kind: io::ErrorKind::Other, reason: "a write to the log failed: redb panicked".into() },
+        };
+        // What redb's error calls itself does not tell; which call it came from does.
+        Err(if self.backend.only_full() { WriteFailure::Full(failure) } else { WriteFailure::Final(failure) })
+    }
+
+    /// Shows what has become durable to those who read only that.
+    fn publish(&self, changes: Vec<Change>) {
+        let mut memory = self.shared.lock();
+        for change in changes {
+            match change {
+                Change::Vote { vote, .. } => memory.state.vote = Some(vote),
+                Change::Snapshot { meta, data, .. } => memory.state.snapshot = Some((meta, data)),
+                Change::Append { .. } | Change::Truncate { .. } | Change::Purge { .. } | Change::Committed { .. } => {}
+            }
+        }
+    }
+
+    pub(crate) fn close(mut self) {
+        if self.committed.is_some()
+            && self.still_working().is_ok()
+            && let Err(failure) = self.commit_when_there_is_room(&[])
+        {
+            self.shared.fail(failure);
+        }
+        if !self.close_database() {
+            tracing::warn!("the log was not closed cleanly; it is repaired when opened");
+        }
+    }
+
+    /// Whether it was closed cleanly. After a failure redb touches the file no more, but for giving up its lock.
+    pub(super) fn close_database(&mut self) -> bool {
+        let Some(database) = self.database.take() else { return true };
+        matches!(catch_unwind(AssertUnwindSafe(|| database.close())), Ok(Ok(())))
+    }
+}
+
+fn write(database: &Database, changes: &[Change], committed: Option<&[u8]>) -> Result<(), redb::Error> {
+    let mut transaction = database.begin_write()?;
+    transaction.set_durability(Durability::Immediate)?;
+    {
+        let mut log = transaction.open_table(LOG)?;
+        let mut meta = transaction.open_table(META)?;
+        for change in changes {
+            match change {
+                Change::Append { records, .. } => {
+                    for (index, record) in records {
+                        log.insert(index, record.as_slice())?;
+                    }
+                }
+                Change::Truncate { from, .. } => log.retain_in::<u64, _>(*from.., |_, _| false)?,
+                Change::Purge { upto, record } => {
+                    log.retain_in::<u64, _>(..=upto.index, |_, _| false)?;
+                    meta.insert(PURGED, record.as_slice())?;
+                }
+                Change::Vote { record, .. } => drop(meta.insert(VOTE, record.as_slice())?),
+                Change::Committed { record } => drop(meta.insert(COMMITTED, record.as_slice())?),
+                Change::Snapshot { record, data, .. } => {
+                    meta.insert(SNAPSHOT, record.as_slice())?;
+                    meta.insert(SNAPSHOT_DATA, &**data)?;
+                }
+            }
+        }
+        if let Some(record) = committed {
+            meta.insert(COMMITTED, record)?;
+        }
+    }
+    transaction.commit()?;
+    Ok(())
+}

@@ -1,0 +1,188 @@
+//! From openraft's idea of a network to ours: finds the peer's address, names the caller, notes each sign of life.
+//!
+//! ```text
+//!   openraft ──append, vote, …──▶ Network{to, lane} ──▶ Transport
+//!                                    │  address: the committed state      contact: noted for the failure detector
+//! ```
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt};
+use openraft::base::{BoxFuture, BoxStream};
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
+use openraft::network::{RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
+use openraft::raft::{SnapshotResponse, TransferLeaderResponse};
+use openraft::{OptionalSend, OptionalSync};
+use quorate_membership::NodeId;
+
+use crate::engine::peers::Peers;
+use crate::engine::types::{
+    OrAppend, OrAppended, OrSnapshot, OrStreamResult, OrTransfer, OrVote, OrVoteRequest, OrVoteResponse, Types,
+    append_from, appended_to, log_id_from, log_id_to, snapshot_meta_from, stream_to, transferred_to, vote_from,
+    vote_to,
+};
+use crate::error::TransportError;
+use crate::rpc::{Caller, InstallSnapshot, Transfer, VoteAnswer, VoteRequest};
+use crate::transport::{Peer, Transport};
+
+/// Makes a [`Network`] for each purpose. Connections are the transport's affair: it keeps them.
+#[derive(Clone)]
+pub(crate) struct NetworkFactory(pub(crate) Arc<Peers>);
+
+impl RaftNetworkFactory<Types> for NetworkFactory {
+    type Network = Network;
+
+    async fn new_client(&mut self, target: u64, (): &()) -> Network {
+        Network { peers: self.0.clone(), to: NodeId::new(target) }
+    }
+}
+
+/// How long a stream that could not be opened is not tried again.
+const OPEN_AGAIN: Duration = Duration::from_millis(20);
+
+/// The way to one peer.
+pub(crate) struct Network {
+    peers: Arc<Peers>,
+    to: NodeId,
+}
+
+impl Network {
+    fn failed(&self, action: RPCTypes, error: TransportError) -> RPCError<Types> {
+        match error {
+            TransportError::Unreachable(why) => RPCError::Unreachable(Unreachable::from_string(why)),
+            TransportError::Timeout(timeout) => {
+                RPCError::Timeout(Timeout { action, id: self.peers.node.get(), target: self.to.get(), timeout })
+            }
+            TransportError::Broken(why) => RPCError::Network(NetworkError::from_string(why)),
+            // Refused again and again at full speed would help nobody: `Unreachable` backs off.
+            TransportError::Refused(refusal) => {
+                tracing::debug!(to = %self.to, %refusal, "call refused");
+                RPCError::Unreachable(Unreachable::from_string(refusal))
+            }
+        }
+    }
+
+    async fn call<T, F>(
+        &self,
+        action: RPCTypes,
+        call: impl FnOnce(&dyn Transport, Peer, Caller) -> F,
+    ) -> Result<T, RPCError<Types>>
+    where
+        F: Future<Output = Result<T, TransportError>>,
+    {
+        let answer = match self.peers.address(self.to) {
+            Ok((peer, caller)) => call(self.peers.transport.as_ref(), peer, caller).await,
+            Err(error) => Err(error),
+        };
+        self.peers.heard(self.to, answer).map_err(|e| self.failed(action, e))
+    }
+}
+
+fn vote_request(rpc: &OrVoteRequest) -> VoteRequest {
+    let last = rpc.last_log_id.as_ref().map(log_id_from);
+    VoteRequest { ballot: vote_from(&rpc.vote), last, transfer: rpc.leadership_transfer }
+}
+
+fn vote_response(answer: VoteAnswer) -> OrVoteResponse {
+    OrVoteResponse {
+        vote: vote_to(answer.ballot),
+        vote_granted: answer.granted,
+        last_log_id: answer.last.map(log_id_to),
+    }
+}
+
+type Replies<'s> = BoxStream<'s, Result<OrStreamResult, RPCError<Types>>>;
+
+impl RaftNetworkV2<Types> for Network
+where
+    Self: OptionalSend + OptionalSync,
+{
+    type SnapshotData = Arc<[u8]>;
+
+    async fn append_entries(&mut self, rpc: OrAppend, option: RPCOption) -> Result<OrAppended, RPCError<Types>> {
+        let request = append_from(&rpc);
+        let deadline = option.hard_ttl();
+        let answer = self.call(RPCTypes::AppendEntries, |t, peer, caller| t.append(&peer, caller, request, deadline));
+        answer.await.map(appended_to)
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<'s, Result<Replies<'s>, RPCError<Types>>>
+    where
+        S: Stream<Item = OrAppend> + OptionalSend + Unpin + 'static,
+    {
+        let idle = option.hard_ttl().max(Duration::from_millis(100));
+        Box::pin(async move {
+            let requests = input.map(|rpc| append_from(&rpc)).boxed();
+            let action = RPCTypes::AppendEntries;
+            let link = &*self;
+            // That a stream could be opened is no sign of life of what is behind it: only an answer is.
+            let opened = match link.peers.address(link.to) {
+                Ok((peer, caller)) => link.peers.transport.append_stream(&peer, caller, requests, idle).await,
+                Err(error) => Err(error),
+            };
+            let replies = match opened {
+                Ok(replies) => replies,
+                Err(error) => {
+                    // The engine's own backing off is in the stream of requests, which nobody has polled: without a pause
+                    // here its core would spin for as long as the other is not there.
+                    tokio::time::sleep(OPEN_AGAIN).await;
+                    return Err(link.failed(action, error));
+                }
+            };
+            let replies = replies.map(move |reply| {
+                let reply = link.peers.heard(link.to, reply);
+                reply.map(stream_to).map_err(|e| link.failed(action, e))
+            });
+            Ok(replies.boxed() as Replies<'s>)
+        })
+    }
+
+    async fn vote(&mut self, rpc: OrVoteRequest, option: RPCOption) -> Result<OrVoteResponse, RPCError<Types>> {
+        let (request, deadline) = (vote_request(&rpc), option.hard_ttl());
+        let answer = self.call(RPCTypes::Vote, |t, peer, caller| t.vote(&peer, caller, request, deadline));
+        answer.await.map(vote_response)
+    }
+
+    async fn pre_vote(&mut self, rpc: OrVoteRequest, option: RPCOption) -> Result<OrVoteResponse, RPCError<Types>> {
+        let (request, deadline) = (vote_request(&rpc), option.hard_ttl());
+        let answer = self.call(RPCTypes::Vote, |t, peer, caller| t.pre_vote(&peer, caller, request, deadline));
+        answer.await.map(vote_response)
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: OrVote,
+        snapshot: OrSnapshot,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        option: RPCOption,
+    ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        let meta = snapshot_meta_from(&snapshot.meta);
+        let request = InstallSnapshot { ballot: vote_from(&vote), meta, data: snapshot.snapshot };
+        let deadline = option.hard_ttl();
+        let sending =
+            self.call(RPCTypes::InstallSnapshot, |t, peer, caller| t.snapshot(&peer, caller, request, deadline));
+        tokio::select! { biased;
+            answer = sending => Ok(SnapshotResponse::new(vote_to(answer.map_err(StreamingError::from)?))),
+            closed = cancel => Err(StreamingError::Closed(closed)),
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        rpc: OrTransfer,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
+        let (from, to) = (vote_from(rpc.from_leader()), NodeId::new(*rpc.to_node_id()));
+        let request = Transfer { from, to, last: rpc.last_log_id().map(log_id_from) };
+        let deadline = option.hard_ttl();
+        let action = RPCTypes::TransferLeader;
+        let answer = self.call(action, |t, peer, caller| t.transfer(&peer, caller, request, deadline));
+        answer.await.map(transferred_to)
+    }
+}

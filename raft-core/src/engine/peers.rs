@@ -1,0 +1,158 @@
+//! The other nodes as this one calls them: where each is reached, what each call shows of the caller, and when each was
+//! last heard.
+//!
+//! ```text
+//!   Peers::renew(n1, …) ─▶ address: the committed state, or where it last said that it is ─▶ Transport
+//!                          caller:  cluster, node, disk, process, timing
+//! ```
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use quorate_membership::cluster::MAX_ADDRESSES;
+use quorate_membership::detector::Moment;
+use quorate_membership::{Address, ClusterId, Disk, NodeId, Nonce, Revision, SessionId};
+
+use crate::error::TransportError;
+use crate::feed::Feed;
+use crate::host::clock;
+use crate::rpc::{Append, Appended, Caller, KeptAlive, Payload, Proposed, Renewal, Renewed};
+use crate::transport::{JoinAnswer, JoinRequest, Peer, Transport};
+
+/// When each other node was last heard.
+#[derive(Debug, Default)]
+pub(crate) struct Contacts(Mutex<BTreeMap<NodeId, Moment>>);
+
+impl Contacts {
+    pub(crate) fn note(&self, node: NodeId) {
+        let mut contacts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        contacts.insert(node, clock::now());
+    }
+
+    pub(crate) fn all(&self) -> BTreeMap<NodeId, Moment> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// How many nodes are remembered by what they said: bounded, for anybody may say something.
+const MAX_HINTS: usize = 64;
+
+/// How this node speaks to others.
+pub(crate) struct Peers {
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) node: NodeId,
+    pub(crate) disk: Disk,
+    pub(crate) process: Nonce,
+    pub(crate) timing: u64,
+    pub(crate) cluster: Mutex<Option<ClusterId>>,
+    pub(crate) feed: Feed,
+    pub(crate) contacts: Contacts,
+    /// Where nodes that ask to be let in say that they are: a way to reach them before that is committed, no more.
+    pub(crate) hints: Mutex<BTreeMap<NodeId, Vec<Address>>>,
+}
+
+impl Peers {
+    pub(crate) fn cluster(&self) -> Option<ClusterId> {
+        *self.cluster.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_cluster(&self, cluster: ClusterId) {
+        *self.cluster.lock().unwrap_or_else(PoisonError::into_inner) = Some(cluster);
+    }
+
+    /// Remembers where a node says that it is.
+    pub(crate) fn hint(&self, node: NodeId, addresses: Vec<Address>) {
+        let mut hints = self.hints.lock().unwrap_or_else(PoisonError::into_inner);
+        if addresses.len() <= MAX_ADDRESSES && (hints.len() < MAX_HINTS || hints.contains_key(&node)) {
+            hints.insert(node, addresses);
+        }
+    }
+
+    /// The peer and the caller for a call to `to`.
+    pub(crate) fn address(&self, to: NodeId) -> Result<(Peer, Caller), TransportError> {
+        let cluster =
+            self.cluster().ok_or_else(|| TransportError::Unreachable("this node has no cluster yet".into()))?;
+        let state = self.feed.state();
+        let known = state.member(to);
+        let callee = known.map(|member| member.disk);
+        let mut addresses = known.map(|member| member.addresses.clone()).unwrap_or_default();
+        // Where it said last that it is, should the log not know yet.
+        let said = self.hints.lock().unwrap_or_else(PoisonError::into_inner).get(&to).cloned().unwrap_or_default();
+        addresses.splice(..0, said.into_iter().filter(|said| known.is_none_or(|m| !m.addresses.contains(said))));
+        addresses.truncate(MAX_ADDRESSES);
+        if addresses.is_empty() {
+            return Err(TransportError::Unreachable(format!("no address of {to} is known here")));
+        }
+        let (from, disk, process, timing) = (self.node, self.disk, self.process, self.timing);
+        Ok((Peer { node: to, addresses }, Caller { cluster, from, to, disk, process, callee, timing }))
+    }
+
+    pub(super) fn heard<T>(&self, from: NodeId, answer: Result<T, TransportError>) -> Result<T, TransportError> {
+        if answer.is_ok() {
+            self.contacts.note(from);
+        }
+        answer
+    }
+
+    /// Sends one batch of entries, outside of the engine's own streams.
+    pub(crate) async fn append(
+        &self,
+        to: NodeId,
+        request: Append,
+        deadline: Duration,
+    ) -> Result<Appended, TransportError> {
+        let (peer, caller) = self.address(to)?;
+        self.transport.append(&peer, caller, request, deadline).await
+    }
+
+    /// Hands a command to the node that leads.
+    pub(crate) async fn propose(
+        &self,
+        to: NodeId,
+        command: Payload,
+        deadline: Duration,
+    ) -> Result<Proposed, TransportError> {
+        let (peer, caller) = self.address(to)?;
+        self.transport.propose(&peer, caller, command, deadline).await
+    }
+
+    /// Asks the leader for a read index.
+    pub(crate) async fn read_index(&self, to: NodeId, deadline: Duration) -> Result<Revision, TransportError> {
+        let (peer, caller) = self.address(to)?;
+        self.transport.read_index(&peer, caller, deadline).await
+    }
+
+    /// Asks the leader to prolong a lease of this node.
+    pub(crate) async fn renew(
+        &self,
+        to: NodeId,
+        renewal: Renewal,
+        deadline: Duration,
+    ) -> Result<Renewed, TransportError> {
+        let (peer, caller) = self.address(to)?;
+        self.transport.renew(&peer, caller, renewal, deadline).await
+    }
+
+    /// Asks the leader to keep a process alive.
+    pub(crate) async fn keep_alive(
+        &self,
+        to: NodeId,
+        session: SessionId,
+        deadline: Duration,
+    ) -> Result<KeptAlive, TransportError> {
+        let (peer, caller) = self.address(to)?;
+        self.transport.keep_alive(&peer, caller, session, deadline).await
+    }
+
+    /// Asks the member at `address` to let this node in.
+    pub(crate) async fn join(
+        &self,
+        address: &Address,
+        command: Payload,
+        deadline: Duration,
+    ) -> Result<JoinAnswer, TransportError> {
+        let request = JoinRequest { cluster: self.cluster(), command, timing: self.timing };
+        self.transport.join(address, request, deadline).await
+    }
+}

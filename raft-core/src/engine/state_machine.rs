@@ -1,0 +1,222 @@
+//! The state machine: committed entries in, the cluster's state, events and snapshots out.
+//!
+//! ```text
+//!   entry ──decode──▶ Command ──membership::apply──▶ events ──▶ feed          state in memory
+//!     │ cannot be read: typed error, the replica stops                        snapshot on disk (log_store)
+//! ```
+//!
+//! The state lives in memory; what is durable is the log and the last snapshot. On a start openraft installs the
+//! snapshot again and applies the committed entries after it, so the feed replays those events too.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures_util::{Stream, TryStreamExt};
+use openraft::entry::EntryPayload;
+use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use openraft::{OptionalSend, Snapshot};
+use quorate_membership::codec::{CodecError, decode, encode};
+use quorate_membership::{ClusterState, Command, Event, FenceProof, Revision, apply};
+use tokio::sync::watch;
+
+use crate::engine::log_store::LogStore;
+use crate::engine::types::{
+    OrLogId, OrSnapshot, OrSnapshotMeta, OrStoredMembership, Reply, Types, membership_from, snapshot_meta_from,
+    snapshot_meta_to,
+};
+use crate::error::Fatal;
+use crate::feed::Feed;
+use crate::lease::ledger::{Ledger, Note};
+
+/// The revision of the entry at a Raft index. Raft counts from 0; revision 0 means "nothing yet".
+pub(crate) const fn revision(index: u64) -> Revision {
+    Revision::new(index.saturating_add(1))
+}
+
+#[derive(Default)]
+struct Applied {
+    last: Option<OrLogId>,
+    membership: OrStoredMembership,
+    cluster: ClusterState,
+}
+
+/// The replicated state of one node. Cheap to clone; clones share it.
+#[derive(Clone)]
+pub(crate) struct StateMachine {
+    applied: Arc<Mutex<Applied>>,
+    store: LogStore,
+    feed: Feed,
+    ledger: Ledger,
+    progress: Arc<watch::Sender<Revision>>,
+    unreadable: Arc<Mutex<Option<Fatal>>>,
+}
+
+impl StateMachine {
+    pub(crate) fn new(store: LogStore, feed: Feed, ledger: Ledger) -> Self {
+        let progress = Arc::new(watch::Sender::new(Revision::default()));
+        Self { applied: Arc::default(), store, feed, ledger, progress, unreadable: Arc::default() }
+    }
+
+    /// How far the log is applied, as it goes.
+    pub(crate) fn progress(&self) -> watch::Receiver<Revision> {
+        self.progress.subscribe()
+    }
+
+    /// The entry that stopped this replica, if one did.
+    pub(crate) fn unreadable(&self) -> Option<Fatal> {
+        self.unreadable.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Applied> {
+        self.applied.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stop_on(&self, error: CodecError) -> io::Error {
+        let fatal = Fatal::Entry(error);
+        let told = io::Error::other(fatal.to_string());
+        *self.unreadable.lock().unwrap_or_else(PoisonError::into_inner) = Some(fatal);
+        told
+    }
+
+    fn apply_one(&self, id: OrLogId, payload: &EntryPayload<crate::rpc::Payload, u64, ()>) -> io::Result<Reply> {
+        let at = revision(id.index);
+        let command = match payload {
+            EntryPayload::Blank => None,
+            EntryPayload::Normal(bytes) => Some(decode(bytes.as_bytes()).map_err(|e| self.stop_on(e))?),
+            EntryPayload::Membership(membership) => {
+                Some(Command::Configure { configuration: membership_from(membership).configuration() })
+            }
+        };
+        let mut applied = self.lock();
+        applied.last = Some(id);
+        if let EntryPayload::Membership(membership) = payload {
+            applied.membership = OrStoredMembership::new(Some(id), membership.clone());
+        }
+        let answer = command.as_ref().map_or(Ok(vec![]), |command| apply(&mut applied.cluster, at, command));
+        #[cfg(any(test, feature = "testing"))]
+        if let Some(host) = crate::host::simulated() {
+            host.tell(seen(id, payload, command, &answer, &applied.cluster));
+        }
+        let published = answer.as_ref().is_ok_and(|events| !events.is_empty());
+        let state = published.then(|| Arc::new(applied.cluster.clone()));
+        drop(applied);
+        let reply = answer.map(|events| {
+            if let Some(state) = state {
+                // Written down before anybody can hear of it.
+                events.iter().filter_map(ended).for_each(|note| self.ledger.note(note));
+                self.feed.publish(at, events, state);
+            }
+        });
+        self.progress.send_replace(at);
+        Ok(reply)
+    }
+}
+
+impl RaftStateMachine<Types> for StateMachine {
+    type SnapshotData = Arc<[u8]>;
+    type SnapshotBuilder = Picture;
+
+    async fn applied_state(&mut self) -> Result<(Option<OrLogId>, OrStoredMembership), io::Error> {
+        let applied = self.lock();
+        Ok((applied.last, applied.membership.clone()))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> Result<(), io::Error>
+    where
+        S: Stream<Item = Result<EntryResponder<Types>, io::Error>> + Unpin + OptionalSend,
+    {
+        while let Some((entry, responder)) = entries.try_next().await? {
+            let reply = self.apply_one(entry.log_id, &entry.payload)?;
+            if let Some(responder) = responder {
+                responder.send(reply);
+            }
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Picture {
+        let applied = self.lock();
+        let meta = OrSnapshotMeta { last_log_id: applied.last, last_membership: applied.membership.clone() };
+        Picture { meta, cluster: applied.cluster.clone(), store: self.store.clone() }
+    }
+
+    async fn install_snapshot(&mut self, meta: &OrSnapshotMeta, data: Arc<[u8]>) -> Result<(), io::Error> {
+        let cluster: ClusterState = decode(&data).map_err(|e| self.stop_on(e))?;
+        let own = snapshot_meta_from(meta);
+        // On a start openraft hands back the very snapshot that is on the disk: it need not be written again.
+        if self.store.current_snapshot().is_none_or(|(there, _)| there != own) {
+            self.store.save_snapshot(own, data).await?;
+        }
+        let state = Arc::new(cluster.clone());
+        let mut applied = self.lock();
+        *applied = Applied { last: meta.last_log_id, membership: meta.last_membership.clone(), cluster };
+        drop(applied);
+        #[cfg(any(test, feature = "testing"))]
+        if let Some(host) = crate::host::simulated() {
+            let last = meta.last_log_id.as_ref().map(crate::engine::types::log_id_from);
+            host.tell(crate::testing::sim::Observation::Installed { last, state: state.clone() });
+        }
+        self.feed.reset(state);
+        if let Some(last) = meta.last_log_id {
+            self.progress.send_replace(revision(last.index));
+        }
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<OrSnapshot>, io::Error> {
+        let Some((meta, data)) = self.store.current_snapshot() else { return Ok(None) };
+        Ok(Some(Snapshot { meta: snapshot_meta_to(&meta)?, snapshot: data }))
+    }
+}
+
+/// A picture of the state, to be written as a snapshot while the machine goes on.
+pub(crate) struct Picture {
+    meta: OrSnapshotMeta,
+    cluster: ClusterState,
+    store: LogStore,
+}
+
+impl RaftSnapshotBuilder<Types> for Picture {
+    type SnapshotData = Arc<[u8]>;
+
+    async fn build_snapshot(&mut self) -> Result<OrSnapshot, io::Error> {
+        let data: Arc<[u8]> = encode(&self.cluster).map_err(io::Error::other)?.into();
+        self.store.save_snapshot(snapshot_meta_from(&self.meta), data.clone()).await?;
+        Ok(Snapshot { meta: self.meta.clone(), snapshot: data })
+    }
+}
+
+/// What a simulated world sees of it.
+#[cfg(any(test, feature = "testing"))]
+fn seen(
+    id: OrLogId,
+    payload: &EntryPayload<crate::rpc::Payload, u64, ()>,
+    command: Option<Command>,
+    answer: &Result<Vec<Event>, quorate_membership::Rejection>,
+    cluster: &ClusterState,
+) -> crate::testing::sim::Observation {
+    let voters = match payload {
+        EntryPayload::Membership(membership) => Some(membership_from(membership)),
+        EntryPayload::Blank | EntryPayload::Normal(_) => None,
+    };
+    let (at, answer, state) = (crate::engine::types::log_id_from(&id), answer.clone(), Arc::new(cluster.clone()));
+    crate::testing::sim::Observation::Applied { at, command, answer, state, voters }
+}
+
+/// From when on others may take work over.
+fn ended(event: &Event) -> Option<Note> {
+    let left = FenceProof::CleanLeave;
+    let (who, token, order, proof) = match event {
+        Event::Fenced { who, token, order, proof } => (*who, *token, Some(*order), proof),
+        Event::Left { who, token } => (*who, *token, None, &left),
+        _ => return None,
+    };
+    let (under, waited) = match proof {
+        FenceProof::Expired { under, waited } => (Some(*under), Some(*waited)),
+        FenceProof::Device { .. }
+        | FenceProof::CleanLeave
+        | FenceProof::Operator { .. }
+        | FenceProof::Succeeded { .. } => (None, None),
+    };
+    Some(Note::Ended { who, token, order, proof: proof.kind().into(), under, waited })
+}

@@ -1,0 +1,173 @@
+//! The local ledger: what a node held, granted and proved, in a bounded file beside its log.
+//!
+//! ```text
+//!   keeper, renewer, grantor ──note──▶ bounded queue ──▶ one thread ──▶ ledger, ledger.1   (4 MiB each, append only)
+//!                               │ full: counted, and said by a line                │
+//!                               └ never waits, never fails                         ├─▶ LastEnd: how the former process ended
+//!                                                                                  └─▶ audit: did two ever act at once?
+//! ```
+//!
+//! What is noted survives the death of the process as soon as the thread has written it, within microseconds as a rule.
+//! Only what gives the reason of a reset ([`Note::Notice`], and [`Note::Lapsed`] with work protected) and [`Note::Closed`]
+//! are synced to the disk at once; everything else may be lost with the machine, up to what its kernel had not yet
+//! written back. The auditor takes that into account.
+
+pub mod audit;
+mod last_end;
+mod note;
+mod reader;
+mod text;
+mod writer;
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::time::Duration;
+
+use quorate_membership::{BootId, NodeId};
+use tokio::sync::oneshot;
+
+use crate::host::clock;
+pub use last_end::{LastEnd, Loss, Stamp};
+pub use note::{Entry, LineError, Note};
+pub use reader::{Kept, LedgerLine, Place, Unreadable, read};
+use writer::Order;
+
+/// What a ledger may take of the disk and of memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// The size at which a file is closed and the next begun, in bytes: 64 KiB at the least. There are two, so the disk
+    /// holds up to twice that, and a little for the line that no longer fitted.
+    pub file: u64,
+    /// How many notes may wait to be written: 1 at the least. More are counted as dropped.
+    pub queue: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { file: 4 << 20, queue: 4096 }
+    }
+}
+
+struct Shared {
+    node: NodeId,
+    boot: BootId,
+    way: Way,
+    dropped: Arc<AtomicU64>,
+    closed: AtomicBool,
+    last_end: LastEnd,
+}
+
+/// Where the notes go.
+enum Way {
+    /// To the thread that writes them.
+    Thread(SyncSender<Order>),
+    #[cfg(any(test, feature = "testing"))]
+    Simulated(Arc<crate::testing::sim::Host>),
+}
+
+/// Where a node writes its notes down. Clones write to the same file; with the last of them the thread ends.
+#[derive(Clone)]
+pub struct Ledger(Arc<Shared>);
+
+impl fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Shared { node, dropped, .. } = &*self.0;
+        f.debug_struct("Ledger").field("node", node).field("dropped", dropped).finish_non_exhaustive()
+    }
+}
+
+impl Ledger {
+    /// Opens the ledger in the data folder of `node`, and sees how the former process ended. The caller holds the lock
+    /// on the folder.
+    ///
+    /// # Errors
+    /// When the thread cannot be started. A file that cannot be written is no error: it is said in the log file of the
+    /// process, tried again with each note, and what is lost is counted.
+    pub fn open(folder: &Path, node: NodeId) -> io::Result<Self> {
+        #[cfg(any(test, feature = "testing"))]
+        if let Some(host) = crate::host::simulated() {
+            let (boot, dropped) = (clock::boot_id(), Arc::default());
+            let (way, closed) = (Way::Simulated(host), AtomicBool::new(false));
+            return Ok(Self(Arc::new(Shared { node, boot, way, dropped, closed, last_end: LastEnd::None })));
+        }
+        Self::open_bounded(folder, node, Bounds::default())
+    }
+
+    /// As [`Self::open`], within other bounds.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_bounded(folder: &Path, node: NodeId, bounds: Bounds) -> io::Result<Self> {
+        let last_end = LastEnd::of(&reader::last_process(folder));
+        match &last_end {
+            LastEnd::SelfFenced { .. } | LastEnd::Silent { .. } => {
+                tracing::warn!(%node, %last_end, "how the process before this one ended");
+            }
+            LastEnd::None | LastEnd::Closed { .. } | LastEnd::Unarmed { .. } => {
+                tracing::info!(%node, %last_end, "how the process before this one ended");
+            }
+        }
+        let (orders, inbox) = sync_channel(bounds.queue.max(1));
+        let (boot, dropped) = (clock::boot_id(), Arc::new(AtomicU64::new(0)));
+        writer::spawn(folder.into(), bounds.file, boot, node, dropped.clone(), inbox)?;
+        let (way, closed) = (Way::Thread(orders), AtomicBool::new(false));
+        Ok(Self(Arc::new(Shared { node, boot, way, dropped, closed, last_end })))
+    }
+
+    /// Writes a note down, soon: never waits for the disk, and never fails. What finds no room is counted.
+    pub fn note(&self, note: Note) {
+        tracing::trace!(%note, "ledger");
+        match &self.0.way {
+            Way::Thread(orders) => {
+                if orders.try_send(Order::Write(self.entry(note))).is_err() {
+                    self.0.dropped.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            #[cfg(any(test, feature = "testing"))]
+            Way::Simulated(host) => host.tell(crate::testing::sim::Observation::Noted(note)),
+        }
+    }
+
+    fn entry(&self, note: Note) -> Entry {
+        Entry { boot: self.0.boot, at: clock::now().since_origin(), node: self.0.node, note }
+    }
+
+    /// Notes that the node is shut down, and waits until that and all before it is on the disk, up to `timeout`. What
+    /// is noted later is still written, but begins no new file: the folder may belong to another process by then.
+    /// Answers whether it came to the disk's turn in time; true when it was closed before.
+    pub async fn close(&self, timeout: Duration) -> bool {
+        if self.0.closed.swap(true, Ordering::Relaxed) {
+            return true;
+        }
+        match &self.0.way {
+            Way::Thread(orders) => {
+                let written = self.write_the_last(orders);
+                tokio::time::timeout(timeout, written).await.unwrap_or(false)
+            }
+            #[cfg(any(test, feature = "testing"))]
+            Way::Simulated(_) => true,
+        }
+    }
+
+    async fn write_the_last(&self, orders: &SyncSender<Order>) -> bool {
+        let (done, written) = oneshot::channel();
+        let mut order = Order::Close(self.entry(Note::Closed), done);
+        loop {
+            match orders.try_send(order) {
+                Ok(()) => return written.await.is_ok(),
+                Err(TrySendError::Full(back)) => order = back,
+                Err(TrySendError::Disconnected(_)) => return false,
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// How the process before this one ended, as the ledger has it.
+    pub fn last_end(&self) -> &LastEnd {
+        &self.0.last_end
+    }
+}

@@ -1,0 +1,154 @@
+//! What runs under the lease, and the mechanism that ends it.
+//!
+//! ```text
+//!   protect: armed, then looked again ─▶ sustain … ─▶ the last one stopped ─▶ disarmed
+//!                                           │ the lease is over
+//!                                           └──▶ each work's own end, and the mechanism's
+//! ```
+
+use std::time::Duration;
+
+use quorate_membership::lease::{MemberLease, Reading, Stage};
+use quorate_membership::{Identity, Revision, Stop};
+
+use crate::host::clock;
+use crate::lease::handle::{NotHeld, ProtectError};
+use crate::lease::ledger::{Ledger, Note};
+use crate::lease::stop::StopMechanism;
+
+struct Work {
+    id: u64,
+    who: Identity,
+    what: String,
+    token: Revision,
+    at_end: Option<Box<dyn FnMut() + Send>>,
+}
+
+pub(crate) struct ProtectedWork {
+    mechanism: Box<dyn StopMechanism>,
+    ledger: Ledger,
+    works: Vec<Work>,
+    next_id: u64,
+    sustained: Option<Reading>,
+    fired: bool,
+    trouble: Option<String>,
+}
+
+impl ProtectedWork {
+    pub(crate) fn new(mechanism: Box<dyn StopMechanism>, ledger: Ledger) -> Self {
+        Self { mechanism, ledger, works: vec![], next_id: 1, sustained: None, fired: false, trouble: None }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.works.is_empty()
+    }
+
+    pub(crate) fn stop(&self) -> Stop {
+        self.mechanism.stop()
+    }
+
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.works.iter().map(|work| work.what.clone()).collect()
+    }
+
+    /// What is wrong with the mechanism.
+    pub(crate) fn trouble(&self) -> Option<&str> {
+        self.trouble.as_deref()
+    }
+
+    /// How long until the mechanism has to hear something again, while anything runs.
+    pub(crate) fn until_due(&self, now: Reading) -> Option<Duration> {
+        let since = self.sustained.map_or(Duration::MAX, |at| now.longest_since(at));
+        (!self.works.is_empty()).then(|| self.mechanism.pace().saturating_sub(since))
+    }
+
+    /// P14: armed before the work may begin, and the lease still held when it is: whoever stood still in between must not
+    /// begin.
+    pub(crate) fn protect(
+        &mut self,
+        holder: &MemberLease,
+        what: String,
+        token: Revision,
+        at_end: Option<Box<dyn FnMut() + Send>>,
+    ) -> Result<(u64, String), ProtectError> {
+        let looked = clock::reading();
+        let Stage::Held { left } = holder.stage(looked) else { return Err(NotHeld.into()) };
+        if let Some(trouble) = &self.trouble {
+            return Err(ProtectError::Mechanism(trouble.clone()));
+        }
+        if !cfg!(quorate_mutant = "never_armed") {
+            self.mechanism.sustain(looked, left).map_err(|e| ProtectError::Mechanism(e.to_string()))?;
+        }
+        if !matches!(holder.stage(clock::reading()), Stage::Held { .. }) {
+            if self.works.is_empty() {
+                self.disarm();
+            }
+            return Err(NotHeld.into());
+        }
+        self.sustained = Some(looked);
+        let (id, who) = (self.next_id, holder.who());
+        self.next_id += 1;
+        self.works.push(Work { id, who, what: what.clone(), token, at_end });
+        self.ledger.note(Note::Protects { who, what: what.clone(), token });
+        Ok((id, what))
+    }
+
+    /// Whether the mechanism is armed: never without work.
+    pub(crate) fn are_armed(&self) -> bool {
+        !self.is_empty() && self.stop() != Stop::Unbounded
+    }
+
+    pub(crate) fn stopped(&mut self, id: u64) {
+        let Some(at) = self.works.iter().position(|work| work.id == id) else { return };
+        let Work { who, what, token, .. } = self.works.remove(at);
+        self.ledger.note(Note::Stopped { who, what, token });
+        if self.works.is_empty() {
+            self.disarm();
+        }
+    }
+
+    fn disarm(&mut self) {
+        self.sustained = None;
+        self.fired = false;
+        match self.mechanism.disarm() {
+            Ok(()) => self.trouble = None,
+            Err(error) => {
+                tracing::error!(%error, "the stop mechanism could not be disarmed and may act");
+                self.trouble = Some(format!("disarming it failed: {error}"));
+            }
+        }
+    }
+
+    /// The end of the lease has moved: the mechanism has to hear of it with the next turn.
+    pub(crate) fn extended(&mut self) {
+        self.sustained = None;
+    }
+
+    /// Tells the mechanism what is left, as of `looked`, if it is due.
+    pub(crate) fn sustain(&mut self, looked: Reading, left: Duration) {
+        let due = self.sustained.is_none_or(|at| looked.longest_since(at) >= self.mechanism.pace());
+        if self.works.is_empty() || left.is_zero() || !due || cfg!(quorate_mutant = "never_armed") {
+            return;
+        }
+        self.sustained = Some(looked);
+        if let Err(error) = self.mechanism.sustain(looked, left) {
+            tracing::error!(%error, "the stop mechanism does not work; nothing further is begun");
+            self.trouble.get_or_insert(error.to_string());
+        }
+    }
+
+    /// The lease is held, again perhaps: its next end is another one.
+    pub(crate) fn held(&mut self) {
+        self.fired = false;
+    }
+
+    /// The lease is over: what still runs is ended, once.
+    pub(crate) fn end(&mut self) {
+        if self.works.is_empty() || self.fired {
+            return;
+        }
+        self.fired = true;
+        self.works.iter_mut().filter_map(|work| work.at_end.as_mut()).for_each(|end| end());
+        self.mechanism.fire();
+    }
+}

@@ -1,0 +1,222 @@
+//! Children that cannot outlive the lease under which they were started.
+//!
+//! ```text
+//!   lease.spawn(command, "postgres", r19) ─▶ BoundChild ── wait() ── kill() ── drop
+//!
+//!   what ends                              what kills the child             … and its own children
+//!   this process, however                  the kernel (parent-death)        the guardian
+//!   the lease, this process alive          the keeper, by its group         the keeper, by its group
+//!   the child                                                               its thread here, by its group
+//! ```
+//!
+//! A dead-man kills its own process and nothing else; a timer is not inherited. So each child is started by a thread of
+//! its own, in a process group of its own, beside a *guardian* that does nothing but wait for that thread's death. What
+//! is protected is said to have stopped only when nobody of the group is left.
+//!
+//! What it does not hold: a grandchild that leaves the process group (`setsid`, job control, a daemon that detaches
+//! itself), that has fully become another user, or that is not a descendant at all (started by a service manager on
+//! request). Run such work under a cgroup, a device or a watchdog. The guardian is a fork of this process that shares
+//! its memory as of then: pages that are written to later are kept twice while the child lives.
+
+mod group;
+mod privilege;
+mod start;
+
+use std::io;
+use std::process::{ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus};
+use std::sync::Arc;
+
+use quorate_membership::{Revision, Stop};
+use tokio::runtime::Handle;
+use tokio::sync::{oneshot, watch};
+
+use self::group::Group;
+use self::start::{NotStarted, Slot, Started};
+use crate::lease::handle::{Lease, ProtectError, Protection};
+
+/// A child process that dies with its lease, with this process, and with this value.
+///
+/// The pipes that its command asked for are the fields, to be taken; `tokio::process::ChildStdin::from_std` and its
+/// likes make them asynchronous.
+#[derive(Debug)]
+pub struct BoundChild {
+    /// Its standard input, if piped.
+    pub stdin: Option<ChildStdin>,
+    /// Its standard output, if piped.
+    pub stdout: Option<ChildStdout>,
+    /// Its standard error, if piped.
+    pub stderr: Option<ChildStderr>,
+    pid: u32,
+    what: String,
+    token: Revision,
+    group: Arc<Group>,
+    ended: watch::Receiver<Option<Result<ExitStatus, String>>>,
+}
+
+impl Lease {
+    /// Starts `command` as work named `what` under `token`, bound to this lease: as [`Lease::protect`], and the process
+    /// and all of its process group are killed when the lease ends, when this process ends, and when the child is
+    /// dropped. The command's own choice of a process group is replaced.
+    ///
+    /// To be called within a tokio runtime. Dropping the future before it resolves leaves nothing running: what was
+    /// started is killed.
+    ///
+    /// # Errors
+    /// [`ProtectError::Unbound`] when this node has no mechanism that ends a process. [`ProtectError::Spawn`] when it
+    /// could not be started, would lose the parent-death signal (setuid, setgid, file capabilities), or was not as it
+    /// has to be: then whatever was started is dead, and nothing is protected, unless the error says otherwise. The
+    /// others as for [`Lease::protect`].
+    pub async fn spawn(
+        &self,
+        command: Command,
+        what: impl Into<String>,
+        token: Revision,
+    ) -> Result<BoundChild, ProtectError> {
+        if self.alone {
+            return Err(ProtectError::Alone);
+        }
+        match self.view().stop {
+            Stop::Deadman { .. } | Stop::Watchdog { .. } | Stop::Own { .. } => {}
+            stop @ (Stop::Tokens | Stop::Unbounded) => return Err(ProtectError::Unbound(stop)),
+        }
+        let (reply, replied) = oneshot::channel();
+        let (lease, what, runtime) = (self.clone(), what.into(), Handle::current());
+        std::thread::Builder::new()
+            .name("quorate-child".into())
+            .spawn(move || live(&lease, command, what, token, &runtime, reply))
+            .map_err(|error| ProtectError::Spawn(format!("no thread for it: {error}")))?;
+        replied.await.map_err(|_| ProtectError::Spawn("the thread that was to start it has ended".into()))?
+    }
+}
+
+/// The whole life of a bound child, on the thread that it is bound to.
+fn live(
+    lease: &Lease,
+    command: Command,
+    what: String,
+    token: Revision,
+    runtime: &Handle,
+    reply: oneshot::Sender<Result<BoundChild, ProtectError>>,
+) {
+    let slot = Arc::new(Slot::default());
+    let at_end = {
+        let slot = slot.clone();
+        move || {
+            if let Err(error) = slot.end() {
+                tracing::error!(%error, "a bound child could not be killed at the end of the lease");
+            }
+        }
+    };
+    // Armed first (P14). Nobody can cancel it here.
+    let (protection, started) = match runtime.block_on(lease.ask(what.clone(), token, Some(Box::new(at_end)))) {
+        Ok(protection) => {
+            let started = begin(&slot, command, &protection, &reply);
+            (protection, started)
+        }
+        Err(error) => {
+            let _nobody_waits = reply.send(Err(error));
+            return;
+        }
+    };
+    let mut started = match started {
+        Ok(started) => started,
+        Err((error, gone)) => {
+            if gone {
+                protection.stopped();
+            }
+            let _nobody_waits = reply.send(Err(error));
+            return;
+        }
+    };
+    let (ending, ended) = watch::channel(None);
+    let child = BoundChild {
+        stdin: started.worker.stdin.take(),
+        stdout: started.worker.stdout.take(),
+        stderr: started.worker.stderr.take(),
+        pid: started.worker.id(),
+        what,
+        token,
+        group: started.group.clone(),
+        ended,
+    };
+    // Sent to nobody it comes back, is dropped right here, and is thereby killed.
+    drop(reply.send(Ok(child)));
+    let status = start::outlive(started);
+    match &status {
+        Ok(_) => protection.stopped(),
+        Err(error) => {
+            tracing::error!(%error, what = protection.what(), "a bound child may still run; it stays protected");
+        }
+    }
+    ending.send_replace(Some(status.map_err(|error| error.to_string())));
+}
+
+fn begin(
+    slot: &Slot,
+    command: Command,
+    protection: &Protection,
+    reply: &oneshot::Sender<Result<BoundChild, ProtectError>>,
+) -> Result<Started, (ProtectError, bool)> {
+    if reply.is_closed() {
+        return Err((ProtectError::Spawn("nobody waits for it any more".into()), true));
+    }
+    protection.check().map_err(|error| (error.into(), true))?;
+    start::spawn(slot, command).map_err(|NotStarted { why, gone }| {
+        let doubt = if gone { "" } else { "; whether all of it is dead is not known, so it stays protected" };
+        (ProtectError::Spawn(format!("{why}{doubt}")), gone)
+    })
+}
+
+impl BoundChild {
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Its process group, which its guardian leads.
+    pub fn group(&self) -> u32 {
+        self.group.id.as_raw_pid().unsigned_abs()
+    }
+
+    /// The token that it runs under.
+    pub fn token(&self) -> Revision {
+        self.token
+    }
+
+    /// The name under which it is protected.
+    pub fn what(&self) -> &str {
+        &self.what
+    }
+
+    /// Waits until it has ended and nobody of its group is left: who is left when it ends is killed. By then what it did
+    /// is no longer protected. Cancel-safe; may be called again. A child that reads its standard input may wait for
+    /// [`Self::stdin`] to be dropped.
+    ///
+    /// # Errors
+    /// When it is not known whether somebody of the group is left; then it stays protected, and the stop mechanism acts
+    /// at the end of the lease.
+    pub async fn wait(&self) -> io::Result<ExitStatus> {
+        let mut ended = self.ended.clone();
+        let known = ended.wait_for(Option::is_some).await;
+        let status = known.as_deref().ok().cloned().flatten();
+        status.unwrap_or_else(|| Err("the thread that it was bound to has ended".into())).map_err(io::Error::other)
+    }
+
+    /// Kills it and everybody in its group (SIGKILL), and waits as [`Self::wait`] does.
+    ///
+    /// # Errors
+    /// When it could not be killed, and as [`Self::wait`].
+    pub async fn kill(&self) -> io::Result<ExitStatus> {
+        self.group.kill()?;
+        self.wait().await
+    }
+}
+
+/// Kills it and everybody in its group, without waiting.
+impl Drop for BoundChild {
+    fn drop(&mut self) {
+        if let Err(error) = self.group.kill() {
+            tracing::error!(%error, what = self.what, "a bound child that was dropped could not be killed");
+        }
+    }
+}
