@@ -65,9 +65,10 @@ pub use quorate_membership::{
     duties, evolve, lock, majority, queue, record, request, session,
 };
 pub use quorate_raft_core::{
-    AsOf, BoundChild, Committed, Config, Deadman, Delivery, FenceRequest, Fencer, Fencing, Filter, GateError, Lease,
-    LeaseStage, LeaseView, Local, LockError, LockGuard, NotHeld, NotPermitted, Permit, Probe, ProtectError, Protection,
-    Records, Returned, Sighting, StopMechanism, TokenGate, TokensOnly, View, Watchdog, Write, ledger, probe,
+    AsOf, BoundChild, Committed, Config, Deadman, Delivery, FenceFuture, FenceRequest, Fencer, Filter, GateError,
+    Lease, LeaseStage, LeaseView, Local, LockError, LockGuard, NotHeld, NotPermitted, Permit, Probe, ProtectError,
+    Protection, Records, Returned, Sighting, StopMechanism, TokenGate, TokensOnly, View, Watchdog, Write, ledger,
+    probe,
 };
 
 /// The program of the README compiles.

@@ -117,7 +117,7 @@ impl Config {
         drift.on_a_fast_clock(drift.on_a_slow_clock(self.election_max()))
     }
 
-    pub(crate) fn timeout(&self) -> Thresholds {
+    pub(crate) fn thresholds(&self) -> Thresholds {
         Thresholds { suspect_after: self.suspect_after, fence_after: self.fence_after, own_pause: self.fence_after / 2 }
     }
 }

@@ -247,6 +247,14 @@ pub enum Proposed {
     },
 }
 
+/// Where a command that was carried out stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Committed {
+    /// Its revision. Its events are in the feed under this revision, and the node that was asked has applied it.
+    pub revision: Revision,
+}
+
 /// A member's request for its lease: to hold it for L from the instant at which it sent this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Renewal {

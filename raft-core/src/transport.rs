@@ -235,7 +235,7 @@ pub trait Service: Send + Sync + 'static {
     fn command(
         &self,
         command: quorate_membership::Command,
-    ) -> BoxFuture<'static, Result<crate::node::Committed, crate::error::ProposeError>>;
+    ) -> BoxFuture<'static, Result<crate::rpc::Committed, crate::error::ProposeError>>;
 
     /// Has a command of somebody outside take effect once. Without a name it is asked anew until it has, or certainly has
     /// not; with one, this is one of its copies. Returns the request, and where it took effect: for a copy of one that had

@@ -14,8 +14,7 @@
 //! Reads that come while a round is under way share the next one.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, Shared};
@@ -23,11 +22,12 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use openraft::async_runtime::WatchReceiver;
 use openraft::{Instant as _, ServerState};
+use parking_lot::Mutex;
 use quorate_membership::{Configuration, NodeId};
 use tokio::time::timeout;
 
+use crate::engine::Engine;
 use crate::engine::types::{membership_from, vote_from};
-use crate::inner::Inner;
 use crate::rpc::{Append, Appended, Ballot};
 
 type Round = Shared<BoxFuture<'static, bool>>;
@@ -39,26 +39,20 @@ pub(crate) struct Rounds {
     turn: Arc<tokio::sync::Mutex<()>>,
 }
 
-impl Rounds {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Round>> {
-        self.next.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Inner {
+impl Engine {
     /// Whether a quorum took something of this leader that was sent after this call began.
-    pub(crate) async fn confirm(self: &Arc<Self>) -> bool {
+    pub(crate) async fn confirm(&self) -> bool {
         let round = {
-            let mut next = self.rounds.lock();
+            let mut next = self.0.rounds.next.lock();
             let begin = || {
-                let inner = Arc::downgrade(self);
-                let turn = self.rounds.turn.clone();
+                let core = Arc::downgrade(&self.0);
+                let turn = self.0.rounds.turn.clone();
                 let round = async move {
                     let _turn = turn.lock().await;
-                    let Some(inner) = inner.upgrade() else { return false };
+                    let Some(core) = core.upgrade() else { return false };
                     // Who asks from here on asks too late for this round.
-                    inner.rounds.lock().take();
-                    inner.round().await
+                    core.rounds.next.lock().take();
+                    Engine(core).round().await
                 };
                 round.boxed().shared()
             };
@@ -69,12 +63,12 @@ impl Inner {
 
     async fn round(&self) -> bool {
         let Some((ballot, configuration)) = self.leading_as() else { return false };
-        let limit = self.config.election_max();
-        let mut took = BTreeSet::from([self.node]);
+        let limit = self.0.config.election_max();
+        let mut took = BTreeSet::from([self.0.node]);
         let mut asked: FuturesUnordered<_> = configuration
             .voters()
             .into_iter()
-            .filter(|to| *to != self.node)
+            .filter(|to| *to != self.0.node)
             .map(|to| self.ask(to, ballot, limit))
             .collect();
         while !configuration.has_quorum(&took) {
@@ -88,31 +82,31 @@ impl Inner {
             }
         }
         // Its own voice counts as that of a voter who has not gone over to another meanwhile.
-        self.store.vote().is_some_and(|vote| (vote.term, vote.node) == (ballot.term, ballot.node))
+        self.0.store.vote().is_some_and(|vote| (vote.term, vote.node) == (ballot.term, ballot.node))
     }
 
     /// The vote under which this node leads, and who votes, as far as the engine believes.
     fn leading_as(&self) -> Option<(Ballot, Configuration)> {
-        let metrics = self.raft.metrics();
+        let metrics = self.0.raft.metrics();
         let metrics = metrics.borrow_watched();
         let ballot = vote_from(&metrics.vote);
         // A leader that hands over, or tried to, speaks no more in this term, and the engine sends no heartbeat: what is sent
         // here must not keep the others from standing.
-        let speaks = self.handed_over.load(Ordering::Acquire) != metrics.current_term;
-        let leads = speaks && metrics.state == ServerState::Leader && ballot.committed && ballot.node == self.node;
+        let speaks = !self.gave_up(metrics.current_term);
+        let leads = speaks && metrics.state == ServerState::Leader && ballot.committed && ballot.node == self.0.node;
         let configuration = membership_from(metrics.membership_config.membership()).configuration();
         // Nor does one that a quorum has not answered for so long: the engine then lets its followers' timeout end by and
         // by, so that a majority elects which it can still speak to and no longer hear, and what is sent here must not keep
         // them from it.
-        let heard = metrics.last_quorum_acked.is_some_and(|acked| acked.elapsed() < self.config.election_max());
-        let alone = configuration.has_quorum(&BTreeSet::from([self.node]));
+        let heard = metrics.last_quorum_acked.is_some_and(|acked| acked.elapsed() < self.0.config.election_max());
+        let alone = configuration.has_quorum(&BTreeSet::from([self.0.node]));
         (leads && (heard || alone || cfg!(quorate_mutant = "deaf_leader_goes_on"))).then_some((ballot, configuration))
     }
 
     /// Whether `to` took an empty append: `None` when nothing is known.
     async fn ask(&self, to: NodeId, ballot: Ballot, limit: Duration) -> (NodeId, Option<bool>) {
         let empty = Append { ballot, prev: None, entries: vec![], commit: None };
-        let asked = timeout(limit, self.peers.append(to, empty, limit)).await;
+        let asked = timeout(limit, self.0.peers.append(to, empty, limit)).await;
         let took = match asked {
             Ok(Ok(Appended::Success | Appended::Partial(_) | Appended::Conflict)) => Some(true),
             Ok(Ok(Appended::HigherBallot(_))) => Some(false),

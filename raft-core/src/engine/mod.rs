@@ -1,26 +1,194 @@
 //! openraft behind plain types.
 //!
 //! ```text
-//!   propose, read ──▶ Engine ──▶ openraft ──▶ log_store (redb, one writer, one fsync a group)
-//!                                   │ committed
-//!                                   ▼
-//!                             state_machine ──▶ membership::apply ──▶ feed (ordered, resumable)
-//!   peers, network ◀── calls to the other nodes
+//!   propose, request, read ─▶ Engine ─▶ openraft ─▶ log_store (redb, one writer, one fsync a group)
+//!                               │          │ committed
+//!                               │          ▼
+//!                               │    state_machine ─▶ membership::apply ─▶ feed (ordered, resumable)
+//!                               └─▶ peers, network: calls to the other nodes
 //! ```
 //!
-//! No openraft type leaves this room.
+//! [`Engine`] is what the rooms above hold. It can propose, read and show what the log says. No openraft type leaves this
+//! room.
 
-pub(crate) mod confirm;
-pub(crate) mod leadership;
+mod confirm;
+mod inbound;
+mod leadership;
 pub(crate) mod log_store;
-pub(crate) mod network;
+mod metrics;
+mod network;
 pub(crate) mod open;
 pub(crate) mod peers;
-pub(crate) mod propose;
-pub(crate) mod request;
+mod propose;
+mod read;
+mod request;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) mod runtime;
 pub(crate) mod state_machine;
 #[cfg(test)]
 mod tests;
 pub(crate) mod types;
+mod voters;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use openraft::async_runtime::WatchReceiver;
+use quorate_membership::detector::Moment;
+use quorate_membership::{ClusterState, Identity, NodeId, Nonce, Revision};
+use tokio::sync::watch;
+
+use crate::config::Config;
+use crate::engine::confirm::Rounds;
+use crate::engine::leadership::Arrivals;
+use crate::engine::log_store::{LogStore, Trouble};
+use crate::engine::peers::Peers;
+use crate::engine::state_machine::StateMachine;
+use crate::engine::types::Types;
+use crate::error::Fatal;
+use crate::feed::Feed;
+
+pub(crate) use self::propose::{fits, only_raft};
+pub(crate) use self::voters::VoterChange;
+
+type Raft = openraft::Raft<Types, StateMachine>;
+
+/// The replicated log of one node and the state that it leads to. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Engine(Arc<Core>);
+
+struct Core {
+    node: NodeId,
+    /// Drawn by this process at its start.
+    process: Nonce,
+    config: Config,
+    /// The data folder, for messages.
+    data: PathBuf,
+    raft: Raft,
+    machine: StateMachine,
+    store: LogStore,
+    feed: Feed,
+    peers: Arc<Peers>,
+    rounds: Rounds,
+    arrivals: Arrivals,
+    /// Until when this voter gives no vote and does not stand (P22).
+    embargo_ends: Option<Moment>,
+    identity: OnceLock<Identity>,
+    shut_down: OnceLock<()>,
+}
+
+impl Engine {
+    /// This node.
+    pub(crate) fn node(&self) -> NodeId {
+        self.0.node
+    }
+
+    /// The nonce that this process drew at its start.
+    pub(crate) fn process(&self) -> Nonce {
+        self.0.process
+    }
+
+    /// The settings of this node.
+    pub(crate) fn config(&self) -> &Config {
+        &self.0.config
+    }
+
+    /// The data folder.
+    pub(crate) fn data(&self) -> &Path {
+        &self.0.data
+    }
+
+    /// The other nodes, as this one calls them.
+    pub(crate) fn peers(&self) -> &Peers {
+        &self.0.peers
+    }
+
+    /// The committed events.
+    pub(crate) fn feed(&self) -> &Feed {
+        &self.0.feed
+    }
+
+    /// The committed state, as far as it is applied here.
+    pub(crate) fn state(&self) -> Arc<ClusterState> {
+        self.0.feed.state()
+    }
+
+    /// How far the log is applied here, as it goes.
+    pub(crate) fn progress(&self) -> watch::Receiver<Revision> {
+        self.0.machine.progress()
+    }
+
+    /// How far the log is applied here.
+    pub(crate) fn applied(&self) -> Revision {
+        self.0.machine.applied()
+    }
+
+    /// Until when this voter is bound by a promise of its former life (P22), if it is.
+    pub(crate) fn embargo_ends(&self) -> Option<Moment> {
+        self.0.embargo_ends
+    }
+
+    /// This life; `None` until its join is applied here.
+    pub(crate) fn identity(&self) -> Option<Identity> {
+        if let Some(known) = self.0.identity.get() {
+            return Some(*known);
+        }
+        let found = self.state().life_of(self.0.node, self.0.process)?;
+        Some(*self.0.identity.get_or_init(|| found))
+    }
+
+    /// Why nothing becomes durable here now, and the remedy; `None` while the disk works.
+    pub(crate) fn disk_trouble(&self) -> Option<String> {
+        let data = self.0.data.display();
+        self.0.store.trouble(self.0.config.election_max()).map(|trouble| match trouble {
+            Trouble::Full => format!(
+                "the disk of {data} is full: nothing is written until there is room; free some space, and this node goes \
+                 on without a restart"
+            ),
+            Trouble::Slow(timeout) => format!(
+                "the disk of {data} has not finished a write for {timeout:?}: nothing more is written until it does; if it \
+                 never does, check the disk and restart this node"
+            ),
+        })
+    }
+
+    /// Why the engine takes no input now: it waits for a vote to become durable, and the disk does not work. Input would
+    /// pile up in memory.
+    pub(crate) fn takes_nothing(&self) -> Option<String> {
+        self.0.store.vote_under_way().and_then(|_| self.disk_trouble())
+    }
+
+    /// Why this node has stopped, if it has.
+    pub(crate) fn stopped(&self) -> Option<Fatal> {
+        if let Some(why) = self.0.store.poisoned() {
+            return Some(Fatal::Storage(why));
+        }
+        if let Some(fatal) = self.0.machine.unreadable() {
+            return Some(fatal);
+        }
+        if self.0.shut_down.get().is_some() {
+            return Some(Fatal::Shutdown);
+        }
+        let running = self.0.raft.metrics().borrow_watched().running_state.clone();
+        running.err().map(|e| Fatal::Engine(e.to_string()))
+    }
+
+    /// Stops the engine for `why`. `false` if it was shut down before.
+    pub(crate) async fn stop(&self, why: &Fatal) -> bool {
+        if matches!(why, Fatal::Shutdown) && self.0.shut_down.set(()).is_err() {
+            return false;
+        }
+        // The engine may be waiting for room on the disk, and nothing else will end that wait.
+        self.0.store.wait_no_more();
+        if let Err(error) = self.0.raft.shutdown().await {
+            tracing::warn!(node = %self.0.node, %error, "the engine did not stop cleanly");
+        }
+        true
+    }
+
+    /// Ends the feed and closes the log. Blocks on the disk.
+    pub(crate) fn close(&self) {
+        self.0.feed.close();
+        self.0.store.close();
+    }
+}

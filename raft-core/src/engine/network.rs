@@ -53,7 +53,7 @@ impl Network {
         match error {
             TransportError::Unreachable(why) => RPCError::Unreachable(Unreachable::from_string(why)),
             TransportError::Timeout(timeout) => {
-                RPCError::Timeout(Timeout { action, id: self.peers.node.get(), target: self.to.get(), timeout })
+                RPCError::Timeout(Timeout { action, id: self.peers.node().get(), target: self.to.get(), timeout })
             }
             TransportError::Broken(why) => RPCError::Network(NetworkError::from_string(why)),
             // Refused again and again at full speed would help nobody: `Unreachable` backs off.

@@ -1,18 +1,82 @@
-//! The engine's settings, and the opening of the folder that it runs on.
+//! Opens the log in a data folder and starts the engine on it, with openraft's settings.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use openraft::{SnapshotPolicy, StepDownPolicy};
-use quorate_membership::NodeId;
+use quorate_membership::detector::Moment;
+use quorate_membership::{ClusterId, Disk, NodeId, Nonce};
 
 use crate::config::Config;
 use crate::engine::log_store::{LogStore, OpenError};
+use crate::engine::network::NetworkFactory;
+use crate::engine::peers::Peers;
+use crate::engine::state_machine::{OnEvent, StateMachine};
+use crate::engine::{Core, Engine, Raft};
 use crate::error::StartError;
+use crate::feed::Feed;
 use crate::folder::Folder;
+use crate::host::clock;
+use crate::transport::Transport;
 
-/// `stand` whether this node may stand for election at once.
-pub(crate) fn config(config: &Config, stand: bool) -> Result<openraft::Config, StartError> {
+/// What an engine starts with.
+pub(crate) struct Opening {
+    pub(crate) node: NodeId,
+    pub(crate) process: Nonce,
+    pub(crate) config: Config,
+    /// The data folder, for messages.
+    pub(crate) data: PathBuf,
+    /// The disk of the data folder, as it is shown to the others.
+    pub(crate) disk: Disk,
+    /// The cluster that the folder belongs to, if it does.
+    pub(crate) cluster: Option<ClusterId>,
+    pub(crate) store: LogStore,
+    pub(crate) transport: Arc<dyn Transport>,
+    /// Called with each committed event before any reader of the feed can see it.
+    pub(crate) on_event: OnEvent,
+}
+
+impl Engine {
+    /// Starts openraft on an open log.
+    ///
+    /// # Errors
+    /// [`StartError::Engine`]; nothing was changed.
+    pub(crate) async fn start(opening: Opening) -> Result<Self, StartError> {
+        let Opening { node, process, config, data, disk, cluster, store, transport, on_event } = opening;
+        let feed = Feed::new(config.event_history);
+        let machine = StateMachine::new(store.clone(), feed.clone(), on_event);
+        let peers = Arc::new(Peers::new(transport, node, disk, process, config.timing.hash(), cluster, feed.clone()));
+        // P22: a node that voted before may still be bound by a promise that it has forgotten.
+        let voted = store.vote().is_some();
+        let embargo_ends = voted.then(|| Moment::new(clock::now().since_origin() + config.embargo()));
+        let settings = Arc::new(settings(&config, !voted)?);
+        let raft = Raft::new(node.get(), settings, NetworkFactory(peers.clone()), store.clone(), machine.clone())
+            .await
+            .map_err(|e| StartError::Engine(e.to_string()))?;
+        let (rounds, arrivals) = Default::default();
+        let (identity, shut_down) = (OnceLock::new(), OnceLock::new());
+        Ok(Self(Arc::new(Core {
+            node,
+            process,
+            config,
+            data,
+            raft,
+            machine,
+            store,
+            feed,
+            peers,
+            rounds,
+            arrivals,
+            embargo_ends,
+            identity,
+            shut_down,
+        })))
+    }
+}
+
+/// openraft's settings. `stand`: whether this node may stand for election at once.
+fn settings(config: &Config, stand: bool) -> Result<openraft::Config, StartError> {
     let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
     let made = openraft::Config {
         cluster_name: "quorate".into(),
@@ -38,6 +102,7 @@ pub(crate) fn config(config: &Config, stand: bool) -> Result<openraft::Config, S
     made.validate().map_err(|e| StartError::Engine(e.to_string()))
 }
 
+/// Opens a data folder and the log in it.
 pub(crate) fn open(data: &Path, node: NodeId) -> Result<(Folder, LogStore), StartError> {
     let folder = Folder::open(data, node)?;
     let path = folder.log_path();

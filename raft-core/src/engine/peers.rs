@@ -7,9 +7,10 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use quorate_membership::cluster::MAX_ADDRESSES;
 use quorate_membership::detector::Moment;
 use quorate_membership::{Address, ClusterId, Disk, NodeId, Nonce, Revision, SessionId};
@@ -26,51 +27,78 @@ pub(crate) struct Contacts(Mutex<BTreeMap<NodeId, Moment>>);
 
 impl Contacts {
     pub(crate) fn note(&self, node: NodeId) {
-        let mut contacts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut contacts = self.0.lock();
         contacts.insert(node, clock::now());
     }
 
     pub(crate) fn all(&self) -> BTreeMap<NodeId, Moment> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.lock().clone()
     }
 }
 
 /// How many nodes are remembered by what they said: bounded, for anybody may say something.
 const MAX_HINTS: usize = 64;
 
-/// How this node speaks to others.
+/// How this node calls others.
 pub(crate) struct Peers {
-    pub(crate) transport: Arc<dyn Transport>,
-    pub(crate) node: NodeId,
-    pub(crate) disk: Disk,
-    pub(crate) process: Nonce,
-    pub(crate) timing: u64,
-    pub(crate) cluster: Mutex<Option<ClusterId>>,
-    pub(crate) feed: Feed,
+    pub(super) transport: Arc<dyn Transport>,
+    node: NodeId,
+    disk: Disk,
+    process: Nonce,
+    timing: u64,
+    cluster: Mutex<Option<ClusterId>>,
+    feed: Feed,
     pub(crate) contacts: Contacts,
-    /// Where nodes that ask to be let in say that they are: a way to reach them before that is committed, no more.
-    pub(crate) hints: Mutex<BTreeMap<NodeId, Vec<Address>>>,
+    /// Where nodes that ask to join say that they are: a way to reach them before it is committed, and no more.
+    hints: Mutex<BTreeMap<NodeId, Vec<Address>>>,
 }
 
 impl Peers {
+    pub(super) fn new(
+        transport: Arc<dyn Transport>,
+        node: NodeId,
+        disk: Disk,
+        process: Nonce,
+        timing: u64,
+        cluster: Option<ClusterId>,
+        feed: Feed,
+    ) -> Self {
+        let (cluster, contacts, hints) = (Mutex::new(cluster), Contacts::default(), Mutex::default());
+        Self { transport, node, disk, process, timing, cluster, feed, contacts, hints }
+    }
+
+    pub(super) fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// The disk of this node, as it is shown to the others.
+    pub(crate) fn disk(&self) -> Disk {
+        self.disk
+    }
+
+    /// The hash of this node's timing.
+    pub(crate) fn timing(&self) -> u64 {
+        self.timing
+    }
+
     pub(crate) fn cluster(&self) -> Option<ClusterId> {
-        *self.cluster.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.cluster.lock()
     }
 
     pub(crate) fn set_cluster(&self, cluster: ClusterId) {
-        *self.cluster.lock().unwrap_or_else(PoisonError::into_inner) = Some(cluster);
+        *self.cluster.lock() = Some(cluster);
     }
 
     /// Remembers where a node says that it is.
     pub(crate) fn hint(&self, node: NodeId, addresses: Vec<Address>) {
-        let mut hints = self.hints.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut hints = self.hints.lock();
         if addresses.len() <= MAX_ADDRESSES && (hints.len() < MAX_HINTS || hints.contains_key(&node)) {
             hints.insert(node, addresses);
         }
     }
 
     /// The peer and the caller for a call to `to`.
-    pub(crate) fn address(&self, to: NodeId) -> Result<(Peer, Caller), TransportError> {
+    pub(super) fn address(&self, to: NodeId) -> Result<(Peer, Caller), TransportError> {
         let cluster =
             self.cluster().ok_or_else(|| TransportError::Unreachable("this node has no cluster yet".into()))?;
         let state = self.feed.state();
@@ -78,7 +106,7 @@ impl Peers {
         let callee = known.map(|member| member.disk);
         let mut addresses = known.map(|member| member.addresses.clone()).unwrap_or_default();
         // Where it said last that it is, should the log not know yet.
-        let said = self.hints.lock().unwrap_or_else(PoisonError::into_inner).get(&to).cloned().unwrap_or_default();
+        let said = self.hints.lock().get(&to).cloned().unwrap_or_default();
         addresses.splice(..0, said.into_iter().filter(|said| known.is_none_or(|m| !m.addresses.contains(said))));
         addresses.truncate(MAX_ADDRESSES);
         if addresses.is_empty() {

@@ -9,29 +9,29 @@
 //! "Nothing was proposed" is tried again until the time is up; "unknown" never is: only the caller knows whether its
 //! command may be repeated.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use openraft::ReadPolicy;
 use openraft::errors::{ClientWriteError, ForwardReason, RaftError};
 use quorate_membership::codec::encode;
 use quorate_membership::{Command, NodeId, Revision};
 use tokio::time::{Instant, sleep, timeout_at};
 
+use crate::engine::Engine;
 use crate::engine::state_machine::revision;
-use crate::error::{ProposeError, ReadError, Refusal, TransportError};
-use crate::inner::Inner;
-use crate::node::Committed;
-use crate::node::service;
-use crate::rpc::{Payload, Proposed};
+use crate::error::{ProposeError, Refusal, TransportError};
+use crate::rpc::{Committed, Payload, Proposed};
 
-impl Inner {
+impl Engine {
+    /// Proposes a command, through whoever leads, and waits until it is applied here.
+    ///
+    /// # Errors
+    /// [`ProposeError`].
     pub(crate) async fn propose(&self, command: Command, timeout: Duration) -> Result<Committed, ProposeError> {
         if let Command::Configure { .. } = command {
-            return Err(ProposeError::Refused(service::only_raft()));
+            return Err(ProposeError::Refused(only_raft()));
         }
         let payload = Payload::new(encode(&command)?);
-        service::fits(&payload).map_err(ProposeError::Refused)?;
+        fits(&payload).map_err(ProposeError::Refused)?;
         let give_up = Instant::now() + timeout;
         let (mut hint, mut tries) = (None, 0);
         loop {
@@ -39,12 +39,12 @@ impl Inner {
                 return Err(fatal.into());
             }
             let proposed = match self.leader().or_else(|| self.whom_to_ask(hint, tries)) {
-                Some(leader) if leader != self.node => self.forward(leader, &payload, give_up).await?,
+                Some(leader) if leader != self.0.node => self.forward(leader, &payload, give_up).await?,
                 Some(_) | None if self.leading() => self.propose_here(payload.clone(), give_up).await,
                 Some(_) | None => Proposed::NotLeader { leader: None },
             };
             match proposed {
-                Proposed::Applied { revision } => return self.applied(revision, give_up).await,
+                Proposed::Applied { revision } => return self.reached(revision, give_up).await,
                 Proposed::Rejected { rejection, .. } => return Err(rejection.into()),
                 Proposed::Unknown { reason } => return Err(ProposeError::OutcomeUnknown { reason }),
                 Proposed::NotLeader { leader } => {
@@ -53,7 +53,7 @@ impl Inner {
                     }
                     tracing::trace!(?leader, ?hint, "no leader took the command yet");
                     (hint, tries) = (leader, tries + 1);
-                    sleep(self.config.heartbeat() / 4).await;
+                    sleep(self.0.config.heartbeat() / 4).await;
                 }
             }
         }
@@ -63,15 +63,15 @@ impl Inner {
     /// take for their leader. Who does not lead takes no command.
     fn whom_to_ask(&self, hint: Option<NodeId>, tries: usize) -> Option<NodeId> {
         self.takes_nothing()?;
-        let voters = self.feed.state().configuration().voters();
-        let others: Vec<NodeId> = voters.into_iter().filter(|node| *node != self.node).collect();
+        let voters = self.state().configuration().voters();
+        let others: Vec<NodeId> = voters.into_iter().filter(|node| *node != self.0.node).collect();
         let next = others.get(tries.checked_rem(others.len())?).copied();
-        hint.filter(|node| *node != self.node).or(next)
+        hint.filter(|node| *node != self.0.node).or(next)
     }
 
     async fn forward(&self, leader: NodeId, payload: &Payload, give_up: Instant) -> Result<Proposed, ProposeError> {
-        let left = give_up.saturating_duration_since(Instant::now()).max(self.config.heartbeat());
-        match self.peers.propose(leader, payload.clone(), left).await {
+        let left = give_up.saturating_duration_since(Instant::now()).max(self.0.config.heartbeat());
+        match self.0.peers.propose(leader, payload.clone(), left).await {
             Ok(proposed) => Ok(proposed),
             Err(TransportError::Unreachable(_)) => Ok(Proposed::NotLeader { leader: None }),
             // Another process answers at an address that has passed on: nobody took the command.
@@ -91,7 +91,7 @@ impl Inner {
 
     /// Proposes on this node's own engine, which has to lead for that.
     pub(crate) async fn propose_here(&self, payload: Payload, give_up: Instant) -> Proposed {
-        let Ok(written) = timeout_at(give_up, self.raft.client_write(payload)).await else {
+        let Ok(written) = timeout_at(give_up, self.0.raft.client_write(payload)).await else {
             return Proposed::Unknown { reason: "it was not committed in time".into() };
         };
         match written {
@@ -116,8 +116,8 @@ impl Inner {
         }
     }
 
-    async fn applied(&self, revision: Revision, give_up: Instant) -> Result<Committed, ProposeError> {
-        let mut progress = self.machine.progress();
+    async fn reached(&self, revision: Revision, give_up: Instant) -> Result<Committed, ProposeError> {
+        let mut progress = self.progress();
         let reached = timeout_at(give_up, progress.wait_for(|at| *at >= revision)).await;
         match reached {
             Ok(Ok(_)) => Ok(Committed { revision }),
@@ -128,52 +128,33 @@ impl Inner {
         }
     }
 
-    /// A read index from this node's own engine; `None` when it does not lead or finds no quorum.
-    pub(crate) async fn read_index_here(self: &Arc<Self>, timeout: Duration) -> Option<Revision> {
-        // Never `LeaseRead`: with one restarted voter and one partition it read stale in 97 of 100 runs.
-        let by_lease = cfg!(quorate_mutant = "lease_reads_without_embargo");
-        let policy = if by_lease { ReadPolicy::LeaseRead } else { ReadPolicy::ReadIndex };
-        let index = async {
-            let linearizer = self.raft.get_read_linearizer(policy).await.ok()?;
-            Some(revision(linearizer.read_log_id().index()))
-        };
-        let trusting = by_lease || cfg!(quorate_mutant = "engine_confirms_reads");
-        let confirmed = async { (trusting || self.confirm().await).then_some(()) };
-        let (index, _confirmed) = tokio::time::timeout(
-            timeout,
-            futures_util::future::try_join(async { index.await.ok_or(()) }, async { confirmed.await.ok_or(()) }),
-        )
-        .await
-        .ok()?
-        .ok()?;
-        Some(index)
+    /// Proposes a conclusion of this leader: one try, on this node's own engine. A conclusion that outlived its leadership is
+    /// not handed to another leader, who may hear well what this one could not. That this node does not lead is no error.
+    ///
+    /// # Errors
+    /// [`ProposeError::Rejected`], or [`ProposeError::OutcomeUnknown`].
+    pub(crate) async fn propose_as_leader(&self, command: Command) -> Result<(), ProposeError> {
+        let payload = Payload::new(encode(&command)?);
+        match self.propose_here(payload, Instant::now() + self.0.config.election_max() * 2).await {
+            Proposed::Applied { .. } | Proposed::NotLeader { .. } => Ok(()),
+            Proposed::Rejected { rejection, .. } => Err(rejection.into()),
+            Proposed::Unknown { reason } => Err(ProposeError::OutcomeUnknown { reason }),
+        }
     }
+}
 
-    pub(crate) async fn read_barrier(self: &Arc<Self>, timeout: Duration) -> Result<Revision, ReadError> {
-        let give_up = Instant::now() + timeout;
-        let stale = ReadError::MaybeStale { waited: timeout };
-        let index = loop {
-            if let Some(fatal) = self.stopped() {
-                return Err(fatal.into());
-            }
-            let left = give_up.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(stale);
-            }
-            // A leader that hangs must not use all of the time up: another may be there soon.
-            let once = left.min(self.config.election_max() * 2);
-            let found = match self.leader() {
-                Some(leader) if leader != self.node => self.peers.read_index(leader, once).await.ok(),
-                Some(_) => self.read_index_here(left).await,
-                None => None,
-            };
-            if let Some(index) = found {
-                break index;
-            }
-            sleep(self.config.heartbeat() / 4).await;
-        };
-        let mut progress = self.machine.progress();
-        let reached = timeout_at(give_up, progress.wait_for(|at| *at >= index)).await;
-        if matches!(reached, Ok(Ok(_))) { Ok(index) } else { Err(stale) }
-    }
+/// The most bytes of one command: that of the largest write, with room for what is around it. A larger one would be in the
+/// log before the rules could refuse it, and might not fit into any message to a follower.
+const COMMAND: usize = 2 << 20;
+
+/// Whether a command is small enough for the log.
+pub(crate) fn fits(payload: &Payload) -> Result<(), Refusal> {
+    let got = payload.as_bytes().len();
+    let why = || format!("the command has {got} bytes, and {COMMAND} is the most; split it");
+    (got <= COMMAND).then_some(()).ok_or_else(|| Refusal::Malformed(why()))
+}
+
+/// Who votes is said by Raft's own entries; a command that claims it is not proposed.
+pub(crate) fn only_raft() -> Refusal {
+    Refusal::Malformed("who votes follows from the log of Raft alone; change the role of a node instead".into())
 }

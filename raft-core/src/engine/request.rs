@@ -13,18 +13,17 @@
 //! A request that its asker named ([`RequestName`]) may have copies under way that this node knows nothing of. So it is not asked
 //! anew under another name, and a rejection of this copy is told only once no other one can take effect any more.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_membership::{Command, Fate, Nonce, Rejection, Request, Revision};
 use tokio::time::Instant;
 
+use crate::engine::Engine;
 use crate::error::{Fatal, ProposeError};
 use crate::host::random;
-use crate::inner::Inner;
 use crate::transport::RequestName;
 
-impl Inner {
+impl Engine {
     /// A name for a request that begins now.
     pub(crate) fn request(&self) -> Result<Request, ProposeError> {
         let bits = random().map_err(|error| Fatal::Engine(error.to_string()))?;
@@ -33,7 +32,7 @@ impl Inner {
 
     /// A request under a name that its asker drew.
     pub(crate) fn request_named(&self, nonce: Nonce) -> Request {
-        Request { nonce, since: *self.machine.progress().borrow() }
+        Request { nonce, since: self.applied() }
     }
 
     /// Has `make`'s command take effect once, within `timeout`. Returns the request that did, and where.
@@ -42,7 +41,7 @@ impl Inner {
     /// Anything but [`ProposeError::OutcomeUnknown`] means that nothing changed. Unknown it stays only if no leader was
     /// there to settle it either.
     pub(crate) async fn ask_once(
-        self: &Arc<Self>,
+        &self,
         timeout: Duration,
         make: impl Fn(Request) -> Command,
     ) -> Result<(Request, Revision), ProposeError> {
@@ -76,7 +75,7 @@ impl Inner {
     /// [`ProposeError::Rejected`]: no copy of it has taken effect, and none will; after [`Rejection::Outdated`] only the
     /// second is certain. The others say what they say of this copy alone.
     pub(crate) async fn ask_named(
-        self: &Arc<Self>,
+        &self,
         named: RequestName,
         timeout: Duration,
         make: impl Fn(Request) -> Command,
@@ -119,14 +118,14 @@ impl Inner {
 
     /// Waits until this node has applied so much: what it asks for before would be as late again.
     pub(crate) async fn caught_up_with(&self, at: Revision, give_up: Instant) {
-        let mut progress = self.machine.progress();
+        let mut progress = self.progress();
         // Whether or not it comes so far in time, it is asked again, or given up.
         let _late = tokio::time::timeout_at(give_up, progress.wait_for(|applied| *applied >= at)).await.is_err();
     }
 
     /// Where a request took effect, as far as it did and is remembered.
     fn done_at(&self, request: Request) -> Option<Revision> {
-        match self.feed.state().store().answered().fate(request.nonce)? {
+        match self.state().store().answered().fate(request.nonce)? {
             Fate::Done(revision) => Some(revision),
             Fate::Void(_) => None,
         }
@@ -134,12 +133,12 @@ impl Inner {
 
     /// What became of a request: after this it has taken effect or never will. `None` if that could not be found out. A
     /// place in a line that it has is kept.
-    pub(crate) async fn settle(self: &Arc<Self>, request: Request, give_up: Instant) -> Option<Fate> {
+    pub(crate) async fn settle(&self, request: Request, give_up: Instant) -> Option<Fate> {
         loop {
             let left = give_up.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
             match self.propose(Command::Settle { request, lock: None }, left).await {
-                Ok(_) => return self.feed.state().store().answered().fate(request.nonce),
-                Err(ProposeError::OutcomeUnknown { .. }) => tokio::time::sleep(self.config.heartbeat() / 4).await,
+                Ok(_) => return self.state().store().answered().fate(request.nonce),
+                Err(ProposeError::OutcomeUnknown { .. }) => tokio::time::sleep(self.0.config.heartbeat() / 4).await,
                 Err(_) => return None,
             }
         }

@@ -9,14 +9,15 @@
 //! snapshot again and applies the committed entries after it, so the feed replays those events too.
 
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use futures_util::{Stream, TryStreamExt};
 use openraft::entry::EntryPayload;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{OptionalSend, Snapshot};
+use parking_lot::{Mutex, MutexGuard};
 use quorate_membership::codec::{CodecError, decode, encode};
-use quorate_membership::{ClusterState, Command, Event, FenceProof, Revision, apply};
+use quorate_membership::{ClusterState, Command, Event, Revision, apply};
 use tokio::sync::watch;
 
 use crate::engine::log_store::LogStore;
@@ -26,12 +27,14 @@ use crate::engine::types::{
 };
 use crate::error::Fatal;
 use crate::feed::Feed;
-use crate::lease::ledger::{Ledger, Note};
 
 /// The revision of the entry at a Raft index. Raft counts from 0; revision 0 means "nothing yet".
 pub(crate) const fn revision(index: u64) -> Revision {
     Revision::new(index.saturating_add(1))
 }
+
+/// Called with each committed event, in order, before any reader of the feed can see it.
+pub(crate) type OnEvent = Arc<dyn Fn(&Event) + Send + Sync>;
 
 #[derive(Default)]
 struct Applied {
@@ -46,15 +49,15 @@ pub(crate) struct StateMachine {
     applied: Arc<Mutex<Applied>>,
     store: LogStore,
     feed: Feed,
-    ledger: Ledger,
+    on_event: OnEvent,
     progress: Arc<watch::Sender<Revision>>,
     unreadable: Arc<Mutex<Option<Fatal>>>,
 }
 
 impl StateMachine {
-    pub(crate) fn new(store: LogStore, feed: Feed, ledger: Ledger) -> Self {
+    pub(crate) fn new(store: LogStore, feed: Feed, on_event: OnEvent) -> Self {
         let progress = Arc::new(watch::Sender::new(Revision::default()));
-        Self { applied: Arc::default(), store, feed, ledger, progress, unreadable: Arc::default() }
+        Self { applied: Arc::default(), store, feed, on_event, progress, unreadable: Arc::default() }
     }
 
     /// How far the log is applied, as it goes.
@@ -62,19 +65,24 @@ impl StateMachine {
         self.progress.subscribe()
     }
 
+    /// How far the log is applied.
+    pub(crate) fn applied(&self) -> Revision {
+        *self.progress.borrow()
+    }
+
     /// The entry that stopped this replica, if one did.
     pub(crate) fn unreadable(&self) -> Option<Fatal> {
-        self.unreadable.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.unreadable.lock().clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, Applied> {
-        self.applied.lock().unwrap_or_else(PoisonError::into_inner)
+        self.applied.lock()
     }
 
     fn stop_on(&self, error: CodecError) -> io::Error {
         let fatal = Fatal::Entry(error);
         let told = io::Error::other(fatal.to_string());
-        *self.unreadable.lock().unwrap_or_else(PoisonError::into_inner) = Some(fatal);
+        *self.unreadable.lock() = Some(fatal);
         told
     }
 
@@ -102,8 +110,7 @@ impl StateMachine {
         drop(applied);
         let reply = answer.map(|events| {
             if let Some(state) = state {
-                // Written down before anybody can hear of it.
-                events.iter().filter_map(ended).for_each(|note| self.ledger.note(note));
+                events.iter().for_each(|event| (self.on_event)(event));
                 self.feed.publish(at, events, state);
             }
         });
@@ -201,22 +208,4 @@ fn seen(
     };
     let (at, answer, state) = (crate::engine::types::log_id_from(&id), answer.clone(), Arc::new(cluster.clone()));
     crate::testing::sim::Observation::Applied { at, command, answer, state, voters }
-}
-
-/// From when on others may take work over.
-fn ended(event: &Event) -> Option<Note> {
-    let left = FenceProof::CleanLeave;
-    let (who, token, order, proof) = match event {
-        Event::Fenced { who, token, order, proof } => (*who, *token, Some(*order), proof),
-        Event::Left { who, token } => (*who, *token, None, &left),
-        _ => return None,
-    };
-    let (under, waited) = match proof {
-        FenceProof::Expired { under, waited } => (Some(*under), Some(*waited)),
-        FenceProof::Device { .. }
-        | FenceProof::CleanLeave
-        | FenceProof::Operator { .. }
-        | FenceProof::Succeeded { .. } => (None, None),
-    };
-    Some(Note::Ended { who, token, order, proof: proof.kind().into(), under, waited })
 }

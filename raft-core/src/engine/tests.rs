@@ -26,7 +26,7 @@ async fn a_joint_configuration_left_behind_is_finished_by_whoever_leads_next() -
         let (old, new) = (BTreeSet::from([1, 2, 3]), BTreeSet::from([1, 2, 3, 4]));
         let nodes: BTreeMap<u64, ()> = new.iter().map(|id| (*id, ())).collect();
         let joint = Membership::new(vec![old, new], nodes)?;
-        let raft = t.node(leader)?.handle()?.inner.raft.clone();
+        let raft = t.node(leader)?.handle()?.parts.engine.0.raft.clone();
         raft.append_membership(joint, EntryPayload::Blank, []).await?;
         if leader_dies {
             t.node(leader)?.stop().await;
@@ -123,7 +123,7 @@ async fn a_leader_that_is_proved_to_have_ended_is_succeeded_at_once() -> anyhow:
             node.succeed(&end).await?;
             let later = ProvedEnd::vouched(dead, words("alice")?, words("said twice")?);
             let leads = async {
-                while node.inner.leader() != Some(NodeId::new(successor)) {
+                while node.parts.engine.leader() != Some(NodeId::new(successor)) {
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }
             };
@@ -162,11 +162,11 @@ async fn a_restarted_follower_and_a_partition_make_no_stale_grant_valid() -> any
     let node = t.node(successor)?.handle()?;
     let activated = async {
         loop {
-            let current = node.inner.feed.state().leadership();
+            let current = node.parts.engine.state().leadership();
             if current.is_some_and(|now| now.activation > before.activation) {
                 return;
             }
-            let _asked = node.inner.raft.trigger().elect(true).await;
+            let _asked = node.parts.engine.0.raft.trigger().elect(true).await;
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
@@ -174,7 +174,7 @@ async fn a_restarted_follower_and_a_partition_make_no_stale_grant_valid() -> any
     // From here on nothing that the old leader grants may count: its successor's wait began before it was asked.
     let renewal = crate::rpc::Renewal { who: lease.who(), seq: 1 << 40 };
     let here = t.node(old.get())?.handle()?;
-    let asked = tokio::time::timeout(plan.election_max, here.inner.grantor.renew(renewal)).await;
+    let asked = tokio::time::timeout(plan.election_max, here.parts.grantor.renew(renewal)).await;
     let granted = matches!(asked, Ok(crate::rpc::Renewed::Granted(_)));
     assert!(!granted, "a leader that another has followed granted a lease");
     Ok(())

@@ -16,7 +16,6 @@ use openraft::impls::TokioRuntime as Runtime;
 
 #[cfg(any(test, feature = "testing"))]
 use crate::engine::runtime::Runtime;
-use crate::engine::state_machine::StateMachine;
 use crate::rpc::{
     Append, Appended, Ballot, Body, LogEntry, Payload, Position, SnapshotMeta, StreamAppended, Transferred, VoterSets,
 };
@@ -41,7 +40,6 @@ openraft::declare_raft_types!(
         AsyncRuntime = Runtime,
 );
 
-pub(crate) type Raft = openraft::Raft<Types, StateMachine>;
 pub(crate) type OrVote = VoteOf<Types>;
 pub(crate) type OrLogId = LogIdOf<Types>;
 pub(crate) type OrEntry = EntryOf<Types>;

@@ -13,25 +13,23 @@
 mod handle;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use openraft::ServerState;
-use openraft::async_runtime::WatchReceiver;
 use quorate_membership::lease::{Expiry, Grantor, NotRenewed, Reading, Round};
-use quorate_membership::{Activation, Command, Epoch, Identity, Leadership, Nonce, Rejection};
+use quorate_membership::{Activation, Command, Epoch, Identity, Leadership, Nonce};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::handle::GrantorHandle;
 use self::handle::PendingRenewal;
+pub(crate) use self::handle::{GrantorHandle, GrantorQueue, handle};
+use crate::engine::Engine;
+use crate::error::ProposeError;
 use crate::host;
 use crate::host::clock;
 use crate::host::random;
-use crate::inner::Inner;
-use crate::leader::reconciler::propose_as_leader;
-use crate::lease::ledger::Note;
+use crate::lease::ledger::{Ledger, Note};
 use crate::rpc::{RenewRefusal, Renewal, Renewed};
 
 /// What a proposal was for.
@@ -41,7 +39,9 @@ enum Proposal {
 }
 
 struct Task {
-    inner: Arc<Inner>,
+    engine: Engine,
+    ledger: Ledger,
+    activation: watch::Sender<Option<Activation>>,
     grantor: Grantor,
     /// Who waits for which renewal, and when that was received.
     waiting: BTreeMap<(Identity, u64), (oneshot::Sender<Renewed>, Reading)>,
@@ -64,14 +64,16 @@ struct Task {
 }
 
 /// Runs until `stop`.
-pub(crate) async fn run(inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
-    let Some(mut queue) = inner.grantor.queue.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
-    let mut progress = inner.machine.progress();
-    let mut pace = interval((inner.config.heartbeat() / 4).max(Duration::from_millis(1)));
+pub(crate) async fn run(engine: Engine, ledger: Ledger, queue: GrantorQueue, stop: CancellationToken) {
+    let GrantorQueue { mut renewals, activation } = queue;
+    let mut progress = engine.progress();
+    let mut pace = interval((engine.config().heartbeat() / 4).max(Duration::from_millis(1)));
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let grantor = Grantor::new(inner.node, inner.config.timing.plan().drift);
+    let grantor = Grantor::new(engine.node(), engine.config().timing.plan().drift);
     let mut task = Task {
-        inner,
+        engine,
+        ledger,
+        activation,
         grantor,
         waiting: BTreeMap::new(),
         leading: None,
@@ -88,28 +90,24 @@ pub(crate) async fn run(inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
     loop {
         // What was received is noted before anybody's silence is judged.
         tokio::select! { biased;
-            _ = stop.wait_for(|stop| *stop) => break,
+            () = stop.cancelled() => break,
             changed = progress.changed() => match changed {
                 Ok(()) => task.applied(),
                 Err(_) => break,
             },
-            Some(ask) = queue.recv() => task.received(ask),
+            Some(ask) = renewals.recv() => task.received(ask),
             Some(confirmed) = task.reads.join_next() => task.read(confirmed.unwrap_or(false)),
             Some(done) = task.proposals.join_next() => task.proposed(done.ok()),
             _ = pace.tick() => task.tick(),
         }
     }
-    task.inner.grantor.activation.send_replace(None);
+    task.activation.send_replace(None);
 }
 
 impl Task {
     /// P4: every gain of leadership, known by its term, begins with an activation under a nonce of its own.
     fn watch_leadership(&mut self) {
-        let leading = {
-            let metrics = self.inner.raft.metrics();
-            let metrics = metrics.borrow_watched();
-            (metrics.state == ServerState::Leader).then_some(metrics.current_term)
-        };
+        let leading = self.engine.leading_term();
         if leading == self.leading {
             return;
         }
@@ -141,11 +139,11 @@ impl Task {
 
     fn publish(&self) {
         let activation = self.grantor.activation();
-        self.inner.grantor.activation.send_if_modified(|known| std::mem::replace(known, activation) != activation);
+        self.activation.send_if_modified(|known| std::mem::replace(known, activation) != activation);
     }
 
     fn applied(&mut self) {
-        let state = self.inner.feed.state();
+        let state = self.engine.state();
         // Nothing else in the state matters to leases, and an entry that changes neither is the rule.
         let seen = Some((state.epoch(), state.leadership()));
         if self.seen == seen {
@@ -158,7 +156,7 @@ impl Task {
         if self.grantor.activation() != before {
             if let Some(activation) = self.grantor.activation() {
                 tracing::info!(%activation, "activated as leader");
-                self.inner.ledger.note(Note::Activated { activation, since: now });
+                self.ledger.note(Note::Activated { activation, since: now });
             } else {
                 self.refuse_all(RenewRefusal::NotActivated);
             }
@@ -170,7 +168,7 @@ impl Task {
     fn received(&mut self, ask: PendingRenewal) {
         let PendingRenewal { renewal, answer } = ask;
         let Renewal { who, seq } = renewal;
-        let state = self.inner.feed.state();
+        let state = self.engine.state();
         // P7: noted after the receipt.
         let now = clock::reading();
         let taken = self.grantor.handle_renewal(who, seq, &state, now);
@@ -191,7 +189,7 @@ impl Task {
     }
 
     fn refusal(&self, refusal: RenewRefusal) -> Renewed {
-        Renewed::Refused { refusal, leader: self.inner.leader() }
+        Renewed::Refused { refusal, leader: self.engine.leader() }
     }
 
     fn refuse_all(&mut self, refusal: RenewRefusal) {
@@ -203,7 +201,7 @@ impl Task {
 
     /// P8: one read a heartbeat interval at the most, begun after the receipts that it serves.
     fn begin_read(&mut self) {
-        let heartbeat = self.inner.config.heartbeat();
+        let heartbeat = self.engine.config().heartbeat();
         if self.read_begun.is_some_and(|begun| begun.elapsed() < heartbeat) {
             return;
         }
@@ -213,13 +211,12 @@ impl Task {
         }
         let Some(round) = self.grantor.poll_read() else { return };
         (self.round, self.read_begun) = (Some(round), Some(Instant::now()));
-        let inner = self.inner.clone();
+        let engine = self.engine.clone();
         self.reads.spawn(host::bound(async move {
-            let timeout = inner.config.timing.plan().lease;
-            let Some(index) = inner.read_index_here(timeout).await else { return false };
-            let reached = tokio::time::timeout(timeout, async {
-                inner.machine.progress().wait_for(|at| *at >= index).await.is_ok()
-            });
+            let limit = engine.config().timing.plan().lease;
+            let Some(index) = engine.read_index_here(limit).await else { return false };
+            let reached =
+                tokio::time::timeout(limit, async { engine.progress().wait_for(|at| *at >= index).await.is_ok() });
             reached.await.unwrap_or(false)
         }));
     }
@@ -227,7 +224,7 @@ impl Task {
     fn read(&mut self, confirmed: bool) {
         let Some(round) = self.round.take() else { return };
         let answers = match confirmed {
-            true => self.grantor.handle_read(round, &self.inner.feed.state()),
+            true => self.grantor.handle_read(round, &self.engine.state()),
             false => self.grantor.handle_read_failed(round).into_iter().map(|(who, seq)| (who, seq, false)).collect(),
         };
         for (who, seq, granted) in answers {
@@ -245,7 +242,7 @@ impl Task {
         }
         let Some((waiter, received)) = self.waiting.remove(&(who, seq)) else { return };
         if let (true, Some(activation)) = (granted, self.grantor.activation()) {
-            self.inner.ledger.note(Note::Granted { who, seq, activation, received });
+            self.ledger.note(Note::Granted { who, seq, activation, received });
         }
         let _gone = waiter.send(if granted { Renewed::Granted(Renewal { who, seq }) } else { refused });
     }
@@ -253,19 +250,19 @@ impl Task {
     fn tick(&mut self) {
         let now = clock::reading();
         let stood_still = now.longest_since(std::mem::replace(&mut self.ticked, now));
-        if stood_still > self.inner.config.timing.plan().lease / 4 {
+        if stood_still > self.engine.config().timing.plan().lease / 4 {
             tracing::warn!(?stood_still, "this leader stood still; nobody's wait counts that");
             self.grantor.handle_pause(now);
         }
         self.watch_leadership();
         self.begin_read();
         if let Some(nonce) = self.grantor.poll_activation().filter(|_| !self.activating) {
-            let (inner, leader) = (self.inner.clone(), self.inner.node);
+            let (engine, leader) = (self.engine.clone(), self.engine.node());
             // The founder leads before it is a member; then there is nobody yet whose lease could be ended.
-            if inner.feed.state().member(leader).is_some() {
+            if engine.state().member(leader).is_some() {
                 self.activating = true;
                 self.proposals.spawn(host::bound(async move {
-                    let said = propose_as_leader(&inner, Command::ActivateLeader { leader, nonce }).await;
+                    let said = engine.propose_as_leader(Command::ActivateLeader { leader, nonce }).await;
                     if let Err(error) = said {
                         tracing::debug!(%error, "the activation was not committed");
                     }
@@ -283,18 +280,18 @@ impl Task {
         if !self.expiring.insert(target) {
             return;
         }
-        let inner = self.inner.clone();
+        let engine = self.engine.clone();
         if self.announced.insert((target, under)) {
-            inner.ledger.note(Note::Expiring { who: target, under, waited });
+            self.ledger.note(Note::Expiring { who: target, under, waited });
             tracing::warn!(%target, ?waited, "no renewal; its lease is over and its stop mechanism has acted");
         }
         self.proposals.spawn(host::bound(async move {
-            match propose_as_leader(&inner, Command::Expire { target, under, waited }).await {
+            match engine.propose_as_leader(Command::Expire { target, under, waited }).await {
                 Ok(()) => Proposal::Expiry { target, refused: false },
                 Err(error) => {
                     tracing::debug!(%target, %error, "the expiry was not committed");
-                    tokio::time::sleep(inner.config.heartbeat()).await;
-                    Proposal::Expiry { target, refused: error.is::<Rejection>() }
+                    tokio::time::sleep(engine.config().heartbeat()).await;
+                    Proposal::Expiry { target, refused: matches!(error, ProposeError::Rejected(_)) }
                 }
             }
         }));

@@ -7,7 +7,7 @@
 //!
 //! Believing to lead only starts work here. Each effect is a committed entry or a read that a quorum confirmed.
 
-pub(crate) mod fencer;
+pub(crate) mod fence_runner;
 pub(crate) mod grantor;
 pub(crate) mod monitor;
 pub(crate) mod reconciler;

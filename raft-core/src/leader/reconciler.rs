@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   state ──duties──▶ ┐
-//!   sightings (fence_after) ─▶ ├─▶ one task for each piece of work, at most one at a time ──▶ commands, changes of voters, Fencer
+//!   silent nodes ──────▶ ├─▶ one task for each piece of work, at most one at a time ──▶ commands, changes of voters, Fencer
 //!   own role (witness)▶┘        │ failed: wait, then try again if it is still owed
 //! ```
 //!
@@ -14,26 +14,21 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use openraft::ChangeMembers;
-use openraft::async_runtime::WatchReceiver;
-use openraft::raft::Precondition;
-use quorate_membership::codec::encode;
 use quorate_membership::detector::{Moment, Signal};
-use quorate_membership::{Cause, ClusterState, Command, Duty, Identity, NodeId, Phase, Role, decide, duties};
+use quorate_membership::{
+    Activation, Cause, ClusterState, Command, Duty, Identity, NodeId, Phase, Role, decide, duties,
+};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
 
-use crate::engine::state_machine::revision;
+use crate::engine::{Engine, VoterChange};
+use crate::fencer::Fencer;
 use crate::host;
 use crate::host::clock;
-use crate::inner::Inner;
-use crate::leader::fencer::attempt;
-use crate::rpc::{Payload, Proposed};
+use crate::leader::fence_runner::attempt;
 use crate::view::View;
-
-/// How many entries a learner may lag behind when it gets its vote.
-const CLOSE_ENOUGH: u64 = 64;
 
 /// A piece of work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,8 +43,12 @@ enum Work {
 
 type Done = anyhow::Result<()>;
 
-struct Reconciler {
-    inner: Arc<Inner>,
+/// Keeps the duties of the leader, on whichever node leads.
+pub(crate) struct Reconciler {
+    engine: Engine,
+    views: watch::Receiver<View>,
+    activation: watch::Receiver<Option<Activation>>,
+    fencer: Option<Arc<dyn Fencer>>,
     running: BTreeMap<Work, JoinHandle<Done>>,
     waits: BTreeMap<Work, (Moment, u32)>,
     /// The leader whose end this node has stood for election on: once each.
@@ -86,11 +85,11 @@ impl Closing {
     /// Whether `node` was heard after its former life had ended. A device that ends a former life may have ended the one that
     /// came back with it, on the same machine: one that is given work without having been heard since would be shot for it
     /// when its node comes back again, and so on for ever.
-    fn heard_since(&self, inner: &Inner, node: NodeId) -> bool {
-        let Some(ended) = self.ended.get(&node).filter(|_| node != inner.node) else { return true };
+    fn heard_since(&self, engine: &Engine, node: NodeId) -> bool {
+        let Some(ended) = self.ended.get(&node).filter(|_| node != engine.node()) else { return true };
         // What was on its way may come a little later.
-        let settled = Moment::new(ended.since_origin() + inner.config.heartbeat());
-        inner.peers.contacts.all().get(&node).is_some_and(|heard| *heard > settled)
+        let settled = Moment::new(ended.since_origin() + engine.config().heartbeat());
+        engine.peers().contacts.all().get(&node).is_some_and(|heard| *heard > settled)
             || cfg!(quorate_mutant = "activated_unheard")
     }
 
@@ -106,54 +105,59 @@ impl Closing {
     }
 }
 
-/// Runs until `stop`.
-pub(crate) async fn run(inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
-    let mut pace = interval(inner.config.heartbeat());
-    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut progress = inner.machine.progress();
-    let mut reconciler = Reconciler {
-        inner,
-        running: BTreeMap::new(),
-        waits: BTreeMap::new(),
-        succeeded: None,
-        closing: Closing::default(),
-    };
-    loop {
-        tokio::select! { biased;
-            _ = stop.wait_for(|stop| *stop) => break,
-            _ = pace.tick() => {}
-            changed = progress.changed() => if changed.is_err() { break },
-        }
-        reconciler.round().await;
-    }
-    for task in reconciler.running.values() {
-        task.abort();
-    }
-}
-
 impl Reconciler {
+    /// `views`: what the monitor sees. `activation`: under which this node acts as leader. `fencer`: the consumer's, if it
+    /// has one.
+    pub(crate) fn new(
+        engine: Engine,
+        views: watch::Receiver<View>,
+        activation: watch::Receiver<Option<Activation>>,
+        fencer: Option<Arc<dyn Fencer>>,
+    ) -> Self {
+        let (running, waits, closing) = Default::default();
+        Self { engine, views, activation, fencer, running, waits, succeeded: None, closing }
+    }
+
+    /// Runs until `stop`.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        let mut pace = interval(self.engine.config().heartbeat());
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut progress = self.engine.progress();
+        loop {
+            tokio::select! { biased;
+                () = stop.cancelled() => break,
+                _ = pace.tick() => {}
+                changed = progress.changed() => if changed.is_err() { break },
+            }
+            self.round().await;
+        }
+        for task in self.running.values() {
+            task.abort();
+        }
+    }
+
     async fn round(&mut self) {
         self.collect().await;
-        let view = self.inner.view.borrow().clone();
+        let view = self.views.borrow().clone();
         if view.local.stopped.is_some() {
             return;
         }
-        self.closing.look(&self.inner.feed.state());
-        if !self.inner.leading() {
+        self.closing.look(&self.engine.state());
+        if !self.engine.leading() {
             return self.succeed().await;
         }
         if !view.local.quorate {
             return;
         }
         // The freshest state, not the view's: a duty that was just done is not begun again.
-        let state = self.inner.feed.state();
-        let owed = owed(&self.inner, &view, &state, &self.closing);
+        let state = self.engine.state();
+        let owed = owed(self, &view, &state);
         self.waits.retain(|work, _| owed.contains(work));
         for work in owed {
             let due = self.waits.get(&work).is_none_or(|(at, _)| clock::now() >= *at);
             if due && !self.running.contains_key(&work) && !self.conflicts(work) {
-                tracing::debug!(node = %self.inner.node, ?work, "begun");
-                let task = host::spawn(carry_out(self.inner.clone(), work, state.clone()));
+                tracing::debug!(node = %self.engine.node(), ?work, "begun");
+                let task = host::spawn(self.hands().carry_out(work, state.clone()));
                 self.running.insert(work, task);
             }
         }
@@ -161,11 +165,16 @@ impl Reconciler {
 
     /// Takes over from a leader that is proved to have ended, without waiting for its silence.
     async fn succeed(&mut self) {
-        let Some(end) = self.inner.succession().filter(|end| self.succeeded != Some(end.who())) else { return };
+        let Some(end) = self.engine.succession().filter(|end| self.succeeded != Some(end.who())) else { return };
         self.succeeded = Some(end.who());
-        if let Err(error) = self.inner.succeed(&end).await {
+        if let Err(error) = self.engine.succeed(&end).await {
             tracing::debug!(%error, "no succession; the ordinary election comes");
         }
+    }
+
+    fn hands(&self) -> Hands {
+        let (views, fencer) = (self.views.clone(), self.fencer.clone());
+        Hands { engine: self.engine.clone(), views, under: *self.activation.borrow(), fencer }
     }
 
     /// Raft changes its voters one step at a time, so only one such piece of work runs.
@@ -186,8 +195,8 @@ impl Reconciler {
                 Err(panic) => panic.into(),
             };
             let (_, failures) = self.waits.get(&work).copied().unwrap_or_default();
-            let wait = self.inner.config.fence_backoff * (1 << failures.min(4));
-            tracing::warn!(node = %self.inner.node, ?work, error = %format!("{error:#}"), ?wait, "failed; will be tried again");
+            let wait = self.engine.config().fence_backoff * (1 << failures.min(4));
+            tracing::warn!(node = %self.engine.node(), ?work, error = %format!("{error:#}"), ?wait, "failed; will be tried again");
             self.waits.insert(work, (Moment::new(clock::now().since_origin() + wait), failures + 1));
         }
     }
@@ -206,13 +215,14 @@ fn would_pass(state: &ClusterState, command: &Command) -> bool {
 }
 
 /// This leader's opinion, which counts under its activation only.
-fn order(inner: &Inner, target: Identity, cause: Cause) -> Command {
-    Command::OrderFence { target, cause, under: inner.grantor.activation() }
+fn order(under: Option<Activation>, target: Identity, cause: Cause) -> Command {
+    Command::OrderFence { target, cause, under }
 }
 
 /// Everything that this leader should be doing.
-fn owed(inner: &Inner, view: &View, state: &ClusterState, closing: &Closing) -> Vec<Work> {
-    let me = inner.node;
+fn owed(reconciler: &Reconciler, view: &View, state: &ClusterState) -> Vec<Work> {
+    let Reconciler { engine, fencer, closing, .. } = reconciler;
+    let (me, under) = (engine.node(), *reconciler.activation.borrow());
     let all = duties(state);
     // Own former life last: who ends it should not be who may be hit by that.
     let others = all.iter().any(|duty| matches!(duty, Duty::Condemn { former, .. } if former.node != me));
@@ -221,23 +231,23 @@ fn owed(inner: &Inner, view: &View, state: &ClusterState, closing: &Closing) -> 
         match duty {
             Duty::Fence(order) => match state.fences().get(order) {
                 Some(open) if open.target.node == me => owed.push(Work::HandOver),
-                Some(_) if inner.fencer.is_none() => {} // an operator's word is awaited
+                Some(_) if fencer.is_none() => {} // an operator's word is awaited
                 Some(_) => owed.push(Work::Duty(duty)),
                 None => {}
             },
             Duty::Condemn { former, .. } if former.node == me && others => {}
             // Time alone will prove its end, and shoots nobody: a device might hit the life that came back. It gets as long
             // as it needs, twice over, and no longer: leaders that change begin the wait anew.
-            Duty::Condemn { former, .. } if closing.soon(state, former, inner.config.propose_timeout) => {}
+            Duty::Condemn { former, .. } if closing.soon(state, former, engine.config().propose_timeout) => {}
             Duty::Condemn { former, waiting }
-                if !would_pass(state, &order(inner, former, Cause::Returned { as_life: waiting })) => {}
-            Duty::Promote(node) | Duty::Activate(Identity { node, .. }) if !caught_up(inner, state, node) => {}
-            Duty::Activate(who) if !closing.heard_since(inner, who.node) => {}
+                if !would_pass(state, &order(under, former, Cause::Returned { as_life: waiting })) => {}
+            Duty::Promote(node) | Duty::Activate(Identity { node, .. }) if !engine.caught_up(state, node) => {}
+            Duty::Activate(who) if !closing.heard_since(engine, who.node) => {}
             // A change of voters that is begun and cannot be committed blocks everything: both sets must be there.
-            Duty::Promote(node) if !heard_quorum(inner, state, node) => {}
+            Duty::Promote(node) if !heard_quorum(engine, state, node) => {}
             // The change of its own vote is somebody else's to lead.
             Duty::Demote(node) if node == me => owed.push(Work::HandOver),
-            Duty::Demote(node) | Duty::Expel(node) if !heard_quorum(inner, state, node) => {}
+            Duty::Demote(node) | Duty::Expel(node) if !heard_quorum(engine, state, node) => {}
             Duty::FinishChange if cfg!(quorate_mutant = "joint_left_half_done") => {}
             Duty::Condemn { .. }
             | Duty::FinishChange
@@ -262,9 +272,9 @@ fn owed(inner: &Inner, view: &View, state: &ClusterState, closing: &Closing) -> 
     let suspects = fence_after.filter_map(|(node, _)| stands(*node));
     let for_ms = 0; // how long does not matter to the rules
     owed.extend(
-        suspects.filter(|who| would_pass(state, &order(inner, *who, Cause::Silent { for_ms }))).map(Work::Suspect),
+        suspects.filter(|who| would_pass(state, &order(under, *who, Cause::Silent { for_ms }))).map(Work::Suspect),
     );
-    if inner.should_make_way() {
+    if engine.should_make_way() {
         owed.push(Work::HandOver);
     }
     let witness = state.member(me).is_some_and(|member| member.role == Role::Witness);
@@ -277,9 +287,9 @@ fn owed(inner: &Inner, view: &View, state: &ClusterState, closing: &Closing) -> 
 }
 
 /// Whether those who were heard just now could commit a change of the voters that adds or takes the vote of `node`.
-fn heard_quorum(inner: &Inner, state: &ClusterState, node: NodeId) -> bool {
-    let mut heard = inner.heard_lately();
-    heard.insert(inner.node);
+fn heard_quorum(engine: &Engine, state: &ClusterState, node: NodeId) -> bool {
+    let mut heard = engine.heard_lately();
+    heard.insert(engine.node());
     let configuration = state.configuration();
     if !configuration.is_voter(node) {
         return configuration.has_quorum(&heard);
@@ -289,80 +299,46 @@ fn heard_quorum(inner: &Inner, state: &ClusterState, node: NodeId) -> bool {
     before && configuration.without_voter(node).has_quorum(&heard)
 }
 
-/// Whether `node` has the log up to its own join, and nearly all of it.
-fn caught_up(inner: &Inner, state: &ClusterState, node: NodeId) -> bool {
-    if node == inner.node {
-        return true;
-    }
-    let joined = state.newest(node).and_then(|who| state.life(who)).map(|life| life.since);
-    let metrics = inner.raft.metrics().borrow_watched().clone();
-    let matched = metrics.replication.and_then(|all| all.get(&node.get()).cloned().flatten());
-    let Some(matched) = matched.map(|id| id.index) else { return false };
-    let close = metrics.last_log_index.is_none_or(|last| last <= matched.saturating_add(CLOSE_ENOUGH));
-    close && joined.is_none_or(|joined| revision(matched) >= joined)
+/// What carries out one piece of work.
+struct Hands {
+    engine: Engine,
+    views: watch::Receiver<View>,
+    under: Option<Activation>,
+    fencer: Option<Arc<dyn Fencer>>,
 }
 
-async fn carry_out(inner: Arc<Inner>, work: Work, state: Arc<ClusterState>) -> Done {
-    match work {
-        Work::Suspect(target) => {
-            let sighting = inner.view.borrow().local.sightings.get(&target.node).copied();
-            let Some(sighting) = sighting.filter(|s| s.signal == Signal::Silent) else { return Ok(()) };
-            let for_ms = u64::try_from(sighting.silence.as_millis()).unwrap_or(u64::MAX);
-            tracing::warn!(%target, for_ms, "silent; asking for a fence order");
-            propose_as_leader(&inner, order(&inner, target, Cause::Silent { for_ms })).await
-        }
-        Work::HandOver => {
-            let successor = inner.hand_over(None).await?;
-            tracing::info!(from = %inner.node, to = %successor, "leadership handed over");
-            Ok(())
-        }
-        Work::Duty(Duty::Fence(order)) => match state.fences().get(order) {
-            Some(open) => attempt(&inner, open, &state).await,
-            None => Ok(()),
-        },
-        Work::Duty(Duty::Condemn { former, waiting }) => {
-            propose_as_leader(&inner, order(&inner, former, Cause::Returned { as_life: waiting })).await
-        }
-        Work::Duty(Duty::Activate(who)) => propose(&inner, Command::Activate { who }).await,
-        Work::Duty(Duty::FinishChange) => change(&inner, ChangeMembers::AddVoterIds(Default::default()), true).await,
-        Work::Duty(Duty::CatchUp(node)) => {
-            change(&inner, ChangeMembers::AddNodes([(node.get(), ())].into()), true).await
-        }
-        Work::Duty(Duty::Promote(node)) => change(&inner, ChangeMembers::AddVoterIds([node.get()].into()), true).await,
-        Work::Duty(Duty::Demote(node)) => change(&inner, ChangeMembers::RemoveVoters([node.get()].into()), true).await,
-        Work::Duty(Duty::Expel(node)) => {
-            let ids = || [node.get()].into();
-            match state.configuration().is_voter(node) {
-                true => change(&inner, ChangeMembers::RemoveVoters(ids()), false).await,
-                false => change(&inner, ChangeMembers::RemoveNodes(ids()), true).await,
+impl Hands {
+    async fn carry_out(self, work: Work, state: Arc<ClusterState>) -> Done {
+        let Self { engine, views, under, fencer } = self;
+        match work {
+            Work::Suspect(target) => {
+                let sighting = views.borrow().local.sightings.get(&target.node).copied();
+                let Some(sighting) = sighting.filter(|s| s.signal == Signal::Silent) else { return Ok(()) };
+                let for_ms = u64::try_from(sighting.silence.as_millis()).unwrap_or(u64::MAX);
+                tracing::warn!(%target, for_ms, "silent; asking for a fence order");
+                engine.propose_as_leader(order(under, target, Cause::Silent { for_ms })).await?;
             }
+            Work::HandOver => {
+                let successor = engine.hand_over(None).await?;
+                tracing::info!(from = %engine.node(), to = %successor, "leadership handed over");
+            }
+            Work::Duty(Duty::Fence(order)) => {
+                if let (Some(open), Some(fencer)) = (state.fences().get(order), fencer) {
+                    attempt(&engine, fencer, open, &state).await?;
+                }
+            }
+            Work::Duty(Duty::Condemn { former, waiting }) => {
+                engine.propose_as_leader(order(under, former, Cause::Returned { as_life: waiting })).await?;
+            }
+            Work::Duty(Duty::Activate(who)) => {
+                engine.propose(Command::Activate { who }, engine.config().propose_timeout).await?;
+            }
+            Work::Duty(Duty::FinishChange) => engine.change_voters(VoterChange::Finish).await?,
+            Work::Duty(Duty::CatchUp(node)) => engine.change_voters(VoterChange::AddLearner(node)).await?,
+            Work::Duty(Duty::Promote(node)) => engine.change_voters(VoterChange::AddVoter(node)).await?,
+            Work::Duty(Duty::Demote(node)) => engine.change_voters(VoterChange::Demote(node)).await?,
+            Work::Duty(Duty::Expel(node)) => engine.change_voters(VoterChange::Remove(node)).await?,
         }
+        Ok(())
     }
-}
-
-/// For opinions: one try, on this node's own engine. An opinion that outlived its leadership is not handed to another
-/// leader, who may hear well what this one could not.
-pub(crate) async fn propose_as_leader(inner: &Inner, command: Command) -> Done {
-    let payload = Payload::new(encode(&command)?);
-    match inner.propose_here(payload, Instant::now() + inner.config.election_max() * 2).await {
-        Proposed::Applied { .. } | Proposed::NotLeader { .. } => Ok(()),
-        Proposed::Rejected { rejection, .. } => Err(rejection.into()),
-        Proposed::Unknown { reason } => anyhow::bail!("{reason}"),
-    }
-}
-
-pub(crate) async fn propose(inner: &Inner, command: Command) -> Done {
-    inner.propose(command, inner.config.propose_timeout).await?;
-    Ok(())
-}
-
-/// One change of the voters, only if nobody changed them since: two steps when votes move, and whoever leads next
-/// finishes them if this one cannot.
-async fn change(inner: &Inner, members: ChangeMembers<u64, ()>, retain: bool) -> Done {
-    let last_membership_log_id = *inner.raft.metrics().borrow_watched().membership_config.log_id();
-    let unchanged = Precondition::LastMembershipLogId { last_membership_log_id };
-    let limit = inner.config.propose_timeout;
-    let changing = inner.raft.change_membership_if(members, retain, [unchanged]);
-    timeout(limit, changing).await.map_err(|_| anyhow::anyhow!("the change was not committed within {limit:?}"))??;
-    Ok(())
 }

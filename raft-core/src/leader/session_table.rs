@@ -8,19 +8,19 @@
 //! Nothing here decides: an expiry counts if its activation is current and its wait long enough when it is applied.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_membership::session::Sessions;
 use quorate_membership::{Activation, Command, SessionId};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
+use crate::engine::Engine;
 use crate::host;
 use crate::host::clock;
-use crate::inner::Inner;
-use crate::leader::reconciler::propose_as_leader;
 use crate::rpc::KeptAlive;
 
 /// How many keep-alives may wait to be looked at. What comes beyond is not answered, and sent again.
@@ -29,57 +29,55 @@ const QUEUE: usize = 8192;
 /// How many keep-alives may wait for their reads at a time.
 const CONFIRMING: usize = 4096;
 
-/// One keep-alive, and who waits for the answer.
-pub(crate) struct PendingKeepAlive {
+/// One keep-alive, and the way back to the client that waits for the answer.
+struct PendingKeepAlive {
     session: SessionId,
     answer: oneshot::Sender<KeptAlive>,
 }
 
-/// The way to the task.
+/// The way to the task. Clones lead to the same one.
+#[derive(Clone)]
 pub(crate) struct SessionTable {
-    asks: mpsc::Sender<PendingKeepAlive>,
-    queue: Mutex<Option<mpsc::Receiver<PendingKeepAlive>>>,
+    keep_alives: mpsc::Sender<PendingKeepAlive>,
 }
 
-impl Default for SessionTable {
-    fn default() -> Self {
-        let (asks, queue) = mpsc::channel(QUEUE);
-        Self { asks, queue: Mutex::new(Some(queue)) }
-    }
-}
+/// The task's end of the table.
+pub(crate) struct SessionQueue(mpsc::Receiver<PendingKeepAlive>);
 
 impl SessionTable {
-    /// Answers a keep-alive, once a read that was begun after this call has confirmed it.
+    /// A table, and the end that its task takes.
+    pub(crate) fn new() -> (Self, SessionQueue) {
+        let (keep_alives, queue) = mpsc::channel(QUEUE);
+        (Self { keep_alives }, SessionQueue(queue))
+    }
+
+    /// Answers a keep-alive, once a read that began after this call has confirmed it.
     pub(crate) async fn keep_alive(&self, session: SessionId) -> KeptAlive {
         let (answer, answered) = oneshot::channel();
-        let nobody = KeptAlive::NotLeader { leader: None };
-        if self.asks.try_send(PendingKeepAlive { session, answer }).is_err() {
-            return nobody;
+        let unknown = KeptAlive::NotLeader { leader: None };
+        if self.keep_alives.try_send(PendingKeepAlive { session, answer }).is_err() {
+            return unknown;
         }
-        answered.await.unwrap_or(nobody)
+        answered.await.unwrap_or(unknown)
     }
-}
 
-impl Inner {
-    /// Keeps a session alive, through whoever leads. The time to live counts from when this was called.
-    pub(crate) async fn keep_session(self: &Arc<Self>, session: SessionId, timeout: Duration) -> KeptAlive {
-        let give_up = tokio::time::Instant::now() + timeout;
+    /// Keeps a session alive, through whichever node leads. The time to live counts from when this was called.
+    pub(crate) async fn keep_session(&self, engine: &Engine, session: SessionId, limit: Duration) -> KeptAlive {
+        let give_up = Instant::now() + limit;
         loop {
-            let left = give_up.saturating_duration_since(tokio::time::Instant::now());
-            // A leader that hangs must not use all of the time up: another may be there soon.
-            let once = left.min(self.config.election_max() * 2);
-            let answer = match self.leader() {
-                Some(leader) if leader == self.node => {
-                    tokio::time::timeout(once, self.sessions.keep_alive(session)).await.ok()
-                }
-                Some(leader) => self.peers.keep_alive(leader, session, once).await.ok(),
+            let left = give_up.saturating_duration_since(Instant::now());
+            // A leader that hangs must not use up all of the time: another may be there soon.
+            let once = left.min(engine.config().election_max() * 2);
+            let answer = match engine.leader() {
+                Some(leader) if leader == engine.node() => timeout(once, self.keep_alive(session)).await.ok(),
+                Some(leader) => engine.peers().keep_alive(leader, session, once).await.ok(),
                 None => None,
             };
             match answer {
                 Some(KeptAlive::NotLeader { .. }) | None if left.is_zero() => {
-                    return KeptAlive::NotLeader { leader: self.leader() };
+                    return KeptAlive::NotLeader { leader: engine.leader() };
                 }
-                Some(KeptAlive::NotLeader { .. }) | None => tokio::time::sleep(self.config.heartbeat() / 2).await,
+                Some(KeptAlive::NotLeader { .. }) | None => sleep(engine.config().heartbeat() / 2).await,
                 Some(answer) => return answer,
             }
         }
@@ -87,11 +85,15 @@ impl Inner {
 }
 
 /// Runs until `stop`.
-pub(crate) async fn run(inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
-    let Some(mut queue) = inner.sessions.queue.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
-    let mut progress = inner.machine.progress();
-    let mut activation = inner.grantor.activation.subscribe();
-    let mut pace = interval(inner.config.heartbeat());
+pub(crate) async fn run(
+    engine: Engine,
+    mut activation: watch::Receiver<Option<Activation>>,
+    queue: SessionQueue,
+    stop: CancellationToken,
+) {
+    let SessionQueue(mut queue) = queue;
+    let mut progress = engine.progress();
+    let mut pace = interval(engine.config().heartbeat());
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut task = Task {
         sessions: Sessions::default(),
@@ -101,14 +103,14 @@ pub(crate) async fn run(inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
         proposals: JoinSet::new(),
         confirming: Arc::new(Semaphore::new(CONFIRMING)),
         proposed: BTreeSet::new(),
-        inner,
+        engine,
     };
     let now = *activation.borrow_and_update();
     task.activated(now);
     loop {
         // However many keep-alives come, the clock is looked at.
         tokio::select! { biased;
-            _ = stop.wait_for(|stop| *stop) => return,
+            () = stop.cancelled() => return,
             _ = pace.tick() => task.tick(),
             changed = activation.changed() => match changed {
                 Ok(()) => task.activated(*activation.borrow_and_update()),
@@ -128,7 +130,7 @@ pub(crate) async fn run(inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
 }
 
 struct Task {
-    inner: Arc<Inner>,
+    engine: Engine,
     sessions: Sessions,
     under: Option<Activation>,
     /// What was followed last: most entries change neither locks nor sessions.
@@ -150,7 +152,7 @@ impl Task {
     }
 
     fn applied(&mut self) {
-        let state = self.inner.feed.state();
+        let state = self.engine.state();
         if self.known.as_ref().is_some_and(|known| known.same_holders(state.store())) {
             return;
         }
@@ -161,7 +163,7 @@ impl Task {
     fn received(&mut self, ask: PendingKeepAlive) {
         let PendingKeepAlive { session, answer } = ask;
         let Some(under) = self.under else {
-            let _gone = answer.send(KeptAlive::NotLeader { leader: self.inner.leader() });
+            let _gone = answer.send(KeptAlive::NotLeader { leader: self.engine.leader() });
             return;
         };
         self.applied();
@@ -172,17 +174,17 @@ impl Task {
             let _gone = answer.send(KeptAlive::NotLeader { leader: None });
             return;
         };
-        let inner = self.inner.clone();
+        let engine = self.engine.clone();
         host::spawn(async move {
             let nobody = KeptAlive::NotLeader { leader: None };
-            let timeout = inner.config.election_max() * 2;
+            let limit = engine.config().election_max() * 2;
             let confirmed = async {
-                let index = inner.read_index_here(timeout).await?;
-                inner.machine.progress().wait_for(|at| *at >= index).await.ok()?;
-                let state = inner.feed.state();
+                let index = engine.read_index_here(limit).await?;
+                engine.progress().wait_for(|at| *at >= index).await.ok()?;
+                let state = engine.state();
                 state.leadership().is_some_and(|current| current.activation == under).then_some(state)
             };
-            let answered = match tokio::time::timeout(timeout, confirmed).await {
+            let answered = match timeout(limit, confirmed).await {
                 Ok(Some(state)) => match state.store().session(session) {
                     Some(open) => KeptAlive::Alive { ttl: open.ttl },
                     None => KeptAlive::Ended,
@@ -197,11 +199,11 @@ impl Task {
     fn tick(&mut self) {
         let now = clock::reading();
         let stood_still = now.longest_since(std::mem::replace(&mut self.ticked, now));
-        if stood_still > self.inner.config.timing.plan().lease / 4 {
+        if stood_still > self.engine.config().timing.plan().lease / 4 {
             self.sessions.handle_pause(now);
         }
         let Some(under) = self.under else { return };
-        for command in self.sessions.poll(&self.inner.feed.state(), under, now) {
+        for command in self.sessions.poll(&self.engine.state(), under, now) {
             // The wait is part of the command; what it is for, is what makes it the same.
             let same = |known: &Command| match (known, &command) {
                 (Command::ExpireSession { session: a, .. }, Command::ExpireSession { session: b, .. }) => a == b,
@@ -214,11 +216,11 @@ impl Task {
                 continue;
             }
             self.proposed.insert(command.clone());
-            let inner = self.inner.clone();
+            let engine = self.engine.clone();
             self.proposals.spawn(host::bound(async move {
-                if let Err(error) = propose_as_leader(&inner, command.clone()).await {
+                if let Err(error) = engine.propose_as_leader(command.clone()).await {
                     tracing::debug!(?command, %error, "not committed");
-                    tokio::time::sleep(inner.config.heartbeat()).await;
+                    sleep(engine.config().heartbeat()).await;
                 }
                 command
             }));

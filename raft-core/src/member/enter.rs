@@ -9,55 +9,58 @@
 //! Each ends when the join is applied here: the life has its name, and is `Joining`. A join carries the nonce of its
 //! process and may be repeated, so every step can be taken again after a crash or a lost answer.
 
-use std::sync::PoisonError;
+use std::sync::Arc;
 use std::time::Duration;
 
-use openraft::ServerState;
+use parking_lot::Mutex;
 use quorate_membership::codec::encode;
 use quorate_membership::{Address, Command, Identity, Role};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use crate::engine::Engine;
 use crate::error::{ProposeError, Refusal, StartError, TransportError};
+use crate::folder::Folder;
 use crate::host::clock;
 use crate::host::random;
-use crate::inner::Inner;
-use crate::node::Node;
 use crate::rpc::Payload;
+use crate::view::View;
 
-impl Node {
+/// How this node comes in.
+pub(crate) struct Entrance {
+    pub(crate) engine: Engine,
+    /// The open data folder; `None` once the node is shut down.
+    pub(crate) folder: Arc<Mutex<Option<Folder>>>,
+    /// Where the others can reach this node.
+    pub(crate) addresses: Vec<Address>,
+    pub(crate) views: watch::Receiver<View>,
+}
+
+impl Entrance {
     /// Founds a cluster with this node as its only voter. Repeated after a crash in the middle it goes on.
     ///
     /// # Errors
     /// [`StartError::Occupied`] when the folder belongs to a cluster already: `resume` goes on from there.
     /// [`StartError::Config`] for a role without which nobody could lead. Neither changes anything.
-    pub async fn bootstrap(&self, role: Role, timeout: Duration) -> Result<Identity, StartError> {
-        let inner = &self.inner;
+    pub(crate) async fn bootstrap(&self, role: Role, timeout: Duration) -> Result<Identity, StartError> {
+        let engine = &self.engine;
         self.vacant()?;
         if role != Role::Voter {
             let why =
                 "who founds a cluster votes and can be given work; change the role once another voter is there".into();
             return Err(StartError::Config { what: "the role of the founder", value: role.to_string(), why });
         }
-        let engine = |e: &dyn std::fmt::Display| StartError::Engine(e.to_string());
-        if !inner.raft.is_initialized().await.map_err(|e| engine(&e))? {
-            let me = std::collections::BTreeSet::from([inner.node.get()]);
-            inner.raft.initialize(me).await.map_err(|e| engine(&e))?;
-        }
-        let leads = inner.raft.wait(Some(timeout)).state(ServerState::Leader, "founder leads").await;
-        if let Err(error) = leads {
-            tracing::debug!(%error, "the founder does not lead");
-            let why = format!("the founder did not lead within {timeout:?}; found it again, with more timeout");
-            return Err(StartError::Engine(why));
-        }
-        let cluster = match inner.feed.state().id() {
+        let failed = |e: &dyn std::fmt::Display| StartError::Engine(e.to_string());
+        engine.found(timeout).await.map_err(|e| failed(&e))?;
+        let cluster = match engine.state().id() {
             Some(begun) => begun,
             None => {
-                let cluster = quorate_membership::ClusterId::new(random().map_err(|e| engine(&e))?);
-                inner.propose(Command::Found { cluster }, timeout).await?;
+                let cluster = quorate_membership::ClusterId::new(random().map_err(|e| failed(&e))?);
+                engine.propose(Command::Found { cluster }, timeout).await?;
                 cluster
             }
         };
-        inner.belong_to(cluster)?;
+        self.belong_to(cluster)?;
         self.announce(role, timeout).await
     }
 
@@ -67,10 +70,10 @@ impl Node {
     /// [`StartError::Occupied`] when the folder belongs to a cluster; [`StartError::Join`] when nobody let it in.
     /// Neither changes anything here. Rejections by the rules end the search at once. [`StartError::Config`] without a
     /// seed. [`StartError::NotActive`] when it was let in and the log has not come in time: it is a member then.
-    pub async fn join(&self, seeds: &[Address], role: Role, timeout: Duration) -> Result<Identity, StartError> {
+    pub(crate) async fn join(&self, seeds: &[Address], role: Role, timeout: Duration) -> Result<Identity, StartError> {
         self.vacant()?;
-        let inner = &self.inner;
-        let command = Payload::new(encode(&inner.arrival(role)).map_err(ProposeError::from)?);
+        let engine = &self.engine;
+        let command = Payload::new(encode(&self.arrival(role)).map_err(ProposeError::from)?);
         if seeds.is_empty() {
             let why = "the address of at least one member is needed to join through".into();
             return Err(StartError::Config { what: "the list of seeds", value: "empty".into(), why });
@@ -80,10 +83,10 @@ impl Node {
         while Instant::now() < give_up {
             for seed in seeds {
                 let left = give_up.saturating_duration_since(Instant::now());
-                let deadline = inner.config.propose_timeout.min(left);
-                match inner.peers.join(seed, command.clone(), deadline).await {
+                let deadline = engine.config().propose_timeout.min(left);
+                match engine.peers().join(seed, command.clone(), deadline).await {
                     Ok(answer) => {
-                        inner.belong_to(answer.cluster)?;
+                        self.belong_to(answer.cluster)?;
                         self.wait_for_identity(give_up, timeout).await?;
                         return Ok(answer.who);
                     }
@@ -96,7 +99,7 @@ impl Node {
                     Err(error) => last = format!("{seed}: {error}"),
                 }
             }
-            sleep(inner.config.heartbeat()).await;
+            sleep(engine.config().heartbeat()).await;
         }
         let tried = seeds.iter().map(Address::as_str).collect::<Vec<_>>().join(", ");
         Err(StartError::Join { tried, last })
@@ -107,9 +110,9 @@ impl Node {
     /// # Errors
     /// [`StartError::Vacant`] when the folder belongs to no cluster; [`StartError::Propose`] when the join was refused
     /// or no leader was found within `timeout`.
-    pub async fn resume(&self, timeout: Duration) -> Result<Identity, StartError> {
-        if self.inner.peers.cluster().is_none() {
-            return Err(StartError::Vacant(self.path()));
+    pub(crate) async fn resume(&self, timeout: Duration) -> Result<Identity, StartError> {
+        if self.engine.peers().cluster().is_none() {
+            return Err(StartError::Vacant(self.engine.data().to_path_buf()));
         }
         // The role of a member is the log's; the one given here only counts at a first join.
         self.announce(Role::Voter, timeout).await
@@ -117,15 +120,15 @@ impl Node {
 
     async fn announce(&self, role: Role, timeout: Duration) -> Result<Identity, StartError> {
         let give_up = Instant::now() + timeout;
-        let inner = &self.inner;
-        let arrival = inner.arrival(role);
+        let engine = &self.engine;
+        let arrival = self.arrival(role);
         loop {
             let left = give_up.saturating_duration_since(Instant::now());
             // While nobody is heard, the others may not know where this node is now: they are asked at the addresses
             // that it knows of them. A join may be repeated, it carries its nonce.
-            let said = match inner.leader() {
-                None if inner.ask_members(&arrival, left).await? => break,
-                None | Some(_) => inner.propose(arrival.clone(), left.min(inner.config.election_max() * 2)).await,
+            let said = match engine.leader() {
+                None if self.ask_members(&arrival, left).await? => break,
+                None | Some(_) => engine.propose(arrival.clone(), left.min(engine.config().election_max() * 2)).await,
             };
             match said {
                 Ok(_) => break,
@@ -142,37 +145,35 @@ impl Node {
     }
 
     async fn wait_for_identity(&self, give_up: Instant, waited: Duration) -> Result<Identity, StartError> {
-        let mut view = self.watch();
+        let mut view = self.views.clone();
         let known = async {
             loop {
-                if let Some(who) = self.inner.identity() {
+                if let Some(who) = self.engine.identity() {
                     return Some(who);
                 }
                 view.changed().await.ok()?;
             }
         };
         let why = "its join is not applied here yet".to_string();
-        let missing = || StartError::NotActive { who: self.inner.node, waited, why };
+        let missing = || StartError::NotActive { who: self.engine.node(), waited, why };
         timeout_at(give_up, known).await.ok().flatten().ok_or_else(missing)
     }
 
     fn vacant(&self) -> Result<(), StartError> {
-        match self.inner.peers.cluster() {
-            Some(cluster) => Err(StartError::Occupied { path: self.path(), cluster }),
+        match self.engine.peers().cluster() {
+            Some(cluster) => Err(StartError::Occupied { path: self.engine.data().to_path_buf(), cluster }),
             None => Ok(()),
         }
     }
-}
 
-impl Inner {
     /// Asks each known member, once, to take the join of this node to the leader. Whether one did.
     async fn ask_members(&self, arrival: &Command, timeout: Duration) -> Result<bool, ProposeError> {
         let command = Payload::new(encode(arrival)?);
-        let state = self.feed.state();
-        let others = state.members().iter().filter(|(node, _)| **node != self.node);
+        let state = self.engine.state();
+        let others = state.members().iter().filter(|(node, _)| **node != self.engine.node());
         for address in others.flat_map(|(_, member)| &member.addresses) {
-            let deadline = timeout.min(self.config.election_max() * 2);
-            match self.peers.join(address, command.clone(), deadline).await {
+            let deadline = timeout.min(self.engine.config().election_max() * 2);
+            match self.engine.peers().join(address, command.clone(), deadline).await {
                 Ok(_) => return Ok(true),
                 Err(TransportError::Refused(Refusal::Rejected(rejection))) => return Err(rejection.into()),
                 Err(error) => tracing::debug!(%address, %error, "no help there"),
@@ -183,23 +184,23 @@ impl Inner {
 
     fn arrival(&self, role: Role) -> Command {
         Command::Join {
-            node: self.node,
+            node: self.engine.node(),
             role,
             addresses: self.addresses.clone(),
-            disk: self.peers.disk,
+            disk: self.engine.peers().disk(),
             boot: clock::boot_id(),
-            nonce: self.process,
-            contract: self.config.timing.contract(),
+            nonce: self.engine.process(),
+            contract: self.engine.config().timing.contract(),
         }
     }
 
     fn belong_to(&self, cluster: quorate_membership::ClusterId) -> Result<(), StartError> {
-        let mut folder = self.folder.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut folder = self.folder.lock();
         if let Some(folder) = folder.as_mut() {
             let path = folder.path().to_path_buf();
             folder.set_cluster(cluster).map_err(|source| StartError::Folder { path, source })?;
         }
-        self.peers.set_cluster(cluster);
+        self.engine.peers().set_cluster(cluster);
         Ok(())
     }
 }

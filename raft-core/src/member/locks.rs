@@ -11,20 +11,22 @@
 //! three are. [`LockGuard::check`] says so at any moment, without asking anybody.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use quorate_membership::lease::Reading;
 use quorate_membership::lock::Grant;
 use quorate_membership::{Command, Holder, Identity, Name, Nonce, Phase, Rejection, Request, Revision};
 use tokio::time::{Instant, timeout_at};
 
+use crate::engine::Engine;
 use crate::error::{Fatal, ProposeError};
 use crate::host::clock;
-use crate::inner::Inner;
 use crate::lease::handle::{Lease, NotHeld, ProtectError, Protection};
-use crate::member::releaser::Ticket;
+use crate::lease::keeper::Keeper;
+use crate::member::releaser::{Releaser, Ticket};
 
 /// Why a lock was not had. Whatever the log had of the request is withdrawn.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -97,7 +99,7 @@ pub struct Permit {
 /// mechanism armed, until the process ends or the lease does.
 #[must_use = "dropping it releases the lock"]
 pub struct LockGuard {
-    inner: Arc<Inner>,
+    engine: Engine,
     name: Name,
     token: Revision,
     lease: Lease,
@@ -159,8 +161,8 @@ impl LockGuard {
             protection.stopped();
         }
         let (name, holder, token) = (self.name.clone(), Holder::Life(self.who()), self.token);
-        let timeout = self.inner.config.propose_timeout;
-        self.inner.propose(Command::Unlock { name, holder, token }, timeout).await.map(|_| ())
+        let timeout = self.engine.config().propose_timeout;
+        self.engine.propose(Command::Unlock { name, holder, token }, timeout).await.map(|_| ())
     }
 
     async fn passed_on(&self) {
@@ -170,8 +172,8 @@ impl LockGuard {
         }
     }
 
-    pub(crate) fn inner(&self) -> &Arc<Inner> {
-        &self.inner
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
     }
 }
 
@@ -191,28 +193,31 @@ impl Drop for LockGuard {
     }
 }
 
-impl Inner {
+/// What asking for a lock takes. Clones are the same.
+#[derive(Clone)]
+pub(crate) struct Locks {
+    pub(crate) engine: Engine,
+    pub(crate) releaser: Releaser,
+    pub(crate) keeper: Arc<Keeper>,
+}
+
+impl Locks {
     /// Asks for a lock for `who`, this life, and guards it. Dropped at any moment, nothing stays behind.
-    pub(crate) async fn lock(
-        self: &Arc<Self>,
-        who: Identity,
-        name: Name,
-        wait: Option<Duration>,
-    ) -> Result<LockGuard, LockError> {
+    pub(crate) async fn lock(&self, who: Identity, name: Name, wait: Option<Duration>) -> Result<LockGuard, LockError> {
         let begun = Instant::now();
-        let timeout = wait.unwrap_or(self.config.propose_timeout);
+        let timeout = wait.unwrap_or(self.engine.config().propose_timeout);
         let give_up = begun.checked_add(timeout).unwrap_or(begun + FOR_EVER);
         match timeout_at(give_up, self.at_work(who)).await {
             Ok(found) => found?,
             Err(_) => return Err(LockError::TimedOut { name, waited: begun.elapsed(), holder: None }),
         }
         // What a former life of this process's node left to it, if it did.
-        let mut ticket = match self.releaser.adopt(self, who, &name) {
+        let mut ticket = match self.releaser.adopt(&self.engine.state(), who, &name) {
             Some(ticket) => ticket,
             None => self.ask_for(who, &name, wait.is_some(), give_up).await?,
         };
         let timed_out = || {
-            let state = self.feed.state();
+            let state = self.engine.state();
             let holder = state.store().lock(&name).and_then(|lock| lock.grant).map(|grant| grant.holder);
             LockError::TimedOut { name: name.clone(), waited: begun.elapsed(), holder }
         };
@@ -240,7 +245,7 @@ impl Inner {
         };
         let gone = ticket.gone.clone();
         Ok(LockGuard {
-            inner: self.clone(),
+            engine: self.engine.clone(),
             name,
             token,
             lease,
@@ -252,11 +257,11 @@ impl Inner {
 
     /// Waits until this life may be given work: before, it may hold nothing.
     async fn at_work(&self, who: Identity) -> Result<(), LockError> {
-        let mut progress = self.machine.progress();
+        let mut progress = self.engine.progress();
         loop {
             progress.borrow_and_update();
-            let state = self.feed.state();
-            if let Some(fatal) = self.stopped() {
+            let state = self.engine.state();
+            if let Some(fatal) = self.engine.stopped() {
                 return Err(fatal.into());
             }
             if state.may_renew(who) {
@@ -272,23 +277,17 @@ impl Inner {
         }
     }
 
-    async fn ask_for(
-        self: &Arc<Self>,
-        who: Identity,
-        name: &Name,
-        wait: bool,
-        give_up: Instant,
-    ) -> Result<Ticket, LockError> {
+    async fn ask_for(&self, who: Identity, name: &Name, wait: bool, give_up: Instant) -> Result<Ticket, LockError> {
         let (holder, ticket) = (Holder::Life(who), Mutex::new(None));
         let make = |request: Request| {
             // Before it is proposed: whatever becomes of this future, what the log has of the request is somebody's.
-            let wanted = self.releaser.ticket(self, name.clone(), request.nonce);
-            ticket.lock().unwrap_or_else(PoisonError::into_inner).replace(wanted);
+            let wanted = self.releaser.ticket(name.clone(), request.nonce);
+            ticket.lock().replace(wanted);
             Command::Lock { request, name: name.clone(), holder, wait }
         };
-        let left = give_up.saturating_duration_since(Instant::now()).min(self.config.propose_timeout);
-        let asked = self.ask_once(left, make).await;
-        let ticket = ticket.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let left = give_up.saturating_duration_since(Instant::now()).min(self.engine.config().propose_timeout);
+        let asked = self.engine.ask_once(left, make).await;
+        let ticket = ticket.into_inner();
         match (asked, ticket) {
             (Ok(_), Some(ticket)) => Ok(ticket),
             (Ok(_), None) => Err(LockError::Over(who)),
@@ -299,11 +298,11 @@ impl Inner {
 
     /// Waits until the request is granted; `None` when the log has nothing of it any more.
     async fn granted(&self, who: Identity, name: &Name, request: Nonce) -> Result<Option<Revision>, LockError> {
-        let mut progress = self.machine.progress();
+        let mut progress = self.engine.progress();
         loop {
             progress.borrow_and_update();
-            let state = self.feed.state();
-            if let Some(fatal) = self.stopped() {
+            let state = self.engine.state();
+            if let Some(fatal) = self.engine.stopped() {
                 return Err(fatal.into());
             }
             if state.has_ended(who) || !state.may_renew(who) {

@@ -32,12 +32,12 @@ impl LockGuard {
     /// # Errors
     /// [`Rejection::NotHolder`] in [`ProposeError::Rejected`] once the lock has passed on. Nothing was taken then.
     pub async fn next(&self) -> Result<Delivery, ProposeError> {
-        let inner = self.inner();
+        let engine = self.engine();
         let (queue, token) = (self.name().clone(), self.token());
-        let mut progress = inner.machine.progress();
+        let mut progress = engine.progress();
         loop {
             progress.borrow_and_update();
-            let state = inner.feed.state();
+            let state = engine.state();
             let store = state.store();
             let fresh =
                 |taken: Option<quorate_membership::queue::Taken>| taken.is_none_or(|taken| taken.token != token);
@@ -45,9 +45,9 @@ impl LockGuard {
                 let earlier: std::collections::BTreeSet<_> =
                     store.queue(&queue).filter(|(_, item)| item.taken.is_some()).map(|(id, _)| id).collect();
                 let make = |request| Command::Take { request, queue: queue.clone(), token };
-                match inner.ask_once(inner.config.propose_timeout, make).await {
+                match engine.ask_once(engine.config().propose_timeout, make).await {
                     Ok((request, _)) => {
-                        let state = inner.feed.state();
+                        let state = engine.state();
                         let by = |item: &&(ItemId, &quorate_membership::queue::Item)| {
                             item.1.taken.is_some_and(|taken| taken.request == request.nonce)
                         };
@@ -69,7 +69,7 @@ impl LockGuard {
 
     /// What was taken under this guard's token and not acknowledged yet, oldest first, as this node has it.
     pub fn taken(&self) -> Vec<Delivery> {
-        let state = self.inner().feed.state();
+        let state = self.engine().state();
         let own = |taken: quorate_membership::queue::Taken| taken.token == self.token();
         let taken = state.store().queue(self.name()).filter(|(_, item)| item.taken.is_some_and(own));
         taken
@@ -82,10 +82,10 @@ impl LockGuard {
     /// # Errors
     /// [`Rejection::NotHolder`] in [`ProposeError::Rejected`] once the lock has passed on: the next holder gets the item.
     pub async fn done(&self, item: ItemId) -> Result<Revision, ProposeError> {
-        let inner = self.inner();
+        let engine = self.engine();
         let (queue, token) = (self.name().clone(), self.token());
         let acknowledged = Change::Acknowledge { queue, item, token };
         let make = |request| Command::Write { request, checks: vec![], changes: vec![acknowledged.clone()] };
-        inner.ask_once(inner.config.propose_timeout, make).await.map(|(_, revision)| revision)
+        engine.ask_once(engine.config().propose_timeout, make).await.map(|(_, revision)| revision)
     }
 }

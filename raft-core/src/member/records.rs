@@ -6,13 +6,12 @@
 //!   write().when(…).put(…).commit()    whole or not at all, once
 //! ```
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_membership::{Change, Check, Command, Holder, Identity, ItemId, Key, Name, Record, Revision, Value};
 
+use crate::engine::Engine;
 use crate::error::{ProposeError, ReadError};
-use crate::inner::Inner;
 use crate::member::locks::LockGuard;
 
 /// What was read, and as of when.
@@ -27,20 +26,20 @@ pub struct AsOf<T> {
 /// The records of the cluster, as this node has them. Clones are the same.
 #[derive(Clone)]
 pub struct Records {
-    pub(crate) inner: Arc<Inner>,
+    pub(crate) engine: Engine,
 }
 
 impl std::fmt::Debug for Records {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Records").field("at", &*self.inner.machine.progress().borrow()).finish_non_exhaustive()
+        f.debug_struct("Records").field("at", &self.engine.applied()).finish_non_exhaustive()
     }
 }
 
 impl Records {
     fn seen<T>(&self, read: impl FnOnce(&quorate_membership::Store) -> T) -> AsOf<T> {
         // How far first: what is read then is at least as new.
-        let at = *self.inner.machine.progress().borrow();
-        AsOf { value: read(self.inner.feed.state().store()), at }
+        let at = self.engine.applied();
+        AsOf { value: read(self.engine.state().store()), at }
     }
 
     /// The record under `key`, as this node has it.
@@ -58,7 +57,7 @@ impl Records {
     /// # Errors
     /// [`ReadError::MaybeStale`] when no quorum answered within `timeout`; [`Self::get`] still tells what this node has.
     pub async fn get_latest(&self, key: &Key, timeout: Duration) -> Result<AsOf<Option<Record>>, ReadError> {
-        self.inner.read_barrier(timeout).await?;
+        self.engine.read_barrier(timeout).await?;
         Ok(self.get(key))
     }
 
@@ -67,13 +66,13 @@ impl Records {
     /// # Errors
     /// As [`Self::get_latest`].
     pub async fn list_latest(&self, prefix: &str, timeout: Duration) -> Result<AsOf<Vec<(Key, Record)>>, ReadError> {
-        self.inner.read_barrier(timeout).await?;
+        self.engine.read_barrier(timeout).await?;
         Ok(self.list(prefix))
     }
 
     /// Begins a transaction. Nothing happens before [`Write::commit`].
     pub fn write(&self) -> Write {
-        Write { inner: self.inner.clone(), checks: vec![], changes: vec![], timeout: None }
+        Write { engine: self.engine.clone(), checks: vec![], changes: vec![], timeout: None }
     }
 
     /// Stores `value`, whatever was there before. Returns the version that it has now.
@@ -133,7 +132,7 @@ impl Records {
 #[derive(Clone)]
 #[must_use = "nothing happens before `commit`"]
 pub struct Write {
-    inner: Arc<Inner>,
+    engine: Engine,
     checks: Vec<Check>,
     changes: Vec<Change>,
     timeout: Option<Duration>,
@@ -203,9 +202,9 @@ impl Write {
     /// [`ProposeError::OutcomeUnknown`] leaves open whether it happened, when no leader was found afterwards that could
     /// settle it.
     pub async fn commit(self) -> Result<Revision, ProposeError> {
-        let Self { inner, checks, changes, timeout } = self;
-        let timeout = timeout.unwrap_or(inner.config.propose_timeout);
+        let Self { engine, checks, changes, timeout } = self;
+        let timeout = timeout.unwrap_or(engine.config().propose_timeout);
         let make = |request| Command::Write { request, checks: checks.clone(), changes: changes.clone() };
-        inner.ask_once(timeout, make).await.map(|(_, revision)| revision)
+        engine.ask_once(timeout, make).await.map(|(_, revision)| revision)
     }
 }

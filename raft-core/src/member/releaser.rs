@@ -9,21 +9,23 @@
 //! a former life left to this one ([`Command::Inherit`]) is kept until it is asked for or given up.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use futures_util::StreamExt;
+use parking_lot::{Mutex, MutexGuard};
 use quorate_membership::lock::Grant;
 use quorate_membership::{
-    ClusterState, Command, Event, FenceProof, FenceRecord, Holder, Identity, Name, Nonce, Revision, Topic,
+    ClusterState, Command, Event, FenceProof, FenceRecord, Holder, Identity, Name, NodeId, Nonce, Revision, Topic,
 };
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
+use crate::engine::Engine;
 use crate::error::ProposeError;
 use crate::feed::{FeedItem, Filter};
 use crate::host;
-use crate::inner::Inner;
 use crate::member::locks::Gone;
 
 #[derive(Debug, Default)]
@@ -46,9 +48,12 @@ impl Wanted {
     }
 }
 
-/// What this process wants of the log.
+/// What this process wants of the log. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Releaser(Arc<Shared>);
+
 #[derive(Debug, Default)]
-pub(crate) struct Releaser {
+struct Shared {
     wanted: Mutex<Wanted>,
     look: Notify,
     passed: Notify,
@@ -56,29 +61,28 @@ pub(crate) struct Releaser {
 
 impl Releaser {
     fn lock(&self) -> MutexGuard<'_, Wanted> {
-        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.wanted.lock()
     }
 
     /// Says that somebody wants this request's lock, for as long as the ticket lives.
-    pub(crate) fn ticket(&self, inner: &Arc<Inner>, name: Name, request: Nonce) -> Ticket {
+    pub(crate) fn ticket(&self, name: Name, request: Nonce) -> Ticket {
         let gone = Gone::default();
         self.lock().requests.insert(request, (name, None, gone.clone()));
-        Ticket { inner: Arc::downgrade(inner), request, gone }
+        Ticket { releaser: self.clone(), request, gone }
     }
 
     /// A ticket for a lock that a former life left to `who`.
-    pub(crate) fn adopt(&self, inner: &Arc<Inner>, who: Identity, name: &Name) -> Option<Ticket> {
-        let state = inner.feed.state();
+    pub(crate) fn adopt(&self, state: &ClusterState, who: Identity, name: &Name) -> Option<Ticket> {
         let grant = state.store().lock(name)?.grant.filter(|grant| grant.holder == Holder::Life(who))?;
         // In one step: what neither waits for its successor nor is wanted is given back.
         let mut wanted = self.lock();
-        if !wanted.waits_for_its_successor(&state, who, name, &grant) {
+        if !wanted.waits_for_its_successor(state, who, name, &grant) {
             return None;
         }
         wanted.asked_for.insert(name.clone());
         let gone = Gone::default();
         wanted.requests.insert(grant.request, (name.clone(), Some(grant.token), gone.clone()));
-        Some(Ticket { inner: Arc::downgrade(inner), request: grant.request, gone })
+        Some(Ticket { releaser: self.clone(), request: grant.request, gone })
     }
 
     /// The locks that a former life left and that nobody has asked for yet.
@@ -93,33 +97,31 @@ impl Releaser {
     /// Gives up what was left and not asked for.
     pub(crate) fn disown(&self) {
         self.lock().disowned = true;
-        self.look.notify_one();
+        self.0.look.notify_one();
     }
 }
 
-/// Somebody's interest in one request.
+/// The interest of one caller in one request.
 #[derive(Debug)]
 pub(crate) struct Ticket {
-    inner: Weak<Inner>,
+    releaser: Releaser,
     pub(crate) request: Nonce,
     pub(crate) gone: Gone,
 }
 
 impl Ticket {
     pub(crate) fn granted(&self, token: Revision) {
-        let Some(inner) = self.inner.upgrade() else { return };
-        if let Some((_, known, _)) = inner.releaser.lock().requests.get_mut(&self.request) {
+        if let Some((_, known, _)) = self.releaser.lock().requests.get_mut(&self.request) {
             *known = Some(token);
         }
-        // It may have passed on before anybody was watching.
-        inner.releaser.look.notify_one();
+        // The lock may have passed on before this was noted.
+        self.releaser.0.look.notify_one();
     }
 
     /// Resolves when the lock is not held any more.
     pub(crate) async fn passed_on(&self) {
         loop {
-            let Some(inner) = self.inner.upgrade() else { return std::future::pending().await };
-            let next = inner.releaser.passed.notified();
+            let next = self.releaser.0.passed.notified();
             if self.gone.load(Ordering::Acquire) {
                 return;
             }
@@ -130,26 +132,24 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        if let Some(inner) = self.inner.upgrade() {
-            inner.releaser.lock().requests.remove(&self.request);
-            inner.releaser.look.notify_one();
-        }
+        self.releaser.lock().requests.remove(&self.request);
+        self.releaser.0.look.notify_one();
     }
 }
 
 /// Runs until `stop`.
-pub(crate) async fn run(inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
-    let mut events = inner.feed.since(Revision::default(), Filter::all().topics([Topic::Locks, Topic::Fencing]));
+pub(crate) async fn run(engine: Engine, releaser: Releaser, stop: CancellationToken) {
+    let mut events = engine.feed().since(Revision::default(), Filter::all().topics([Topic::Locks, Topic::Fencing]));
     let mut said: JoinSet<(Name, Nonce)> = JoinSet::new();
     let mut under_way = BTreeSet::new();
     loop {
         let concerned = tokio::select! { biased;
-            _ = stop.wait_for(|stop| *stop) => return,
+            () = stop.cancelled() => return,
             item = events.next() => match item {
-                Some(item) => concerns(&inner, &item),
+                Some(item) => concerns(engine.node(), &item),
                 None => return,
             },
-            () = inner.releaser.look.notified() => true,
+            () = releaser.0.look.notified() => true,
             Some(done) = said.join_next() => {
                 match done {
                     Ok(what) => under_way.remove(&what),
@@ -158,67 +158,66 @@ pub(crate) async fn run(inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
                 true
             }
         };
-        let Some(who) = inner.identity().filter(|_| concerned) else { continue };
-        mark_gone(&inner, who);
-        for (key, command) in unwanted(&inner, who) {
+        let Some(who) = engine.identity().filter(|_| concerned) else { continue };
+        mark_gone(&engine.state(), &releaser, who);
+        for (key, command) in unwanted(&engine, &releaser, who) {
             if under_way.insert(key.clone()) {
-                let inner = inner.clone();
+                let engine = engine.clone();
                 said.spawn(host::bound(async move {
-                    if let Err(error) = inner.propose(command, inner.config.propose_timeout).await {
+                    if let Err(error) = engine.propose(command, engine.config().propose_timeout).await {
                         tracing::debug!(lock = %key.0, %error, "not given back yet; said again");
                         // Without a leader there is nobody to say it to; with one it is asked again soon.
                         if !matches!(error, ProposeError::Stopped(_)) {
-                            tokio::time::sleep(inner.config.heartbeat()).await;
+                            tokio::time::sleep(engine.config().heartbeat()).await;
                         }
                     }
                     key
                 }));
             }
         }
-        if inner.stopped().is_some() {
+        if engine.stopped().is_some() {
             return;
         }
     }
 }
 
 /// Whether an event may change what this life holds or waits for.
-fn concerns(inner: &Inner, item: &FeedItem) -> bool {
-    let own = |holder: &Holder| matches!(holder, Holder::Life(who) if who.node == inner.node);
+fn concerns(me: NodeId, item: &FeedItem) -> bool {
+    let own = |holder: &Holder| matches!(holder, Holder::Life(who) if who.node == me);
     match item {
         FeedItem::Gap { .. } => true,
         FeedItem::Event { event, .. } => match event {
             Event::LockGranted { holder, .. }
             | Event::LockQueued { holder, .. }
             | Event::LockReleased { holder, .. } => own(holder),
-            Event::Fenced { who, .. } | Event::Left { who, .. } => who.node == inner.node,
+            Event::Fenced { who, .. } | Event::Left { who, .. } => who.node == me,
             _ => false,
         },
     }
 }
 
 /// Tells the guards of locks that are not held any more.
-fn mark_gone(inner: &Inner, who: Identity) {
-    let state = inner.feed.state();
+fn mark_gone(state: &ClusterState, releaser: &Releaser, who: Identity) {
     let over = state.has_ended(who);
     let mut told = false;
-    for (name, token, gone) in inner.releaser.lock().requests.values() {
+    for (name, token, gone) in releaser.lock().requests.values() {
         let Some(token) = token else { continue };
         if (over || !state.store().holds(name, *token)) && !gone.swap(true, Ordering::AcqRel) {
             told = true;
         }
     }
     if told {
-        inner.releaser.passed.notify_waiters();
+        releaser.0.passed.notify_waiters();
     }
 }
 
 /// What the log has of this life and nobody here wants, and how to say so.
-fn unwanted(inner: &Inner, who: Identity) -> Vec<((Name, Nonce), Command)> {
-    let state = inner.feed.state();
+fn unwanted(engine: &Engine, releaser: &Releaser, who: Identity) -> Vec<((Name, Nonce), Command)> {
+    let state = engine.state();
     if state.has_ended(who) {
         return vec![];
     }
-    let wanted = inner.releaser.lock();
+    let wanted = releaser.lock();
     let holder = Holder::Life(who);
     let mut said = vec![];
     for (name, lock) in state.store().locks() {
@@ -232,7 +231,7 @@ fn unwanted(inner: &Inner, who: Identity) -> Vec<((Name, Nonce), Command)> {
         }
         let waits = lock.waiters.iter().filter(|w| w.holder == holder && !wanted.requests.contains_key(&w.request));
         for waiter in waits {
-            let request = inner.request_named(waiter.request);
+            let request = engine.request_named(waiter.request);
             said.push(((name.clone(), waiter.request), Command::Settle { request, lock: Some(name.clone()) }));
         }
     }

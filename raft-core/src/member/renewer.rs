@@ -10,63 +10,128 @@
 //! A renewal needs no disk here. While the engine waits for its disk it may not hear who was elected, so that every voter
 //! is asked: who does not lead cannot grant.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use quorate_membership::{Contract, Identity, NodeId, Phase};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
+use crate::engine::Engine;
 use crate::host;
-use crate::inner::Inner;
-use crate::lease::keeper::Message;
-use crate::lease::ledger::Note;
+use crate::leader::grantor::GrantorHandle;
+use crate::lease::keeper::{Keeper, Message};
+use crate::lease::ledger::{Ledger, Note};
 use crate::rpc::{Renewal, Renewed};
 
-/// Renewals that come out of the keeper, until the task takes them.
-pub(crate) type Outbox = Mutex<Option<mpsc::UnboundedReceiver<Renewal>>>;
+/// Carries renewals out and answers back.
+#[derive(Clone)]
+pub(crate) struct Renewer {
+    pub(crate) engine: Engine,
+    pub(crate) keeper: Arc<Keeper>,
+    /// This node's own grantor, for when it leads.
+    pub(crate) grantor: GrantorHandle,
+    pub(crate) ledger: Ledger,
+}
 
-/// Runs until `stop`.
-pub(crate) async fn run(inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
-    let Some(mut outbox) = inner.outbox.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
-    let mut progress = inner.machine.progress();
-    let mut pace = interval(inner.config.heartbeat() / 2);
-    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut asked, mut own, mut leader) = (JoinSet::new(), Own::Unknown, None);
-    loop {
-        tokio::select! { biased;
-            _ = stop.wait_for(|stop| *stop) => break,
-            Some(renewal) = outbox.recv() => {
-                asked.spawn(host::bound(ask(inner.clone(), renewal)));
+impl Renewer {
+    /// Runs until `stop`. `outbox`: the renewals that the keeper wants sent.
+    pub(crate) async fn run(self, mut outbox: mpsc::UnboundedReceiver<Renewal>, stop: CancellationToken) {
+        let mut progress = self.engine.progress();
+        let mut pace = interval(self.engine.config().heartbeat() / 2);
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut asked, mut own, mut leader) = (JoinSet::new(), Own::Unknown, None);
+        loop {
+            tokio::select! { biased;
+                () = stop.cancelled() => break,
+                Some(renewal) = outbox.recv() => {
+                    asked.spawn(host::bound(self.clone().ask(renewal)));
+                }
+                Some(_) = asked.join_next() => {}
+                changed = progress.changed() => match changed {
+                    Ok(()) => own = own.look(&self),
+                    Err(_) => break,
+                },
+                _ = pace.tick() => {
+                    // P21: the renewals of a node whose store or engine has failed must not keep it looking well.
+                    if self.engine.stopped().is_some() {
+                        break;
+                    }
+                    let known = self.engine.leader();
+                    // The last one that was known: during an election there is none.
+                    if known.is_some() && known != leader {
+                        self.tell(Message::Again);
+                        leader = known;
+                    }
+                    own = own.look(&self);
+                }
             }
-            Some(_) = asked.join_next() => {}
-            changed = progress.changed() => match changed {
-                Ok(()) => own = own.look(&inner),
-                Err(_) => break,
-            },
-            _ = pace.tick() => {
-                // P21: a node whose store or engine has failed is not kept looking well by its renewals.
-                if inner.stopped().is_some() {
-                    break;
-                }
-                let known = inner.leader();
-                // The last one that was known: during an election nobody is.
-                if known.is_some() && known != leader {
-                    tell(&inner, Message::Again);
-                    leader = known;
-                }
-                own = own.look(&inner);
+        }
+        self.tell(Message::Close);
+    }
+
+    fn tell(&self, message: Message) {
+        // A keeper that has ended keeps no lease: there is nothing to tell it.
+        let _keeper_gone = self.keeper.post.send(message);
+    }
+
+    async fn ask(self, renewal: Renewal) {
+        let deadline = self.engine.config().timing.plan().lease / 2;
+        let answer = match self.engine.leader() {
+            known
+                if self.engine.disk_trouble().is_some()
+                    && (known != Some(self.engine.node()) || self.engine.has_made_way()) =>
+            {
+                self.ask_every_voter(renewal, deadline).await
+            }
+            Some(leader) if leader == self.engine.node() => timeout(deadline, self.grantor.renew(renewal)).await.ok(),
+            Some(leader) => self.ask_node(leader, renewal, deadline).await,
+            None => None,
+        };
+        match answer {
+            Some(Renewed::Granted(granted)) if granted == renewal => self.tell(Message::Granted(granted)),
+            Some(Renewed::Granted(granted)) => tracing::warn!(?renewal, ?granted, "a grant of what was not asked for"),
+            Some(Renewed::Refused { refusal, leader }) => {
+                tracing::trace!(?renewal, %refusal, ?leader, "not renewed");
+                sleep(self.engine.config().heartbeat() / 2).await;
+                self.tell(Message::Again);
+            }
+            None => {
+                sleep(self.engine.config().heartbeat() / 2).await;
+                self.tell(Message::Again);
             }
         }
     }
-    tell(&inner, Message::Close);
-}
 
-fn tell(inner: &Inner, message: Message) {
-    // A keeper that is gone keeps no lease: there is nothing to tell it.
-    let _keeper_gone = inner.keeper.post.send(message);
+    /// Asks every other voter: the first grant, or else some answer.
+    async fn ask_every_voter(&self, renewal: Renewal, deadline: Duration) -> Option<Renewed> {
+        let voters = self.engine.state().configuration().voters();
+        let others = voters.into_iter().filter(|node| *node != self.engine.node());
+        let mut asked: FuturesUnordered<_> = others.map(|node| self.ask_node(node, renewal, deadline)).collect();
+        let mut refused = None;
+        while let Some(answer) = asked.next().await {
+            match answer {
+                Some(Renewed::Granted(_)) => return answer,
+                Some(Renewed::Refused { .. }) => refused = answer,
+                None => {}
+            }
+        }
+        refused
+    }
+
+    async fn ask_node(&self, node: NodeId, renewal: Renewal, deadline: Duration) -> Option<Renewed> {
+        match self.engine.peers().renew(node, renewal, deadline).await {
+            Ok(answer) => Some(answer),
+            Err(error) => {
+                tracing::trace!(?renewal, %node, %error, "no answer to a renewal");
+                None
+            }
+        }
+    }
 }
 
 /// How far this life has come, as far as the keeper was told.
@@ -78,9 +143,10 @@ enum Own {
 }
 
 impl Own {
-    fn look(self, inner: &Inner) -> Self {
-        let Some(who) = inner.identity() else { return Self::Unknown };
-        let state = inner.feed.state();
+    fn look(self, renewer: &Renewer) -> Self {
+        let engine = &renewer.engine;
+        let Some(who) = engine.identity() else { return Self::Unknown };
+        let state = engine.state();
         let over = match state.life(who).map(|life| life.phase) {
             Some(Phase::Joining | Phase::Active) => state.newest(who.node) != Some(who),
             Some(Phase::Fencing | Phase::Fenced | Phase::Left) | None => true,
@@ -88,69 +154,18 @@ impl Own {
         match self {
             Self::Condemned => self,
             Self::Unknown if state.may_renew(who) => {
-                let contract = inner.config.timing.contract();
+                let contract = engine.config().timing.contract();
                 let Contract { stop, lease, in_flight, drift } = contract;
-                inner.ledger.note(Note::RequestName { who, stop, lease, in_flight, drift });
-                tell(inner, Message::Begin { who });
+                renewer.ledger.note(Note::RequestName { who, stop, lease, in_flight, drift });
+                renewer.tell(Message::Begin { who });
                 Self::Begun(who)
             }
             Self::Unknown => self,
             Self::Begun(_) if over => {
-                tell(inner, Message::Condemned);
+                renewer.tell(Message::Condemned);
                 Self::Condemned
             }
             Self::Begun(_) => self,
-        }
-    }
-}
-
-async fn ask(inner: Arc<Inner>, renewal: Renewal) {
-    let deadline = inner.config.timing.plan().lease / 2;
-    let answer = match inner.leader() {
-        known if inner.disk_trouble().is_some() && (known != Some(inner.node) || inner.has_made_way()) => {
-            inquire(&inner, renewal, deadline).await
-        }
-        Some(leader) if leader == inner.node => timeout(deadline, inner.grantor.renew(renewal)).await.ok(),
-        Some(leader) => remote(&inner, leader, renewal, deadline).await,
-        None => None,
-    };
-    match answer {
-        Some(Renewed::Granted(granted)) if granted == renewal => tell(&inner, Message::Granted(granted)),
-        Some(Renewed::Granted(granted)) => tracing::warn!(?renewal, ?granted, "a grant of what was not asked for"),
-        Some(Renewed::Refused { refusal, leader }) => {
-            tracing::trace!(?renewal, %refusal, ?leader, "not renewed");
-            sleep(inner.config.heartbeat() / 2).await;
-            tell(&inner, Message::Again);
-        }
-        None => {
-            sleep(inner.config.heartbeat() / 2).await;
-            tell(&inner, Message::Again);
-        }
-    }
-}
-
-/// Asks every other voter: the first grant, or else some answer.
-async fn inquire(inner: &Inner, renewal: Renewal, deadline: std::time::Duration) -> Option<Renewed> {
-    let voters = inner.feed.state().configuration().voters();
-    let others = voters.into_iter().filter(|node| *node != inner.node);
-    let mut asked: FuturesUnordered<_> = others.map(|node| remote(inner, node, renewal, deadline)).collect();
-    let mut refused = None;
-    while let Some(answer) = asked.next().await {
-        match answer {
-            Some(Renewed::Granted(_)) => return answer,
-            Some(Renewed::Refused { .. }) => refused = answer,
-            None => {}
-        }
-    }
-    refused
-}
-
-async fn remote(inner: &Inner, leader: NodeId, renewal: Renewal, deadline: std::time::Duration) -> Option<Renewed> {
-    match inner.peers.renew(leader, renewal, deadline).await {
-        Ok(answer) => Some(answer),
-        Err(error) => {
-            tracing::trace!(?renewal, %leader, %error, "no answer to a renewal");
-            None
         }
     }
 }

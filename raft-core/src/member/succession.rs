@@ -8,34 +8,31 @@
 //! This process holds the exclusive lock on the data folder, and has looked for the process that had it before: it is gone.
 //! The lock alone would not do, for it ends with the node and not with the process.
 
-use std::sync::{Arc, PoisonError};
-
 use quorate_membership::{ClusterState, Command, Identity, Phase};
-use tokio::sync::watch;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
+use crate::engine::Engine;
 use crate::error::ProposeError;
-use crate::inner::Inner;
 
-/// Runs until everything is said, this life works, or `stop`.
-pub(crate) async fn run(inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
-    let mut progress = inner.machine.progress();
+/// Runs until everything is said, this life works, or `stop`. `former_gone`: whether the process that had the data folder
+/// before is known to be gone.
+pub(crate) async fn run(engine: Engine, former_gone: bool, stop: CancellationToken) {
+    let config = engine.config();
+    let mut progress = engine.progress();
     loop {
-        if let Some(who) = inner.identity() {
-            let state = inner.feed.state();
-            let gone = {
-                let folder = inner.folder.lock().unwrap_or_else(PoisonError::into_inner);
-                folder.as_ref().is_some_and(|folder| folder.former_gone())
-            };
-            let Some(command) = owed(&state, who, inner.config.work_dies_with_process, gone) else {
+        if let Some(who) = engine.identity() {
+            let state = engine.state();
+            let Some(command) = owed(&state, who, config.work_dies_with_process, former_gone) else {
                 if state.life(who).is_none_or(|life| life.phase != Phase::Joining) {
                     return;
                 }
                 tokio::select! { biased;
-                    _ = stop.wait_for(|stop| *stop) => return,
+                    () = stop.cancelled() => return,
                     changed = progress.changed() => match changed { Ok(()) => continue, Err(_) => return },
                 }
             };
-            match inner.propose(command, inner.config.propose_timeout).await {
+            match engine.propose(command, config.propose_timeout).await {
                 Ok(_) => continue,
                 Err(ProposeError::Rejected(rejection)) => tracing::info!(%who, %rejection, "not said of this life"),
                 Err(ProposeError::Stopped(_)) => return,
@@ -43,8 +40,8 @@ pub(crate) async fn run(inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
             }
         }
         tokio::select! { biased;
-            _ = stop.wait_for(|stop| *stop) => return,
-            () = tokio::time::sleep(inner.config.heartbeat()) => {}
+            () = stop.cancelled() => return,
+            () = sleep(config.heartbeat()) => {}
         }
     }
 }

@@ -5,81 +5,39 @@
 //!   start ──▶ bootstrap │ join │ resume ──▶ (a life is known, `Joining`) ──reconcile──▶ `Active` ──▶ leave │ shutdown
 //! ```
 
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+mod parts;
+mod rules;
+pub(crate) mod service;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::BoxStream;
-use quorate_membership::detector::Moment;
-use quorate_membership::{Address, Command, Identity, Name, NodeId, Nonce, ProvedEnd, Revision};
+use quorate_membership::{Address, Command, Identity, Name, NodeId, ProvedEnd, Revision, Role};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
-use crate::host::clock;
-pub(crate) mod rules;
-pub(crate) mod service;
-
-use crate::config::Config;
 use crate::engine::log_store::LogStore;
-use crate::engine::network::NetworkFactory;
 use crate::engine::open;
-use crate::engine::peers::{Contacts, Peers};
-use crate::engine::state_machine::StateMachine;
-use crate::engine::types::Raft;
 use crate::error::{Fatal, HandOverError, ProposeError, ReadError, Refusal, StartError, SucceedError};
-use crate::feed::{Feed, FeedItem, Filter};
+use crate::feed::{FeedItem, Filter};
 use crate::folder::Folder;
-use crate::host::{self, random};
-use crate::inner::Inner;
-use crate::leader::fencer::Fencer;
-use crate::leader::grantor::GrantorHandle;
-use crate::leader::{grantor, monitor, reconciler, session_table};
-use crate::lease::handle::Lease;
-use crate::lease::keeper::Keeper;
-use crate::lease::ledger::{LastEnd, Ledger, Note};
-use crate::lease::stop;
-use crate::lease::stop::{Nothing, StopMechanism};
-use crate::member::gate::Gate;
+use crate::host;
+use crate::lease::Lease;
+use crate::lease::ledger::LastEnd;
 use crate::member::locks::{LockError, LockGuard};
 use crate::member::records::Records;
-use crate::member::{releaser, renewer, succession};
+pub use crate::node::parts::NodeSettings;
+use crate::node::parts::Parts;
 use crate::probe;
-use crate::transport::{Service, Transport};
-use crate::view::{Local, View};
-
-/// What a node needs to start.
-pub struct NodeSettings {
-    /// Which node it is. At least 1; chosen once for a disk.
-    pub node: NodeId,
-    /// Its data folder, made if it is not there.
-    pub data: PathBuf,
-    /// Where the others can reach it: between 1 and 8 addresses. Committed with each join.
-    pub addresses: Vec<Address>,
-    /// How it behaves in time.
-    pub config: Config,
-    /// How it speaks.
-    pub transport: Arc<dyn Transport>,
-    /// How it fences. `None`: open orders wait for an operator's word or for a node that can.
-    pub fencer: Option<Arc<dyn Fencer>>,
-    /// What stops the work of this node at the end of its lease. `None`: nothing that could be relied on, so that time
-    /// alone never proves the end of its lives.
-    pub stop: Option<Box<dyn StopMechanism>>,
-    /// Says that the clock of this virtual machine counts while the machine is frozen by its host. Without it a stop
-    /// mechanism that rests on time is refused in a virtual machine.
-    pub trust_vm_clock: bool,
-}
-
-/// The end of a command that was carried out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Committed {
-    /// Where it stands in the log. Its events are in the feed under this revision, and this node has applied it.
-    pub revision: Revision,
-}
+use crate::rpc::Committed;
+use crate::transport::Service;
+use crate::view::View;
 
 /// A running node. Dropping it stops its work without waiting; [`Node::shutdown`] waits.
 pub struct Node {
-    pub(crate) inner: Arc<Inner>,
-    stop: watch::Sender<bool>,
+    pub(crate) parts: Arc<Parts>,
+    stop: CancellationToken,
 }
 
 impl Node {
@@ -122,118 +80,45 @@ impl Node {
 
     /// Starts the engine on an open folder and an open log.
     pub(crate) async fn run(settings: NodeSettings, folder: Folder, store: LogStore) -> Result<Self, StartError> {
-        let NodeSettings { node, data: _, addresses, mut config, transport, fencer, stop, trust_vm_clock } = settings;
-        let mut mechanism: Box<dyn StopMechanism> = stop.unwrap_or_else(|| Box::new(Nothing));
-        config.timing = stop::admit(mechanism.as_mut(), config.timing, trust_vm_clock)?;
-        let process = Nonce::new(random().map_err(|source| StartError::Folder { path: folder.path().into(), source })?);
-        let feed = Feed::new(config.event_history);
-        let ledger = Ledger::open(folder.path(), node)
-            .map_err(|source| StartError::Folder { path: folder.path().into(), source })?;
-        ledger.note(Note::Started { session: process });
-        let machine = StateMachine::new(store.clone(), feed.clone(), ledger.clone());
-        let peers = Arc::new(Peers {
-            transport,
-            node,
-            disk: folder.disk(),
-            process,
-            timing: config.timing.hash(),
-            cluster: Mutex::new(folder.cluster()),
-            feed: feed.clone(),
-            contacts: Contacts::default(),
-            hints: Mutex::default(),
-        });
-        // P22: who voted before may still be bound by a promise that it has forgotten.
-        let voted = store.vote().is_some();
-        let embargo_ends = voted.then(|| Moment::new(clock::now().since_origin() + config.embargo()));
-        let engine = Arc::new(open::config(&config, !voted)?);
-        let raft = Raft::new(node.get(), engine, NetworkFactory(peers.clone()), store.clone(), machine.clone())
-            .await
-            .map_err(|e| StartError::Engine(e.to_string()))?;
-        let view = watch::Sender::new(View { cluster: feed.state(), local: Local::unknown(node) });
-        let (folder, gate) = (Mutex::new(Some(folder)), Gate::default());
-        let (identity, shut) = (OnceLock::new(), OnceLock::new());
-        let (sent, outbox) = tokio::sync::mpsc::unbounded_channel();
-        let mut keeper = Keeper::start(*config.timing.plan(), mechanism, sent, ledger.clone())
-            .map_err(|e| StartError::Engine(format!("the keeper's thread: {e}")))?;
-        keeper.alone = config.work_dies_with_process;
-        let (grantor, outbox) = (GrantorHandle::new(), Mutex::new(Some(outbox)));
-        let inner = Arc::new(Inner {
-            node,
-            process,
-            addresses,
-            config,
-            raft,
-            machine,
-            store,
-            feed,
-            peers,
-            gate,
-            fencer,
-            grantor,
-            keeper,
-            outbox,
-            ledger,
-            rounds: Default::default(),
-            arrivals: Mutex::default(),
-            handed_over: Default::default(),
-            releaser: Default::default(),
-            sessions: Default::default(),
-            view,
-            embargo_ends,
-            folder,
-            identity,
-            shut,
-        });
-        let stop = watch::Sender::new(false);
-        host::spawn(monitor::run(inner.clone(), stop.subscribe()));
-        host::spawn(reconciler::run(inner.clone(), stop.subscribe()));
-        host::spawn(grantor::run(inner.clone(), stop.subscribe()));
-        host::spawn(renewer::run(inner.clone(), stop.subscribe()));
-        host::spawn(releaser::run(inner.clone(), stop.subscribe()));
-        host::spawn(succession::run(inner.clone(), stop.subscribe()));
-        host::spawn(session_table::run(inner.clone(), stop.subscribe()));
-        Ok(Self { inner, stop })
+        let stop = CancellationToken::new();
+        let parts = Parts::start(settings, folder, store, &stop).await?;
+        Ok(Self { parts, stop })
     }
 
     /// What a server offers on behalf of this node.
     pub fn service(&self) -> Arc<dyn Service> {
-        Arc::new(service::NodeService(self.inner.clone()))
-    }
-
-    pub(crate) fn path(&self) -> PathBuf {
-        let folder = self.inner.folder.lock().unwrap_or_else(PoisonError::into_inner);
-        folder.as_ref().map(|f| f.path().to_path_buf()).unwrap_or_default()
+        Arc::new(service::NodeService(self.parts.clone()))
     }
 
     /// Whether its folder belongs to a cluster.
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn belongs(&self) -> bool {
-        self.inner.peers.cluster().is_some()
+        self.parts.engine.peers().cluster().is_some()
     }
 
     /// This life's name; `None` until its join is applied here.
     pub fn identity(&self) -> Option<Identity> {
-        self.inner.identity()
+        self.parts.engine.identity()
     }
 
     /// How the process before this one ended, as the ledger in the data folder has it: why was I reset?
     pub fn last_end(&self) -> &LastEnd {
-        self.inner.ledger.last_end()
+        self.parts.ledger.last_end()
     }
 
     /// The lease of `who`, which must be this life.
     pub fn lease_of(&self, who: Identity) -> Lease {
-        self.inner.keeper.lease(who)
+        self.parts.keeper.lease(who)
     }
 
     /// This life's lease; `None` until its join is applied here.
     pub fn lease(&self) -> Option<Lease> {
-        self.inner.identity().map(|who| self.inner.keeper.lease(who))
+        self.parts.engine.identity().map(|who| self.parts.keeper.lease(who))
     }
 
     /// The records of the cluster.
     pub fn records(&self) -> Records {
-        Records { inner: self.inner.clone() }
+        Records { engine: self.parts.engine.clone() }
     }
 
     /// Asks for a lock for `who`, which must be this life, and waits in line: at most for `wait`, for ever with
@@ -242,39 +127,67 @@ impl Node {
     /// # Errors
     /// [`LockError`]; the log has nothing of the request then, or the releaser sees to it.
     pub async fn lock_for(&self, who: Identity, name: Name, wait: Option<Duration>) -> Result<LockGuard, LockError> {
-        self.inner.lock(who, name, wait).await
+        self.parts.locks().lock(who, name, wait).await
     }
 
     /// The locks that a former life left to this one and that nobody has asked for yet; see
     /// [`Config::work_dies_with_process`]. They are kept until they are asked for, or [given up](Self::disown).
     pub fn inherited(&self) -> Vec<(Name, Revision)> {
-        let (state, who) = (self.inner.feed.state(), self.identity());
-        who.map(|who| self.inner.releaser.inherited(&state, who)).unwrap_or_default()
+        let (state, who) = (self.parts.engine.state(), self.identity());
+        who.map(|who| self.parts.releaser.inherited(&state, who)).unwrap_or_default()
     }
 
     /// Gives up what a former life left and nobody has asked for.
     pub fn disown(&self) {
-        self.inner.releaser.disown();
+        self.parts.releaser.disown();
+    }
+
+    /// Founds a cluster with this node as its only voter. Repeated after a crash in the middle it goes on.
+    ///
+    /// # Errors
+    /// [`StartError::Occupied`] when the folder belongs to a cluster already: `resume` goes on from there.
+    /// [`StartError::Config`] for any role but voter. Neither changes anything.
+    pub async fn bootstrap(&self, role: Role, timeout: Duration) -> Result<Identity, StartError> {
+        self.parts.entrance().bootstrap(role, timeout).await
+    }
+
+    /// Asks the members at `seeds`, one after the other, to let this node in, for at most `timeout`.
+    ///
+    /// # Errors
+    /// [`StartError::Occupied`] when the folder belongs to a cluster; [`StartError::Join`] when no member let it in;
+    /// [`StartError::Config`] without a seed. None of these changes anything here. A rejection by the rules ends the search
+    /// at once. [`StartError::NotActive`] when it was let in and the log did not arrive in time: it is a member then.
+    pub async fn join(&self, seeds: &[Address], role: Role, timeout: Duration) -> Result<Identity, StartError> {
+        self.parts.entrance().join(seeds, role, timeout).await
+    }
+
+    /// Takes up membership after a stop: announces a new life of this node once a majority is up.
+    ///
+    /// # Errors
+    /// [`StartError::Vacant`] when the folder belongs to no cluster; [`StartError::Propose`] when the join was refused or no
+    /// leader was found within `timeout`.
+    pub async fn resume(&self, timeout: Duration) -> Result<Identity, StartError> {
+        self.parts.entrance().resume(timeout).await
     }
 
     /// The latest picture.
     pub fn view(&self) -> View {
-        self.inner.latest()
+        self.parts.latest()
     }
 
     /// The latest picture, and a wake-up with each new one.
     pub fn watch(&self) -> watch::Receiver<View> {
-        self.inner.view.subscribe()
+        self.parts.views.subscribe()
     }
 
     /// Every event after `revision`, then each as it is committed; see [`FeedItem`].
     pub fn events_since(&self, revision: Revision) -> BoxStream<'static, FeedItem> {
-        self.inner.feed.since(revision, Filter::all())
+        self.parts.engine.feed().since(revision, Filter::all())
     }
 
     /// As [`Self::events_since`], of what the filter wants.
     pub fn events_matching(&self, revision: Revision, filter: Filter) -> BoxStream<'static, FeedItem> {
-        self.inner.feed.since(revision, filter)
+        self.parts.engine.feed().since(revision, filter)
     }
 
     /// Proposes a command, through whoever leads, and waits until it is applied here.
@@ -282,7 +195,7 @@ impl Node {
     /// # Errors
     /// [`ProposeError`] tells "nothing changed" from "unknown".
     pub async fn propose(&self, command: Command) -> Result<Committed, ProposeError> {
-        self.inner.propose(command, self.inner.config.propose_timeout).await
+        self.parts.engine.propose(command, self.parts.engine.config().propose_timeout).await
     }
 
     /// Waits until this node has applied everything that was committed when the call began (Raft's ReadIndex), so that
@@ -291,7 +204,7 @@ impl Node {
     /// # Errors
     /// [`ReadError::MaybeStale`] rather than waiting longer than `timeout`.
     pub async fn read_barrier(&self, timeout: Duration) -> Result<Revision, ReadError> {
-        self.inner.read_barrier(timeout).await
+        self.parts.engine.read_barrier(timeout).await
     }
 
     /// Hands leadership to `to`, or to the voter that has most of the log. Returns who leads now.
@@ -299,7 +212,7 @@ impl Node {
     /// # Errors
     /// [`HandOverError`]; after [`HandOverError::TimedOut`] it may still happen.
     pub async fn hand_over(&self, to: Option<NodeId>) -> Result<NodeId, HandOverError> {
-        self.inner.hand_over(to).await
+        self.parts.engine.hand_over(to).await
     }
 
     /// Stands for election at once in place of a leader that is proved to have ended, instead of waiting until it has
@@ -309,7 +222,7 @@ impl Node {
     /// # Errors
     /// [`SucceedError`]; nothing was changed.
     pub async fn succeed(&self, end: &ProvedEnd) -> Result<(), SucceedError> {
-        self.inner.succeed(end).await
+        self.parts.engine.succeed(end).await
     }
 
     /// Ends this life cleanly: says in the log that it has stopped everything, hands leadership over if it has it, and
@@ -321,11 +234,11 @@ impl Node {
     /// # Errors
     /// [`ProposeError`] when it is not known that the others were told: they will have this life fenced then.
     pub async fn leave(&self) -> Result<(), ProposeError> {
-        let give_up = tokio::time::Instant::now() + self.inner.config.propose_timeout * 2;
+        let give_up = tokio::time::Instant::now() + self.parts.engine.config().propose_timeout * 2;
         let told = loop {
             let Some(who) = self.identity() else { break Ok(()) };
             // P19: the lease first. Who still protects something has not stopped, and must not say so.
-            match self.inner.keeper.surrender(self.inner.config.timing.plan().lease).await {
+            match self.parts.keeper.surrender(self.parts.engine.config().timing.plan().lease).await {
                 Some(protected) if protected.is_empty() => {}
                 Some(protected) => break Err(still_protected(&protected.join(", "))),
                 None => break Err(still_protected("what its keeper does not tell")),
@@ -338,7 +251,7 @@ impl Node {
                 Err(error) => break Err(error),
             }
         };
-        if self.inner.leading()
+        if self.parts.engine.leading()
             && let Err(error) = self.hand_over(None).await
         {
             tracing::info!(%error, "leaving as leader; the others will elect");
@@ -350,19 +263,19 @@ impl Node {
     /// Stops the engine and closes the data folder. The life that ran here is not ended by this: only a leave or a
     /// proof ends a life.
     pub async fn shutdown(&self) {
-        self.stop.send_replace(true);
-        self.inner.shut_down(Fatal::Shutdown).await;
+        self.stop.cancel();
+        self.parts.shut_down(Fatal::Shutdown).await;
     }
 }
 
 impl Drop for Node {
     fn drop(&mut self) {
-        self.stop.send_replace(true);
+        self.stop.cancel();
         // A node that nobody holds must fall silent, or its heartbeats would keep a life looking well for ever. Without
         // a runtime its tasks have ended already.
         if tokio::runtime::Handle::try_current().is_ok() {
-            let inner = self.inner.clone();
-            drop(host::spawn(async move { inner.shut_down(Fatal::Shutdown).await }));
+            let parts = self.parts.clone();
+            drop(host::spawn(async move { parts.shut_down(Fatal::Shutdown).await }));
         }
     }
 }

@@ -4,16 +4,16 @@
 use quorate_membership::codec::decode;
 use quorate_membership::{Cause, Change, ClusterState, Command, Confirmation, Holder, Identity, Name, Revision};
 
+use crate::engine::{Engine, fits, only_raft};
 use crate::error::Refusal;
-use crate::inner::Inner;
 use crate::rpc::{Caller, Payload};
 
 /// A command that another node may hand to the leader: one that this one can read, not one that only Raft may say, and
 /// a leave only from the very process whose life it ends.
-pub(crate) fn proposable(payload: &Payload, caller: &Caller, inner: &Inner) -> Result<(), Refusal> {
+pub(crate) fn proposable(payload: &Payload, caller: &Caller, engine: &Engine) -> Result<(), Refusal> {
     fits(payload)?;
     let command: Command = decode(payload.as_bytes()).map_err(|e| Refusal::Malformed(e.to_string()))?;
-    if let Some(who) = on_behalf_of(&command, &inner.feed.state()).filter(|who| !own_life(*who, caller, inner)) {
+    if let Some(who) = on_behalf_of(&command, &engine.state()).filter(|who| !own_life(*who, caller, engine)) {
         return Err(Refusal::Malformed(format!("only {who} itself may say this")));
     }
     match command {
@@ -24,7 +24,7 @@ pub(crate) fn proposable(payload: &Payload, caller: &Caller, inner: &Inner) -> R
         | Command::ExpireSession { .. }
         | Command::LiftDelay { .. } => Err(Refusal::Malformed("only a leader says this, and to itself".into())),
         Command::Leave { who } => {
-            if own_life(who, caller, inner) {
+            if own_life(who, caller, engine) {
                 return Ok(());
             }
             Err(only_itself())
@@ -34,8 +34,8 @@ pub(crate) fn proposable(payload: &Payload, caller: &Caller, inner: &Inner) -> R
         | Command::Inherit { who, .. }
         | Command::Lock { holder: Holder::Life(who), .. }
         | Command::Unlock { holder: Holder::Life(who), .. } => {
-            let state = inner.feed.state();
-            if own_life(who, caller, inner) {
+            let state = engine.state();
+            if own_life(who, caller, engine) {
                 return Ok(());
             }
             // Its join is not applied here yet: asked again, it will be.
@@ -46,7 +46,7 @@ pub(crate) fn proposable(payload: &Payload, caller: &Caller, inner: &Inner) -> R
         }
         // Whoever moved while a majority was away can be reached again only where it says that it is now.
         Command::Join { node, addresses, .. } => {
-            inner.peers.hint(node, addresses);
+            engine.peers().hint(node, addresses);
             Ok(())
         }
         _ => Ok(()),
@@ -78,8 +78,8 @@ fn on_behalf_of(command: &Command, state: &ClusterState) -> Option<Identity> {
 }
 
 /// Whether the caller is the very process whose life this is.
-fn own_life(who: Identity, caller: &Caller, inner: &Inner) -> bool {
-    let state = inner.feed.state();
+fn own_life(who: Identity, caller: &Caller, engine: &Engine) -> bool {
+    let state = engine.state();
     who.node == caller.from && state.life(who).is_some_and(|life| life.nonce == caller.process)
 }
 
@@ -113,20 +113,4 @@ fn only_itself() -> Refusal {
     Refusal::Malformed(
         "only the life itself may say that it has stopped everything; fence it, or vouch for its end".into(),
     )
-}
-
-/// The most bytes of one command: that of the largest write, with room for what is around it. A larger one would be in the
-/// log before the rules could refuse it, and might not fit into any message to a follower.
-const COMMAND: usize = 2 << 20;
-
-/// Whether a command is small enough for the log.
-pub(crate) fn fits(payload: &Payload) -> Result<(), Refusal> {
-    let got = payload.as_bytes().len();
-    let why = || format!("the command has {got} bytes, and {COMMAND} is the most; split it");
-    (got <= COMMAND).then_some(()).ok_or_else(|| Refusal::Malformed(why()))
-}
-
-/// Who votes is said by Raft's own entries; a command that claims it is not proposed.
-pub(crate) fn only_raft() -> Refusal {
-    Refusal::Malformed("who votes follows from the log of Raft alone; change the role of a node instead".into())
 }

@@ -24,7 +24,7 @@ use tokio::time::{Instant, sleep};
 use super::disk::Disk;
 use super::{MemoryNetwork, TestFencer, TestStop};
 use crate::config::Config;
-use crate::leader::fencer::Fencer;
+use crate::fencer::Fencer;
 use crate::lease::handle::Lease;
 use crate::node::{Node, NodeSettings};
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use quorate_membership::Evidence;
 
-use crate::leader::fencer::{FenceRequest, Fencer, Fencing};
+use crate::fencer::{FenceFuture, FenceRequest, Fencer};
 
 /// How the device answers a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +52,7 @@ impl TestFencer {
 }
 
 impl Fencer for TestFencer {
-    fn fence(&self, request: FenceRequest) -> Fencing {
+    fn fence(&self, request: FenceRequest) -> FenceFuture {
         let mut device = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let conduct = device.next.pop_front().or(device.always).unwrap_or(DeviceBehaviour::Succeed);
         let seen = format!("the test device reports {} off", request.target);

@@ -1,44 +1,50 @@
-//! The way to the grantor's task, and what it is at.
-
-use std::sync::Mutex;
+//! How renewals reach the grantor's task, and what others may know of it.
 
 use quorate_membership::Activation;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::rpc::{RenewRefusal, Renewal, Renewed};
 
-/// How many renewals may wait to be looked at. What comes beyond is refused, and asked again.
+/// How many renewals may wait to be looked at. Further ones are refused, and the member asks again.
 const QUEUE: usize = 8192;
 
-/// One renewal, and who waits for the answer.
-pub(crate) struct PendingRenewal {
-    pub(crate) renewal: Renewal,
-    pub(crate) answer: oneshot::Sender<Renewed>,
+/// One renewal, and the way back to the member that waits for the answer.
+pub(super) struct PendingRenewal {
+    pub(super) renewal: Renewal,
+    pub(super) answer: oneshot::Sender<Renewed>,
 }
 
-/// The way to the task, and what it is at.
+/// The way to the task. Clones lead to the same one.
+#[derive(Clone)]
 pub(crate) struct GrantorHandle {
-    asks: mpsc::Sender<PendingRenewal>,
-    pub(crate) queue: Mutex<Option<mpsc::Receiver<PendingRenewal>>>,
-    pub(crate) activation: watch::Sender<Option<Activation>>,
+    renewals: mpsc::Sender<PendingRenewal>,
+    activation: watch::Receiver<Option<Activation>>,
+}
+
+/// The task's end of the handle.
+pub(crate) struct GrantorQueue {
+    pub(super) renewals: mpsc::Receiver<PendingRenewal>,
+    pub(super) activation: watch::Sender<Option<Activation>>,
+}
+
+/// A handle, and the end that the task takes.
+pub(crate) fn handle() -> (GrantorHandle, GrantorQueue) {
+    let (sender, renewals) = mpsc::channel(QUEUE);
+    let (activation, watched) = watch::channel(None);
+    (GrantorHandle { renewals: sender, activation: watched }, GrantorQueue { renewals, activation })
 }
 
 impl GrantorHandle {
-    pub(crate) fn new() -> Self {
-        let (asks, queue) = mpsc::channel(QUEUE);
-        Self { asks, queue: Mutex::new(Some(queue)), activation: watch::Sender::new(None) }
+    /// The activation that this node acts under as leader, as it changes.
+    pub(crate) fn activation(&self) -> watch::Receiver<Option<Activation>> {
+        self.activation.clone()
     }
 
-    /// The activation that this node acts under as leader, if it does.
-    pub(crate) fn activation(&self) -> Option<Activation> {
-        *self.activation.borrow()
-    }
-
-    /// Answers a renewal, once a read that was begun after this call has confirmed it.
+    /// Answers a renewal, once a read that began after this call has confirmed it.
     pub(crate) async fn renew(&self, renewal: Renewal) -> Renewed {
         let (answer, answered) = oneshot::channel();
         let refused = Renewed::Refused { refusal: RenewRefusal::NotConfirmed, leader: None };
-        if self.asks.try_send(PendingRenewal { renewal, answer }).is_err() {
+        if self.renewals.try_send(PendingRenewal { renewal, answer }).is_err() {
             return refused;
         }
         answered.await.unwrap_or(refused)

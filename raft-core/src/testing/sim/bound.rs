@@ -13,7 +13,7 @@ use quorate_membership::{Command, NodeId, Request, Revision, SessionId};
 use super::host::Host;
 use crate::error::{HandOverError, ProposeError, ReadError, Refusal};
 use crate::feed::{FeedItem, Filter};
-use crate::node::Committed;
+use crate::rpc::Committed;
 use crate::rpc::{
     Append, Appended, Ballot, Caller, InstallSnapshot, KeptAlive, Payload, Proposed, Renewal, Renewed, StreamAppended,
     Transfer, Transferred, VoteAnswer, VoteRequest,

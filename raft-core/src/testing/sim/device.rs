@@ -9,7 +9,7 @@ use super::host::{End, Host};
 use super::net::Net;
 use super::observation::Observation;
 use super::rng::Rng;
-use crate::leader::fencer::{FenceRequest, Fencer, Fencing};
+use crate::fencer::{FenceFuture, FenceRequest, Fencer};
 
 /// How the device answers, in parts of a thousand each; what is left succeeds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -58,7 +58,7 @@ impl Device {
 }
 
 impl Fencer for Device {
-    fn fence(&self, request: FenceRequest) -> Fencing {
+    fn fence(&self, request: FenceRequest) -> FenceFuture {
         let (roll, takes, late) = {
             let mut inside = self.lock();
             let ms = Duration::from_millis;

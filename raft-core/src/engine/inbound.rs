@@ -1,0 +1,96 @@
+//! What other nodes send to this engine. The caller was let in before (`member/gate.rs`).
+
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use openraft::Snapshot;
+use quorate_membership::codec::decode;
+use quorate_membership::{ClusterState, NodeId};
+
+use crate::engine::Engine;
+use crate::engine::types::{
+    OrTransfer, OrVoteRequest, OrVoteResponse, append_to, appended_from, log_id_from, log_id_to, snapshot_meta_to,
+    stream_from, transferred_from, vote_from, vote_to,
+};
+use crate::error::Refusal;
+use crate::rpc::{
+    Append, Appended, Ballot, InstallSnapshot, StreamAppended, Transfer, Transferred, VoteAnswer, VoteRequest,
+};
+
+fn ended(error: impl std::fmt::Display) -> Refusal {
+    Refusal::Stopped(error.to_string())
+}
+
+fn malformed(error: impl std::fmt::Display) -> Refusal {
+    Refusal::Malformed(error.to_string())
+}
+
+fn vote_request(request: VoteRequest) -> OrVoteRequest {
+    let mut made = OrVoteRequest::new(vote_to(request.ballot), request.last.map(log_id_to));
+    made.leadership_transfer = request.transfer;
+    made
+}
+
+fn vote_answer(answer: &OrVoteResponse) -> VoteAnswer {
+    let last = answer.last_log_id.as_ref().map(log_id_from);
+    VoteAnswer { ballot: vote_from(&answer.vote), granted: answer.vote_granted, last }
+}
+
+impl Engine {
+    /// Takes in one batch of entries, or a heartbeat.
+    pub(crate) async fn append(&self, request: Append) -> Result<Appended, Refusal> {
+        let request = append_to(request).map_err(malformed)?;
+        let answer = self.0.raft.append_entries(request).await.map_err(ended)?;
+        Ok(appended_from(&answer))
+    }
+
+    /// Takes in a stream of batches from `from`, and notes each as a sign of life.
+    pub(crate) fn append_stream(
+        &self,
+        from: NodeId,
+        requests: BoxStream<'static, Append>,
+    ) -> BoxStream<'static, Result<StreamAppended, Refusal>> {
+        let peers = self.0.peers.clone();
+        let requests = requests.map(append_to).take_while(move |request| {
+            peers.contacts.note(from);
+            let sound = request.is_ok();
+            if let Err(error) = request {
+                tracing::warn!(%from, %error, "ending a stream that does not make sense");
+            }
+            std::future::ready(sound)
+        });
+        let requests = requests.filter_map(|request| std::future::ready(request.ok()));
+        let answers = self.0.raft.stream_append(requests);
+        answers.map(|answer| answer.map(|a| stream_from(&a)).map_err(ended)).boxed()
+    }
+
+    /// Answers a request for a vote.
+    pub(crate) async fn vote(&self, request: VoteRequest) -> Result<VoteAnswer, Refusal> {
+        self.0.raft.vote(vote_request(request)).await.map(|a| vote_answer(&a)).map_err(ended)
+    }
+
+    /// Answers the question whether a vote would be given.
+    pub(crate) async fn pre_vote(&self, request: VoteRequest) -> Result<VoteAnswer, Refusal> {
+        let last = request.last;
+        let answer = self.0.raft.pre_vote(vote_request(request)).await.map(|a| vote_answer(&a)).map_err(ended)?;
+        if cfg!(quorate_mutant = "pre_vote_always") {
+            return Ok(VoteAnswer { granted: true, last, ..answer });
+        }
+        Ok(answer)
+    }
+
+    /// Installs a snapshot. A snapshot that cannot be decoded is refused before the engine sees it: it is the sender's fault
+    /// and must not stop this node.
+    pub(crate) async fn install_snapshot(&self, request: InstallSnapshot) -> Result<Ballot, Refusal> {
+        decode::<ClusterState>(&request.data).map_err(malformed)?;
+        let meta = snapshot_meta_to(&request.meta).map_err(malformed)?;
+        let snapshot = Snapshot { meta, snapshot: request.data };
+        let answer = self.0.raft.install_full_snapshot(vote_to(request.ballot), snapshot).await.map_err(ended)?;
+        Ok(vote_from(&answer.vote))
+    }
+
+    /// Takes leadership over at the leader's request.
+    pub(crate) async fn take_over(&self, request: Transfer) -> Result<Transferred, Refusal> {
+        let request = OrTransfer::new(vote_to(request.from), request.to.get(), request.last.map(log_id_to));
+        self.0.raft.handle_transfer_leader(request).await.map(transferred_from).map_err(ended)
+    }
+}

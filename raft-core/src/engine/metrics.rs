@@ -1,0 +1,111 @@
+//! What the engine shows of itself: who leads, and who has answered.
+//!
+//! An isolated leader believes in itself for ever, because its state does not change when time passes. So nothing here
+//! proves anything. It starts work, and it finds the way to the leader.
+
+use std::collections::BTreeSet;
+
+use openraft::async_runtime::WatchReceiver;
+use openraft::{Instant as _, ServerState};
+use quorate_membership::{ClusterState, NodeId, Revision};
+
+use crate::engine::Engine;
+use crate::engine::state_machine::revision;
+use crate::host::clock;
+use crate::rpc::Ballot;
+
+/// How many entries a learner may lag behind when it gets its vote.
+const CLOSE_ENOUGH: u64 = 64;
+
+impl Engine {
+    /// A later vote that the engine waits for its disk to keep. Until it is durable the engine shows itself as before: a
+    /// leader that was deposed still shows itself as the leader, for as long as the disk is full or hangs.
+    fn overtaken_by(&self) -> Option<Ballot> {
+        let term = self.term();
+        let later = self.0.store.vote_under_way().filter(|vote| vote.term > term && vote.node != self.0.node);
+        later.filter(|_| !cfg!(quorate_mutant = "deposed_unnoticed"))
+    }
+
+    /// The Raft term.
+    pub(crate) fn term(&self) -> u64 {
+        self.0.raft.metrics().borrow_watched().current_term
+    }
+
+    /// Whether this node leads, as far as it knows.
+    pub(crate) fn leading(&self) -> bool {
+        // Never two looks at once: the second would wait for the engine, and the engine for the first.
+        let state = self.0.raft.metrics().borrow_watched().state;
+        state == ServerState::Leader && self.overtaken_by().is_none()
+    }
+
+    /// The term that this node leads in, as far as its engine believes. Blind to a vote that its disk has yet to keep.
+    pub(crate) fn leading_term(&self) -> Option<u64> {
+        let metrics = self.0.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        (metrics.state == ServerState::Leader).then_some(metrics.current_term)
+    }
+
+    /// Who leads, as far as this node knows.
+    pub(crate) fn leader(&self) -> Option<NodeId> {
+        match self.overtaken_by() {
+            Some(vote) => vote.committed.then_some(vote.node),
+            None => self.0.raft.metrics().borrow_watched().current_leader.map(NodeId::new),
+        }
+    }
+
+    /// Whether a quorum acknowledged something of this leader within the last election timeout. Counted from the sending.
+    pub(crate) fn heard_by_quorum(&self) -> bool {
+        let metrics = self.0.raft.metrics().borrow_watched().clone();
+        // A sole voter is its own majority, and no acknowledgement of another ever comes.
+        metrics.membership_config.voter_ids().all(|voter| voter == self.0.node.get())
+            || metrics.last_quorum_acked.is_some_and(|acked| acked.elapsed() < self.0.config.election_max())
+    }
+
+    /// How far the engine has applied its log, entries that change nothing included.
+    pub(crate) fn engine_applied(&self) -> Revision {
+        let metrics = self.0.raft.metrics().borrow_watched().clone();
+        metrics.last_applied.map(|id| revision(id.index)).unwrap_or_default()
+    }
+
+    /// Lets this node stand for election, or keeps it from doing so.
+    pub(crate) fn may_stand(&self, stands: bool) {
+        self.0.raft.runtime_config().elect(stands);
+    }
+
+    /// How far the log of `node` matches that of this leader, as an index.
+    pub(super) fn matched(&self, node: NodeId) -> Option<u64> {
+        let metrics = self.0.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.replication.as_ref()?.get(&node.get())?.as_ref().map(|id| id.index)
+    }
+
+    /// Whether `node` has the log up to its own join, and all but the last [`CLOSE_ENOUGH`] entries of it.
+    pub(crate) fn caught_up(&self, state: &ClusterState, node: NodeId) -> bool {
+        if node == self.0.node {
+            return true;
+        }
+        let joined = state.newest(node).and_then(|who| state.life(who)).map(|life| life.since);
+        let Some(matched) = self.matched(node) else { return false };
+        let last = self.0.raft.metrics().borrow_watched().last_log_index;
+        let close = last.is_none_or(|last| last <= matched.saturating_add(CLOSE_ENOUGH));
+        close && joined.is_none_or(|joined| revision(matched) >= joined)
+    }
+
+    /// The others that were heard within the last three heartbeats.
+    pub(crate) fn heard_lately(&self) -> BTreeSet<NodeId> {
+        let (now, limit) = (clock::now(), self.0.config.heartbeat() * 3);
+        let all = self.0.peers.contacts.all().into_iter();
+        all.filter(|(node, at)| *node != self.0.node && now.since(*at) < limit).map(|(node, _)| node).collect()
+    }
+
+    /// The others whose engines have answered this leader within the last election timeout. One that waits for its disk
+    /// does not answer, though it is heard.
+    pub(super) fn answering(&self) -> BTreeSet<NodeId> {
+        let metrics = self.0.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let all = metrics.heartbeat.iter().flatten().filter_map(|(node, at)| Some((NodeId::new(*node), at.as_ref()?)));
+        let limit = self.0.config.election_max();
+        let lately = all.filter(|(node, at)| *node != self.0.node && at.elapsed() < limit);
+        lately.map(|(node, _)| node).collect()
+    }
+}

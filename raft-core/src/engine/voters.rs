@@ -1,0 +1,85 @@
+//! Changes of Raft's own configuration: who receives the log, and who votes.
+//!
+//! ```text
+//!   VoterChange ─▶ only if no other change came in between ─▶ one entry, or two when votes move (joint, then final)
+//! ```
+//!
+//! Raft changes its voters one step at a time. If this node dies between the two entries, the next leader finishes.
+
+use std::time::Duration;
+
+use openraft::ChangeMembers;
+use openraft::async_runtime::WatchReceiver;
+use openraft::raft::Precondition;
+use quorate_membership::NodeId;
+use tokio::time::timeout;
+
+use crate::engine::Engine;
+
+/// One change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum VoterChange {
+    /// Finishes a change of voters that was begun.
+    Finish,
+    /// The node receives the log, without a vote.
+    AddLearner(NodeId),
+    /// The learner votes.
+    AddVoter(NodeId),
+    /// The voter votes no more, and goes on receiving the log.
+    Demote(NodeId),
+    /// The node neither votes nor receives the log.
+    Remove(NodeId),
+}
+
+/// Why a change was not made. It may still be committed if it had been proposed.
+#[derive(Debug, thiserror::Error)]
+#[error("the voters were not changed: {0}")]
+pub(crate) struct ChangeError(String);
+
+impl Engine {
+    /// Changes the voters, only if they were not changed since this call looked.
+    ///
+    /// # Errors
+    /// [`ChangeError`]; the change may have been proposed.
+    pub(crate) async fn change_voters(&self, change: VoterChange) -> Result<(), ChangeError> {
+        let is_voter = |node| self.state().configuration().is_voter(node);
+        let ids = |node: NodeId| [node.get()].into();
+        let (members, retain) = match change {
+            VoterChange::Finish => (ChangeMembers::AddVoterIds(Default::default()), true),
+            VoterChange::AddLearner(node) => (ChangeMembers::AddNodes([(node.get(), ())].into()), true),
+            VoterChange::AddVoter(node) => (ChangeMembers::AddVoterIds(ids(node)), true),
+            VoterChange::Demote(node) => (ChangeMembers::RemoveVoters(ids(node)), true),
+            VoterChange::Remove(node) if is_voter(node) => (ChangeMembers::RemoveVoters(ids(node)), false),
+            VoterChange::Remove(node) => (ChangeMembers::RemoveNodes(ids(node)), true),
+        };
+        let last_membership_log_id = *self.0.raft.metrics().borrow_watched().membership_config.log_id();
+        let unchanged = Precondition::LastMembershipLogId { last_membership_log_id };
+        let limit = self.0.config.propose_timeout;
+        let changing = self.0.raft.change_membership_if(members, retain, [unchanged]);
+        match timeout(limit, changing).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(ChangeError(error.to_string())),
+            Err(_) => Err(ChangeError(format!("not committed within {limit:?}"))),
+        }
+    }
+
+    /// Makes this node a cluster of one and waits until it leads.
+    ///
+    /// # Errors
+    /// [`ChangeError`] when it does not lead within `limit`. It may be repeated.
+    pub(crate) async fn found(&self, limit: Duration) -> Result<(), ChangeError> {
+        let failed = |error: &dyn std::fmt::Display| ChangeError(error.to_string());
+        if !self.0.raft.is_initialized().await.map_err(|e| failed(&e))? {
+            let me = std::collections::BTreeSet::from([self.0.node.get()]);
+            self.0.raft.initialize(me).await.map_err(|e| failed(&e))?;
+        }
+        let leads = self.0.raft.wait(Some(limit)).state(openraft::ServerState::Leader, "founder leads").await;
+        if let Err(error) = leads {
+            tracing::debug!(%error, "the founder does not lead");
+            return Err(ChangeError(format!(
+                "the founder did not lead within {limit:?}; bootstrap again, with a longer timeout"
+            )));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,112 @@
+//! Carries out fence orders: calls the consumer's fencer, one attempt at a time, and has the end of each committed.
+//!
+//! ```text
+//!   open order ─▶ back off after a failure ─▶ StartFence committed ─▶ Fencer::fence ─┬▶ evidence ─▶ ConfirmFence
+//!                                                                                    └▶ error, no answer ─▶ FailFence
+//! ```
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_membership::{ClusterState, Command, Confirmation, FenceId, FenceOrder, Progress, Reason};
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+use crate::engine::Engine;
+use crate::error::ProposeError;
+use crate::fencer::{FenceRequest, Fencer, Returned};
+use crate::host;
+
+/// The wait after a failed attempt is doubled up to this many times.
+const DOUBLINGS: u32 = 4;
+
+/// One attempt at an order: committed before the fencer is called, and its end committed whatever it is.
+pub(crate) async fn attempt(
+    engine: &Engine,
+    fencer: Arc<dyn Fencer>,
+    open: &FenceOrder,
+    state: &ClusterState,
+) -> anyhow::Result<()> {
+    if let Progress::Failed { .. } = open.progress {
+        let wait = engine.config().fence_backoff * (1 << open.attempts.saturating_sub(1).min(DOUBLINGS));
+        sleep(wait).await;
+    }
+    let (order, target, attempt) = (open.id, open.target, open.attempts.saturating_add(1));
+    engine.propose(Command::StartFence { order, by: engine.node(), attempt }, engine.config().propose_timeout).await?;
+    let request = request(engine, open, state, attempt);
+    let deadline = request.deadline;
+    tracing::info!(%order, %target, attempt, "fencing");
+    let verdict = timeout(deadline, guarded(async move { fencer.fence(request).await })).await;
+    match verdict {
+        Ok(Ok(evidence)) => {
+            let confirmation = Confirmation::Device { by: engine.node(), attempt, evidence };
+            confirm(engine, order, Command::ConfirmFence { order, target, confirmation }).await
+        }
+        Ok(Err(error)) => fail(engine, order, attempt, &format!("{error:#}")).await,
+        Err(_) => fail(engine, order, attempt, &format!("no answer within {deadline:?}")).await,
+    }
+}
+
+/// A fencer that panics has failed; it does not take this node with it.
+async fn guarded<T: Send + 'static>(
+    call: impl Future<Output = anyhow::Result<T>> + Send + 'static,
+) -> anyhow::Result<T> {
+    let task = AbortOnDrop(host::spawn(call));
+    let mut task = std::pin::pin!(task);
+    std::future::poll_fn(|cx| std::pin::Pin::new(&mut task.0).poll(cx)).await.map_err(anyhow::Error::from)?
+}
+
+struct AbortOnDrop<T>(JoinHandle<T>);
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn request(engine: &Engine, open: &FenceOrder, state: &ClusterState, attempt: u32) -> FenceRequest {
+    let target = open.target;
+    let newest = state.newest(target.node).filter(|newest| *newest != target);
+    FenceRequest {
+        order: open.id,
+        target,
+        boot: state.life(target).map(|life| life.boot).unwrap_or_default(),
+        addresses: state.life(target).map(|life| life.addresses.clone()).unwrap_or_default(),
+        returned: newest.and_then(|who| Some((who, state.life(who)?.clone()))).map(|(who, life)| Returned {
+            who,
+            boot: life.boot,
+            addresses: life.addresses,
+        }),
+        cause: open.cause.clone(),
+        by: engine.node(),
+        attempt,
+        deadline: engine.config().fence_deadline,
+    }
+}
+
+/// A proof must not be lost for want of a leader: it is said until it is heard, or the order is closed without it.
+async fn confirm(engine: &Engine, order: FenceId, command: Command) -> anyhow::Result<()> {
+    loop {
+        match engine.propose(command.clone(), engine.config().propose_timeout).await {
+            Ok(_) => return Ok(()),
+            Err(ProposeError::Rejected(rejection)) => {
+                tracing::info!(%order, %rejection, "the proof was not needed any more");
+                return Ok(());
+            }
+            Err(error @ ProposeError::Stopped(_)) => return Err(error.into()),
+            Err(error) => {
+                tracing::warn!(%order, %error, "the proof is not committed yet; saying it again");
+                sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn fail(engine: &Engine, order: FenceId, attempt: u32, why: &str) -> anyhow::Result<()> {
+    tracing::warn!(%order, attempt, why, "the attempt failed");
+    engine
+        .propose(Command::FailFence { order, attempt, reason: Reason::clipped(why) }, engine.config().propose_timeout)
+        .await?;
+    Ok(())
+}

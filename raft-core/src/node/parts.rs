@@ -1,0 +1,208 @@
+//! What runs in a node, put together: the only place that knows all of it.
+//!
+//! ```text
+//!   engine ◀── monitor, reconciler, grantor, session table     (leader/)
+//!     ▲  ◀──── renewer, releaser, succession, locks            (member/)
+//!   keeper ──▶ stop mechanism, ledger                          (lease/)
+//! ```
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use quorate_membership::{Address, Event, FenceProof, NodeId, Nonce};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::engine::Engine;
+use crate::engine::log_store::LogStore;
+use crate::engine::open::Opening;
+use crate::error::{Fatal, StartError};
+use crate::fencer::Fencer;
+use crate::folder::Folder;
+use crate::host::{self, random};
+use crate::leader::grantor::{self, GrantorHandle};
+use crate::leader::monitor::Monitor;
+use crate::leader::reconciler::Reconciler;
+use crate::leader::session_table::{self, SessionTable};
+use crate::lease::keeper::Keeper;
+use crate::lease::ledger::{Ledger, Note};
+use crate::lease::stop::{self, Nothing, StopMechanism};
+use crate::member::enter::Entrance;
+use crate::member::gate::Gate;
+use crate::member::locks::Locks;
+use crate::member::releaser::{self, Releaser};
+use crate::member::renewer::Renewer;
+use crate::member::succession;
+use crate::transport::Transport;
+use crate::view::{Local, View};
+
+/// How long a shutdown waits for the last lines of the ledger.
+const LEDGER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What a node needs to start.
+pub struct NodeSettings {
+    /// Which node it is. At least 1; chosen once for a disk.
+    pub node: NodeId,
+    /// Its data folder, made if it is not there.
+    pub data: PathBuf,
+    /// Where the others can reach it: between 1 and 8 addresses. Committed with each join.
+    pub addresses: Vec<Address>,
+    /// How it behaves in time.
+    pub config: Config,
+    /// How it speaks.
+    pub transport: Arc<dyn Transport>,
+    /// How it fences. `None`: open orders wait for an operator's word or for a node that can.
+    pub fencer: Option<Arc<dyn Fencer>>,
+    /// What stops the work of this node at the end of its lease. `None`: nothing that could be relied on, so that time
+    /// alone never proves the end of its lives.
+    pub stop: Option<Box<dyn StopMechanism>>,
+    /// Says that the clock of this virtual machine counts while the machine is frozen by its host. Without it a stop
+    /// mechanism that rests on time is refused in a virtual machine.
+    pub trust_vm_clock: bool,
+}
+
+/// The parts of a running node.
+pub(crate) struct Parts {
+    pub(crate) engine: Engine,
+    pub(crate) keeper: Arc<Keeper>,
+    pub(crate) ledger: Ledger,
+    pub(crate) releaser: Releaser,
+    pub(crate) grantor: GrantorHandle,
+    pub(crate) sessions: SessionTable,
+    pub(crate) views: watch::Sender<View>,
+    pub(crate) gate: Gate,
+    folder: Arc<Mutex<Option<Folder>>>,
+    addresses: Vec<Address>,
+}
+
+impl Parts {
+    /// Starts everything on an open folder and an open log. The tasks run until `stop`.
+    pub(crate) async fn start(
+        settings: NodeSettings,
+        folder: Folder,
+        store: LogStore,
+        stop: &CancellationToken,
+    ) -> Result<Arc<Self>, StartError> {
+        let NodeSettings { node, data: _, addresses, mut config, transport, fencer, stop: mechanism, trust_vm_clock } =
+            settings;
+        let mut mechanism: Box<dyn StopMechanism> = mechanism.unwrap_or_else(|| Box::new(Nothing));
+        config.timing = stop::admit(mechanism.as_mut(), config.timing, trust_vm_clock)?;
+        let data = folder.path().to_path_buf();
+        let unusable = |source| StartError::Folder { path: data.clone(), source };
+        let process = Nonce::new(random().map_err(unusable)?);
+        let ledger = Ledger::open(&data, node).map_err(unusable)?;
+        ledger.note(Note::Started { session: process });
+        let (plan, process_bound) = (*config.timing.plan(), config.work_dies_with_process);
+        let (disk, cluster, former_gone) = (folder.disk(), folder.cluster(), folder.former_gone());
+        let noted = ledger.clone();
+        // On its way to the disk before any reader of the events can act on it.
+        let on_event = Arc::new(move |event: &Event| end_of_life(event).into_iter().for_each(|note| noted.note(note)));
+        let opening = Opening { node, process, config, data, disk, cluster, store, transport, on_event };
+        let engine = Engine::start(opening).await?;
+        let (views, _) = watch::channel(View { cluster: engine.state(), local: Local::unknown(node) });
+        let (sent, outbox) = tokio::sync::mpsc::unbounded_channel();
+        let mut keeper = Keeper::start(plan, mechanism, sent, ledger.clone())
+            .map_err(|e| StartError::Engine(format!("the keeper's thread: {e}")))?;
+        keeper.alone = process_bound;
+        let (grantor, renewals) = grantor::handle();
+        let (sessions, keep_alives) = SessionTable::new();
+        let parts = Arc::new(Self {
+            engine,
+            keeper: Arc::new(keeper),
+            ledger,
+            releaser: Releaser::default(),
+            grantor,
+            sessions,
+            views,
+            gate: Gate::default(),
+            folder: Arc::new(Mutex::new(Some(folder))),
+            addresses,
+        });
+        parts.spawn_tasks(Inputs { fencer, renewals, keep_alives, outbox, former_gone }, stop);
+        Ok(parts)
+    }
+
+    fn spawn_tasks(self: &Arc<Self>, inputs: Inputs, stop: &CancellationToken) {
+        let Inputs { fencer, renewals, keep_alives, outbox, former_gone } = inputs;
+        let (engine, activation) = (&self.engine, self.grantor.activation());
+        let monitor = Monitor::new(engine.clone(), self.keeper.clone(), self.views.clone());
+        let (parts, stopped) = (self.clone(), stop.clone());
+        host::spawn(async move {
+            if let Some(fatal) = monitor.run(stopped).await {
+                parts.shut_down(fatal).await;
+            }
+        });
+        let reconciler = Reconciler::new(engine.clone(), self.views.subscribe(), activation.clone(), fencer);
+        host::spawn(reconciler.run(stop.clone()));
+        host::spawn(grantor::run(engine.clone(), self.ledger.clone(), renewals, stop.clone()));
+        let (keeper, grantor, ledger) = (self.keeper.clone(), self.grantor.clone(), self.ledger.clone());
+        let renewer = Renewer { engine: engine.clone(), keeper, grantor, ledger };
+        host::spawn(renewer.run(outbox, stop.clone()));
+        host::spawn(releaser::run(engine.clone(), self.releaser.clone(), stop.clone()));
+        host::spawn(succession::run(engine.clone(), former_gone, stop.clone()));
+        host::spawn(session_table::run(engine.clone(), activation, keep_alives, stop.clone()));
+    }
+
+    /// How this node comes into a cluster.
+    pub(crate) fn entrance(&self) -> Entrance {
+        let (folder, addresses) = (self.folder.clone(), self.addresses.clone());
+        Entrance { engine: self.engine.clone(), folder, addresses, views: self.views.subscribe() }
+    }
+
+    /// How this node asks for locks.
+    pub(crate) fn locks(&self) -> Locks {
+        Locks { engine: self.engine.clone(), releaser: self.releaser.clone(), keeper: self.keeper.clone() }
+    }
+
+    /// The picture as of now: what the monitor saw last, with everything that was applied since.
+    pub(crate) fn latest(&self) -> View {
+        let local = self.views.borrow().local.clone();
+        let applied = self.engine.applied().max(local.applied);
+        let (identity, lease) = (self.engine.identity(), self.keeper.view());
+        View { cluster: self.engine.state(), local: Local { identity, applied, lease, ..local } }
+    }
+
+    /// Stops the engine, writes what is left to write, and frees the data folder.
+    pub(crate) async fn shut_down(&self, why: Fatal) {
+        if !self.engine.stop(&why).await {
+            return;
+        }
+        self.views.send_modify(|view| view.local.stopped = Some(why));
+        self.engine.close();
+        // Before the folder may belong to another process.
+        if !self.ledger.close(LEDGER_TIMEOUT).await {
+            tracing::warn!(node = %self.engine.node(), "the last lines of the ledger may not have come to the disk");
+        }
+        self.folder.lock().take();
+    }
+}
+
+/// What the tasks take with them.
+struct Inputs {
+    fencer: Option<Arc<dyn Fencer>>,
+    renewals: grantor::GrantorQueue,
+    keep_alives: session_table::SessionQueue,
+    outbox: tokio::sync::mpsc::UnboundedReceiver<crate::rpc::Renewal>,
+    former_gone: bool,
+}
+
+/// What the ledger notes of an event that ends a life: from then on others may take its work over.
+fn end_of_life(event: &Event) -> Option<Note> {
+    let left = FenceProof::CleanLeave;
+    let (who, token, order, proof) = match event {
+        Event::Fenced { who, token, order, proof } => (*who, *token, Some(*order), proof),
+        Event::Left { who, token } => (*who, *token, None, &left),
+        _ => return None,
+    };
+    let (under, waited) = match proof {
+        FenceProof::Expired { under, waited } => (Some(*under), Some(*waited)),
+        FenceProof::Device { .. }
+        | FenceProof::CleanLeave
+        | FenceProof::Operator { .. }
+        | FenceProof::Succeeded { .. } => (None, None),
+    };
+    Some(Note::Ended { who, token, order, proof: proof.kind().into(), under, waited })
+}
