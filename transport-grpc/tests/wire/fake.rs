@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use quorate_membership::{ClusterState, Command, NodeId, Nonce, Request, Revision, SessionId};
-use quorate_raft_core::node::Committed;
+use quorate_raft_core::Committed;
 use quorate_raft_core::rpc::{
     Append, Appended, Ballot, Caller, InstallSnapshot, KeptAlive, Payload, Position, Proposed, Renewal, Renewed,
     StreamAppended, Transfer, Transferred, VoteAnswer, VoteRequest,
