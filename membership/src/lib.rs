@@ -29,6 +29,7 @@
 //! # Ok::<(), Rejection>(())
 //! ```
 
+mod agenda;
 mod apply;
 pub mod cluster;
 pub mod codec;
@@ -40,6 +41,7 @@ mod duty;
 mod event;
 mod evolve;
 pub mod fencing;
+mod former_lives;
 mod id;
 pub mod lease;
 mod member;
@@ -53,6 +55,7 @@ mod text;
 pub mod timing;
 mod topic;
 
+pub use agenda::{Outlook, Work, agenda};
 pub use apply::apply;
 pub use cluster::{ClusterState, Leadership};
 pub use command::Command;
@@ -62,6 +65,7 @@ pub use duty::{Duty, duties};
 pub use event::Event;
 pub use evolve::evolve;
 pub use fencing::{Cause, FenceOrder, FenceRecord, Fences, Progress};
+pub use former_lives::{FormerLives, due_declaration};
 pub use id::{
     Activation, BootId, ClusterId, DiskId, Epoch, FenceId, Identity, Incarnation, ItemId, NodeId, Nonce, ParseIdError,
     Revision, SessionId,
