@@ -4,16 +4,17 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::{Disk, Role};
 use crate::contract::Contract;
-use crate::fencing::{Cause, Confirmation};
+use crate::fencing::Cause;
 use crate::id::{Activation, BootId, ClusterId, FenceId, Identity, NodeId, Nonce, Revision, SessionId};
-use crate::lock::Holder;
+use crate::member::{Address, Disk, Role};
+use crate::proof::Confirmation;
 use crate::quorum::Configuration;
-use crate::record::{Change, Check};
-use crate::request::Request;
-use crate::session::Session;
-use crate::text::{Address, Name, Reason};
+use crate::store::lock::{Holder, Name};
+use crate::store::record::{Change, Check};
+use crate::store::request::Request;
+use crate::store::session::Session;
+use crate::text::Reason;
 
 /// A request to the cluster. Variants are only ever appended: their order is on disks.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -9,8 +9,9 @@
 
 use std::fmt;
 
-use crate::cluster::{ClusterState, Phase};
+use crate::cluster::ClusterState;
 use crate::id::{FenceId, Identity, NodeId};
+use crate::member::Phase;
 
 /// Something that the leader has to bring about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

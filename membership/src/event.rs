@@ -6,15 +6,17 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::{Disk, Leadership, Role};
+use crate::cluster::Leadership;
 use crate::contract::Contract;
-use crate::fencing::{Cause, FenceProof};
+use crate::fencing::Cause;
 use crate::id::{BootId, ClusterId, FenceId, Identity, ItemId, NodeId, Nonce, Revision, SessionId};
-use crate::lock::{Holder, Release};
+use crate::member::{Address, Disk, Role};
+use crate::proof::FenceProof;
 use crate::quorum::Configuration;
-use crate::record::Value;
-use crate::session::Session;
-use crate::text::{Address, Key, Name, Reason};
+use crate::store::lock::{Holder, Name, Release};
+use crate::store::record::{Key, Value};
+use crate::store::session::Session;
+use crate::text::Reason;
 
 /// A committed fact. Variants are only ever appended.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

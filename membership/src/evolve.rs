@@ -5,13 +5,11 @@ mod store;
 
 use std::collections::BTreeMap;
 
-use crate::cluster::{ClusterState, Life, Member, Phase};
-use crate::command::Command;
-use crate::decide::decide;
+use crate::cluster::ClusterState;
 use crate::event::Event;
 use crate::fencing::{FenceOrder, Progress};
 use crate::id::{Identity, NodeId, Revision};
-use crate::rejection::Rejection;
+use crate::member::{Life, Member, Phase};
 
 /// Applies one committed event, which stands in the log at `revision`.
 pub fn evolve(state: &mut ClusterState, revision: Revision, event: &Event) {
@@ -128,18 +126,6 @@ pub fn evolve(state: &mut ClusterState, revision: Revision, event: &Event) {
     if changes_view {
         state.epoch = state.epoch.next();
     }
-}
-
-/// Decides and evolves in one step: what a replica does with a committed entry.
-///
-/// # Errors
-/// The [`Rejection`] of [`decide`]; the state is as it was.
-pub fn apply(state: &mut ClusterState, revision: Revision, command: &Command) -> Result<Vec<Event>, Rejection> {
-    let events = decide(state, revision, command)?;
-    for event in &events {
-        evolve(state, revision, event);
-    }
-    Ok(events)
 }
 
 fn enter(state: &mut ClusterState, who: Identity, phase: Phase) -> bool {

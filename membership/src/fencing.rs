@@ -14,13 +14,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::{ClusterState, Phase};
-use crate::id::{Activation, FenceId, Identity, NodeId, Revision};
-use crate::text::{Evidence, Reason};
+use crate::id::{FenceId, Identity, NodeId, Revision};
+pub use crate::proof::{Confirmation, FenceProof};
+use crate::text::Reason;
 
 /// How many ended orders are remembered. Older ones fall out, oldest first.
 pub const HISTORY: usize = 500;
@@ -90,134 +89,6 @@ pub struct FenceOrder {
     pub attempts: u32,
     /// How far it has come.
     pub progress: Progress,
-}
-
-/// What an executor or an operator reports of an order. Bound to the order's number by the command that carries it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Confirmation {
-    /// A fencer isolated the target and verified that it did.
-    Device {
-        /// Which node ran the fencer.
-        by: NodeId,
-        /// In which attempt, from 1.
-        attempt: u32,
-        /// What it saw.
-        evidence: Evidence,
-    },
-    /// A person says so, and answers for it with a name.
-    Operator {
-        /// Who.
-        name: Reason,
-        /// How they know.
-        reason: Reason,
-    },
-}
-
-/// Why it is certain that a life can do no more harm. Recorded with the order, in the history of the last
-/// [`HISTORY`].
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum FenceProof {
-    /// A fencer isolated the target and verified it.
-    Device {
-        /// Which node ran the fencer.
-        by: NodeId,
-        /// In which attempt, from 1.
-        attempt: u32,
-        /// What it saw.
-        evidence: Evidence,
-    },
-    /// The life itself said that it had stopped everything.
-    CleanLeave,
-    /// A person said so.
-    Operator {
-        /// Who.
-        name: Reason,
-        /// How they know.
-        reason: Reason,
-    },
-    /// Its lease had run out and its stop mechanism had acted: a leader received nothing of it for as long as its
-    /// contract asks for (E1), under the activation that was current when this was applied.
-    Expired {
-        /// The activation.
-        under: Activation,
-        /// For how long nothing was received, on that leader's clock.
-        waited: Duration,
-    },
-    /// Its work died with its process, as it had declared, and its successor on the same boot and the same disk, which
-    /// holds the lock on the data folder, says that the process is gone (P3).
-    Succeeded {
-        /// The successor.
-        by: Identity,
-    },
-}
-
-impl From<Confirmation> for FenceProof {
-    fn from(confirmation: Confirmation) -> Self {
-        match confirmation {
-            Confirmation::Device { by, attempt, evidence } => Self::Device { by, attempt, evidence },
-            Confirmation::Operator { name, reason } => Self::Operator { name, reason },
-        }
-    }
-}
-
-impl fmt::Display for FenceProof {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Device { by, attempt, evidence } => write!(f, "device, by {by} in attempt {attempt}: {evidence}"),
-            Self::CleanLeave => f.write_str("clean leave"),
-            Self::Operator { name, reason } => write!(f, "word of {name}: {reason}"),
-            Self::Expired { under, waited } => write!(f, "expired, {waited:.1?} without a renewal, under {under}"),
-            Self::Succeeded { by } => write!(f, "succeeded by {by} on the same boot"),
-        }
-    }
-}
-
-impl FenceProof {
-    /// What kind of proof it is, in a word or two.
-    pub const fn kind(&self) -> &'static str {
-        match self {
-            Self::Device { .. } => "device",
-            Self::CleanLeave => "clean leave",
-            Self::Operator { .. } => "operator",
-            Self::Expired { .. } => "expired",
-            Self::Succeeded { .. } => "succeeded",
-        }
-    }
-}
-
-/// That a life has ended, with what proves it. It cannot be made from the absence of something: only from what is
-/// committed, or from the word of a person.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ProvedEnd {
-    who: Identity,
-    proof: FenceProof,
-}
-
-impl ProvedEnd {
-    /// What the committed state says of that life; `None` while it has not ended, or is forgotten.
-    pub fn committed(state: &ClusterState, who: Identity) -> Option<Self> {
-        let proof = match state.life(who)?.phase {
-            Phase::Left => FenceProof::CleanLeave,
-            Phase::Fenced => state.fences().ended(who)?.proof.clone(),
-            Phase::Joining | Phase::Active | Phase::Fencing => return None,
-        };
-        Some(Self { who, proof })
-    }
-
-    /// A person says so, and answers for it with a name.
-    pub fn vouched(who: Identity, name: Reason, reason: Reason) -> Self {
-        Self { who, proof: FenceProof::Operator { name, reason } }
-    }
-
-    /// Which life.
-    pub fn who(&self) -> Identity {
-        self.who
-    }
-
-    /// How it is known.
-    pub fn proof(&self) -> &FenceProof {
-        &self.proof
-    }
 }
 
 /// An order that has ended, as history keeps it.

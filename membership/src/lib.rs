@@ -29,6 +29,8 @@
 //! # Ok::<(), Rejection>(())
 //! ```
 
+mod agenda;
+mod apply;
 pub mod cluster;
 pub mod codec;
 mod command;
@@ -39,39 +41,45 @@ mod duty;
 mod event;
 mod evolve;
 pub mod fencing;
+mod former_lives;
 mod id;
 pub mod lease;
-pub mod lock;
-pub mod queue;
+mod member;
+mod proof;
+mod proved_end;
 pub mod quorum;
-pub mod record;
 mod rejection;
-pub mod request;
 pub mod session;
 mod store;
 mod text;
 pub mod timing;
 mod topic;
 
-pub use cluster::{ClusterState, Disk, Leadership, Life, Member, Phase, Role};
+pub use agenda::{Outlook, Work, agenda};
+pub use apply::apply;
+pub use cluster::{ClusterState, Leadership};
 pub use command::Command;
 pub use contract::{Contract, ContractError, ContractPart, Drift, Stop};
 pub use decide::decide;
 pub use duty::{Duty, duties};
 pub use event::Event;
-pub use evolve::{apply, evolve};
-pub use fencing::{Cause, Confirmation, FenceOrder, FenceProof, FenceRecord, Fences, Progress, ProvedEnd};
+pub use evolve::evolve;
+pub use fencing::{Cause, FenceOrder, FenceRecord, Fences, Progress};
+pub use former_lives::{FormerLives, due_declaration};
 pub use id::{
     Activation, BootId, ClusterId, DiskId, Epoch, FenceId, Identity, Incarnation, ItemId, NodeId, Nonce, ParseIdError,
     Revision, SessionId,
 };
-pub use lock::{Holder, Lock, Release};
+pub use member::{Address, Disk, Life, Member, Phase, Role};
+pub use proof::{Confirmation, Evidence, FenceProof};
+pub use proved_end::ProvedEnd;
 pub use quorum::{Configuration, majority};
-pub use record::{Change, Check, Record, Value};
 pub use rejection::Rejection;
-pub use request::{Fate, Request};
-pub use session::Session;
-pub use store::{MAX_BYTES, Store};
-pub use text::{Address, Evidence, Key, Name, Reason, TextError};
+pub use store::lock::{Holder, Lock, Name, Release};
+pub use store::record::{Change, Check, Key, Record, Value};
+pub use store::request::{Fate, Request};
+pub use store::session::Session;
+pub use store::{MAX_BYTES, Store, lock, queue, record, request};
+pub use text::{Reason, TextError};
 pub use timing::{Plan, Profile, Timing, TimingError};
 pub use topic::Topic;

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::{Disk, Phase};
 use crate::contract::ContractError;
 use crate::id::{Activation, ClusterId, DiskId, FenceId, Identity, ItemId, NodeId, Revision, SessionId};
-use crate::lock::Holder;
-use crate::request::Request;
-use crate::text::{Key, Name, TextError};
+use crate::member::{Disk, Phase};
+use crate::store::lock::{Holder, Name};
+use crate::store::record::Key;
+use crate::store::request::Request;
+use crate::text::TextError;
 
 /// A refusal, with what to do instead. None of them changed anything.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]

@@ -10,18 +10,23 @@
 //!
 //! Everything is bounded, and each bound has an error of its own that names it.
 
+pub mod lock;
+pub mod queue;
+pub mod record;
+pub mod request;
+pub(crate) mod session;
+
 use std::ops::Bound;
 
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ItemId, Revision, SessionId};
-use crate::lock::{Holder, Lock};
-use crate::queue::{Item, Queue};
-use crate::record::Record;
-use crate::request::Answered;
-use crate::session::Session;
-use crate::text::{Key, Name};
+use crate::store::lock::{Holder, Lock, Name};
+use crate::store::queue::{Item, Queue};
+use crate::store::record::{Key, Record};
+use crate::store::request::Answered;
+use crate::store::session::Session;
 
 /// The most bytes that the keys and values of all records and queued items take up together.
 pub const MAX_BYTES: u64 = 16 << 20;

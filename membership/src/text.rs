@@ -1,7 +1,5 @@
 //! Words from outside (reasons, evidence, addresses), checked once and bounded, so that the log cannot be filled by one.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 
 /// A text longer than its bound, or empty where it must say something. Nothing was changed.
@@ -28,7 +26,7 @@ pub enum TextError {
 macro_rules! text {
     ($(#[$doc:meta])* $name:ident, $what:literal, $limit:literal) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
         pub struct $name(String);
 
         impl $name {
@@ -39,7 +37,7 @@ macro_rules! text {
             ///
             /// # Errors
             /// [`TextError`] when it is blank or too long; nothing is changed.
-            pub fn new(text: impl Into<String>) -> Result<Self, TextError> {
+            pub fn new(text: impl Into<String>) -> Result<Self, $crate::text::TextError> {
                 let made = Self(text.into());
                 made.check().map(|()| made)
             }
@@ -50,56 +48,32 @@ macro_rules! text {
             }
 
             /// Checks again what came in from a wire or a disk, where the type alone says nothing.
-            pub(crate) fn check(&self) -> Result<(), TextError> {
+            pub(crate) fn check(&self) -> Result<(), $crate::text::TextError> {
                 if self.0.trim().is_empty() {
-                    return Err(TextError::Empty { what: $what.into() });
+                    return Err($crate::text::TextError::Empty { what: $what.into() });
                 }
                 if self.0.len() > Self::LIMIT {
                     let (length, limit) = (self.0.len() as u64, Self::LIMIT as u64);
-                    return Err(TextError::TooLong { what: $what.into(), length, limit });
+                    return Err($crate::text::TextError::TooLong { what: $what.into(), length, limit });
                 }
                 Ok(())
             }
         }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str(&self.0)
             }
         }
     };
 }
 
-text!(
-    /// Where a node can be reached, as its transport understands it (`10.0.0.3:7400`). A name is resolved again on every
-    /// connect. At most 255 bytes, the longest name that DNS allows.
-    Address, "an address", 255
-);
+pub(crate) use text;
+
 text!(
     /// Why something was done, by whom it was asked, or how it failed: for people. At most 1 024 bytes.
     Reason, "a reason", 1024
 );
-text!(
-    /// What a fencer saw that shows the target can do no more harm ("power status read back: off"). At most 4 096 bytes.
-    Evidence, "the evidence of a fence", 4096
-);
-
-text!(
-    /// The name of a lock and of the queue that belongs to it. At most 255 bytes.
-    Name, "a name", 255
-);
-text!(
-    /// The key of a record. At most 512 bytes; `/` parts it by custom, and by custom only.
-    Key, "a key", 512
-);
-
-/// Keys are in the order of their texts, so that those with one prefix are next to each other.
-impl std::borrow::Borrow<str> for Key {
-    fn borrow(&self) -> &str {
-        &self.0
-    }
-}
-
 impl Reason {
     /// Makes a reason of any text: cut at the bound, and "unspecified" where it says nothing. For errors of others,
     /// which must be recorded however they are worded.
@@ -115,6 +89,8 @@ impl Reason {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::member::Address;
+    use crate::proof::Evidence;
 
     #[test]
     fn a_text_says_something_and_keeps_its_bound() {

@@ -52,7 +52,7 @@ const COMMAND_VECTORS: &[(&str, &str)] = &[
     ("command-order-lapsed", "order n3#1 lapsed under a9"),
     ("command-lead", "lead n1 nonce=1001"),
     ("command-expire", "expire n3#1 under a9 after 3400"),
-    ("command-process_bound", "process_bound n3#1"),
+    ("command-process-bound", "process-bound n3#1"),
     ("command-inherit", "inherit n3#2 n3#1"),
     ("command-lock", "lock vm/100 n3#1 req=5 since=r8 wait"),
     ("command-lock-session", "lock vm/100 s77 req=5 try"),
@@ -126,8 +126,8 @@ activate n6#2
 join n6 learner disk=6/3 nonce=63
 order n6#2 returned n6#3
 start f8 by n2 attempt 1
-process_bound n2#1
-process_bound n1#1
+process-bound n2#1
+process-bound n1#1
 join n1 voter disk=1/2 nonce=12 boot=11
 inherit n1#2 n1#1
 open req=1 ttl=5000 delay=2000 \"tool\"

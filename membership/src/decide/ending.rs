@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use super::fencing::{current_activation, majority_without, open_order};
-use super::known_life;
-use crate::cluster::{ClusterState, Phase};
+use super::checks::{current_activation, known_life, majority_without, open_order};
+use crate::cluster::ClusterState;
 use crate::event::Event;
-use crate::fencing::{Cause, Confirmation, FenceProof};
+use crate::fencing::Cause;
 use crate::id::{Activation, BootId, FenceId, Identity, Revision};
+use crate::member::Phase;
+use crate::proof::{Confirmation, FenceProof};
 use crate::rejection::Rejection;
 use crate::text::Reason;
 

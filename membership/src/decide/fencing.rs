@@ -1,10 +1,11 @@
 //! Orders to end a life, and the attempts at them.
 
-use super::{known_life, quorum_or, unknown};
-use crate::cluster::{ClusterState, Phase};
+use super::checks::{current_activation, known_life, majority_without, open_order, unknown};
+use crate::cluster::ClusterState;
 use crate::event::Event;
-use crate::fencing::{Cause, FenceOrder, Progress};
+use crate::fencing::{Cause, Progress};
 use crate::id::{Activation, FenceId, Identity, NodeId, Revision};
+use crate::member::Phase;
 use crate::rejection::Rejection;
 use crate::text::Reason;
 
@@ -69,26 +70,4 @@ pub(super) fn fail(
             Err(Rejection::Attempt { order, at: open.attempts, got: attempt })
         }
     }
-}
-
-pub(super) fn open_order(state: &ClusterState, order: FenceId) -> Result<&FenceOrder, Rejection> {
-    state.fences.get(order).ok_or(Rejection::UnknownOrder(order))
-}
-
-/// P5: what was concluded under another activation than the current one does not count (I9).
-pub(super) fn current_activation(state: &ClusterState, under: Activation) -> Result<(), Rejection> {
-    let current = state.leadership.map(|leadership| leadership.activation);
-    if cfg!(quorate_mutant = "stale_activation_accepted") || current == Some(under) {
-        return Ok(());
-    }
-    Err(Rejection::OtherActivation { under, current })
-}
-
-pub(super) fn majority_without(state: &ClusterState, node: NodeId) -> Result<(), Rejection> {
-    let mut rest = state.standing();
-    rest.remove(&node);
-    if cfg!(quorate_mutant = "no_majority_check") {
-        return Ok(());
-    }
-    quorum_or(&state.configuration, &rest, node)
 }

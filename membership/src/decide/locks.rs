@@ -2,17 +2,16 @@
 
 use std::time::Duration;
 
-use super::fencing::current_activation;
+use super::checks::{current_activation, full, is_fresh};
 use crate::cluster::ClusterState;
 use crate::event::Event;
 use crate::evolve::evolve;
-use crate::fencing::FenceProof;
 use crate::id::{Activation, Identity, Revision};
-use crate::lock::{Delay, Grant, Holder, MAX_LOCKS, MAX_WAITERS, MAX_WAITING, Release};
+use crate::proof::FenceProof;
 use crate::rejection::Rejection;
-use crate::request::Request;
-use crate::session;
-use crate::text::Name;
+use crate::store::lock::{Delay, Grant, Holder, MAX_LOCKS, MAX_WAITERS, MAX_WAITING, Name, Release};
+use crate::store::request::{Admission, Request};
+use crate::store::session;
 
 pub(super) fn lock(
     state: &ClusterState,
@@ -22,7 +21,7 @@ pub(super) fn lock(
     holder: Holder,
     wait: bool,
 ) -> Result<Vec<Event>, Rejection> {
-    if !state.store.answered.admit(revision, request)? {
+    if !is_fresh(state, revision, request)? {
         return Ok(vec![]);
     }
     name.check().map_err(Rejection::Text)?;
@@ -105,10 +104,10 @@ pub(super) fn settle(
         }
     }
     match state.store.answered.admit(revision, request) {
-        Ok(true) => Ok(vec![Event::Voided { request: request.nonce }]),
-        Ok(false) | Err(Rejection::Void(_)) => Ok(vec![]),
-        // So old that no copy of it counts any more; whether one did, is not remembered.
-        Err(other) => Err(other),
+        Admission::Fresh => Ok(vec![Event::Voided { request: request.nonce }]),
+        Admission::Done | Admission::Void => Ok(vec![]),
+        // No copy of it can take effect any more; whether one did is no longer remembered.
+        Admission::Outdated => Err(Rejection::Outdated { request, at: revision }),
     }
 }
 
@@ -212,8 +211,4 @@ fn end(state: &ClusterState, event: &Event) -> Option<End> {
         }
         _ => return None,
     })
-}
-
-pub(super) fn full(what: &str, limit: usize, remedy: &str) -> Rejection {
-    Rejection::Full { what: what.into(), limit: limit as u64, remedy: remedy.into() }
 }

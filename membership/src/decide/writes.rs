@@ -3,18 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::fencing::current_activation;
-use super::locks::full;
-use crate::cluster::{ClusterState, Phase};
+use super::checks::{current_activation, full, is_fresh, known_life};
+use crate::cluster::ClusterState;
 use crate::event::Event;
 use crate::id::{Activation, ItemId, Revision, SessionId};
-use crate::queue::{Item, MAX_ITEMS, MAX_QUEUE};
-use crate::record::{Change, Check, MAX_BOUND, MAX_RECORDS, MAX_STEPS, MAX_VALUE, MAX_WRITE};
+use crate::member::Phase;
 use crate::rejection::Rejection;
-use crate::request::Request;
-use crate::session::{self, MAX_SESSIONS, MAX_TTL, MIN_TTL, Session};
 use crate::store::MAX_BYTES;
-use crate::text::{Key, Name};
+use crate::store::lock::Name;
+use crate::store::queue::{Item, MAX_ITEMS, MAX_QUEUE};
+use crate::store::record::{Change, Check, Key, MAX_BOUND, MAX_RECORDS, MAX_STEPS, MAX_VALUE, MAX_WRITE};
+use crate::store::request::Request;
+use crate::store::session::{self, MAX_SESSIONS, MAX_TTL, MIN_TTL, Session};
 
 /// Every check, then every change, in one entry; or none.
 pub(super) fn write(
@@ -24,7 +24,7 @@ pub(super) fn write(
     checks: &[Check],
     changes: &[Change],
 ) -> Result<Vec<Event>, Rejection> {
-    if !state.store.answered.admit(revision, request)? {
+    if !is_fresh(state, revision, request)? {
         return Ok(vec![]);
     }
     sized("checks", checks.len(), MAX_STEPS)?;
@@ -74,7 +74,7 @@ fn holds(state: &ClusterState, check: &Check) -> Result<(), Rejection> {
     let record = |key: &Key| state.store.records.get(key);
     match check {
         Check::Version { key, version } => {
-            let of = |r: &crate::record::Record| {
+            let of = |r: &crate::store::record::Record| {
                 if cfg!(quorate_mutant = "compare_wrong_version") { r.created } else { r.version }
             };
             let found = record(key).map(of);
@@ -89,7 +89,7 @@ fn holds(state: &ClusterState, check: &Check) -> Result<(), Rejection> {
         }
         Check::Holds { lock, token } => held(state, lock, *token),
         Check::Over { who } => state.has_ended(*who).then_some(()).ok_or(Rejection::NotOver(*who)),
-        Check::Active { who } => match super::known_life(state, *who)?.phase {
+        Check::Active { who } => match known_life(state, *who)?.phase {
             Phase::Active => Ok(()),
             phase @ (Phase::Joining | Phase::Fencing | Phase::Fenced | Phase::Left) => {
                 Err(Rejection::Phase { who: *who, phase })
@@ -171,7 +171,7 @@ pub(super) fn take(
     queue: &Name,
     token: Revision,
 ) -> Result<Vec<Event>, Rejection> {
-    if !state.store.answered.admit(revision, request)? {
+    if !is_fresh(state, revision, request)? {
         return Ok(vec![]);
     }
     held(state, queue, token)?;
@@ -188,7 +188,7 @@ pub(super) fn open(
     request: Request,
     session: &Session,
 ) -> Result<Vec<Event>, Rejection> {
-    if !state.store.answered.admit(revision, request)? {
+    if !is_fresh(state, revision, request)? {
         return Ok(vec![]);
     }
     session.label.check().map_err(Rejection::Text)?;

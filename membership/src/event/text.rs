@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::Event;
-use crate::text::Address;
+use crate::member::Address;
 
 fn list(addresses: &[Address]) -> String {
     addresses.iter().map(Address::as_str).collect::<Vec<_>>().join(" ")

@@ -2,12 +2,11 @@
 
 use crate::event::Event;
 use crate::id::{ItemId, Revision};
-use crate::lock::{Delay, Grant, Holder, Lock, Waiter};
-use crate::queue::{Item, Taken};
-use crate::record::Record;
-use crate::request::Fate;
 use crate::store::Store;
-use crate::text::{Key, Name};
+use crate::store::lock::{Delay, Grant, Holder, Lock, Name, Waiter};
+use crate::store::queue::{Item, Taken};
+use crate::store::record::{Key, Record};
+use crate::store::request::Fate;
 
 /// Applies one event of this kind; others change nothing here.
 pub(super) fn evolve(store: &mut Store, revision: Revision, event: &Event) {

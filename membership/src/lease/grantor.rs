@@ -17,9 +17,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Reading;
-use crate::cluster::{ClusterState, Phase};
+use crate::cluster::ClusterState;
 use crate::contract::Drift;
 use crate::id::{Activation, Identity, NodeId, Nonce};
+use crate::member::Phase;
 
 /// The number of a read that the renewals of one round wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

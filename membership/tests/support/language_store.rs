@@ -4,7 +4,7 @@
 //!   lock vm n1#1 req=5 [since=r8] wait | try      unlock vm n1#1 r9        settle req=5 [since=r8] [vm]
 //!   write req=6 if version k none & version k r3 & value k "x" & holds vm r9 & over n1#1 & active n2#1
 //!               do put k "v" [with n1#1] & delete k & push vm "go" & ack vm q1 r9
-//!   take vm r9 req=7        process_bound n3#1        inherit n3#2 n3#1
+//!   take vm r9 req=7        process-bound n3#1        inherit n3#2 n3#1
 //!   open req=8 ttl=5000 delay=1000 "label"     close s9
 //!   run-out s9 under a9 after 6000             lift vm r9 under a9 after 6000
 //! ```
@@ -23,7 +23,7 @@ pub(super) fn command(verb: &str, words: &mut Words<'_>) -> Option<Result<Comman
         "settle" => settle(words),
         "write" => write(words),
         "take" => take(words),
-        "process_bound" => words.id().map(|who| Command::DeclareProcessBound { who }),
+        "process-bound" => words.id().map(|who| Command::DeclareProcessBound { who }),
         "inherit" => inherit(words),
         "open" => open(words),
         "close" => words.id().map(|session| Command::CloseSession { session }),

@@ -17,8 +17,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::id::{Identity, ItemId, Revision};
-use crate::lock::Holder;
-use crate::text::{Key, Name};
+use crate::store::lock::{Holder, Name};
+use crate::text::text;
 
 /// The most bytes of one value.
 pub const MAX_VALUE: usize = 64 << 10;
@@ -34,6 +34,18 @@ pub const MAX_STEPS: usize = 128;
 
 /// The most bytes of one write: its keys and values together.
 pub const MAX_WRITE: usize = 1 << 20;
+
+text!(
+    /// The key of a record. At most 512 bytes; `/` parts it by custom, and by custom only.
+    Key, "a key", 512
+);
+
+/// Keys are in the order of their texts, so that those with one prefix are next to each other.
+impl std::borrow::Borrow<str> for Key {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
 
 /// Bytes that mean something to the consumer alone. Clones share them. At most [`MAX_VALUE`].
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -15,7 +15,7 @@ use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ItemId, Nonce, Revision};
-use crate::record::Value;
+use crate::store::record::Value;
 
 /// The most items in one queue.
 pub const MAX_QUEUE: usize = 1024;

@@ -17,7 +17,6 @@ use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{Nonce, Revision};
-use crate::rejection::Rejection;
 
 /// For how many entries a request may be under way, and for how many it is remembered.
 pub const WINDOW: u64 = 16_384;
@@ -54,6 +53,20 @@ impl Fate {
     }
 }
 
+/// Whether an entry that carries a request may take effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// The first copy to arrive, and in time: it takes effect.
+    Fresh,
+    /// An earlier copy has taken effect, so this one changes nothing.
+    Done,
+    /// The request was settled before it took effect, so no copy of it ever will.
+    Void,
+    /// More than [`WINDOW`] entries late, or older than what its proposer claims to have applied. An earlier copy may or
+    /// may not have taken effect: that is no longer remembered.
+    Outdated,
+}
+
 /// The requests of the last [`WINDOW`] entries.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Answered {
@@ -68,13 +81,13 @@ impl Answered {
         self.fates.get(&nonce).copied()
     }
 
-    /// Whether a request that has come to stand at `revision` is still to be carried out: `false` when it was already.
-    pub(crate) fn admit(&self, revision: Revision, request: Request) -> Result<bool, Rejection> {
+    /// Whether a request whose entry is at `revision` may still take effect.
+    pub(crate) fn admit(&self, revision: Revision, request: Request) -> Admission {
         match self.fate(request.nonce) {
-            Some(Fate::Done(_)) => Ok(false),
-            Some(Fate::Void(_)) => Err(Rejection::Void(request)),
-            None if within(revision, request) => Ok(true),
-            None => Err(Rejection::Outdated { request, at: revision }),
+            Some(Fate::Done(_)) => Admission::Done,
+            Some(Fate::Void(_)) => Admission::Void,
+            None if within(revision, request) => Admission::Fresh,
+            None => Admission::Outdated,
         }
     }
 
@@ -108,20 +121,20 @@ mod tests {
     #[test]
     fn a_copy_is_known_for_as_long_as_one_may_come() {
         let (mut answered, r) = (Answered::default(), Revision::new);
-        assert_eq!(answered.admit(r(11), request(1, 10)), Ok(true));
+        assert_eq!(answered.admit(r(11), request(1, 10)), Admission::Fresh);
         answered.note(Nonce::new(1), Fate::Done(r(11)));
         // Fresh ones push it towards its end, and the last moment at which a copy counts is one at which it is known.
         answered.note(Nonce::new(2), Fate::Done(r(10 + WINDOW)));
-        assert_eq!(answered.admit(r(10 + WINDOW), request(1, 10)), Ok(false));
+        assert_eq!(answered.admit(r(10 + WINDOW), request(1, 10)), Admission::Done);
         answered.note(Nonce::new(3), Fate::Void(r(12 + WINDOW)));
         assert_eq!(answered.fate(Nonce::new(1)), None);
-        assert!(matches!(answered.admit(r(12 + WINDOW), request(1, 10)), Err(Rejection::Outdated { .. })));
-        assert!(matches!(answered.admit(r(13 + WINDOW), request(3, 11)), Err(Rejection::Void(_))));
+        assert_eq!(answered.admit(r(12 + WINDOW), request(1, 10)), Admission::Outdated);
+        assert_eq!(answered.admit(r(13 + WINDOW), request(3, 11)), Admission::Void);
     }
 
     #[test]
     fn who_claims_to_come_from_the_future_is_refused() {
         let answered = Answered::default();
-        assert!(matches!(answered.admit(Revision::new(11), request(1, 11)), Err(Rejection::Outdated { .. })));
+        assert_eq!(answered.admit(Revision::new(11), request(1, 11)), Admission::Outdated);
     }
 }

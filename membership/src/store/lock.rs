@@ -25,8 +25,8 @@ use std::time::Duration;
 use imbl::Vector;
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::ClusterState;
 use crate::id::{Identity, Nonce, Revision, SessionId};
+use crate::text::text;
 
 /// The most locks that may be held, delayed or waited for at a time.
 pub const MAX_LOCKS: usize = 4096;
@@ -36,6 +36,11 @@ pub const MAX_WAITERS: usize = 256;
 
 /// The most that may wait for all locks together: all of it has to fit into a snapshot.
 pub const MAX_WAITING: usize = 16_384;
+
+text!(
+    /// The name of a lock and of the queue that belongs to it. At most 255 bytes.
+    Name, "a name", 255
+);
 
 /// Who holds something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -134,27 +139,5 @@ impl fmt::Display for Release {
             Self::Unlocked => "unlocked",
             Self::HolderEnded => "its holder has ended",
         })
-    }
-}
-
-impl ClusterState {
-    /// Whether something may be granted to that holder: a life that may act and is its node's newest (P13), or an open
-    /// session. One that may not now never will again.
-    pub fn may_hold(&self, holder: Holder) -> bool {
-        match holder {
-            Holder::Life(who) => self.may_renew(who),
-            Holder::Session(session) => self.store.sessions.contains_key(&session),
-        }
-    }
-
-    /// Whether it is proved that this life can do no more harm: fenced, left, or replaced before it ever worked. A life
-    /// that has not begun is not over.
-    pub fn has_ended(&self, who: Identity) -> bool {
-        if let Some(life) = self.life(who) {
-            return life.phase.has_ended();
-        }
-        // Forgotten are only lives that ended; a node is removed only when none of its lives may work any more.
-        let replaced = self.newest(who.node).is_some_and(|newest| newest > who);
-        who.incarnation.get() > 0 && (replaced || self.retired.contains(&who.node))
     }
 }

@@ -1,0 +1,210 @@
+//! The leader's agenda: which work it should be doing now, from the committed state and from what it sees itself.
+//!
+//! ```text
+//!   ClusterState ── duties ──▶ ┐                    each is dropped or put off if it
+//!   Outlook: silent nodes ───▶ ├──▶ agenda ──▶      · would be refused by the rules now
+//!   Outlook: own disk, role ─▶ ┘    [Work]          · could not be committed by the voters just heard
+//!                                                   · may become unnecessary without a device
+//! ```
+//!
+//! Nothing here is safety: each piece of work ends in a command that the rules check again, or in a change of voters that
+//! names the one it follows on. The agenda decides what is worth trying, so that the log is not filled with commands that
+//! are refused, and so that a change of voters is not begun that nobody could finish. It remembers nothing; two leaders
+//! that see the same have the same agenda.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::cluster::ClusterState;
+use crate::command::Command;
+use crate::decide::decide;
+use crate::detector::Moment;
+use crate::duty::{Duty, duties};
+use crate::fencing::Cause;
+use crate::former_lives::FormerLives;
+use crate::id::{Activation, FenceId, Identity, NodeId, Revision};
+use crate::member::{Phase, Role};
+
+/// How many entries a learner may lag behind when it gets its vote, and a joining life when it is activated.
+const CLOSE_ENOUGH: u64 = 64;
+
+/// Within how many heartbeats a node must have been heard to be counted on for a change of voters.
+const HEARD_WITHIN: u32 = 3;
+
+/// A piece of work for the leader. One task at a time carries out each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Work {
+    /// Carry out a duty.
+    Duty(Duty),
+    /// Ask for a fence order against a life whose node is silent.
+    Suspect(Identity),
+    /// Hand leadership over: this node should not lead.
+    HandOver,
+}
+
+impl Work {
+    /// Whether it changes Raft's voters or learners. Raft makes one such change at a time, so only one may run.
+    pub const fn changes_voters(self) -> bool {
+        matches!(
+            self,
+            Self::Duty(Duty::FinishChange | Duty::CatchUp(_) | Duty::Promote(_) | Duty::Demote(_) | Duty::Expel(_))
+        )
+    }
+}
+
+/// What a leader sees beside the committed state.
+#[derive(Debug, Clone)]
+pub struct Outlook {
+    /// The leader itself.
+    pub me: NodeId,
+    /// The present, on the clock that `heard` and the [`FormerLives`] were noted on.
+    pub now: Moment,
+    /// The activation that the leader acts under; `None` until its own is applied. Its opinions are refused until then.
+    pub under: Option<Activation>,
+    /// Whether this node has a fencer. Without one, an open order waits for an operator.
+    pub can_fence: bool,
+    /// When each other node was last heard.
+    pub heard: BTreeMap<NodeId, Moment>,
+    /// The nodes that the failure detector calls [`Silent`](crate::detector::Signal::Silent).
+    pub silent: BTreeSet<NodeId>,
+    /// How far the log of each other node is known to match the leader's. Absent: not known yet.
+    pub matched: BTreeMap<NodeId, Revision>,
+    /// The last entry of the leader's own log; `None` while it is empty.
+    pub last: Option<Revision>,
+    /// Whether the leader's disk is in trouble while enough others answer to elect another leader.
+    pub should_make_way: bool,
+    /// H of the timing.
+    pub heartbeat: Duration,
+    /// How long a returned life gets to declare the end of its predecessor. As long as a proposal may take.
+    pub successor_timeout: Duration,
+}
+
+/// Everything that the leader should be doing, in the order in which to begin: duties in the order of [`duties`], then
+/// silent lives in the order of nodes, then handing over. Work may occur twice.
+pub fn agenda(state: &ClusterState, outlook: &Outlook, former_lives: &FormerLives) -> Vec<Work> {
+    Agenda { state, outlook, former_lives }.all()
+}
+
+struct Agenda<'a> {
+    state: &'a ClusterState,
+    outlook: &'a Outlook,
+    former_lives: &'a FormerLives,
+}
+
+impl Agenda<'_> {
+    fn all(&self) -> Vec<Work> {
+        let all = duties(self.state);
+        let me = self.outlook.me;
+        let others = all.iter().any(|duty| matches!(duty, Duty::Condemn { former, .. } if former.node != me));
+        let mut work: Vec<Work> = all.into_iter().filter_map(|duty| self.begin(duty, others)).collect();
+        work.extend(self.suspects().map(Work::Suspect));
+        if self.outlook.should_make_way {
+            work.push(Work::HandOver);
+        }
+        if self.is_witness_with_a_successor() {
+            work.push(Work::HandOver);
+        }
+        work
+    }
+
+    /// What to do about one duty now. `others`: whether the former life of another node is to be condemned too.
+    fn begin(&self, duty: Duty, others: bool) -> Option<Work> {
+        let me = self.outlook.me;
+        let due = match duty {
+            Duty::Fence(order) => return self.fence(order),
+            // The former life of the leader's own node comes last: the fence may hit the leader.
+            Duty::Condemn { former, .. } if former.node == me && others => false,
+            Duty::Condemn { former, waiting } => {
+                !self.may_end_by_itself(former) && self.would_order(former, Cause::Returned { as_life: waiting })
+            }
+            // Another leader has to take the leader's own vote.
+            Duty::Demote(node) if node == me => return Some(Work::HandOver),
+            Duty::FinishChange => !cfg!(quorate_mutant = "joint_left_half_done"),
+            Duty::CatchUp(_) => true,
+            // A change of voters that is begun and cannot be committed blocks everything: both sets have to be there.
+            Duty::Promote(node) => self.caught_up(node) && self.could_commit_change_of(node),
+            Duty::Demote(node) | Duty::Expel(node) => self.could_commit_change_of(node),
+            Duty::Activate(who) => self.caught_up(who.node) && self.heard_since_end(who.node),
+        };
+        due.then_some(Work::Duty(duty))
+    }
+
+    /// A leader does not fence its own node, and without a fencer it waits for an operator.
+    fn fence(&self, order: FenceId) -> Option<Work> {
+        let open = self.state.fences().get(order)?;
+        if open.target.node == self.outlook.me {
+            return Some(Work::HandOver);
+        }
+        self.outlook.can_fence.then_some(Work::Duty(Duty::Fence(order)))
+    }
+
+    /// The silent lives that an order would be accepted against.
+    fn suspects(&self) -> impl Iterator<Item = Identity> {
+        let newest = self.outlook.silent.iter().filter_map(|node| self.state.newest(*node));
+        let for_ms = 0; // the rules do not look at it
+        newest.filter(|who| self.can_forfeit(*who)).filter(move |who| self.would_order(*who, Cause::Silent { for_ms }))
+    }
+
+    /// Whether a fence order could take anything from this life. One that only joins has nothing to be fenced for, but it
+    /// forfeits the locks that it took over from its former life.
+    fn can_forfeit(&self, who: Identity) -> bool {
+        match self.state.life(who).map(|life| life.phase) {
+            Some(Phase::Active) => true,
+            Some(Phase::Joining) => self.state.store().held_by(who.into()).next().is_some(),
+            Some(Phase::Fencing | Phase::Fenced | Phase::Left) | None => false,
+        }
+    }
+
+    /// A witness leads only while no voter stands that could.
+    fn is_witness_with_a_successor(&self) -> bool {
+        let state = self.state;
+        let witness = state.member(self.outlook.me).is_some_and(|member| member.role == Role::Witness);
+        let standing = state.standing();
+        let mut voters = state.members().iter().filter(|(node, m)| m.role == Role::Voter && standing.contains(node));
+        witness && voters.any(|(node, _)| state.configuration().is_lasting_voter(*node))
+    }
+
+    /// Whether the rules would accept this leader's order now.
+    fn would_order(&self, target: Identity, cause: Cause) -> bool {
+        let order = Command::OrderFence { target, cause, under: self.outlook.under };
+        decide(self.state, self.state.revision().next(), &order).is_ok()
+    }
+
+    fn may_end_by_itself(&self, former: Identity) -> bool {
+        self.former_lives.may_end_by_itself(self.state, former, self.outlook.now, self.outlook.successor_timeout)
+    }
+
+    fn heard_since_end(&self, node: NodeId) -> bool {
+        let heard = self.outlook.heard.get(&node).copied();
+        node == self.outlook.me || self.former_lives.heard_since_end(node, heard, self.outlook.heartbeat)
+    }
+
+    /// Whether `node` has the log up to its own join, and nearly all of it.
+    fn caught_up(&self, node: NodeId) -> bool {
+        if node == self.outlook.me {
+            return true;
+        }
+        let joined = self.state.newest(node).and_then(|who| self.state.life(who)).map(|life| life.since);
+        let Some(matched) = self.outlook.matched.get(&node) else { return false };
+        let close = |last: Revision| last.get() <= matched.get().saturating_add(CLOSE_ENOUGH);
+        self.outlook.last.is_none_or(close) && joined.is_none_or(|joined| *matched >= joined)
+    }
+
+    /// Whether the nodes heard just now could commit a change of voters that adds or takes the vote of `node`.
+    fn could_commit_change_of(&self, node: NodeId) -> bool {
+        let mut heard = self.heard_lately();
+        heard.insert(self.outlook.me);
+        let configuration = self.state.configuration();
+        if !configuration.is_voter(node) {
+            return configuration.has_quorum(&heard);
+        }
+        let before = configuration.has_quorum(&heard);
+        heard.remove(&node);
+        before && configuration.without_voter(node).has_quorum(&heard)
+    }
+
+    fn heard_lately(&self) -> BTreeSet<NodeId> {
+        let Outlook { now, heartbeat, heard, .. } = self.outlook;
+        heard.iter().filter(|(_, at)| now.since(**at) < *heartbeat * HEARD_WITHIN).map(|(node, _)| *node).collect()
+    }
+}
