@@ -3,19 +3,15 @@
 //! An isolated leader believes in itself for ever, because its state does not change when time passes. So nothing here
 //! proves anything. It starts work, and it finds the way to the leader.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use openraft::async_runtime::WatchReceiver;
 use openraft::{Instant as _, ServerState};
-use quorate_membership::{ClusterState, NodeId, Revision};
+use quorate_membership::{NodeId, Revision};
 
 use crate::engine::Engine;
 use crate::engine::state_machine::revision;
-use crate::host::clock;
 use crate::rpc::Ballot;
-
-/// How many entries a learner may lag behind when it gets its vote.
-const CLOSE_ENOUGH: u64 = 64;
 
 impl Engine {
     /// A later vote that the engine waits for its disk to keep. Until it is durable the engine shows itself as before: a
@@ -79,23 +75,17 @@ impl Engine {
         metrics.replication.as_ref()?.get(&node.get())?.as_ref().map(|id| id.index)
     }
 
-    /// Whether `node` has the log up to its own join, and all but the last [`CLOSE_ENOUGH`] entries of it.
-    pub(crate) fn caught_up(&self, state: &ClusterState, node: NodeId) -> bool {
-        if node == self.0.node {
-            return true;
-        }
-        let joined = state.newest(node).and_then(|who| state.life(who)).map(|life| life.since);
-        let Some(matched) = self.matched(node) else { return false };
-        let last = self.0.raft.metrics().borrow_watched().last_log_index;
-        let close = last.is_none_or(|last| last <= matched.saturating_add(CLOSE_ENOUGH));
-        close && joined.is_none_or(|joined| revision(matched) >= joined)
+    /// How far the logs of the others match that of this leader.
+    pub(crate) fn all_matched(&self) -> BTreeMap<NodeId, Revision> {
+        let metrics = self.0.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let all = metrics.replication.iter().flatten();
+        all.filter_map(|(node, id)| Some((NodeId::new(*node), revision(id.as_ref()?.index)))).collect()
     }
 
-    /// The others that were heard within the last three heartbeats.
-    pub(crate) fn heard_lately(&self) -> BTreeSet<NodeId> {
-        let (now, limit) = (clock::now(), self.0.config.heartbeat() * 3);
-        let all = self.0.peers.contacts.all().into_iter();
-        all.filter(|(node, at)| *node != self.0.node && now.since(*at) < limit).map(|(node, _)| node).collect()
+    /// The last entry of this node's own log; `None` while it is empty.
+    pub(crate) fn last_entry(&self) -> Option<Revision> {
+        self.0.raft.metrics().borrow_watched().last_log_index.map(revision)
     }
 
     /// The others whose engines have answered this leader within the last election timeout. One that waits for its disk

@@ -1,22 +1,22 @@
-//! The reconcile loop: turns what is owed into what is done, on whoever leads.
+//! The reconcile loop: turns what the leader should be doing into what is done, on whichever node leads.
 //!
 //! ```text
-//!   state ──duties──▶ ┐
-//!   silent nodes ──────▶ ├─▶ one task for each piece of work, at most one at a time ──▶ commands, changes of voters, Fencer
-//!   own role (witness)▶┘        │ failed: wait, then try again if it is still owed
+//!   state, silent nodes, own disk and role ──agenda──▶ [Work] ──▶ one task a piece of work, each at most once at a time
+//!                                                                   │ ──▶ commands, changes of voters, fence runner
+//!                                                                   └ failed: wait, and try again if it is still due
 //! ```
 //!
-//! Nothing is remembered between rounds but what runs and what has to wait: another leader that reads the same state
-//! owes the same. Believing to lead only starts work; each effect is a committed entry, or a change of voters that
-//! names the one it follows on, so a leader that is none any more achieves nothing.
+//! *What* to do is decided by [`agenda`], pure code in membership. This file runs it. Between rounds it remembers only what
+//! runs and what has to wait, so another leader that reads the same state does the same. Believing to lead only starts
+//! work. Each effect is a committed entry, or a change of voters that names the one it follows on, so a leader that was
+//! deposed achieves nothing.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use quorate_membership::detector::{Moment, Signal};
 use quorate_membership::{
-    Activation, Cause, ClusterState, Command, Duty, Identity, NodeId, Phase, Role, decide, duties,
+    Activation, Cause, ClusterState, Command, Duty, FormerLives, Identity, Outlook, Work, agenda,
 };
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -30,159 +30,118 @@ use crate::host::clock;
 use crate::leader::fence_runner::attempt;
 use crate::view::View;
 
-/// A piece of work.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Work {
-    /// Something owed.
-    Duty(Duty),
-    /// A node has gone silent: ask for an order against its life.
-    Suspect(Identity),
-    /// This node should not lead: hand over.
-    HandOver,
-}
+/// The wait before failed work is tried again is doubled up to this many times.
+const DOUBLINGS: u32 = 4;
 
 type Done = anyhow::Result<()>;
 
-/// Keeps the duties of the leader, on whichever node leads.
+/// What the reconciler uses.
+#[derive(Clone)]
+pub(crate) struct Uses {
+    pub(crate) engine: Engine,
+    /// What the monitor sees.
+    pub(crate) views: watch::Receiver<View>,
+    /// The activation that this node acts under as leader.
+    pub(crate) activation: watch::Receiver<Option<Activation>>,
+    /// The consumer's fencer, if it has one.
+    pub(crate) fencer: Option<Arc<dyn Fencer>>,
+}
+
+/// Carries out the duties of the leader.
 pub(crate) struct Reconciler {
-    engine: Engine,
-    views: watch::Receiver<View>,
-    activation: watch::Receiver<Option<Activation>>,
-    fencer: Option<Arc<dyn Fencer>>,
+    uses: Uses,
     running: BTreeMap<Work, JoinHandle<Done>>,
+    /// Work that failed: when it may be tried again, and how often it failed.
     waits: BTreeMap<Work, (Moment, u32)>,
     /// The leader whose end this node has stood for election on: once each.
     succeeded: Option<Identity>,
-    closing: Closing,
-}
-
-/// The former lives whose nodes have come back, and since when this node knows. Every node keeps it, so that a change of
-/// leaders does not begin the time anew.
-#[derive(Default)]
-struct Closing {
-    since: BTreeMap<Identity, Moment>,
-    /// The nodes whose former life has ended after they had come back, and since when this node knows.
-    ended: BTreeMap<NodeId, Moment>,
-}
-
-impl Closing {
-    fn look(&mut self, state: &ClusterState) {
-        let closing = |who: Identity| {
-            let life = state.life(who).filter(|life| matches!(life.phase, Phase::Active | Phase::Fencing));
-            life.is_some() && state.newest(who.node) != Some(who)
-        };
-        let over: Vec<Identity> = self.since.keys().copied().filter(|who| !closing(*who)).collect();
-        for who in over {
-            self.since.remove(&who);
-            self.ended.insert(who.node, clock::now());
-        }
-        for (who, _) in state.lives().filter(|(who, _)| closing(*who)) {
-            self.since.entry(who).or_insert_with(clock::now);
-        }
-        self.ended.retain(|node, _| state.member(*node).is_some());
-    }
-
-    /// Whether `node` was heard after its former life had ended. A device that ends a former life may have ended the one that
-    /// came back with it, on the same machine: one that is given work without having been heard since would be shot for it
-    /// when its node comes back again, and so on for ever.
-    fn heard_since(&self, engine: &Engine, node: NodeId) -> bool {
-        let Some(ended) = self.ended.get(&node).filter(|_| node != engine.node()) else { return true };
-        // What was on its way may come a little later.
-        let settled = Moment::new(ended.since_origin() + engine.config().heartbeat());
-        engine.peers().contacts.all().get(&node).is_some_and(|heard| *heard > settled)
-            || cfg!(quorate_mutant = "activated_unheard")
-    }
-
-    /// Whether its end will still be proved without a device: by time, within twice what its contract asks for, or by the
-    /// word of its successor, within `timeout`, where it had declared that its work dies with its process (P3).
-    fn soon(&self, state: &ClusterState, former: Identity, timeout: Duration) -> bool {
-        let Some(life) = state.life(former) else { return false };
-        let known = self.since.get(&former).map(|since| clock::now().since(*since)).unwrap_or_default();
-        let successor = state.newest(former.node).and_then(|newest| state.life(newest));
-        let says_so = life.process_bound
-            && successor.is_some_and(|successor| successor.boot == life.boot && successor.phase == Phase::Joining);
-        life.contract.own_wait().is_some_and(|wait| known < wait * 2) || (says_so && known < timeout)
-    }
+    /// Every node keeps it, so that a change of leaders does not begin the waits anew.
+    former_lives: FormerLives,
 }
 
 impl Reconciler {
-    /// `views`: what the monitor sees. `activation`: under which this node acts as leader. `fencer`: the consumer's, if it
-    /// has one.
-    pub(crate) fn new(
-        engine: Engine,
-        views: watch::Receiver<View>,
-        activation: watch::Receiver<Option<Activation>>,
-        fencer: Option<Arc<dyn Fencer>>,
-    ) -> Self {
-        let (running, waits, closing) = Default::default();
-        Self { engine, views, activation, fencer, running, waits, succeeded: None, closing }
+    pub(crate) fn new(uses: Uses) -> Self {
+        let (running, waits, former_lives) = Default::default();
+        Self { uses, running, waits, succeeded: None, former_lives }
     }
 
     /// Runs until `stop`.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
-        let mut pace = interval(self.engine.config().heartbeat());
+        let engine = self.uses.engine.clone();
+        let mut pace = interval(engine.config().heartbeat());
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut progress = self.engine.progress();
+        let mut progress = engine.progress();
         loop {
             tokio::select! { biased;
                 () = stop.cancelled() => break,
                 _ = pace.tick() => {}
                 changed = progress.changed() => if changed.is_err() { break },
             }
-            self.round().await;
+            self.round(&engine).await;
         }
         for task in self.running.values() {
             task.abort();
         }
     }
 
-    async fn round(&mut self) {
-        self.collect().await;
-        let view = self.views.borrow().clone();
+    async fn round(&mut self, engine: &Engine) {
+        self.collect(engine).await;
+        let view = self.uses.views.borrow().clone();
         if view.local.stopped.is_some() {
             return;
         }
-        self.closing.look(&self.engine.state());
-        if !self.engine.leading() {
-            return self.succeed().await;
+        self.former_lives.observe(&engine.state(), clock::now());
+        if !engine.leading() {
+            return self.succeed(engine).await;
         }
         if !view.local.quorate {
             return;
         }
-        // The freshest state, not the view's: a duty that was just done is not begun again.
-        let state = self.engine.state();
-        let owed = owed(self, &view, &state);
-        self.waits.retain(|work, _| owed.contains(work));
-        for work in owed {
-            let due = self.waits.get(&work).is_none_or(|(at, _)| clock::now() >= *at);
-            if due && !self.running.contains_key(&work) && !self.conflicts(work) {
-                tracing::debug!(node = %self.engine.node(), ?work, "begun");
-                let task = host::spawn(self.hands().carry_out(work, state.clone()));
+        // The freshest state, not the view's: work that was just done is not begun again.
+        let state = engine.state();
+        let due = agenda(&state, &self.outlook(engine, &view), &self.former_lives);
+        self.waits.retain(|work, _| due.contains(work));
+        for work in due {
+            let waited = self.waits.get(&work).is_none_or(|(at, _)| clock::now() >= *at);
+            if waited && !self.running.contains_key(&work) && !self.conflicts(work) {
+                tracing::debug!(node = %engine.node(), ?work, "begun");
+                let task = host::spawn(carry_out(self.uses.clone(), work, state.clone()));
                 self.running.insert(work, task);
             }
         }
     }
 
-    /// Takes over from a leader that is proved to have ended, without waiting for its silence.
-    async fn succeed(&mut self) {
-        let Some(end) = self.engine.succession().filter(|end| self.succeeded != Some(end.who())) else { return };
-        self.succeeded = Some(end.who());
-        if let Err(error) = self.engine.succeed(&end).await {
-            tracing::debug!(%error, "no succession; the ordinary election comes");
+    fn outlook(&self, engine: &Engine, view: &View) -> Outlook {
+        let silent = view.local.sightings.iter().filter(|(_, sighting)| sighting.signal == Signal::Silent);
+        Outlook {
+            me: engine.node(),
+            now: clock::now(),
+            under: *self.uses.activation.borrow(),
+            can_fence: self.uses.fencer.is_some(),
+            heard: engine.peers().contacts.all(),
+            silent: silent.map(|(node, _)| *node).collect(),
+            matched: engine.all_matched(),
+            last: engine.last_entry(),
+            should_make_way: engine.should_make_way(),
+            heartbeat: engine.config().heartbeat(),
+            successor_timeout: engine.config().propose_timeout,
         }
     }
 
-    fn hands(&self) -> Hands {
-        let (views, fencer) = (self.views.clone(), self.fencer.clone());
-        Hands { engine: self.engine.clone(), views, under: *self.activation.borrow(), fencer }
+    /// Takes over from a leader that is proved to have ended, without waiting until it has been silent for long enough.
+    async fn succeed(&mut self, engine: &Engine) {
+        let Some(end) = engine.succession().filter(|end| self.succeeded != Some(end.who())) else { return };
+        self.succeeded = Some(end.who());
+        if let Err(error) = engine.succeed(&end).await {
+            tracing::debug!(%error, "no succession; an ordinary election follows");
+        }
     }
 
-    /// Raft changes its voters one step at a time, so only one such piece of work runs.
     fn conflicts(&self, work: Work) -> bool {
-        changes_voters(work) && self.running.keys().any(|running| changes_voters(*running))
+        work.changes_voters() && self.running.keys().any(|running| running.changes_voters())
     }
 
-    async fn collect(&mut self) {
+    async fn collect(&mut self, engine: &Engine) {
         let done: Vec<Work> = self.running.iter().filter(|(_, t)| t.is_finished()).map(|(w, _)| *w).collect();
         for work in done {
             let Some(task) = self.running.remove(&work) else { continue };
@@ -195,150 +154,48 @@ impl Reconciler {
                 Err(panic) => panic.into(),
             };
             let (_, failures) = self.waits.get(&work).copied().unwrap_or_default();
-            let wait = self.engine.config().fence_backoff * (1 << failures.min(4));
-            tracing::warn!(node = %self.engine.node(), ?work, error = %format!("{error:#}"), ?wait, "failed; will be tried again");
+            let wait = engine.config().fence_backoff * (1 << failures.min(DOUBLINGS));
+            let (node, why) = (engine.node(), format!("{error:#}"));
+            tracing::warn!(%node, ?work, error = %why, ?wait, "failed; it will be tried again");
             self.waits.insert(work, (Moment::new(clock::now().since_origin() + wait), failures + 1));
         }
     }
 }
 
-fn changes_voters(work: Work) -> bool {
-    matches!(
-        work,
-        Work::Duty(Duty::FinishChange | Duty::CatchUp(_) | Duty::Promote(_) | Duty::Demote(_) | Duty::Expel(_))
-    )
-}
-
-/// Whether the rules would take the command now: what they would refuse is not put into the log again and again.
-fn would_pass(state: &ClusterState, command: &Command) -> bool {
-    decide(state, state.revision().next(), command).is_ok()
-}
-
-/// This leader's opinion, which counts under its activation only.
-fn order(under: Option<Activation>, target: Identity, cause: Cause) -> Command {
-    Command::OrderFence { target, cause, under }
-}
-
-/// Everything that this leader should be doing.
-fn owed(reconciler: &Reconciler, view: &View, state: &ClusterState) -> Vec<Work> {
-    let Reconciler { engine, fencer, closing, .. } = reconciler;
-    let (me, under) = (engine.node(), *reconciler.activation.borrow());
-    let all = duties(state);
-    // Own former life last: who ends it should not be who may be hit by that.
-    let others = all.iter().any(|duty| matches!(duty, Duty::Condemn { former, .. } if former.node != me));
-    let mut owed = vec![];
-    for duty in all {
-        match duty {
-            Duty::Fence(order) => match state.fences().get(order) {
-                Some(open) if open.target.node == me => owed.push(Work::HandOver),
-                Some(_) if fencer.is_none() => {} // an operator's word is awaited
-                Some(_) => owed.push(Work::Duty(duty)),
-                None => {}
-            },
-            Duty::Condemn { former, .. } if former.node == me && others => {}
-            // Time alone will prove its end, and shoots nobody: a device might hit the life that came back. It gets as long
-            // as it needs, twice over, and no longer: leaders that change begin the wait anew.
-            Duty::Condemn { former, .. } if closing.soon(state, former, engine.config().propose_timeout) => {}
-            Duty::Condemn { former, waiting }
-                if !would_pass(state, &order(under, former, Cause::Returned { as_life: waiting })) => {}
-            Duty::Promote(node) | Duty::Activate(Identity { node, .. }) if !engine.caught_up(state, node) => {}
-            Duty::Activate(who) if !closing.heard_since(engine, who.node) => {}
-            // A change of voters that is begun and cannot be committed blocks everything: both sets must be there.
-            Duty::Promote(node) if !heard_quorum(engine, state, node) => {}
-            // The change of its own vote is somebody else's to lead.
-            Duty::Demote(node) if node == me => owed.push(Work::HandOver),
-            Duty::Demote(node) | Duty::Expel(node) if !heard_quorum(engine, state, node) => {}
-            Duty::FinishChange if cfg!(quorate_mutant = "joint_left_half_done") => {}
-            Duty::Condemn { .. }
-            | Duty::FinishChange
-            | Duty::CatchUp(_)
-            | Duty::Promote(_)
-            | Duty::Demote(_)
-            | Duty::Expel(_)
-            | Duty::Activate(_) => owed.push(Work::Duty(duty)),
+/// Carries out one piece of work, as of `state`.
+async fn carry_out(uses: Uses, work: Work, state: Arc<ClusterState>) -> Done {
+    let Uses { engine, views, activation, fencer } = uses;
+    let limit = engine.config().propose_timeout;
+    // A leader's opinion counts under its activation only.
+    let order = |target, cause| Command::OrderFence { target, cause, under: *activation.borrow() };
+    match work {
+        Work::Suspect(target) => {
+            let sighting = views.borrow().local.sightings.get(&target.node).copied();
+            let Some(sighting) = sighting.filter(|s| s.signal == Signal::Silent) else { return Ok(()) };
+            let for_ms = u64::try_from(sighting.silence.as_millis()).unwrap_or(u64::MAX);
+            tracing::warn!(%target, for_ms, "silent; asking for a fence order");
+            engine.propose_as_leader(order(target, Cause::Silent { for_ms })).await?;
         }
-    }
-    let fence_after = view.local.sightings.iter().filter(|(_, sighting)| sighting.signal == Signal::Silent);
-    let stands = |node: NodeId| {
-        let holds = |who: Identity| state.store().held_by(who.into()).next().is_some();
-        let phase = |who: Identity| state.life(who).map(|life| life.phase);
-        // One that only joins has nothing that could be fenced; but what it took up from its former life, it forfeits.
-        state.newest(node).filter(|who| match phase(*who) {
-            Some(Phase::Active) => true,
-            Some(Phase::Joining) => holds(*who),
-            Some(Phase::Fencing | Phase::Fenced | Phase::Left) | None => false,
-        })
-    };
-    let suspects = fence_after.filter_map(|(node, _)| stands(*node));
-    let for_ms = 0; // how long does not matter to the rules
-    owed.extend(
-        suspects.filter(|who| would_pass(state, &order(under, *who, Cause::Silent { for_ms }))).map(Work::Suspect),
-    );
-    if engine.should_make_way() {
-        owed.push(Work::HandOver);
-    }
-    let witness = state.member(me).is_some_and(|member| member.role == Role::Witness);
-    let standing = state.standing();
-    let mut successors = state.members().iter().filter(|(node, m)| m.role == Role::Voter && standing.contains(node));
-    if witness && successors.any(|(node, _)| state.configuration().is_lasting_voter(*node)) {
-        owed.push(Work::HandOver);
-    }
-    owed
-}
-
-/// Whether those who were heard just now could commit a change of the voters that adds or takes the vote of `node`.
-fn heard_quorum(engine: &Engine, state: &ClusterState, node: NodeId) -> bool {
-    let mut heard = engine.heard_lately();
-    heard.insert(engine.node());
-    let configuration = state.configuration();
-    if !configuration.is_voter(node) {
-        return configuration.has_quorum(&heard);
-    }
-    let before = configuration.has_quorum(&heard);
-    heard.remove(&node);
-    before && configuration.without_voter(node).has_quorum(&heard)
-}
-
-/// What carries out one piece of work.
-struct Hands {
-    engine: Engine,
-    views: watch::Receiver<View>,
-    under: Option<Activation>,
-    fencer: Option<Arc<dyn Fencer>>,
-}
-
-impl Hands {
-    async fn carry_out(self, work: Work, state: Arc<ClusterState>) -> Done {
-        let Self { engine, views, under, fencer } = self;
-        match work {
-            Work::Suspect(target) => {
-                let sighting = views.borrow().local.sightings.get(&target.node).copied();
-                let Some(sighting) = sighting.filter(|s| s.signal == Signal::Silent) else { return Ok(()) };
-                let for_ms = u64::try_from(sighting.silence.as_millis()).unwrap_or(u64::MAX);
-                tracing::warn!(%target, for_ms, "silent; asking for a fence order");
-                engine.propose_as_leader(order(under, target, Cause::Silent { for_ms })).await?;
-            }
-            Work::HandOver => {
-                let successor = engine.hand_over(None).await?;
-                tracing::info!(from = %engine.node(), to = %successor, "leadership handed over");
-            }
-            Work::Duty(Duty::Fence(order)) => {
-                if let (Some(open), Some(fencer)) = (state.fences().get(order), fencer) {
-                    attempt(&engine, fencer, open, &state).await?;
-                }
-            }
-            Work::Duty(Duty::Condemn { former, waiting }) => {
-                engine.propose_as_leader(order(under, former, Cause::Returned { as_life: waiting })).await?;
-            }
-            Work::Duty(Duty::Activate(who)) => {
-                engine.propose(Command::Activate { who }, engine.config().propose_timeout).await?;
-            }
-            Work::Duty(Duty::FinishChange) => engine.change_voters(VoterChange::Finish).await?,
-            Work::Duty(Duty::CatchUp(node)) => engine.change_voters(VoterChange::AddLearner(node)).await?,
-            Work::Duty(Duty::Promote(node)) => engine.change_voters(VoterChange::AddVoter(node)).await?,
-            Work::Duty(Duty::Demote(node)) => engine.change_voters(VoterChange::Demote(node)).await?,
-            Work::Duty(Duty::Expel(node)) => engine.change_voters(VoterChange::Remove(node)).await?,
+        Work::HandOver => {
+            let successor = engine.hand_over(None).await?;
+            tracing::info!(from = %engine.node(), to = %successor, "leadership handed over");
         }
-        Ok(())
+        Work::Duty(Duty::Fence(order)) => {
+            if let (Some(open), Some(fencer)) = (state.fences().get(order), fencer) {
+                attempt(&engine, fencer, open, &state).await?;
+            }
+        }
+        Work::Duty(Duty::Condemn { former, waiting }) => {
+            engine.propose_as_leader(order(former, Cause::Returned { as_life: waiting })).await?;
+        }
+        Work::Duty(Duty::Activate(who)) => {
+            engine.propose(Command::Activate { who }, limit).await?;
+        }
+        Work::Duty(Duty::FinishChange) => engine.change_voters(VoterChange::Finish).await?,
+        Work::Duty(Duty::CatchUp(node)) => engine.change_voters(VoterChange::AddLearner(node)).await?,
+        Work::Duty(Duty::Promote(node)) => engine.change_voters(VoterChange::AddVoter(node)).await?,
+        Work::Duty(Duty::Demote(node)) => engine.change_voters(VoterChange::Demote(node)).await?,
+        Work::Duty(Duty::Expel(node)) => engine.change_voters(VoterChange::Remove(node)).await?,
     }
+    Ok(())
 }

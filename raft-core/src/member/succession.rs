@@ -8,7 +8,7 @@
 //! This process holds the exclusive lock on the data folder, and has looked for the process that had it before: it is gone.
 //! The lock alone would not do, for it ends with the node and not with the process.
 
-use quorate_membership::{ClusterState, Command, Identity, Phase};
+use quorate_membership::{Phase, due_declaration};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -23,7 +23,7 @@ pub(crate) async fn run(engine: Engine, former_gone: bool, stop: CancellationTok
     loop {
         if let Some(who) = engine.identity() {
             let state = engine.state();
-            let Some(command) = owed(&state, who, config.work_dies_with_process, former_gone) else {
+            let Some(command) = due_declaration(&state, who, config.work_dies_with_process, former_gone) else {
                 if state.life(who).is_none_or(|life| life.phase != Phase::Joining) {
                     return;
                 }
@@ -44,18 +44,4 @@ pub(crate) async fn run(engine: Engine, former_gone: bool, stop: CancellationTok
             () = sleep(config.heartbeat()) => {}
         }
     }
-}
-
-/// What is to be said next. The former lives first: nobody is to shoot this machine for them.
-fn owed(state: &ClusterState, who: Identity, process_bound: bool, gone: bool) -> Option<Command> {
-    let life = state.life(who)?;
-    let former = state.lives().find(|(other, former)| {
-        let waits = other.node == who.node && *other < who && former.phase.may_work();
-        waits && former.process_bound && former.boot == life.boot
-    });
-    if let (Some((former, _)), Phase::Joining, true) = (former, life.phase, gone) {
-        return Some(Command::Inherit { who, former });
-    }
-    let unsaid = process_bound && !life.process_bound && matches!(life.phase, Phase::Joining | Phase::Active);
-    unsaid.then_some(Command::DeclareProcessBound { who })
 }

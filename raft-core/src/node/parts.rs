@@ -25,7 +25,7 @@ use crate::folder::Folder;
 use crate::host::{self, random};
 use crate::leader::grantor::{self, GrantorHandle};
 use crate::leader::monitor::Monitor;
-use crate::leader::reconciler::Reconciler;
+use crate::leader::reconciler::{Reconciler, Uses};
 use crate::leader::session_table::{self, SessionTable};
 use crate::lease::keeper::Keeper;
 use crate::lease::ledger::{Ledger, Note};
@@ -135,8 +135,9 @@ impl Parts {
                 parts.shut_down(fatal).await;
             }
         });
-        let reconciler = Reconciler::new(engine.clone(), self.views.subscribe(), activation.clone(), fencer);
-        host::spawn(reconciler.run(stop.clone()));
+        let (views, under) = (self.views.subscribe(), activation.clone());
+        let uses = Uses { engine: engine.clone(), views, activation: under, fencer };
+        host::spawn(Reconciler::new(uses).run(stop.clone()));
         host::spawn(grantor::run(engine.clone(), self.ledger.clone(), renewals, stop.clone()));
         let (keeper, grantor, ledger) = (self.keeper.clone(), self.grantor.clone(), self.ledger.clone());
         let renewer = Renewer { engine: engine.clone(), keeper, grantor, ledger };

@@ -87,7 +87,6 @@ impl StoreBuilder<Types, Padded, StateMachine, TempDir> for Files {
         let folder = tempfile::tempdir().unwrap();
         let log = LogStore::open(&folder.path().join("log.redb")).unwrap();
         // The snapshots that cover the suite's purges are not the machine's: it gets a store of its own.
-        let ledger = crate::lease::ledger::Ledger::open(folder.path(), quorate_membership::NodeId::new(1)).unwrap();
         let store = LogStore::open(&folder.path().join("machine.redb")).unwrap();
         let machine = StateMachine::new(store, Feed::new(64), std::sync::Arc::new(|_| ()));
         Ok((folder, Padded(log), machine))
