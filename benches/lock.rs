@@ -26,7 +26,7 @@ use anyhow::{Context, Result, ensure};
 use criterion::Criterion;
 use hdrhistogram::Histogram;
 use must::must;
-use quorate::{Cluster, Event, Filter, Key, Name, NodeId, Reason, Topic};
+use quorate::{Cluster, Event, Filter, Key, Name, NodeId, Reason, state::Topic};
 use three::TIMEOUT;
 use tokio::task::JoinSet;
 

@@ -28,7 +28,7 @@ use criterion::{Criterion, Throughput};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use must::must;
 use quorate::testing::{MemoryNetwork, TestCluster, fast};
-use quorate::{Address, Config, Phase, Revision};
+use quorate::{Address, Config, Revision, state::Phase};
 use quorate_membership::codec::{decode, encode};
 use quorate_membership::fencing::HISTORY;
 use quorate_membership::{ClusterState, Command};

@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_membership::{Address, Cause, Command, Identity, Name, NodeId, Phase, Reason, Revision, Role};
+use quorate_membership::{Address, Cause, Command, Identity, Name, NodeId, Phase, Reason, Revision, Role, TextError};
 use quorate_raft_core::ledger::LastEnd;
 use quorate_raft_core::{Committed, Filter, Lease, LockError, LockGuard, Node, Records, Refusal, View};
 
@@ -46,7 +46,7 @@ impl Cluster {
     ///
     /// ```
     /// # use std::{sync::Arc, sync::atomic::{AtomicU64, Ordering}, time::Duration};
-    /// # use quorate::{Cluster, Name, NodeId, Role, Stop};
+    /// # use quorate::{Cluster, NodeId, Role, lease::Stop};
     /// # use quorate::testing::sim::{End, Rate, Setting, World};
     /// # use tokio::time::sleep;
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -69,7 +69,7 @@ impl Cluster {
     ///                 }
     ///             };
     ///             cluster.active().await.ok()?;
-    ///             let guard = cluster.lock(Name::new("vm/100").ok()?).await.ok()?;
+    ///             let guard = cluster.lock("vm/100").await.ok()?;
     ///             while guard.check().is_ok() {
     ///                 worked.fetch_add(1, Ordering::Relaxed);
     ///                 sleep(ms(100)).await;
@@ -142,7 +142,7 @@ impl Cluster {
     ///
     /// # Errors
     /// [`LockError`]: the lock was not had, and nothing of the request stays in the log.
-    pub async fn lock(&self, name: Name) -> Result<LockGuard, LockError> {
+    pub async fn lock(&self, name: impl TryInto<Name, Error: Into<TextError>>) -> Result<LockGuard, LockError> {
         self.node.lock_for(self.identity, name, Some(Duration::MAX)).await
     }
 
@@ -150,15 +150,19 @@ impl Cluster {
     ///
     /// # Errors
     /// [`LockError::TimedOut`] says who holds it.
-    pub async fn lock_with_timeout(&self, name: Name, timeout: Duration) -> Result<LockGuard, LockError> {
+    pub async fn lock_with_timeout(
+        &self,
+        name: impl TryInto<Name, Error: Into<TextError>>,
+        timeout: Duration,
+    ) -> Result<LockGuard, LockError> {
         self.node.lock_for(self.identity, name, Some(timeout)).await
     }
 
     /// As [`Self::lock`], and does not wait in line.
     ///
     /// # Errors
-    /// [`Rejection::LockHeld`](crate::Rejection::LockHeld) in [`LockError::Propose`] says who holds it.
-    pub async fn try_lock(&self, name: Name) -> Result<LockGuard, LockError> {
+    /// [`Rejection::LockHeld`](crate::state::Rejection::LockHeld) in [`LockError::Propose`] says who holds it.
+    pub async fn try_lock(&self, name: impl TryInto<Name, Error: Into<TextError>>) -> Result<LockGuard, LockError> {
         self.node.lock_for(self.identity, name, None).await
     }
 

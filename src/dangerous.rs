@@ -1,6 +1,6 @@
 //! What only an operator may say. One search for `dangerous` shows an auditor every place that does.
 
-use quorate_membership::{Command, Confirmation, FenceId, Identity, ProvedEnd, Reason};
+use quorate_membership::{Command, Confirmation, FenceId, Identity, Operator, ProvedEnd};
 use quorate_raft_core::{Committed, Node, ProposeError, SucceedError};
 
 /// Confirmations that rest on a person's word instead of a device's. A wrong word makes two owners: the name and the
@@ -10,7 +10,7 @@ pub struct Dangerous<'a> {
 }
 
 impl Dangerous<'_> {
-    /// Confirms an open fence order: `name` has made sure that `target` can do no more harm, and `reason` says how.
+    /// Confirms an open fence order: the operator has made sure that `target` can do no more harm.
     ///
     /// # Errors
     /// [`ProposeError::Rejected`] when no order of that number is open, or it is against another life; nothing changed.
@@ -18,9 +18,9 @@ impl Dangerous<'_> {
         &self,
         order: FenceId,
         target: Identity,
-        name: Reason,
-        reason: Reason,
+        operator: Operator,
     ) -> Result<Committed, ProposeError> {
+        let Operator { name, reason } = operator;
         let confirmation = Confirmation::Operator { name, reason };
         self.node.propose(Command::ConfirmFence { order, target, confirmation }).await
     }
@@ -31,7 +31,8 @@ impl Dangerous<'_> {
     /// # Errors
     /// [`ProposeError::Rejected`] when the life is over already, never worked, or is the newest of its node and the
     /// rest would not hold a majority; nothing changed.
-    pub async fn vouch(&self, target: Identity, name: Reason, reason: Reason) -> Result<Committed, ProposeError> {
+    pub async fn vouch(&self, target: Identity, operator: Operator) -> Result<Committed, ProposeError> {
+        let Operator { name, reason } = operator;
         self.node.propose(Command::Vouch { target, name, reason }).await
     }
 
@@ -41,7 +42,7 @@ impl Dangerous<'_> {
     ///
     /// # Errors
     /// [`SucceedError`] when that life does not lead, or this node does not vote; nothing changed.
-    pub async fn succeed(&self, dead: Identity, name: Reason, reason: Reason) -> Result<(), SucceedError> {
-        self.node.succeed(&ProvedEnd::vouched(dead, name, reason)).await
+    pub async fn succeed(&self, dead: Identity, operator: Operator) -> Result<(), SucceedError> {
+        self.node.succeed(&ProvedEnd::vouched(dead, operator)).await
     }
 }

@@ -5,8 +5,12 @@
 //!   Events   edge:  what happened, each once, in the order of the log; a gap is said where a reader was too slow
 //! ```
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
+use futures_util::stream::Stream;
 use quorate_membership::{Event, Revision};
 use quorate_raft_core::{FeedItem, View};
 use tokio::sync::watch;
@@ -33,6 +37,9 @@ impl Watch {
 }
 
 /// Committed events in the order of the log, the same on every node.
+///
+/// Read it with [`Self::next`], or as a [`Stream`] with the combinators of `futures`. The stream ends where the node has
+/// stopped; a gap is an error after which the stream goes on.
 pub struct Events {
     pub(crate) items: BoxStream<'static, FeedItem>,
     pub(crate) revision: Revision,
@@ -44,23 +51,32 @@ impl Events {
     /// # Errors
     /// [`EventsError::Gap`] once where events were missed: reading on is possible. [`EventsError::Stopped`] at the end.
     pub async fn next(&mut self) -> Result<Event, EventsError> {
-        match self.items.next().await {
-            Some(FeedItem::Event { revision, event }) => {
-                self.revision = revision;
-                Ok(event)
-            }
-            Some(FeedItem::Gap { state }) => {
-                self.revision = state.revision();
-                Err(EventsError::Gap { state })
-            }
-            None => Err(EventsError::Stopped),
-        }
+        StreamExt::next(self).await.unwrap_or(Err(EventsError::Stopped))
     }
 
     /// The revision of the event that came last: where to resume after a restart of the reader. Events of one entry
     /// share a revision, so resume only from one whose events were all dealt with.
     pub fn revision(&self) -> Revision {
         self.revision
+    }
+}
+
+impl Stream for Events {
+    type Item = Result<Event, EventsError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.items.poll_next_unpin(cx).map(|item| {
+            item.map(|item| match item {
+                FeedItem::Event { revision, event } => {
+                    self.revision = revision;
+                    Ok(event)
+                }
+                FeedItem::Gap { state } => {
+                    self.revision = state.revision();
+                    Err(EventsError::Gap { state })
+                }
+            })
+        })
     }
 }
 

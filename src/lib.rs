@@ -52,24 +52,74 @@ pub mod error;
 mod events;
 pub mod manual;
 
+pub use builder::Builder;
 pub use cluster::Cluster;
 pub use dangerous::Dangerous;
-pub use error::{ActiveError, EventsError, Fatal, HandOverError, ProposeError, ReadError, StartError, SucceedError};
+pub use error::{EventsError, ProposeError, StartError};
 pub use events::{Events, Watch};
 pub use quorate_membership::{
-    Activation, Address, BootId, Cause, Change, Check, ClusterId, ClusterState, Configuration, Confirmation, Contract,
-    ContractError, Disk, DiskId, Drift, Duty, Epoch, Event, Evidence, Fate, FenceId, FenceOrder, FenceProof,
-    FenceRecord, Fences, Holder, Identity, Incarnation, ItemId, Key, Leadership, Life, Lock, Member, Name, NodeId,
-    Nonce, ParseIdError, Phase, Plan, Profile, Progress, ProvedEnd, Reason, Record, Rejection, Release, Request,
-    Revision, Role, Session, SessionId, Stop, Store, TextError, Timing, TimingError, Topic, Value, detector::Signal,
-    duties, evolve, lock, majority, queue, record, request, session,
+    Address, Event, Evidence, Identity, Key, Name, NodeId, Operator, Profile, Reason, Revision, Role, Timing,
 };
 pub use quorate_raft_core::{
-    AsOf, BoundChild, Committed, Config, Deadman, Delivery, FenceFuture, FenceRequest, Fencer, Filter, GateError,
-    Lease, LeaseStage, LeaseView, Local, LockError, LockGuard, NotHeld, NotPermitted, Permit, Probe, ProtectError,
-    Protection, Records, Returned, Sighting, StopMechanism, TokenGate, TokensOnly, View, Watchdog, Write, ledger,
-    probe,
+    Config, Deadman, FenceRequest, Fencer, Filter, Lease, LockError, LockGuard, Records, TokensOnly, View, Watchdog,
 };
+
+pub mod lock {
+    //! Locks: what guards one, what may be begun under it, and what the committed state has of it.
+
+    pub use quorate_membership::lock::*;
+    pub use quorate_raft_core::{GateError, LockError, LockGuard, NotPermitted, Permit, TokenGate};
+}
+
+pub mod lease {
+    //! This node's own right to act: the lease, the work under it, and the mechanisms that end the work.
+
+    pub use quorate_membership::{Contract, ContractError, Drift, Stop};
+    pub use quorate_raft_core::{
+        BoundChild, Deadman, Lease, LeaseStage, LeaseView, NotHeld, Probe, ProtectError, Protection, StopMechanism,
+        TokensOnly, Watchdog, ledger, probe,
+    };
+}
+
+pub mod records {
+    //! The consumer's own records, transactions on them, and queues.
+
+    pub use quorate_membership::queue::*;
+    pub use quorate_membership::record::*;
+    pub use quorate_membership::{ItemId, MAX_BYTES};
+    pub use quorate_raft_core::{AsOf, Delivery, Records, Write};
+}
+
+pub mod fencing {
+    //! Fencing: the callback that ends lives, the orders it carries out, and the proofs that it gives.
+
+    pub use quorate_membership::{
+        Cause, Confirmation, Evidence, FenceId, FenceOrder, FenceProof, FenceRecord, Fences, Operator, Progress,
+        ProvedEnd, Reason,
+    };
+    pub use quorate_raft_core::{FenceFuture, FenceRequest, Fencer, Returned};
+}
+
+pub mod state {
+    //! What is true of the cluster, as the log has it, and what one node sees from where it stands.
+
+    pub use quorate_membership::detector::Signal;
+    pub use quorate_membership::request::*;
+    pub use quorate_membership::session::*;
+    pub use quorate_membership::{
+        Activation, BootId, ClusterId, ClusterState, Configuration, Disk, DiskId, Duty, Epoch, Incarnation, Leadership,
+        Life, Member, Nonce, ParseIdError, Phase, Rejection, SessionId, Store, TextError, Topic, duties, evolve,
+        majority,
+    };
+    pub use quorate_raft_core::{Committed, Local, Sighting, View};
+}
+
+pub mod timing {
+    //! Heartbeats, elections and leases as one value whose inequalities hold, and every other setting of a node.
+
+    pub use quorate_membership::{Plan, Profile, Timing, TimingError};
+    pub use quorate_raft_core::Config;
+}
 
 /// The program of the README compiles.
 #[cfg(doctest)]

@@ -7,8 +7,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use quorate::{
-    Cluster, Config, Event, EventsError, Evidence, FenceProof, FenceRequest, Identity, Key, NodeId, Phase,
-    ProposeError, Reason, Rejection, Revision, Role, StartError, Value,
+    Cluster, Config, Event, EventsError, Evidence, FenceRequest, Identity, Key, NodeId, Operator, ProposeError,
+    Revision, Role, StartError,
+    fencing::FenceProof,
+    records::Value,
+    state::{Phase, Rejection},
 };
 
 /// A liveness limit for what must come; a busy machine does not reach it.
@@ -143,8 +146,8 @@ async fn the_word_of_an_operator_ends_a_life_where_nothing_can_fence() -> Result
     alone.shutdown().await;
     let again = start()?.resume().await?;
     assert_eq!(again.view().cluster.life(again.identity()).map(|life| life.phase), Some(Phase::Joining));
-    let (name, reason) = (Reason::new("ada")?, Reason::new("its process has ended, I looked")?);
-    again.dangerous().vouch(first, name, reason).await?;
+    let operator = Operator::new("ada", "its process has ended, I looked")?;
+    again.dangerous().vouch(first, operator).await?;
     tokio::time::timeout(LIMIT, again.active()).await??;
     again.leave().await?;
     Ok(())

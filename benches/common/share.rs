@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use quorate::{Address, Cluster, ClusterId, Identity, NodeId, Timing};
+use quorate::{Address, Cluster, Identity, NodeId, Timing, state::ClusterId};
 use quorate_membership::{Disk, DiskId, Nonce};
 use quorate_raft_core::rpc::{Caller, Renewal};
 use quorate_raft_core::{Peer, Transport};
@@ -99,7 +99,7 @@ async fn renew(transport: Arc<dyn Transport>, peer: Peer, cluster: ClusterId, no
     let disk = Disk { id: DiskId::new(node.into()), opened: 1 };
     let (process, timing) = (Nonce::new(node.into()), Timing::default().hash());
     let caller = Caller { cluster, from, to: peer.node, disk, process, callee: None, timing };
-    let who = Identity::new(from, quorate::Incarnation::new(1));
+    let who = Identity::new(from, quorate::state::Incarnation::new(1));
     // Spread over the interval, as members are.
     tokio::time::sleep(every * (node % 97) as u32 / 97).await;
     let mut pace = tokio::time::interval(every);

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use quorate::{Revision, TokenGate};
+use quorate::{Revision, lock::TokenGate};
 
 /// What was written and what was refused, in the order in which it happened.
 #[derive(Debug, Clone, Default)]

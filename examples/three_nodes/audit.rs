@@ -11,7 +11,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use quorate::ledger::audit::{Report, Verdict, audit};
+use quorate::lease::ledger::audit::{Report, Verdict, audit};
 use quorate::{Identity, Revision};
 
 use crate::ledger::Line;

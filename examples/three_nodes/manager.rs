@@ -16,7 +16,10 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use quorate::{BoundChild, Event, Identity, Lease, LeaseStage, ProtectError, Revision};
+use quorate::{
+    Event, Identity, Lease, Revision,
+    lease::{BoundChild, LeaseStage, ProtectError},
+};
 use serde_json::json;
 
 use crate::node::{Place, say};

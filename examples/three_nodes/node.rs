@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use quorate::{Cluster, Deadman, Event, NodeId, ProposeError, Revision, Stop};
+use quorate::{Cluster, Deadman, Event, NodeId, ProposeError, Revision, lease::Stop};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 

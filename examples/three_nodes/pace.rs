@@ -23,7 +23,7 @@ impl Pace {
     /// The fastest for the disk that `folder` is on, by measuring it. Twice of what it shows: what else the machine does
     /// in this run is not known yet.
     pub(crate) fn fastest(folder: &Path) -> Result<Self> {
-        let found = quorate::probe(folder).context("measuring the disk")?;
+        let found = quorate::lease::probe(folder).context("measuring the disk")?;
         Ok(Self::Fastest(found.slow * 2))
     }
 

@@ -71,7 +71,7 @@ pub use id::{
     Revision, SessionId,
 };
 pub use member::{Address, Disk, Life, Member, Phase, Role};
-pub use proof::{Confirmation, Evidence, FenceProof};
+pub use proof::{Confirmation, Evidence, FenceProof, Operator};
 pub use proved_end::ProvedEnd;
 pub use quorum::{Configuration, majority};
 pub use rejection::Rejection;

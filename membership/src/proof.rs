@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{Activation, Identity, NodeId};
-use crate::text::{Reason, text};
+use crate::text::{Reason, TextError, text};
 
 text!(
     /// What a fencer saw that shows the target can do no more harm ("power status read back: off"). At most 4 096 bytes.
@@ -103,5 +103,26 @@ impl FenceProof {
             Self::Expired { .. } => "expired",
             Self::Succeeded { .. } => "succeeded",
         }
+    }
+}
+
+/// A person who answers for something that no machine can prove, with a name and a reason. Both are committed to the log.
+///
+/// The two texts have names of their own here, so that they cannot be swapped by mistake.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Operator {
+    /// The name of the person. At most 1 024 bytes.
+    pub name: Reason,
+    /// How the person knows. At most 1 024 bytes.
+    pub reason: Reason,
+}
+
+impl Operator {
+    /// The operator `name`, who has made sure as `reason` tells.
+    ///
+    /// # Errors
+    /// [`TextError`] when one of the two is blank or too long.
+    pub fn new(name: impl Into<String>, reason: impl Into<String>) -> Result<Self, TextError> {
+        Ok(Self { name: Reason::new(name)?, reason: Reason::new(reason)? })
     }
 }

@@ -3,8 +3,7 @@
 use crate::cluster::ClusterState;
 use crate::id::Identity;
 use crate::member::Phase;
-use crate::proof::FenceProof;
-use crate::text::Reason;
+use crate::proof::{FenceProof, Operator};
 
 /// That a life has ended, with what proves it. It cannot be made from the absence of something: only from what is
 /// committed, or from the word of a person.
@@ -26,7 +25,8 @@ impl ProvedEnd {
     }
 
     /// A person says so, and answers for it with a name.
-    pub fn vouched(who: Identity, name: Reason, reason: Reason) -> Self {
+    pub fn vouched(who: Identity, operator: Operator) -> Self {
+        let Operator { name, reason } = operator;
         Self { who, proof: FenceProof::Operator { name, reason } }
     }
 

@@ -61,8 +61,8 @@ impl Store {
     }
 
     /// The record under that key.
-    pub fn record(&self, key: &Key) -> Option<&Record> {
-        self.records.get(key)
+    pub fn record(&self, key: impl AsRef<str>) -> Option<&Record> {
+        self.records.get(key.as_ref())
     }
 
     /// The records whose keys begin with `prefix`, in the order of keys.

@@ -23,6 +23,13 @@ pub enum TextError {
     },
 }
 
+/// So that a text which was checked before can be given where a text is converted.
+impl From<std::convert::Infallible> for TextError {
+    fn from(never: std::convert::Infallible) -> Self {
+        match never {}
+    }
+}
+
 macro_rules! text {
     ($(#[$doc:meta])* $name:ident, $what:literal, $limit:literal) => {
         $(#[$doc])*
@@ -57,6 +64,52 @@ macro_rules! text {
                     return Err($crate::text::TextError::TooLong { what: $what.into(), length, limit });
                 }
                 Ok(())
+            }
+        }
+
+        impl TryFrom<&str> for $name {
+            type Error = $crate::text::TextError;
+
+            fn try_from(text: &str) -> Result<Self, Self::Error> {
+                Self::new(text)
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = $crate::text::TextError;
+
+            fn try_from(text: String) -> Result<Self, Self::Error> {
+                Self::new(text)
+            }
+        }
+
+        impl TryFrom<&String> for $name {
+            type Error = $crate::text::TextError;
+
+            fn try_from(text: &String) -> Result<Self, Self::Error> {
+                Self::new(text)
+            }
+        }
+
+        impl TryFrom<&$name> for $name {
+            type Error = $crate::text::TextError;
+
+            fn try_from(text: &$name) -> Result<Self, Self::Error> {
+                Ok(text.clone())
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = $crate::text::TextError;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                Self::new(text)
+            }
+        }
+
+        impl AsRef<str> for $name {
+            fn as_ref(&self) -> &str {
+                &self.0
             }
         }
 

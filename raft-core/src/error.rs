@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use quorate_membership::codec::CodecError;
-use quorate_membership::{ClusterId, Disk, Identity, NodeId, Rejection};
+use quorate_membership::{ClusterId, Disk, Identity, NodeId, Rejection, TextError};
 
 /// Why a node did not take a call from another process. Nothing was changed by the refused call, unless a
 /// variant says otherwise.
@@ -149,6 +149,9 @@ pub enum ProposeError {
     /// The command is too large or cannot be written. Nothing was proposed.
     #[error("the command cannot be written to the log: {0}")]
     Encoding(#[from] CodecError),
+    /// A name or a key is not one. Nothing was proposed.
+    #[error("{0}; nothing was proposed")]
+    Text(#[from] TextError),
     /// The other node refused to deal with this one. Nothing was proposed.
     #[error("refused: {0}")]
     Refused(Refusal),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use quorate::testing::sim::Rng;
-use quorate::{Check, Key, Name, Revision};
+use quorate::{Key, Name, Revision, records::Check};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 

@@ -18,8 +18,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use quorate::{
-    Cluster, Config, Deadman, Event, EventsError, Filter, Identity, LeaseStage, NodeId, Revision, Signal, Topic, View,
-    duties,
+    Cluster, Config, Deadman, Event, EventsError, Filter, Identity, NodeId, Revision, View,
+    lease::LeaseStage,
+    state::{Signal, Topic, duties},
 };
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinSet;

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use quorate::testing::sim::Rng;
-use quorate::{LockError, LockGuard, Name, ProposeError, Rejection};
+use quorate::{LockError, LockGuard, Name, ProposeError, state::Rejection};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 

@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use quorate::testing::sim::Rng;
-use quorate::{Check, Cluster, Identity, LockError, LockGuard, Name, ProposeError, Rejection, Revision};
+use quorate::{
+    Cluster, Identity, LockError, LockGuard, Name, ProposeError, Revision, records::Check, state::Rejection,
+};
 use tokio::time::sleep;
 
 use crate::node::{Log, key, now};

@@ -18,7 +18,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use quorate::{
-    Cluster, Config, Deadman, Drift, EventsError, Filter, Identity, Key, NodeId, Plan, Revision, Stop, Timing, Topic,
+    Cluster, Config, Deadman, EventsError, Filter, Identity, Key, NodeId, Revision, Timing,
+    lease::{Drift, Stop},
+    state::Topic,
+    timing::Plan,
 };
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};

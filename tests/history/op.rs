@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use anyhow::{Context, Result, bail, ensure};
-use quorate::{ProposeError, Rejection, Revision};
+use quorate::{ProposeError, Revision, state::Rejection};
 
 /// When a call returns that nobody knows the end of.
 pub(crate) const NEVER: u64 = u64::MAX;

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use quorate::ledger::Note;
+use quorate::lease::ledger::Note;
 use quorate::testing::sim::{Durable, End, Observation, Pace, Rate, Running, Setting, Sighting, Stored, World};
-use quorate::{Config, Event, NodeId, Profile, Stop};
+use quorate::{Config, Event, NodeId, Profile, lease::Stop};
 use tokio::time::{Instant, sleep};
 
 use crate::plan::Plan;

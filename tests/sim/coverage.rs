@@ -3,9 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use quorate::ledger::Note;
+use quorate::lease::ledger::Note;
 use quorate::testing::sim::{Durable, End, Observation, Sighting};
-use quorate::{Event, FenceId, FenceProof, Identity, NodeId};
+use quorate::{
+    Event, Identity, NodeId,
+    fencing::{FenceId, FenceProof},
+};
 
 use crate::faults::Kind;
 
@@ -120,7 +123,7 @@ impl Tally {
         }
     }
 
-    fn happened(&mut self, event: &Event, state: &quorate::ClusterState) {
+    fn happened(&mut self, event: &Event, state: &quorate::state::ClusterState) {
         match event {
             Event::FenceOrdered { order, target, .. } => {
                 self.watch.open.insert(*order, *target);

@@ -13,7 +13,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use quorate::testing::sim::{Durable, Observation, Running, Setting, Sighting, World};
-use quorate::{Config, Event, Key, NodeId, Profile, Stop, Value};
+use quorate::{Config, Event, Key, NodeId, Profile, lease::Stop, records::Value};
 use quorate_raft_core::rpc::Position;
 use tokio::time::Instant;
 

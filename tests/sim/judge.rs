@@ -10,9 +10,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use quorate::ledger::Note;
+use quorate::lease::ledger::Note;
 use quorate::testing::sim::{Observation, Sighting, World};
-use quorate::{Event, LeaseStage, Name, NodeId, View, duties};
+use quorate::{Event, Name, NodeId, View, lease::LeaseStage, state::duties};
 
 use crate::coverage::Tally;
 use crate::oracle::{Book, Oracle, Verdict, Written};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use quorate::testing::sim::{Rate, Rng};
-use quorate::{Config, Plan as Times, Profile, Stop, Timing};
+use quorate::{Config, Profile, Timing, lease::Stop, timing::Plan as Times};
 
 use crate::faults::Kind;
 

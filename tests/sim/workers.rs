@@ -9,7 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate::testing::sim::{Host, Rng, Running};
-use quorate::{Check, Key, LockGuard, Name, ProposeError, Value};
+use quorate::{
+    Key, LockGuard, Name, ProposeError,
+    records::{Check, Value},
+};
 use quorate_raft_core::Node;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use quorate::Event;
-use quorate::ledger::Note;
+use quorate::lease::ledger::Note;
 use quorate::testing::sim::{Durable, End, Observation, Sighting};
 
 use crate::faults::Kind;

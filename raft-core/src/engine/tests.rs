@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use openraft::Membership;
 use openraft::entry::EntryPayload;
-use quorate_membership::{Command, Event, NodeId, ProvedEnd, Revision, Role};
+use quorate_membership::{Command, Event, NodeId, Operator, ProvedEnd, Revision, Role};
 
 use crate::engine::log_store::LogStore;
 use crate::error::{Fatal, ProposeError};
@@ -117,11 +117,10 @@ async fn a_leader_that_is_proved_to_have_ended_is_succeeded_at_once() -> anyhow:
         t.node(leader.get())?.stop().await;
         let successor = leader.get() % 3 + 1;
         if vouched {
-            let words = |text: &str| quorate_membership::Reason::new(text);
-            let end = ProvedEnd::vouched(dead, words("alice")?, words("she pulled the plug")?);
+            let end = ProvedEnd::vouched(dead, Operator::new("alice", "she pulled the plug")?);
             let node = t.node(successor)?.handle()?;
             node.succeed(&end).await?;
-            let later = ProvedEnd::vouched(dead, words("alice")?, words("said twice")?);
+            let later = ProvedEnd::vouched(dead, Operator::new("alice", "said twice")?);
             let leads = async {
                 while node.parts.engine.leader() != Some(NodeId::new(successor)) {
                     tokio::time::sleep(Duration::from_millis(10)).await;

@@ -33,7 +33,7 @@ pub(crate) struct Entrance {
     pub(crate) folder: Arc<Mutex<Option<Folder>>>,
     /// Where the others can reach this node.
     pub(crate) addresses: Vec<Address>,
-    pub(crate) views: watch::Receiver<View>,
+    pub(crate) views: watch::Sender<View>,
 }
 
 impl Entrance {
@@ -145,7 +145,7 @@ impl Entrance {
     }
 
     async fn wait_for_identity(&self, give_up: Instant, waited: Duration) -> Result<Identity, StartError> {
-        let mut view = self.views.clone();
+        let mut view = self.views.subscribe();
         let known = async {
             loop {
                 if let Some(who) = self.engine.identity() {

@@ -18,7 +18,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use quorate_membership::lease::Reading;
 use quorate_membership::lock::Grant;
-use quorate_membership::{Command, Holder, Identity, Name, Nonce, Phase, Rejection, Request, Revision};
+use quorate_membership::{Command, Holder, Identity, Name, Nonce, Phase, Rejection, Request, Revision, TextError};
 use tokio::time::{Instant, timeout_at};
 
 use crate::engine::Engine;
@@ -60,6 +60,12 @@ pub enum LockError {
 
 fn holder_now(holder: Option<Holder>) -> String {
     holder.map_or(String::new(), |holder| format!("; {holder} holds it"))
+}
+
+impl From<TextError> for LockError {
+    fn from(text: TextError) -> Self {
+        Self::Propose(text.into())
+    }
 }
 
 impl From<Fatal> for LockError {

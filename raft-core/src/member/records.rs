@@ -8,7 +8,9 @@
 
 use std::time::Duration;
 
-use quorate_membership::{Change, Check, Command, Holder, Identity, ItemId, Key, Name, Record, Revision, Value};
+use quorate_membership::{
+    Change, Check, Command, Holder, Identity, ItemId, Key, Name, Record, Revision, TextError, Value,
+};
 
 use crate::engine::Engine;
 use crate::error::{ProposeError, ReadError};
@@ -43,7 +45,7 @@ impl Records {
     }
 
     /// The record under `key`, as this node has it.
-    pub fn get(&self, key: &Key) -> AsOf<Option<Record>> {
+    pub fn get(&self, key: impl AsRef<str>) -> AsOf<Option<Record>> {
         self.seen(|store| store.record(key).cloned())
     }
 
@@ -56,7 +58,7 @@ impl Records {
     ///
     /// # Errors
     /// [`ReadError::MaybeStale`] when no quorum answered within `timeout`; [`Self::get`] still tells what this node has.
-    pub async fn get_latest(&self, key: &Key, timeout: Duration) -> Result<AsOf<Option<Record>>, ReadError> {
+    pub async fn get_latest(&self, key: impl AsRef<str>, timeout: Duration) -> Result<AsOf<Option<Record>>, ReadError> {
         self.engine.read_barrier(timeout).await?;
         Ok(self.get(key))
     }
@@ -72,14 +74,18 @@ impl Records {
 
     /// Begins a transaction. Nothing happens before [`Write::commit`].
     pub fn write(&self) -> Write {
-        Write { engine: self.engine.clone(), checks: vec![], changes: vec![], timeout: None }
+        Write { engine: self.engine.clone(), checks: vec![], changes: vec![], timeout: None, wrong: None }
     }
 
     /// Stores `value`, whatever was there before. Returns the version that it has now.
     ///
     /// # Errors
     /// As [`Write::commit`].
-    pub async fn put(&self, key: Key, value: impl Into<Value>) -> Result<Revision, ProposeError> {
+    pub async fn put(
+        &self,
+        key: impl TryInto<Key, Error: Into<TextError>>,
+        value: impl Into<Value>,
+    ) -> Result<Revision, ProposeError> {
         self.write().put(key, value).commit().await
     }
 
@@ -90,10 +96,11 @@ impl Records {
     /// [`Write::commit`].
     pub async fn put_if(
         &self,
-        key: Key,
+        key: impl TryInto<Key, Error: Into<TextError>>,
         version: Option<Revision>,
         value: impl Into<Value>,
     ) -> Result<Revision, ProposeError> {
+        let key: Key = key.try_into().map_err(Into::into)?;
         self.write().when(Check::Version { key: key.clone(), version }).put(key, value).commit().await
     }
 
@@ -101,7 +108,7 @@ impl Records {
     ///
     /// # Errors
     /// As [`Write::commit`].
-    pub async fn delete(&self, key: Key) -> Result<Revision, ProposeError> {
+    pub async fn delete(&self, key: impl TryInto<Key, Error: Into<TextError>>) -> Result<Revision, ProposeError> {
         self.write().delete(key).commit().await
     }
 
@@ -113,7 +120,13 @@ impl Records {
     /// [`Rejection::NotOver`](quorate_membership::Rejection::NotOver) while nothing proves the end of `former`;
     /// [`Rejection::Value`](quorate_membership::Rejection::Value) when it is somebody else's already. Nothing changed
     /// then. Else as [`Write::commit`].
-    pub async fn move_owner(&self, key: Key, former: Identity, successor: Identity) -> Result<Revision, ProposeError> {
+    pub async fn move_owner(
+        &self,
+        key: impl TryInto<Key, Error: Into<TextError>>,
+        former: Identity,
+        successor: Identity,
+    ) -> Result<Revision, ProposeError> {
+        let key: Key = key.try_into().map_err(Into::into)?;
         let was = Check::Value { key: key.clone(), value: former.to_string().as_str().into() };
         let write = self.write().when(was).when(Check::Over { who: former }).when(Check::Active { who: successor });
         write.put(key, successor.to_string().as_str()).commit().await
@@ -123,7 +136,11 @@ impl Records {
     ///
     /// # Errors
     /// As [`Write::commit`].
-    pub async fn push(&self, queue: Name, value: impl Into<Value>) -> Result<Revision, ProposeError> {
+    pub async fn push(
+        &self,
+        queue: impl TryInto<Name, Error: Into<TextError>>,
+        value: impl Into<Value>,
+    ) -> Result<Revision, ProposeError> {
         self.write().push(queue, value).commit().await
     }
 }
@@ -136,6 +153,8 @@ pub struct Write {
     checks: Vec<Check>,
     changes: Vec<Change>,
     timeout: Option<Duration>,
+    /// The first name or key that was none.
+    wrong: Option<TextError>,
 }
 
 impl std::fmt::Debug for Write {
@@ -145,6 +164,15 @@ impl std::fmt::Debug for Write {
 }
 
 impl Write {
+    /// Adds a change, if its text is one; else the write as a whole fails when it is committed.
+    fn change<T>(mut self, text: impl TryInto<T, Error: Into<TextError>>, change: impl FnOnce(T) -> Change) -> Self {
+        match text.try_into() {
+            Ok(text) => self.changes.push(change(text)),
+            Err(wrong) => drop(self.wrong.get_or_insert(wrong.into())),
+        }
+        self
+    }
+
     /// Only if this holds.
     pub fn when(mut self, check: Check) -> Self {
         self.checks.push(check);
@@ -158,27 +186,28 @@ impl Write {
     }
 
     /// Stores a value.
-    pub fn put(mut self, key: Key, value: impl Into<Value>) -> Self {
-        self.changes.push(Change::Put { key, value: value.into(), bound: None });
-        self
+    pub fn put(self, key: impl TryInto<Key, Error: Into<TextError>>, value: impl Into<Value>) -> Self {
+        self.change(key, |key| Change::Put { key, value: value.into(), bound: None })
     }
 
     /// Stores a value that vanishes with the life, or the session, that it is bound to.
-    pub fn put_bound(mut self, key: Key, value: impl Into<Value>, bound: impl Into<Holder>) -> Self {
-        self.changes.push(Change::Put { key, value: value.into(), bound: Some(bound.into()) });
-        self
+    pub fn put_bound(
+        self,
+        key: impl TryInto<Key, Error: Into<TextError>>,
+        value: impl Into<Value>,
+        bound: impl Into<Holder>,
+    ) -> Self {
+        self.change(key, |key| Change::Put { key, value: value.into(), bound: Some(bound.into()) })
     }
 
     /// Removes a record.
-    pub fn delete(mut self, key: Key) -> Self {
-        self.changes.push(Change::Delete { key });
-        self
+    pub fn delete(self, key: impl TryInto<Key, Error: Into<TextError>>) -> Self {
+        self.change(key, |key| Change::Delete { key })
     }
 
     /// Appends to the queue of a lock.
-    pub fn push(mut self, queue: Name, value: impl Into<Value>) -> Self {
-        self.changes.push(Change::Push { queue, value: value.into() });
-        self
+    pub fn push(self, queue: impl TryInto<Name, Error: Into<TextError>>, value: impl Into<Value>) -> Self {
+        self.change(queue, |queue| Change::Push { queue, value: value.into() })
     }
 
     /// Removes an item that was taken under the guard: done with, in the same entry as everything else here.
@@ -202,7 +231,10 @@ impl Write {
     /// [`ProposeError::OutcomeUnknown`] leaves open whether it happened, when no leader was found afterwards that could
     /// settle it.
     pub async fn commit(self) -> Result<Revision, ProposeError> {
-        let Self { engine, checks, changes, timeout } = self;
+        let Self { engine, checks, changes, timeout, wrong } = self;
+        if let Some(wrong) = wrong {
+            return Err(wrong.into());
+        }
         let timeout = timeout.unwrap_or(engine.config().propose_timeout);
         let make = |request| Command::Write { request, checks: checks.clone(), changes: changes.clone() };
         engine.ask_once(timeout, make).await.map(|(_, revision)| revision)

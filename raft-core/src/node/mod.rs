@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::BoxStream;
-use quorate_membership::{Address, Command, Identity, Name, NodeId, ProvedEnd, Revision, Role};
+use quorate_membership::{Address, Command, Identity, Name, NodeId, ProvedEnd, Revision, Role, TextError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -126,7 +126,13 @@ impl Node {
     ///
     /// # Errors
     /// [`LockError`]; the log has nothing of the request then, or the releaser sees to it.
-    pub async fn lock_for(&self, who: Identity, name: Name, wait: Option<Duration>) -> Result<LockGuard, LockError> {
+    pub async fn lock_for(
+        &self,
+        who: Identity,
+        name: impl TryInto<Name, Error: Into<TextError>>,
+        wait: Option<Duration>,
+    ) -> Result<LockGuard, LockError> {
+        let name = name.try_into().map_err(Into::into)?;
         self.parts.locks().lock(who, name, wait).await
     }
 

@@ -150,7 +150,7 @@ impl Parts {
     /// How this node comes into a cluster.
     pub(crate) fn entrance(&self) -> Entrance {
         let (folder, addresses) = (self.folder.clone(), self.addresses.clone());
-        Entrance { engine: self.engine.clone(), folder, addresses, views: self.views.subscribe() }
+        Entrance { engine: self.engine.clone(), folder, addresses, views: self.views.clone() }
     }
 
     /// How this node asks for locks.

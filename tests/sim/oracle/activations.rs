@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use quorate::testing::sim::{Observation, Sighting};
-use quorate::{Activation, NodeId};
+use quorate::{NodeId, state::Activation};
 
 use super::{Property, Verdict};
 use crate::oracle::activations::Concluded::{Never, Under};

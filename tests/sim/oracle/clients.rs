@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use quorate::testing::sim::{Observation, Sighting};
-use quorate::{Event, Key, Revision, Value};
+use quorate::{Event, Key, Revision, records::Value};
 
 use super::Verdict;
 

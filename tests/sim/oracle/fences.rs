@@ -4,7 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use quorate::testing::sim::{Observation, Sighting};
-use quorate::{ClusterState, Event, FenceId, FenceProof, NodeId, Phase};
+use quorate::{
+    Event, NodeId,
+    fencing::{FenceId, FenceProof},
+    state::{ClusterState, Phase},
+};
 
 use super::{Property, Verdict};
 

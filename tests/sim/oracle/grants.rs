@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use quorate::ledger::Note;
+use quorate::lease::ledger::Note;
 use quorate::testing::sim::{Observation, Sighting};
 use quorate::{Event, Identity, NodeId};
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use quorate::NodeId;
-use quorate::ledger::Note;
+use quorate::lease::ledger::Note;
 use quorate::testing::sim::{Observation, Sighting};
 
 use super::{Property, Verdict};

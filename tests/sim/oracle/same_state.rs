@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use quorate::testing::sim::{Observation, Sighting};
-use quorate::{ClusterState, NodeId};
+use quorate::{NodeId, state::ClusterState};
 use quorate_raft_core::rpc::Position;
 
 use super::{Property, Verdict};
