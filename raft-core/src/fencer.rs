@@ -22,6 +22,7 @@ use quorate_membership::{Address, BootId, Cause, Evidence, FenceId, Identity, No
 
 /// Whom to fence, and what is known of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct FenceRequest {
     /// The order. Worth putting into the device's own log.
     pub order: FenceId,
@@ -46,6 +47,7 @@ pub struct FenceRequest {
 
 /// A later life of the target's node.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Returned {
     /// Which.
     pub who: Identity,

@@ -12,6 +12,7 @@ use crate::lease::handle::LeaseView;
 
 /// What a node knows and what it sees.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct View {
     /// The committed state, as far as this node has applied it. The same on every node at the same revision.
     pub cluster: Arc<ClusterState>,
@@ -21,6 +22,7 @@ pub struct View {
 
 /// What one node sees, here and now. Opinions, never a ground to take work over.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Local {
     /// This node.
     pub node: NodeId,
@@ -46,6 +48,13 @@ pub struct Local {
     pub stopped: Option<Fatal>,
 }
 
+impl View {
+    /// A picture of `cluster` as `local` sees it, for tests of programs that read one.
+    pub fn new(cluster: Arc<ClusterState>, local: Local) -> Self {
+        Self { cluster, local }
+    }
+}
+
 /// How one node sounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sighting {
@@ -56,8 +65,8 @@ pub struct Sighting {
 }
 
 impl Local {
-    /// What a node sees that has not looked yet.
-    pub(crate) fn unknown(node: NodeId) -> Self {
+    /// What `node` sees before its first look: not quorate, no leader, nothing applied.
+    pub fn unknown(node: NodeId) -> Self {
         Self {
             node,
             identity: None,

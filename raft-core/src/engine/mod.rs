@@ -49,7 +49,7 @@ use crate::error::Fatal;
 use crate::feed::Feed;
 
 pub(crate) use self::propose::{fits, only_raft};
-pub(crate) use self::voters::VoterChange;
+pub(crate) use self::voters::{ChangeError, VoterChange};
 
 type Raft = openraft::Raft<Types, StateMachine>;
 

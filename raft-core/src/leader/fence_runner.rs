@@ -27,7 +27,7 @@ pub(crate) async fn attempt(
     fencer: Arc<dyn Fencer>,
     open: &FenceOrder,
     state: &ClusterState,
-) -> anyhow::Result<()> {
+) -> Result<(), ProposeError> {
     if let Progress::Failed { .. } = open.progress {
         let wait = engine.config().fence_backoff * (1 << open.attempts.saturating_sub(1).min(DOUBLINGS));
         sleep(wait).await;
@@ -86,7 +86,7 @@ fn request(engine: &Engine, open: &FenceOrder, state: &ClusterState, attempt: u3
 }
 
 /// A proof must not be lost for want of a leader: it is said until it is heard, or the order is closed without it.
-async fn confirm(engine: &Engine, order: FenceId, command: Command) -> anyhow::Result<()> {
+async fn confirm(engine: &Engine, order: FenceId, command: Command) -> Result<(), ProposeError> {
     loop {
         match engine.propose(command.clone(), engine.config().propose_timeout).await {
             Ok(_) => return Ok(()),
@@ -94,7 +94,7 @@ async fn confirm(engine: &Engine, order: FenceId, command: Command) -> anyhow::R
                 tracing::info!(%order, %rejection, "the proof was not needed any more");
                 return Ok(());
             }
-            Err(error @ ProposeError::Stopped(_)) => return Err(error.into()),
+            Err(error @ ProposeError::Stopped(_)) => return Err(error),
             Err(error) => {
                 tracing::warn!(%order, %error, "the proof is not committed yet; saying it again");
                 sleep(Duration::from_millis(100)).await;
@@ -103,7 +103,7 @@ async fn confirm(engine: &Engine, order: FenceId, command: Command) -> anyhow::R
     }
 }
 
-async fn fail(engine: &Engine, order: FenceId, attempt: u32, why: &str) -> anyhow::Result<()> {
+async fn fail(engine: &Engine, order: FenceId, attempt: u32, why: &str) -> Result<(), ProposeError> {
     tracing::warn!(%order, attempt, why, "the attempt failed");
     engine
         .propose(Command::FailFence { order, attempt, reason: Reason::clipped(why) }, engine.config().propose_timeout)

@@ -19,11 +19,12 @@ use quorate_membership::{
     Activation, Cause, ClusterState, Command, Duty, FormerLives, Identity, Outlook, Work, agenda,
 };
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::engine::{Engine, VoterChange};
+use crate::engine::{ChangeError, Engine, VoterChange};
+use crate::error::{HandOverError, ProposeError};
 use crate::fencer::Fencer;
 use crate::host;
 use crate::host::clock;
@@ -33,7 +34,18 @@ use crate::view::View;
 /// The wait before failed work is tried again is doubled up to this many times.
 const DOUBLINGS: u32 = 4;
 
-type Done = anyhow::Result<()>;
+/// Why a piece of work failed. If it is still due, it is tried again.
+#[derive(Debug, thiserror::Error)]
+enum WorkError {
+    #[error(transparent)]
+    Propose(#[from] ProposeError),
+    #[error(transparent)]
+    HandOver(#[from] HandOverError),
+    #[error(transparent)]
+    Voters(#[from] ChangeError),
+    #[error("the task failed: {0}")]
+    Task(#[from] JoinError),
+}
 
 /// What the reconciler uses.
 #[derive(Clone)]
@@ -50,7 +62,7 @@ pub(crate) struct Uses {
 /// Carries out the duties of the leader.
 pub(crate) struct Reconciler {
     uses: Uses,
-    running: BTreeMap<Work, JoinHandle<Done>>,
+    running: BTreeMap<Work, JoinHandle<Result<(), WorkError>>>,
     /// Work that failed: when it may be tried again, and how often it failed.
     waits: BTreeMap<Work, (Moment, u32)>,
     /// The leader whose end this node has stood for election on: once each.
@@ -155,15 +167,15 @@ impl Reconciler {
             };
             let (_, failures) = self.waits.get(&work).copied().unwrap_or_default();
             let wait = engine.config().fence_backoff * (1 << failures.min(DOUBLINGS));
-            let (node, why) = (engine.node(), format!("{error:#}"));
-            tracing::warn!(%node, ?work, error = %why, ?wait, "failed; it will be tried again");
+            let node = engine.node();
+            tracing::warn!(%node, ?work, %error, ?wait, "failed; it will be tried again");
             self.waits.insert(work, (Moment::new(clock::now().since_origin() + wait), failures + 1));
         }
     }
 }
 
 /// Carries out one piece of work, as of `state`.
-async fn carry_out(uses: Uses, work: Work, state: Arc<ClusterState>) -> Done {
+async fn carry_out(uses: Uses, work: Work, state: Arc<ClusterState>) -> Result<(), WorkError> {
     let Uses { engine, views, activation, fencer } = uses;
     let limit = engine.config().propose_timeout;
     // A leader's opinion counts under its activation only.

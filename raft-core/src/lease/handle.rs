@@ -47,6 +47,7 @@ impl fmt::Display for LeaseStage {
 
 /// What this node knows of its lease.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LeaseView {
     /// How it stands.
     pub stage: LeaseStage,

@@ -88,6 +88,7 @@ pub enum NotPermitted {
 
 /// That something may be begun under a lock, now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Permit {
     /// The fencing token, to be shown to whatever is touched.
     pub token: Revision,

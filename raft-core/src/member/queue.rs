@@ -12,6 +12,7 @@ use crate::member::locks::LockGuard;
 
 /// Something that was pushed for the holder of a lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Delivery {
     /// Its number, for the acknowledgement. The same for whoever it is delivered to again.
     pub item: ItemId,

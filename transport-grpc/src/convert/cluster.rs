@@ -68,7 +68,7 @@ fn counts(store: &Store) -> pb::StoreCounts {
 }
 
 fn local(local: &Local) -> pb::LocalView {
-    let Local { node, identity, quorate, leader, term, applied, sightings, lease, disk, stopped } = local;
+    let Local { node, identity, quorate, leader, term, applied, sightings, lease, disk, stopped, .. } = local;
     let sighting = |(node, sighting): (&NodeId, &quorate_raft_core::Sighting)| pb::Sighting {
         node: node.get(),
         signal: pb::Signal::from(sighting.signal).into(),
@@ -89,7 +89,7 @@ fn local(local: &Local) -> pb::LocalView {
 }
 
 impl From<&LeaseView> for pb::Lease {
-    fn from(LeaseView { stage, stop, armed, protecting, trouble }: &LeaseView) -> Self {
+    fn from(LeaseView { stage, stop, armed, protecting, trouble, .. }: &LeaseView) -> Self {
         Self {
             stage: pb::LeaseStage::from(*stage).into(),
             stop: Some((*stop).into()),

@@ -1,6 +1,5 @@
 //! A service that records every call, and what the tests say to it.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,9 +12,7 @@ use quorate_raft_core::rpc::{
     StreamAppended, Transfer, Transferred, VoteAnswer, VoteRequest,
 };
 use quorate_raft_core::transport::{JoinAnswer, JoinRequest, MakeCommand, RequestName};
-use quorate_raft_core::{
-    FeedItem, Filter, HandOverError, LeaseView, Local, ProposeError, ReadError, Refusal, Service, View,
-};
+use quorate_raft_core::{FeedItem, Filter, HandOverError, Local, ProposeError, ReadError, Refusal, Service, View};
 use tokio::sync::watch;
 
 pub(crate) use crate::script::{Call, Script, Streams};
@@ -43,18 +40,9 @@ pub(crate) struct Door(pub(crate) Arc<Fake>);
 
 impl Fake {
     pub(crate) fn new() -> Arc<Self> {
-        let local = Local {
-            node: n(2),
-            identity: None,
-            quorate: true,
-            leader: Some(n(1)),
-            term: 3,
-            applied: Revision::new(9),
-            sightings: BTreeMap::new(),
-            lease: LeaseView::default(),
-            disk: None,
-            stopped: None,
-        };
+        let mut local = Local::unknown(n(2));
+        (local.quorate, local.leader, local.term) = (true, Some(n(1)), 3);
+        local.applied = Revision::new(9);
         let script = Script {
             refuse: None,
             hang: false,
@@ -63,7 +51,7 @@ impl Fake {
             proposed: Proposed::Applied { revision: Revision::new(42) },
             not_renewed: None,
             streams: Streams::AtOnce,
-            view: View { cluster: Arc::new(ClusterState::new()), local },
+            view: View::new(Arc::new(ClusterState::new()), local),
             command: ProposeError::OutcomeUnknown { reason: "never".into() },
             hand_over: Ok(n(3)),
             feed: Vec::new(),

@@ -252,7 +252,7 @@ async fn what_was_granted_to_a_call_that_is_gone_is_given_back_unless_it_has_a_n
         };
         apply(&mut state, Revision::new(39), &granted).unwrap();
         fake.set(|script| {
-            script.view = View { cluster: Arc::new(state), local: script.view.local.clone() };
+            script.view = View::new(Arc::new(state), script.view.local.clone());
             script.hang = true;
             // It was settled long ago, as far as the rules are concerned.
             script.command = Rejection::Void(asked).into();

@@ -29,26 +29,20 @@ async fn status_tells_what_is_committed_and_what_is_seen_apart() {
     let (fake, server) = started().await;
     let (state, _) = kept();
     let sighting = Sighting { signal: Signal::Suspect, silence: Duration::from_millis(650) };
-    let lease = LeaseView {
-        stage: LeaseStage::Notice,
-        stop: Stop::Watchdog { timeout: Duration::from_secs(1), reset: Duration::from_millis(20) },
-        armed: true,
-        protecting: vec!["disk of vm 7".into()],
-        trouble: Some("the watchdog is open elsewhere".into()),
-    };
-    let local = Local {
-        node: n(1),
-        identity: Some(life(1, 1)),
-        quorate: true,
-        leader: None,
-        term: 12,
-        applied: Revision::new(19),
-        sightings: BTreeMap::from([(n(2), sighting)]),
-        lease,
-        disk: Some("the disk is full".into()),
-        stopped: Some(Fatal::Shutdown),
-    };
-    fake.set(|script| script.view = View { cluster: Arc::new(state.clone()), local });
+    let mut lease = LeaseView::default();
+    lease.stage = LeaseStage::Notice;
+    lease.stop = Stop::Watchdog { timeout: Duration::from_secs(1), reset: Duration::from_millis(20) };
+    lease.armed = true;
+    lease.protecting = vec!["disk of vm 7".into()];
+    lease.trouble = Some("the watchdog is open elsewhere".into());
+    let mut local = Local::unknown(n(1));
+    (local.identity, local.quorate, local.term) = (Some(life(1, 1)), true, 12);
+    local.applied = Revision::new(19);
+    local.sightings = BTreeMap::from([(n(2), sighting)]);
+    local.lease = lease;
+    local.disk = Some("the disk is full".into());
+    local.stopped = Some(Fatal::Shutdown);
+    fake.set(|script| script.view = View::new(Arc::new(state.clone()), local));
     let mut client = outside(server.local_addr()).await;
     let status = client.status(pb::StatusRequest { history_limit: 0 }).await.unwrap().into_inner();
     let committed = status.committed.unwrap();

@@ -21,7 +21,7 @@ use crate::story::*;
 use crate::values::*;
 
 fn show(fake: &Fake, state: &ClusterState) {
-    fake.set(|script| script.view = View { cluster: Arc::new(state.clone()), local: script.view.local.clone() });
+    fake.set(|script| script.view = View::new(Arc::new(state.clone()), script.view.local.clone()));
 }
 
 fn said(nonce: u128, since: u64) -> Option<pb::RequestName> {
