@@ -1,5 +1,5 @@
-//! The manual: what is promised and what is not, how it is built, how to fence, how a
-//! node stops by itself, what it keeps for you, how to run it.
+//! The manual: what is promised and what is not, how to fence, how a node stops by itself, what it stores for you, how to
+//! run it, how it is built, the rules by number, and the words.
 
 #[doc = include_str!("guarantees.md")]
 pub mod guarantees {}
@@ -18,3 +18,9 @@ pub mod operations {}
 
 #[doc = include_str!("architecture.md")]
 pub mod architecture {}
+
+#[doc = include_str!("protocol.md")]
+pub mod protocol {}
+
+#[doc = include_str!("glossary.md")]
+pub mod glossary {}
