@@ -163,7 +163,8 @@ fn every_number_that_code_quotes_is_defined() -> Result<()> {
             Some(rest) => rest.split_once(".**"),
             None => line.strip_prefix("| ")?.split_once(" |"),
         });
-        let number = |start: &str| numbers(start).into_iter().find(|(letter, digits)| start == format!("{letter}{digits}"));
+        let number =
+            |start: &str| numbers(start).into_iter().find(|(letter, digits)| start == format!("{letter}{digits}"));
         defined.extend(starts.filter_map(|(start, _)| number(start)));
     }
     for (letter, count) in [('P', 22), ('W', 3), ('E', 6), ('A', 7), ('I', 20)] {
