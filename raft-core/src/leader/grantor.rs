@@ -10,8 +10,6 @@
 //! Nothing here asks whether this node leads. That the engine believes so only triggers an activation; a grant is a read
 //! that a quorum confirmed, and an expiry counts if the activation is still the current one when it is applied (P21).
 
-mod handle;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -22,14 +20,13 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use self::handle::PendingRenewal;
-pub(crate) use self::handle::{GrantorHandle, GrantorQueue, handle};
 use crate::engine::Engine;
 use crate::error::ProposeError;
 use crate::host;
 use crate::host::clock;
 use crate::host::random;
 use crate::lease::ledger::{Ledger, Note};
+use crate::lease::renewals::{GrantorQueue, PendingRenewal};
 use crate::rpc::{RenewRefusal, Renewal, Renewed};
 
 /// What a proposal was for.

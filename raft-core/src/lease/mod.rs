@@ -12,6 +12,7 @@ pub(crate) mod handle;
 pub(crate) mod keeper;
 pub mod ledger;
 mod protected;
+pub(crate) mod renewals;
 pub mod stop;
 
 pub use self::handle::{Lease, LeaseStage, LeaseView, NotHeld, ProtectError, Protection};

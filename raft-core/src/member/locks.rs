@@ -12,7 +12,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -26,7 +26,7 @@ use crate::error::{Fatal, ProposeError};
 use crate::host::clock;
 use crate::lease::handle::{Lease, NotHeld, ProtectError, Protection};
 use crate::lease::keeper::Keeper;
-use crate::member::releaser::{Releaser, Ticket};
+use crate::member::releaser::{Gone, Releaser, Ticket};
 
 /// Why a lock was not had. Whatever the log had of the request is withdrawn.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -332,6 +332,3 @@ impl Locks {
 
 /// Longer than anything waits.
 const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
-
-/// The lock's own flag, shared between a guard and the releaser.
-pub(crate) type Gone = Arc<AtomicBool>;

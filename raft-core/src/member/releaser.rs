@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::StreamExt;
 use parking_lot::{Mutex, MutexGuard};
@@ -26,7 +26,9 @@ use crate::engine::Engine;
 use crate::error::ProposeError;
 use crate::feed::{FeedItem, Filter};
 use crate::host;
-use crate::member::locks::Gone;
+
+/// Whether a lock is held no more; shared between its guard and the releaser.
+pub(crate) type Gone = Arc<AtomicBool>;
 
 #[derive(Debug, Default)]
 struct Wanted {

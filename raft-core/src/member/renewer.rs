@@ -23,9 +23,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::engine::Engine;
 use crate::host;
-use crate::leader::grantor::GrantorHandle;
 use crate::lease::keeper::{Keeper, Message};
 use crate::lease::ledger::{Ledger, Note};
+use crate::lease::renewals::GrantorHandle;
 use crate::rpc::{Renewal, Renewed};
 
 /// Carries renewals out and answers back.

@@ -23,12 +23,13 @@ use crate::error::{Fatal, StartError};
 use crate::fencer::Fencer;
 use crate::folder::Folder;
 use crate::host::{self, random};
-use crate::leader::grantor::{self, GrantorHandle};
+use crate::leader::grantor;
 use crate::leader::monitor::Monitor;
 use crate::leader::reconciler::{Reconciler, Uses};
 use crate::leader::session_table::{self, SessionTable};
 use crate::lease::keeper::Keeper;
 use crate::lease::ledger::{Ledger, Note};
+use crate::lease::renewals::{self, GrantorHandle, GrantorQueue};
 use crate::lease::stop::{self, Nothing, StopMechanism};
 use crate::member::enter::Entrance;
 use crate::member::gate::Gate;
@@ -107,7 +108,7 @@ impl Parts {
         let mut keeper = Keeper::start(plan, mechanism, sent, ledger.clone())
             .map_err(|e| StartError::Engine(format!("the keeper's thread: {e}")))?;
         keeper.alone = process_bound;
-        let (grantor, renewals) = grantor::handle();
+        let (grantor, granting) = renewals::channel();
         let (sessions, keep_alives) = SessionTable::new();
         let parts = Arc::new(Self {
             engine,
@@ -121,12 +122,12 @@ impl Parts {
             folder: Arc::new(Mutex::new(Some(folder))),
             addresses,
         });
-        parts.spawn_tasks(Inputs { fencer, renewals, keep_alives, outbox, former_gone }, stop);
+        parts.spawn_tasks(Inputs { fencer, granting, keep_alives, outbox, former_gone }, stop);
         Ok(parts)
     }
 
     fn spawn_tasks(self: &Arc<Self>, inputs: Inputs, stop: &CancellationToken) {
-        let Inputs { fencer, renewals, keep_alives, outbox, former_gone } = inputs;
+        let Inputs { fencer, granting, keep_alives, outbox, former_gone } = inputs;
         let (engine, activation) = (&self.engine, self.grantor.activation());
         let monitor = Monitor::new(engine.clone(), self.keeper.clone(), self.views.clone());
         let (parts, stopped) = (self.clone(), stop.clone());
@@ -138,7 +139,7 @@ impl Parts {
         let (views, under) = (self.views.subscribe(), activation.clone());
         let uses = Uses { engine: engine.clone(), views, activation: under, fencer };
         host::spawn(Reconciler::new(uses).run(stop.clone()));
-        host::spawn(grantor::run(engine.clone(), self.ledger.clone(), renewals, stop.clone()));
+        host::spawn(grantor::run(engine.clone(), self.ledger.clone(), granting, stop.clone()));
         let (keeper, grantor, ledger) = (self.keeper.clone(), self.grantor.clone(), self.ledger.clone());
         let renewer = Renewer { engine: engine.clone(), keeper, grantor, ledger };
         host::spawn(renewer.run(outbox, stop.clone()));
@@ -184,7 +185,7 @@ impl Parts {
 /// What the tasks take with them.
 struct Inputs {
     fencer: Option<Arc<dyn Fencer>>,
-    renewals: grantor::GrantorQueue,
+    granting: GrantorQueue,
     keep_alives: session_table::SessionQueue,
     outbox: tokio::sync::mpsc::UnboundedReceiver<crate::rpc::Renewal>,
     former_gone: bool,

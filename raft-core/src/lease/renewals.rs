@@ -1,4 +1,10 @@
-//! How renewals reach the grantor's task, and what others may know of it.
+//! How renewals reach the grantor of the node that leads, and what others may know of it.
+//!
+//! ```text
+//!   the wire, this node's renewer ──renew──▶ GrantorHandle ──▶ GrantorQueue ──▶ the grantor's task (leader/grantor.rs)
+//!                                                │ activation: under which this node acts as leader, if it does
+//!                                                └──────▶ reconciler, session table
+//! ```
 
 use quorate_membership::Activation;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -9,9 +15,9 @@ use crate::rpc::{RenewRefusal, Renewal, Renewed};
 const QUEUE: usize = 8192;
 
 /// One renewal, and the way back to the member that waits for the answer.
-pub(super) struct PendingRenewal {
-    pub(super) renewal: Renewal,
-    pub(super) answer: oneshot::Sender<Renewed>,
+pub(crate) struct PendingRenewal {
+    pub(crate) renewal: Renewal,
+    pub(crate) answer: oneshot::Sender<Renewed>,
 }
 
 /// The way to the task. Clones lead to the same one.
@@ -23,12 +29,12 @@ pub(crate) struct GrantorHandle {
 
 /// The task's end of the handle.
 pub(crate) struct GrantorQueue {
-    pub(super) renewals: mpsc::Receiver<PendingRenewal>,
-    pub(super) activation: watch::Sender<Option<Activation>>,
+    pub(crate) renewals: mpsc::Receiver<PendingRenewal>,
+    pub(crate) activation: watch::Sender<Option<Activation>>,
 }
 
 /// A handle, and the end that the task takes.
-pub(crate) fn handle() -> (GrantorHandle, GrantorQueue) {
+pub(crate) fn channel() -> (GrantorHandle, GrantorQueue) {
     let (sender, renewals) = mpsc::channel(QUEUE);
     let (activation, watched) = watch::channel(None);
     (GrantorHandle { renewals: sender, activation: watched }, GrantorQueue { renewals, activation })
