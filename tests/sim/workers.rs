@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate::testing::sim::{Host, Rng, Running};
+use quorate::testing::sim::{Rng, Running, SimHost};
 use quorate::{Check, Key, LockGuard, Name, ProposeError, Value};
 use quorate_raft_core::Node;
 use tokio::sync::watch;
@@ -42,7 +42,7 @@ impl Shift {
         &self.running.node
     }
 
-    fn host(&self) -> &Arc<Host> {
+    fn host(&self) -> &Arc<SimHost> {
         &self.running.host
     }
 

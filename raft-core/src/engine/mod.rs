@@ -18,8 +18,7 @@ pub(crate) mod open;
 pub(crate) mod peers;
 pub(crate) mod propose;
 pub(crate) mod request;
-#[cfg(any(test, feature = "testing"))]
-pub(crate) mod runtime;
+mod runtime;
 pub(crate) mod state_machine;
 #[cfg(test)]
 mod tests;

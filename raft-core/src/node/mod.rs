@@ -104,31 +104,23 @@ impl Node {
         };
         let (folder, store) =
             tokio::task::spawn_blocking(opened).await.map_err(|e| StartError::Engine(e.to_string()))??;
-        Self::run(settings, folder, store).await
+        let ledger = Ledger::open(folder.path(), node)
+            .map_err(|source| StartError::Folder { path: folder.path().into(), source })?;
+        Self::run(settings, folder, store, ledger).await
     }
 
-    /// As [`Node::start`], with the log on a disk of the caller's making instead of a file.
-    ///
-    /// # Errors
-    /// As [`Node::start`].
-    #[cfg(any(test, feature = "testing"))]
-    pub(crate) async fn start_on(settings: NodeSettings, disk: crate::testing::disk::Disk) -> Result<Self, StartError> {
-        settings.config.check()?;
-        let folder = Folder::open(&settings.data, settings.node)?;
-        let unusable = |e| StartError::Damaged { path: folder.log_path(), why: format!("{e}") };
-        let store = LogStore::open_with_backend(disk).map_err(unusable)?;
-        Self::run(settings, folder, store).await
-    }
-
-    /// Starts the engine on an open folder and an open log.
-    pub(crate) async fn run(settings: NodeSettings, folder: Folder, store: LogStore) -> Result<Self, StartError> {
+    /// Starts the engine on an open folder, an open log and an open ledger.
+    pub(crate) async fn run(
+        settings: NodeSettings,
+        folder: Folder,
+        store: LogStore,
+        ledger: Ledger,
+    ) -> Result<Self, StartError> {
         let NodeSettings { node, data: _, addresses, mut config, transport, fencer, stop, trust_vm_clock } = settings;
         let mut mechanism: Box<dyn StopMechanism> = stop.unwrap_or_else(|| Box::new(Nothing));
         config.timing = stop::admit(mechanism.as_mut(), config.timing, trust_vm_clock)?;
         let process = Nonce::new(random().map_err(|source| StartError::Folder { path: folder.path().into(), source })?);
         let feed = Feed::new(config.event_history);
-        let ledger = Ledger::open(folder.path(), node)
-            .map_err(|source| StartError::Folder { path: folder.path().into(), source })?;
         ledger.note(Note::Started { session: process });
         let machine = StateMachine::new(store.clone(), feed.clone(), ledger.clone());
         let peers = Arc::new(Peers {
@@ -203,12 +195,6 @@ impl Node {
     pub(crate) fn path(&self) -> PathBuf {
         let folder = self.inner.folder.lock().unwrap_or_else(PoisonError::into_inner);
         folder.as_ref().map(|f| f.path().to_path_buf()).unwrap_or_default()
-    }
-
-    /// Whether its folder belongs to a cluster.
-    #[cfg(any(test, feature = "testing"))]
-    pub(crate) fn belongs(&self) -> bool {
-        self.inner.peers.cluster().is_some()
     }
 
     /// This life's name; `None` until its join is applied here.
