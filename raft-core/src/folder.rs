@@ -13,6 +13,7 @@
 
 pub(crate) mod opener;
 
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -35,78 +36,47 @@ impl Enveloped for Owner {
     const KIND: Kind = Kind::Folder;
 }
 
+/// Where a folder's own file is kept.
+pub(crate) trait FolderStorage: fmt::Debug + Send {
+    /// What was saved last; `None` for a new folder.
+    fn load(&self) -> Result<Option<Vec<u8>>, StartError>;
+
+    /// Notes this process as the one that has the folder. Whether the one noted before is certainly gone.
+    fn take_over(&self) -> io::Result<bool>;
+
+    /// Replaces what was saved, durably and in one step: a crash leaves the old content or the new.
+    fn save(&self, bytes: &[u8]) -> io::Result<()>;
+}
+
 /// An open data folder. Closed, and free for others, when dropped.
 #[derive(Debug)]
 pub(crate) struct Folder {
     path: PathBuf,
     owner: Owner,
     former_gone: bool,
-    place: Place,
-}
-
-#[derive(Debug)]
-enum Place {
-    /// Files, and the lock on them.
-    Files { _lock: File },
-    #[cfg(any(test, feature = "testing"))]
-    Simulated(std::sync::Arc<crate::testing::sim::Host>),
+    storage: Box<dyn FolderStorage>,
 }
 
 impl Folder {
     /// Opens the folder for `node`, making it if need be, and counts the opening.
     pub(crate) fn open(path: &Path, node: NodeId) -> Result<Self, StartError> {
+        Self::open_on(Box::new(Files::lock(path)?), path, node)
+    }
+
+    /// As [`Folder::open`], on storage that is open already.
+    pub(crate) fn open_on(storage: Box<dyn FolderStorage>, path: &Path, node: NodeId) -> Result<Self, StartError> {
         let failed = |source| StartError::Folder { path: path.into(), source };
-        std::fs::create_dir_all(path).map_err(failed)?;
-        let lock =
-            OpenOptions::new().create(true).truncate(false).write(true).open(path.join("lock")).map_err(failed)?;
-        match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(StartError::InUse(path.into())),
-            Err(errno) => return Err(failed(errno.into())),
-        }
-        let file = path.join("node");
-        let mut owner = match std::fs::read(&file) {
-            Ok(bytes) => {
-                decode::<Owner>(&bytes).map_err(|e| StartError::Damaged { path: file.clone(), why: e.to_string() })?
-            }
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                let log = path.join("log.redb");
-                if log.exists() {
-                    let why = format!("{} is there without it", log.display());
-                    return Err(StartError::Damaged { path: file, why });
-                }
-                let id = DiskId::new(random().map_err(failed)?);
-                Owner { node, disk: Disk { id, opened: 0 }, cluster: None }
-            }
-            Err(e) => return Err(failed(e)),
+        let mut owner = match storage.load()? {
+            Some(bytes) => decode::<Owner>(&bytes)
+                .map_err(|e| StartError::Damaged { path: path.join(FILE), why: e.to_string() })?,
+            None => Owner { node, disk: Disk { id: DiskId::new(random().map_err(failed)?), opened: 0 }, cluster: None },
         };
         if owner.node != node {
             return Err(StartError::OtherNode { path: path.into(), found: owner.node, wanted: node });
         }
         owner.disk.opened += 1;
-        let former_gone = opener::is_gone(path);
-        opener::record(path).map_err(failed)?;
-        let folder = Self { path: path.into(), owner, former_gone, place: Place::Files { _lock: lock } };
-        folder.save().map_err(failed)?;
-        Ok(folder)
-    }
-
-    /// Opens the folder of a simulated machine.
-    #[cfg(any(test, feature = "testing"))]
-    pub(crate) fn simulated(host: std::sync::Arc<crate::testing::sim::Host>, node: NodeId) -> Result<Self, StartError> {
-        let path = PathBuf::from(format!("simulated/{node}"));
-        let failed = |source| StartError::Folder { path: path.clone(), source };
-        let mut owner = match host.sim_disk().folder() {
-            Some(bytes) => {
-                decode::<Owner>(&bytes).map_err(|e| StartError::Damaged { path: path.clone(), why: e.to_string() })?
-            }
-            None => Owner { node, disk: Disk { id: DiskId::new(random().map_err(failed)?), opened: 0 }, cluster: None },
-        };
-        owner.disk.opened += 1;
-        let boot = host.boot_id();
-        // Whoever had it before on this machine has ended: one process runs there at a time.
-        let former_gone = host.sim_disk().opener(boot) == Some(boot);
-        let folder = Self { path: path.clone(), owner, former_gone, place: Place::Simulated(host) };
+        let former_gone = storage.take_over().map_err(failed)?;
+        let folder = Self { path: path.into(), owner, former_gone, storage };
         folder.save().map_err(failed)?;
         Ok(folder)
     }
@@ -138,19 +108,62 @@ impl Folder {
         self.save().inspect_err(|_| self.owner.cluster = before)
     }
 
-    /// Replaces the file in one step: a crash leaves the old one or the new one.
     fn save(&self) -> io::Result<()> {
-        match &self.place {
-            Place::Files { .. } => {}
-            #[cfg(any(test, feature = "testing"))]
-            Place::Simulated(host) => {
-                host.sim_disk().set_folder(encode(&self.owner).map_err(io::Error::other)?);
-                return Ok(());
-            }
+        self.storage.save(&encode(&self.owner).map_err(io::Error::other)?)
+    }
+}
+
+/// The name of the folder's own file.
+const FILE: &str = "node";
+
+/// Files in a folder, and the lock on it.
+#[derive(Debug)]
+struct Files {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Files {
+    fn lock(path: &Path) -> Result<Self, StartError> {
+        let failed = |source| StartError::Folder { path: path.into(), source };
+        std::fs::create_dir_all(path).map_err(failed)?;
+        let lock =
+            OpenOptions::new().create(true).truncate(false).write(true).open(path.join("lock")).map_err(failed)?;
+        match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Self { path: path.into(), _lock: lock }),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(StartError::InUse(path.into())),
+            Err(errno) => Err(failed(errno.into())),
         }
-        let (new, file) = (self.path.join("node.new"), self.path.join("node"));
+    }
+}
+
+impl FolderStorage for Files {
+    fn load(&self) -> Result<Option<Vec<u8>>, StartError> {
+        let file = self.path.join(FILE);
+        match std::fs::read(&file) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let log = self.path.join("log.redb");
+                if log.exists() {
+                    let why = format!("{} is there without it", log.display());
+                    return Err(StartError::Damaged { path: file, why });
+                }
+                Ok(None)
+            }
+            Err(source) => Err(StartError::Folder { path: self.path.clone(), source }),
+        }
+    }
+
+    fn take_over(&self) -> io::Result<bool> {
+        let former_gone = opener::is_gone(&self.path);
+        opener::record(&self.path)?;
+        Ok(former_gone)
+    }
+
+    fn save(&self, bytes: &[u8]) -> io::Result<()> {
+        let (new, file) = (self.path.join("node.new"), self.path.join(FILE));
         let mut out = File::create(&new)?;
-        out.write_all(&encode(&self.owner).map_err(io::Error::other)?)?;
+        out.write_all(bytes)?;
         out.sync_all()?;
         std::fs::rename(&new, &file)?;
         File::open(&self.path)?.sync_all()

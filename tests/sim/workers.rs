@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate::testing::sim::{Host, Rng, Running};
+use quorate::testing::sim::{Rng, Running, SimHost};
 use quorate::{
     Key, LockGuard, Name, ProposeError,
     records::{Check, Value},
@@ -45,7 +45,7 @@ impl Shift {
         &self.running.node
     }
 
-    fn host(&self) -> &Arc<Host> {
+    fn host(&self) -> &Arc<SimHost> {
         &self.running.host
     }
 

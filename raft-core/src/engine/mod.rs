@@ -22,8 +22,7 @@ pub(crate) mod peers;
 mod propose;
 mod read;
 mod request;
-#[cfg(any(test, feature = "testing"))]
-pub(crate) mod runtime;
+mod runtime;
 pub(crate) mod state_machine;
 #[cfg(test)]
 mod tests;

@@ -1,10 +1,10 @@
-//! The runtime that the engine runs on inside simulated worlds: tokio's, seen from the machine that a task runs on.
+//! The runtime that openraft runs on: tokio's, with the time, tasks and random bits of the machine that a task runs on.
 //!
 //! ```text
-//!   Instant::now ─▶ the machine's own oscillator      spawn ─▶ tasks of its host      thread_rng ─▶ its own chance
+//!   Instant::now, sleep ──▶ Host::instant, Host::lasting      spawn ──▶ host::spawn      thread_rng ──▶ Host::draw
 //! ```
 //!
-//! Outside of a simulated world it is tokio's own, so that all tests run on one type of engine.
+//! On a real machine each of these is tokio's own.
 
 #![expect(unreachable_pub, reason = "the engine's own type, which names them, has to be public in its module")]
 
@@ -15,8 +15,6 @@ use std::time::Duration;
 use openraft::OptionalSend;
 use openraft::async_runtime::AsyncRuntime;
 use openraft::impls::TokioRuntime;
-use rand::SeedableRng;
-use rand::rngs::SmallRng;
 
 use crate::host;
 
@@ -62,7 +60,7 @@ impl SubAssign<Duration> for Instant {
 
 impl openraft::Instant for Instant {
     fn now() -> Self {
-        Self(host::simulated().map_or_else(tokio::time::Instant::now, |host| host.instant()))
+        Self(host::current().instant())
     }
 }
 
@@ -71,7 +69,7 @@ impl openraft::Instant for Instant {
 pub struct Runtime(TokioRuntime);
 
 fn lasting(span: Duration) -> Duration {
-    host::simulated().map_or(span, |host| host.lasting(span))
+    host::current().lasting(span)
 }
 
 fn left(deadline: Instant) -> Duration {
@@ -85,7 +83,7 @@ impl AsyncRuntime for Runtime {
     type Instant = Instant;
     type TimeoutError = tokio::time::error::Elapsed;
     type Timeout<R, T: Future<Output = R> + OptionalSend> = tokio::time::Timeout<T>;
-    type ThreadLocalRng = SmallRng;
+    type ThreadLocalRng = random::Rng;
     type Mpsc = <TokioRuntime as AsyncRuntime>::Mpsc;
     type Watch = <TokioRuntime as AsyncRuntime>::Watch;
     type Oneshot = <TokioRuntime as AsyncRuntime>::Oneshot;
@@ -120,10 +118,7 @@ impl AsyncRuntime for Runtime {
     }
 
     fn thread_rng() -> Self::ThreadLocalRng {
-        match host::simulated() {
-            Some(host) => SmallRng::seed_from_u64(host.draw()),
-            None => rand::make_rng(),
-        }
+        random::rng()
     }
 
     fn new(threads: usize) -> Self {
@@ -135,5 +130,31 @@ impl AsyncRuntime for Runtime {
         F: Future<Output = T>,
     {
         self.0.block_on(future)
+    }
+}
+
+/// What draws the election time-outs: seeded by the machine, so that a simulated one decides them.
+///
+/// Only in builds with `testing`: a generator that can be seeded would make `rand` a dependency of this crate.
+#[cfg(any(test, feature = "testing"))]
+mod random {
+    use rand::SeedableRng;
+
+    pub(super) type Rng = rand::rngs::SmallRng;
+
+    pub(super) fn rng() -> Rng {
+        crate::host::current().draw().map_or_else(|_| rand::make_rng(), Rng::seed_from_u64)
+    }
+}
+
+/// What draws the election time-outs: openraft's own generator.
+#[cfg(not(any(test, feature = "testing")))]
+mod random {
+    use super::{AsyncRuntime, TokioRuntime};
+
+    pub(super) type Rng = <TokioRuntime as AsyncRuntime>::ThreadLocalRng;
+
+    pub(super) fn rng() -> Rng {
+        TokioRuntime::thread_rng()
     }
 }

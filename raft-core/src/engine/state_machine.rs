@@ -22,11 +22,12 @@ use tokio::sync::watch;
 
 use crate::engine::log_store::LogStore;
 use crate::engine::types::{
-    OrLogId, OrSnapshot, OrSnapshotMeta, OrStoredMembership, Reply, Types, membership_from, snapshot_meta_from,
-    snapshot_meta_to,
+    OrLogId, OrSnapshot, OrSnapshotMeta, OrStoredMembership, Reply, Types, log_id_from, membership_from,
+    snapshot_meta_from, snapshot_meta_to,
 };
 use crate::error::Fatal;
 use crate::feed::Feed;
+use crate::host;
 
 /// The revision of the entry at a Raft index. Raft counts from 0; revision 0 means "nothing yet".
 pub(crate) const fn revision(index: u64) -> Revision {
@@ -101,10 +102,14 @@ impl StateMachine {
             applied.membership = OrStoredMembership::new(Some(id), membership.clone());
         }
         let answer = command.as_ref().map_or(Ok(vec![]), |command| apply(&mut applied.cluster, at, command));
-        #[cfg(any(test, feature = "testing"))]
-        if let Some(host) = crate::host::simulated() {
-            host.tell(seen(id, payload, command, &answer, &applied.cluster));
-        }
+        host::observe(|host| {
+            let voters = match payload {
+                EntryPayload::Membership(membership) => Some(membership_from(membership)),
+                EntryPayload::Blank | EntryPayload::Normal(_) => None,
+            };
+            let state = Arc::new(applied.cluster.clone());
+            host.applied(log_id_from(&id), command, answer.clone(), state, voters);
+        });
         let published = answer.as_ref().is_ok_and(|events| !events.is_empty());
         let state = published.then(|| Arc::new(applied.cluster.clone()));
         drop(applied);
@@ -158,11 +163,7 @@ impl RaftStateMachine<Types> for StateMachine {
         let mut applied = self.lock();
         *applied = Applied { last: meta.last_log_id, membership: meta.last_membership.clone(), cluster };
         drop(applied);
-        #[cfg(any(test, feature = "testing"))]
-        if let Some(host) = crate::host::simulated() {
-            let last = meta.last_log_id.as_ref().map(crate::engine::types::log_id_from);
-            host.tell(crate::testing::sim::Observation::Installed { last, state: state.clone() });
-        }
+        host::observe(|host| host.installed(meta.last_log_id.as_ref().map(log_id_from), state.clone()));
         self.feed.reset(state);
         if let Some(last) = meta.last_log_id {
             self.progress.send_replace(revision(last.index));
@@ -191,21 +192,4 @@ impl RaftSnapshotBuilder<Types> for Picture {
         self.store.save_snapshot(snapshot_meta_from(&self.meta), data.clone()).await?;
         Ok(Snapshot { meta: self.meta.clone(), snapshot: data })
     }
-}
-
-/// What a simulated world sees of it.
-#[cfg(any(test, feature = "testing"))]
-fn seen(
-    id: OrLogId,
-    payload: &EntryPayload<crate::rpc::Payload, u64, ()>,
-    command: Option<Command>,
-    answer: &Result<Vec<Event>, quorate_membership::Rejection>,
-    cluster: &ClusterState,
-) -> crate::testing::sim::Observation {
-    let voters = match payload {
-        EntryPayload::Membership(membership) => Some(membership_from(membership)),
-        EntryPayload::Blank | EntryPayload::Normal(_) => None,
-    };
-    let (at, answer, state) = (crate::engine::types::log_id_from(&id), answer.clone(), Arc::new(cluster.clone()));
-    crate::testing::sim::Observation::Applied { at, command, answer, state, voters }
 }

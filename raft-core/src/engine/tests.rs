@@ -11,6 +11,7 @@ use crate::engine::log_store::LogStore;
 use crate::error::{Fatal, ProposeError};
 use crate::feed::FeedItem;
 use crate::folder::Folder;
+use crate::lease::ledger::Ledger;
 use crate::node::{Node, NodeSettings};
 use crate::testing::disk::Disk;
 use crate::testing::{MemoryNetwork, TestCluster, fast};
@@ -64,8 +65,8 @@ async fn a_failed_fsync_stops_the_node_with_its_reason() -> anyhow::Result<()> {
         stop: None,
         trust_vm_clock: false,
     };
-    let store = LogStore::open_with_backend(disk.clone())?;
-    let running = Node::run(settings, Folder::open(folder.path(), node)?, store).await?;
+    let (store, ledger) = (LogStore::open_on(&disk)?, Ledger::open(folder.path(), node)?);
+    let running = Node::run(settings, Folder::open(folder.path(), node)?, store, ledger).await?;
     running.bootstrap(Role::Voter, Duration::from_secs(60)).await?;
     disk.fail_sync(1);
     let refused = loop {

@@ -11,10 +11,6 @@ use openraft::vote::leader_id_std::CommittedLeaderId;
 use openraft::{Membership, Vote};
 use quorate_membership::{NodeId, Rejection};
 
-#[cfg(not(any(test, feature = "testing")))]
-use openraft::impls::TokioRuntime as Runtime;
-
-#[cfg(any(test, feature = "testing"))]
 use crate::engine::runtime::Runtime;
 use crate::rpc::{
     Append, Appended, Ballot, Body, LogEntry, Payload, Position, SnapshotMeta, StreamAppended, Transferred, VoterSets,

@@ -1,62 +1,153 @@
-//! What a node takes from the machine that it runs on: tasks and randomness; clocks are in [`crate::host::clock`].
+//! What a node takes from the machine that it runs on: clocks, random bits, tasks and threads.
 //!
 //! ```text
-//!   spawn, bound, random ──▶ tokio, the operating system
-//!                      └───▶ testing::sim::Host, inside a simulated world (only with the feature `testing`)
+//!                              ┌── Machine   the operating system and tokio: every shipped build
+//!   product ──▶ host::… ──▶ Host
+//!                              └── a simulated machine, for the tasks that run on it (feature `testing`)
 //! ```
 //!
-//! Everything that runs on behalf of a node is spawned here, so that a simulated machine can stop it between any two of
-//! its steps, and end it without a word.
+//! Everything that runs on behalf of a node is started through this module. A simulated machine can therefore pause a
+//! node between any two of its steps, or end it there.
+//!
+//! A simulated machine is passed to its tasks as a tokio task-local. A build without the feature `testing` never looks it
+//! up: there every call goes straight to [`Machine`].
 
 pub(crate) mod clock;
+mod machine;
+pub(crate) mod task;
 
-use std::future::Future;
+use std::any::Any;
 use std::io;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Duration;
 
-use tokio::task::JoinHandle;
+use quorate_membership::lease::Reading;
+use quorate_membership::{BootId, ClusterState, Command, Event, Rejection};
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
-/// The simulated machine that the current task runs on, if it does.
-#[cfg(any(test, feature = "testing"))]
-pub(crate) fn simulated() -> Option<std::sync::Arc<crate::testing::sim::Host>> {
-    crate::testing::sim::Host::current()
-}
+use self::machine::Machine;
+pub(crate) use self::task::{bound, spawn};
+use crate::rpc::{Position, VoterSets};
 
-/// Starts a task on this machine.
-pub(crate) fn spawn<F>(task: F) -> JoinHandle<F::Output>
-where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
-{
-    #[cfg(any(test, feature = "testing"))]
-    if let Some(host) = simulated() {
-        return host.spawn(task);
+/// A machine that a node runs on. The defaults are those of a machine that holds no task back.
+pub(crate) trait Host: Any + Send + Sync {
+    /// CLOCK_BOOTTIME and CLOCK_MONOTONIC_RAW.
+    fn reading(&self) -> Reading;
+
+    /// CLOCK_BOOTTIME alone.
+    fn boottime(&self) -> Duration {
+        self.reading().boottime()
     }
-    tokio::spawn(task)
+
+    /// Which boot of the machine this is.
+    fn boot_id(&self) -> BootId;
+
+    /// 64 random bits.
+    fn draw(&self) -> io::Result<u64>;
+
+    /// The present, for timers. No decision rests on it.
+    fn instant(&self) -> Instant {
+        Instant::now()
+    }
+
+    /// The span for which a timer has to be set so that `span` passes on this machine.
+    fn lasting(&self, span: Duration) -> Duration {
+        span
+    }
+
+    /// Starts `work`: on a thread of its own, or as a task that waits for `bell`, which rings with each message.
+    fn run(&self, name: &str, work: Box<dyn Work>, bell: Arc<Notify>) -> io::Result<()>;
+
+    /// Called for every task that was started on this machine.
+    fn started(&self, _task: AbortHandle) {}
+
+    /// Whether a task may take a step now. If not, the machine wakes it when it may.
+    fn admits(&self, _waker: &Waker) -> bool {
+        true
+    }
+
+    /// Called after each step of a task. Whether the machine still runs: otherwise the result of the step is lost.
+    fn stepped(&self) -> bool {
+        true
+    }
+
+    /// Whether the calls below do anything.
+    fn observes(&self) -> bool {
+        false
+    }
+
+    /// The node applied the entry at `at`: its command (`None` for a blank entry), what came of it, the state after it, and
+    /// the voters if it changed them.
+    fn applied(
+        &self,
+        _at: Position,
+        _command: Option<Command>,
+        _answer: Result<Vec<Event>, Rejection>,
+        _state: Arc<ClusterState>,
+        _voters: Option<VoterSets>,
+    ) {
+    }
+
+    /// The node took its state from a snapshot that ends at `last`.
+    fn installed(&self, _last: Option<Position>, _state: Arc<ClusterState>) {}
 }
 
-/// Binds a future to this machine, for those that are not started by [`spawn`]: members of a set of tasks.
-#[cfg(any(test, feature = "testing"))]
-pub(crate) fn bound<F: Future>(task: F) -> impl Future<Output = F::Output> {
-    use futures_util::future::Either;
-    match simulated() {
-        Some(host) => Either::Left(host.bind(task)),
-        None => Either::Right(task),
+/// Work that no task may hold up: it alternates between turns and waits for messages.
+pub(crate) trait Work: Send {
+    /// Does what is due, and returns for how long it may wait.
+    fn turn(&mut self) -> Duration;
+
+    /// Blocks until a message has come, at most for `nap`, and handles it. A task does not call it.
+    fn wait(&mut self, nap: Duration);
+
+    /// Handles the messages that have come. Whether the work goes on.
+    fn handle_messages(&mut self) -> bool;
+}
+
+tokio::task_local! {
+    /// The simulated machine that the current task runs on.
+    pub(crate) static SIMULATED: Arc<dyn Host>;
+}
+
+/// The machine that the current task runs on, if it is a simulated one.
+pub(crate) fn simulated() -> Option<Arc<dyn Host>> {
+    // A shipped build cannot be given another clock, and does not pay for the look-up.
+    if cfg!(not(any(test, feature = "testing"))) {
+        return None;
+    }
+    SIMULATED.try_with(Arc::clone).ok()
+}
+
+/// The machine that the current task runs on.
+pub(crate) struct Current(Option<Arc<dyn Host>>);
+
+impl Deref for Current {
+    type Target = dyn Host;
+
+    fn deref(&self) -> &Self::Target {
+        self.0.as_deref().unwrap_or(&Machine)
     }
 }
 
-/// Binds a future to this machine, for those that are not started by [`spawn`]: members of a set of tasks.
-#[cfg(not(any(test, feature = "testing")))]
-pub(crate) fn bound<F: Future>(task: F) -> F {
-    task
+/// The machine that the current task runs on.
+pub(crate) fn current() -> Current {
+    Current(simulated())
 }
 
 /// 128 random bits.
 pub(crate) fn random() -> io::Result<u128> {
-    #[cfg(any(test, feature = "testing"))]
-    if let Some(host) = simulated() {
-        return Ok(host.draw_wide());
+    let host = current();
+    Ok(u128::from(host.draw()?) << 64 | u128::from(host.draw()?))
+}
+
+/// Shows something to the machine, if it is one that observes.
+pub(crate) fn observe(show: impl FnOnce(&dyn Host)) {
+    let host = current();
+    if host.observes() {
+        show(&*host);
     }
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|e| io::Error::other(format!("no randomness from the system: {e}")))?;
-    Ok(u128::from_le_bytes(bytes))
 }

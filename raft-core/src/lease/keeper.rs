@@ -12,7 +12,7 @@
 //! renewer's. Should this thread itself stand still, nobody sustains the mechanism, and it acts.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::time::Duration;
 
 use quorate_membership::lease::{MemberLease, Reading, Stage};
@@ -21,6 +21,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Notify, oneshot, watch};
 
 use crate::host::clock;
+use crate::host::{self, Work};
 use crate::lease::handle::{
     Closed, Lease, LeaseStage, LeaseView, Limits, NotHeld, Offer, ProtectError, Protection, seen,
 };
@@ -81,6 +82,7 @@ pub(crate) struct Keeper {
 }
 
 struct Thread {
+    inbox: Receiver<Message>,
     plan: Plan,
     holder: Option<MemberLease>,
     works: ProtectedWork,
@@ -107,7 +109,9 @@ impl Keeper {
         let (post, inbox) = channel();
         let limits = Arc::new(Limits::default());
         let (views, watched) = watch::channel(LeaseView { stop: mechanism.stop(), ..LeaseView::default() });
+        let post = KeeperHandle { inbox: post, bell: Arc::default() };
         let thread = Thread {
+            inbox,
             plan,
             holder: None,
             works: ProtectedWork::new(mechanism, ledger.clone()),
@@ -118,13 +122,7 @@ impl Keeper {
             outbox,
             ledger,
         };
-        let post = KeeperHandle { inbox: post, bell: Arc::default() };
-        #[cfg(any(test, feature = "testing"))]
-        if let Some(host) = crate::host::simulated() {
-            let _runs_as_long_as_the_host = host.spawn(thread.run_simulated(inbox, post.bell.clone()));
-            return Ok(Self { post, limits, views: watched, alone: false });
-        }
-        std::thread::Builder::new().name("quorate-keeper".into()).spawn(move || thread.run(&inbox))?;
+        host::current().run("quorate-keeper", Box::new(thread), post.bell.clone())?;
         Ok(Self { post, limits, views: watched, alone: false })
     }
 
@@ -151,47 +149,36 @@ impl Keeper {
     }
 }
 
-impl Thread {
-    fn run(mut self, inbox: &Receiver<Message>) {
+impl Work for Thread {
+    fn turn(&mut self) -> Duration {
+        self.keep()
+    }
+
+    fn wait(&mut self, nap: Duration) {
+        match self.inbox.recv_timeout(nap) {
+            Ok(message) => self.handle(message),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => std::thread::sleep(nap),
+        }
+    }
+
+    fn handle_messages(&mut self) -> bool {
         loop {
-            let nap = self.turn();
-            match inbox.recv_timeout(nap) {
+            match self.inbox.try_recv() {
                 Ok(message) => self.handle(message),
-                Err(RecvTimeoutError::Timeout) => {}
-                // Nobody can say any more that something has stopped: what is armed acts at the end of the lease.
-                Err(RecvTimeoutError::Disconnected) => {
+                Err(TryRecvError::Empty) => break,
+                // No message can report a stop any more: what is armed acts at the end of the lease.
+                Err(TryRecvError::Disconnected) => {
                     self.closed = true;
-                    std::thread::sleep(nap);
-                }
-            }
-            while let Ok(message) = inbox.try_recv() {
-                self.handle(message);
-            }
-            if self.has_ended() {
-                return;
-            }
-        }
-    }
-
-    /// The same as a task of a simulated machine, in the world's time.
-    #[cfg(any(test, feature = "testing"))]
-    async fn run_simulated(mut self, inbox: Receiver<Message>, bell: Arc<Notify>) {
-        while !self.has_ended() {
-            let nap = self.turn();
-            let _rung_or_not = tokio::time::timeout(nap, bell.notified()).await;
-            loop {
-                match inbox.try_recv() {
-                    Ok(message) => self.handle(message),
-                    Err(std::sync::mpsc::TryRecvError::Empty) => break,
-                    Err(std::sync::mpsc::TryRecvError::Disconnected) => {
-                        self.closed = true;
-                        break;
-                    }
+                    break;
                 }
             }
         }
+        !self.has_ended()
     }
+}
 
+impl Thread {
     /// Whether nothing is left to keep. Says so to whoever still holds a handle.
     fn has_ended(&self) -> bool {
         let over = self.closed && self.works.is_empty();
@@ -266,8 +253,8 @@ impl Thread {
         }
     }
 
-    /// Does what the clock asks for, and says how long it may sleep.
-    fn turn(&mut self) -> Duration {
+    /// Does what the clock asks for, and returns how long it may sleep.
+    fn keep(&mut self) -> Duration {
         let now = clock::reading();
         let Some(holder) = &mut self.holder else { return NAP };
         let who = holder.who();

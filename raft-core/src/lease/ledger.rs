@@ -27,6 +27,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use quorate_membership::{BootId, NodeId};
 use tokio::sync::oneshot;
 
@@ -52,21 +53,20 @@ impl Default for Bounds {
     }
 }
 
-struct Shared {
-    node: NodeId,
-    boot: BootId,
-    way: Way,
-    dropped: Arc<AtomicU64>,
-    closed: AtomicBool,
-    last_end: LastEnd,
+/// What takes the notes of a ledger.
+pub(crate) trait Sink: Send + Sync {
+    /// Takes a note, without waiting for a disk.
+    fn note(&self, note: Note);
+
+    /// Takes [`Note::Closed`] as the last one. Resolves to whether everything is durable.
+    fn close(&self) -> BoxFuture<'_, bool>;
 }
 
-/// Where the notes go.
-enum Way {
-    /// To the thread that writes them.
-    Thread(SyncSender<Order>),
-    #[cfg(any(test, feature = "testing"))]
-    Simulated(Arc<crate::testing::sim::Host>),
+struct Shared {
+    node: NodeId,
+    sink: Box<dyn Sink>,
+    closed: AtomicBool,
+    last_end: LastEnd,
 }
 
 /// Where a node writes its notes down. Clones write to the same file; with the last of them the thread ends.
@@ -75,8 +75,7 @@ pub struct Ledger(Arc<Shared>);
 
 impl fmt::Debug for Ledger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Shared { node, dropped, .. } = &*self.0;
-        f.debug_struct("Ledger").field("node", node).field("dropped", dropped).finish_non_exhaustive()
+        f.debug_struct("Ledger").field("node", &self.0.node).finish_non_exhaustive()
     }
 }
 
@@ -88,12 +87,6 @@ impl Ledger {
     /// When the thread cannot be started. A file that cannot be written is no error: it is said in the log file of the
     /// process, tried again with each note, and what is lost is counted.
     pub fn open(folder: &Path, node: NodeId) -> io::Result<Self> {
-        #[cfg(any(test, feature = "testing"))]
-        if let Some(host) = crate::host::simulated() {
-            let (boot, dropped) = (clock::boot_id(), Arc::default());
-            let (way, closed) = (Way::Simulated(host), AtomicBool::new(false));
-            return Ok(Self(Arc::new(Shared { node, boot, way, dropped, closed, last_end: LastEnd::None })));
-        }
         Self::open_bounded(folder, node, Bounds::default())
     }
 
@@ -114,26 +107,18 @@ impl Ledger {
         let (orders, inbox) = sync_channel(bounds.queue.max(1));
         let (boot, dropped) = (clock::boot_id(), Arc::new(AtomicU64::new(0)));
         writer::spawn(folder.into(), bounds.file, boot, node, dropped.clone(), inbox)?;
-        let (way, closed) = (Way::Thread(orders), AtomicBool::new(false));
-        Ok(Self(Arc::new(Shared { node, boot, way, dropped, closed, last_end })))
+        Ok(Self::on(Box::new(Queue { node, boot, orders, dropped }), node, last_end))
+    }
+
+    /// A ledger whose notes go to `sink`.
+    pub(crate) fn on(sink: Box<dyn Sink>, node: NodeId, last_end: LastEnd) -> Self {
+        Self(Arc::new(Shared { node, sink, closed: AtomicBool::new(false), last_end }))
     }
 
     /// Writes a note down, soon: never waits for the disk, and never fails. What finds no room is counted.
     pub fn note(&self, note: Note) {
         tracing::trace!(%note, "ledger");
-        match &self.0.way {
-            Way::Thread(orders) => {
-                if orders.try_send(Order::Write(self.entry(note))).is_err() {
-                    self.0.dropped.fetch_add(1, Ordering::Relaxed);
-                }
-            }
-            #[cfg(any(test, feature = "testing"))]
-            Way::Simulated(host) => host.tell(crate::testing::sim::Observation::Noted(note)),
-        }
-    }
-
-    fn entry(&self, note: Note) -> Entry {
-        Entry { boot: self.0.boot, at: clock::now().since_origin(), node: self.0.node, note }
+        self.0.sink.note(note);
     }
 
     /// Notes that the node is shut down, and waits until that and all before it is on the disk, up to `timeout`. What
@@ -143,31 +128,48 @@ impl Ledger {
         if self.0.closed.swap(true, Ordering::Relaxed) {
             return true;
         }
-        match &self.0.way {
-            Way::Thread(orders) => {
-                let written = self.write_the_last(orders);
-                tokio::time::timeout(timeout, written).await.unwrap_or(false)
-            }
-            #[cfg(any(test, feature = "testing"))]
-            Way::Simulated(_) => true,
-        }
-    }
-
-    async fn write_the_last(&self, orders: &SyncSender<Order>) -> bool {
-        let (done, written) = oneshot::channel();
-        let mut order = Order::Close(self.entry(Note::Closed), done);
-        loop {
-            match orders.try_send(order) {
-                Ok(()) => return written.await.is_ok(),
-                Err(TrySendError::Full(back)) => order = back,
-                Err(TrySendError::Disconnected(_)) => return false,
-            }
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        tokio::time::timeout(timeout, self.0.sink.close()).await.unwrap_or(false)
     }
 
     /// How the process before this one ended, as the ledger has it.
     pub fn last_end(&self) -> &LastEnd {
         &self.0.last_end
+    }
+}
+
+/// The queue to the thread that writes.
+struct Queue {
+    node: NodeId,
+    boot: BootId,
+    orders: SyncSender<Order>,
+    dropped: Arc<AtomicU64>,
+}
+
+impl Queue {
+    fn entry(&self, note: Note) -> Entry {
+        Entry { boot: self.boot, at: clock::now().since_origin(), node: self.node, note }
+    }
+}
+
+impl Sink for Queue {
+    fn note(&self, note: Note) {
+        if self.orders.try_send(Order::Write(self.entry(note))).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn close(&self) -> BoxFuture<'_, bool> {
+        Box::pin(async {
+            let (done, written) = oneshot::channel();
+            let mut order = Order::Close(self.entry(Note::Closed), done);
+            loop {
+                match self.orders.try_send(order) {
+                    Ok(()) => return written.await.is_ok(),
+                    Err(TrySendError::Full(back)) => order = back,
+                    Err(TrySendError::Disconnected(_)) => return false,
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        })
     }
 }

@@ -24,7 +24,7 @@ use crate::feed::{FeedItem, Filter};
 use crate::folder::Folder;
 use crate::host;
 use crate::lease::Lease;
-use crate::lease::ledger::LastEnd;
+use crate::lease::ledger::{LastEnd, Ledger};
 use crate::member::locks::{LockError, LockGuard};
 use crate::member::records::Records;
 pub use crate::node::parts::NodeSettings;
@@ -62,38 +62,26 @@ impl Node {
         };
         let (folder, store) =
             tokio::task::spawn_blocking(opened).await.map_err(|e| StartError::Engine(e.to_string()))??;
-        Self::run(settings, folder, store).await
+        let ledger = Ledger::open(folder.path(), node)
+            .map_err(|source| StartError::Folder { path: folder.path().into(), source })?;
+        Self::run(settings, folder, store, ledger).await
     }
 
-    /// As [`Node::start`], with the log on a disk of the caller's making instead of a file.
-    ///
-    /// # Errors
-    /// As [`Node::start`].
-    #[cfg(any(test, feature = "testing"))]
-    pub(crate) async fn start_on(settings: NodeSettings, disk: crate::testing::disk::Disk) -> Result<Self, StartError> {
-        settings.config.check()?;
-        let folder = Folder::open(&settings.data, settings.node)?;
-        let unusable = |e| StartError::Damaged { path: folder.log_path(), why: format!("{e}") };
-        let store = LogStore::open_with_backend(disk).map_err(unusable)?;
-        Self::run(settings, folder, store).await
-    }
-
-    /// Starts the engine on an open folder and an open log.
-    pub(crate) async fn run(settings: NodeSettings, folder: Folder, store: LogStore) -> Result<Self, StartError> {
+    /// Starts the engine on an open folder, an open log and an open ledger.
+    pub(crate) async fn run(
+        settings: NodeSettings,
+        folder: Folder,
+        store: LogStore,
+        ledger: Ledger,
+    ) -> Result<Self, StartError> {
         let stop = CancellationToken::new();
-        let parts = Parts::start(settings, folder, store, &stop).await?;
+        let parts = Parts::start(settings, folder, store, ledger, &stop).await?;
         Ok(Self { parts, stop })
     }
 
     /// What a server offers on behalf of this node.
     pub fn service(&self) -> Arc<dyn Service> {
         Arc::new(service::NodeService(self.parts.clone()))
-    }
-
-    /// Whether its folder belongs to a cluster.
-    #[cfg(any(test, feature = "testing"))]
-    pub(crate) fn belongs(&self) -> bool {
-        self.parts.engine.peers().cluster().is_some()
     }
 
     /// This life's name; `None` until its join is applied here.

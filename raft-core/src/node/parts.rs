@@ -85,6 +85,7 @@ impl Parts {
         settings: NodeSettings,
         folder: Folder,
         store: LogStore,
+        ledger: Ledger,
         stop: &CancellationToken,
     ) -> Result<Arc<Self>, StartError> {
         let NodeSettings { node, data: _, addresses, mut config, transport, fencer, stop: mechanism, trust_vm_clock } =
@@ -94,7 +95,6 @@ impl Parts {
         let data = folder.path().to_path_buf();
         let unusable = |source| StartError::Folder { path: data.clone(), source };
         let process = Nonce::new(random().map_err(unusable)?);
-        let ledger = Ledger::open(&data, node).map_err(unusable)?;
         ledger.note(Note::Started { session: process });
         let (plan, process_bound) = (*config.timing.plan(), config.work_dies_with_process);
         let (disk, cluster, former_gone) = (folder.disk(), folder.cluster(), folder.former_gone());

@@ -24,8 +24,11 @@ use tokio::time::{Instant, sleep};
 use super::disk::Disk;
 use super::{MemoryNetwork, TestFencer, TestStop};
 use crate::config::Config;
+use crate::engine::log_store::LogStore;
 use crate::fencer::Fencer;
+use crate::folder::Folder;
 use crate::lease::handle::Lease;
+use crate::lease::ledger::Ledger;
 use crate::node::{Node, NodeSettings};
 
 /// How long a test waits for what must come. Long: a busy machine must not fail a test.
@@ -260,6 +263,14 @@ impl TestCluster {
     }
 }
 
+/// As [`Node::start`], with the log on a disk in memory instead of a file.
+async fn start_on(settings: NodeSettings, disk: &Disk) -> anyhow::Result<Node> {
+    settings.config.check()?;
+    let folder = Folder::open(&settings.data, settings.node)?;
+    let ledger = Ledger::open(folder.path(), settings.node)?;
+    Ok(Node::run(settings, folder, LogStore::open_on(disk)?, ledger).await?)
+}
+
 impl TestNode {
     async fn open(&self) -> anyhow::Result<Node> {
         let settings = NodeSettings {
@@ -273,7 +284,7 @@ impl TestNode {
             trust_vm_clock: true,
         };
         let node = match &self.disk {
-            Some(disk) => Node::start_on(settings, disk.clone()).await?,
+            Some(disk) => start_on(settings, disk).await?,
             None => Node::start(settings).await?,
         };
         self.network.connect(self.number, node.service());

@@ -17,6 +17,19 @@ use redb::StorageBackend;
 use rustix::io::Errno;
 
 use super::sim::Rng;
+use crate::engine::log_store::backend::Backend;
+use crate::engine::log_store::file::{Opened, open_behind};
+use crate::engine::log_store::{LogStore, OpenError};
+
+impl LogStore {
+    /// Opens the log on a disk in memory, or makes an empty one on it.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub(crate) fn open_on(disk: &Disk) -> Result<Self, OpenError> {
+        Self::start(disk.open_log()?)
+    }
+}
 
 /// What a disk writes whole or not at all.
 const PIECE: usize = 512;
@@ -76,6 +89,12 @@ pub struct Disk {
 }
 
 impl Disk {
+    /// Opens the log on it, or makes an empty one.
+    pub(crate) fn open_log(&self) -> Result<Opened, OpenError> {
+        let fresh = self.len()? == 0;
+        open_behind(Backend::new(self.clone()), fresh)
+    }
+
     /// An empty, sound disk.
     pub fn new() -> Self {
         Self::default()

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use quorate_membership::codec::{CodecError, Enveloped, decode, inspect};
-use redb::{Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageBackend, StorageError};
+use redb::{Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError};
 
 use crate::engine::log_store::OpenError;
 use crate::engine::log_store::backend::Backend;
@@ -52,11 +52,6 @@ pub(crate) fn open_existing(path: &Path) -> Result<Opened, OpenError> {
         return Err(OpenError::Damaged(format!("{} is missing", path.display())));
     }
     open_behind(Backend::open(path)?, false)
-}
-
-pub(crate) fn open_backend(backend: impl StorageBackend) -> Result<Opened, OpenError> {
-    let fresh = backend.len()? == 0;
-    open_behind(Backend::new(backend), fresh)
 }
 
 /// Opens what is behind the backend: for the first time, or again.

@@ -16,27 +16,25 @@
 //! may or may not be, and is found out by the next start. One failure is none: a *write* that found no room. The store
 //! waits then until there is some (`room.rs`), and says so ([`LogStore::trouble`]).
 
-mod backend;
+pub(crate) mod backend;
 mod extent;
-mod file;
-mod memory;
+pub(crate) mod file;
+pub(crate) mod memory;
 mod raft;
 mod room;
-mod shape;
-#[cfg(any(test, feature = "testing"))]
-pub(crate) mod simulated;
+pub(crate) mod shape;
 #[cfg(test)]
 mod tests;
-mod writer;
+pub(crate) mod writer;
 
+use std::fmt;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use quorate_membership::codec;
-use redb::StorageBackend;
 use tokio::sync::{oneshot, watch};
 
 use crate::engine::log_store::file::Opened;
@@ -86,15 +84,22 @@ pub(crate) struct LogStore {
 #[derive(Debug)]
 struct Handle {
     shared: Arc<Shared>,
-    writer: std::sync::Mutex<Option<Hands>>,
+    writer: Mutex<Option<Box<dyn LogWriter>>>,
 }
 
-/// Who writes.
-#[derive(Debug)]
-enum Hands {
-    Thread(JoinHandle<()>),
-    #[cfg(any(test, feature = "testing"))]
-    Simulated(Arc<std::sync::Mutex<simulated::Hand>>),
+/// What takes operations out of the queue and writes them.
+pub(crate) trait LogWriter: fmt::Debug + Send {
+    /// Writes what is queued, if there is room for it, and closes the file. The queue has no sender any more.
+    fn close(self: Box<Self>);
+}
+
+impl LogWriter for JoinHandle<()> {
+    fn close(self: Box<Self>) {
+        if self.thread().id() != std::thread::current().id() {
+            // The thread reports its own failures, panics included.
+            let _ended = self.join();
+        }
+    }
 }
 
 impl LogStore {
@@ -116,22 +121,21 @@ impl LogStore {
         Self::start(file::open_existing(path)?)
     }
 
-    /// Opens the log on a disk of the caller's making, or makes an empty one on it.
+    /// A store of what was opened, with a thread that writes.
     ///
     /// # Errors
-    /// See [`OpenError`].
-    #[cfg_attr(not(any(test, feature = "testing")), expect(dead_code, reason = "for a fault-injecting disk"))]
-    pub(crate) fn open_with_backend(backend: impl StorageBackend) -> Result<Self, OpenError> {
-        Self::start(file::open_backend(backend)?)
-    }
-
-    fn start(opened: Opened) -> Result<Self, OpenError> {
+    /// When the thread cannot be started.
+    pub(crate) fn start(opened: Opened) -> Result<Self, OpenError> {
         let Opened { database, state, backend } = opened;
         let (queue, ops) = std::sync::mpsc::channel();
         let shared = Arc::new(Shared::new(Memory::new(state, queue)));
         let writer = writer::spawn(database, backend, shared.clone(), ops)?;
-        let writer = std::sync::Mutex::new(Some(Hands::Thread(writer)));
-        Ok(Self { handle: Arc::new(Handle { shared, writer }) })
+        Ok(Self::written_by(Box::new(writer), shared))
+    }
+
+    /// A store whose queue `writer` empties.
+    pub(crate) fn written_by(writer: Box<dyn LogWriter>, shared: Arc<Shared>) -> Self {
+        Self { handle: Arc::new(Handle { shared, writer: Mutex::new(Some(writer)) }) }
     }
 
     fn shared(&self) -> &Shared {
@@ -237,15 +241,9 @@ impl Handle {
         self.shared.wait_no_more();
         // Without its sender the queue ends, and with it the thread, once everything in it has been dealt with.
         self.shared.lock().queue = None;
-        let writer = self.writer.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-        match writer {
-            // The thread reports its own failures, panics included.
-            Some(Hands::Thread(writer)) if writer.thread().id() != std::thread::current().id() => {
-                let _ended = writer.join();
-            }
-            Some(Hands::Thread(_)) | None => {}
-            #[cfg(any(test, feature = "testing"))]
-            Some(Hands::Simulated(hand)) => simulated::close(&hand),
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(writer) = writer {
+            writer.close();
         }
     }
 }

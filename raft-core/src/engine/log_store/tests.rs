@@ -68,6 +68,6 @@ async fn save(store: &LogStore, last: Position) -> io::Result<()> {
 /// What a disk holds on which an empty log was made, and closed.
 fn formatted() -> Vec<u8> {
     let disk = Disk::new();
-    LogStore::open_with_backend(disk.clone()).unwrap().close();
+    LogStore::open_on(&disk).unwrap().close();
     disk.image(crate::testing::disk::Survive::Nothing)
 }

@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{BoxStream, Stream, StreamExt};
 use quorate_membership::{Command, NodeId, Request, Revision, SessionId};
 
-use super::host::Host;
+use super::host::SimHost;
 use crate::error::{HandOverError, ProposeError, ReadError, Refusal};
 use crate::feed::{FeedItem, Filter};
 use crate::rpc::Committed;
@@ -23,13 +23,13 @@ use crate::view::View;
 
 pub(super) struct Bound {
     service: Arc<dyn Service>,
-    host: Arc<Host>,
+    host: Arc<SimHost>,
 }
 
 type Call<T> = BoxFuture<'static, Result<T, Refusal>>;
 
 impl Bound {
-    pub(super) fn new(service: Arc<dyn Service>, host: Arc<Host>) -> Self {
+    pub(super) fn new(service: Arc<dyn Service>, host: Arc<SimHost>) -> Self {
         Self { service, host }
     }
 
@@ -58,7 +58,7 @@ impl Bound {
 /// A stream that is polled only while its host admits it, and dropped there.
 struct Items<T> {
     stream: BoxStream<'static, T>,
-    host: Arc<Host>,
+    host: Arc<SimHost>,
 }
 
 impl<T> Stream for Items<T> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use quorate_membership::Evidence;
 
-use super::host::{End, Host};
+use super::host::{End, SimHost};
 use super::net::Net;
 use super::observation::Observation;
 use super::rng::Rng;
@@ -50,7 +50,7 @@ impl Device {
         self.lock().mood = mood;
     }
 
-    fn says(&self, caller: Option<&Arc<Host>>, what: &str) {
+    fn says(&self, caller: Option<&Arc<SimHost>>, what: &str) {
         if let Some(host) = caller {
             host.tell(Observation::Said(format!("device {what}")));
         }
@@ -66,7 +66,7 @@ impl Fencer for Device {
         };
         let (device, mood) = (self.clone(), self.lock().mood);
         Box::pin(async move {
-            let caller = Host::current();
+            let caller = SimHost::current();
             tokio::time::sleep(takes).await;
             let bounds = [mood.fails, mood.lies_down, mood.hangs, mood.late];
             let mut upto = 0;

@@ -8,16 +8,17 @@
 //! A pause holds every task between two of its polls, as SIGSTOP would; an end drops them all where they are, as SIGKILL
 //! would. What is on its way in the network then still arrives.
 
+use std::any::Any;
 use std::future::Future;
-use std::pin::Pin;
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::Waker;
 use std::time::Duration;
 
-use pin_project_lite::pin_project;
 use quorate_membership::lease::Reading;
-use quorate_membership::{BootId, Identity, Name, NodeId, Revision};
+use quorate_membership::{BootId, ClusterState, Command, Event, Identity, Name, NodeId, Rejection, Revision};
+use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::Instant;
 
@@ -27,6 +28,8 @@ use super::rng::Rng;
 use super::sim_disk::SimDisk;
 use super::stop::Timers;
 use super::time::Time;
+use crate::host::{self, Host, SIMULATED, Work, task};
+use crate::rpc::{Position, VoterSets};
 
 /// How a process ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,7 +94,7 @@ struct Sleepers {
 }
 
 /// One process on a simulated machine.
-pub struct Host {
+pub struct SimHost {
     pub(super) machine: Arc<Machine>,
     alive: AtomicBool,
     /// So many polls more, and it ends; 0: it does not.
@@ -102,17 +105,13 @@ pub struct Host {
     timers: Timers,
 }
 
-impl std::fmt::Debug for Host {
+impl std::fmt::Debug for SimHost {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Host").field("node", &self.node()).field("alive", &self.is_alive()).finish_non_exhaustive()
+        f.debug_struct("SimHost").field("node", &self.node()).field("alive", &self.is_alive()).finish_non_exhaustive()
     }
 }
 
-tokio::task_local! {
-    static CURRENT: Arc<Host>;
-}
-
-impl Host {
+impl SimHost {
     pub(super) fn new(machine: Arc<Machine>) -> Arc<Self> {
         Arc::new(Self {
             machine,
@@ -127,12 +126,14 @@ impl Host {
 
     /// The host that the current task runs on.
     pub(crate) fn current() -> Option<Arc<Self>> {
-        CURRENT.try_with(Arc::clone).ok()
+        let host = host::simulated()?;
+        let host: Arc<dyn Any + Send + Sync> = host;
+        host.downcast().ok()
     }
 
     /// Runs `what` as if it were on this host, outside of any task.
     pub(super) fn enter<T>(self: &Arc<Self>, what: impl FnOnce() -> T) -> T {
-        CURRENT.sync_scope(self.clone(), what)
+        SIMULATED.sync_scope(self.clone(), what)
     }
 
     /// Which node's it is.
@@ -148,15 +149,6 @@ impl Host {
     /// What the machine's clocks show.
     pub fn reading(&self) -> Reading {
         self.machine.reading()
-    }
-
-    pub(crate) fn boot_id(&self) -> BootId {
-        *guard(&self.machine.boot)
-    }
-
-    /// The instant of its oscillator, as the engine counts: it began with the world.
-    pub(crate) fn instant(&self) -> Instant {
-        self.machine.time.began() + self.reading().raw()
     }
 
     pub(crate) fn sim_disk(&self) -> &SimDisk {
@@ -177,19 +169,6 @@ impl Host {
         let mut rng = guard(&self.machine.rng);
         let part = if rng.chance(200) { rng.below(1000) } else { rng.below(20) };
         part as f64 / 1000.0
-    }
-
-    pub(crate) fn draw(&self) -> u64 {
-        guard(&self.machine.rng).draw()
-    }
-
-    pub(crate) fn draw_wide(&self) -> u128 {
-        u128::from(self.draw()) << 64 | u128::from(self.draw())
-    }
-
-    /// The span of the world's time that this machine takes for `span`.
-    pub(crate) fn lasting(&self, span: Duration) -> Duration {
-        unscaled(span, guard(&self.machine.clocks).rate().oscillator)
     }
 
     pub(crate) fn tell(&self, seen: Observation) {
@@ -219,21 +198,11 @@ impl Host {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        let handle = tokio::spawn(self.bind(task));
-        if !self.is_alive() {
-            handle.abort();
-            return handle;
-        }
-        let mut tasks = guard(&self.tasks);
-        if tasks.len() > 256 {
-            tasks.retain(|task| !task.is_finished());
-        }
-        tasks.push(handle.abort_handle());
-        handle
+        task::spawn_on(self.clone(), task)
     }
 
     pub(crate) fn bind<F: Future>(self: &Arc<Self>, task: F) -> impl Future<Output = F::Output> + use<F> {
-        CURRENT.scope(self.clone(), Gated { host: self.clone(), task })
+        task::bind(self.clone(), task)
     }
 
     /// Holds every task of it. `asleep`: with the machine, whose raw clock then stands still.
@@ -283,23 +252,60 @@ impl Host {
         self.ends_after.store(polls.max(1), Ordering::Release);
     }
 
-    /// Takes [`Host::end_after`] back.
+    /// Takes [`SimHost::end_after`] back.
     pub fn spare(&self) {
         self.ends_after.store(0, Ordering::Release);
     }
+}
 
-    fn stepped(&self) {
-        let left = self.ends_after.load(Ordering::Acquire);
-        if left > 0 {
-            self.ends_after.store(left - 1, Ordering::Release);
-            if left == 1 {
-                let how = *guard(&self.end);
-                self.end(how);
-            }
-        }
+impl Host for SimHost {
+    fn reading(&self) -> Reading {
+        self.machine.reading()
     }
 
-    /// Whether the tasks of it may be polled now; if not, they are woken when they may.
+    fn boot_id(&self) -> BootId {
+        *guard(&self.machine.boot)
+    }
+
+    fn draw(&self) -> io::Result<u64> {
+        Ok(guard(&self.machine.rng).draw())
+    }
+
+    /// By its oscillator, counted from the beginning of the world.
+    fn instant(&self) -> Instant {
+        self.machine.time.began() + self.machine.reading().raw()
+    }
+
+    fn lasting(&self, span: Duration) -> Duration {
+        unscaled(span, guard(&self.machine.clocks).rate().oscillator)
+    }
+
+    /// A task instead of a thread: a second thread would make each run of a world another.
+    fn run(&self, _name: &str, mut work: Box<dyn Work>, bell: Arc<Notify>) -> io::Result<()> {
+        let _runs_as_long_as_the_host = host::spawn(async move {
+            loop {
+                let nap = work.turn();
+                let _rung_or_not = tokio::time::timeout(nap, bell.notified()).await;
+                if !work.handle_messages() {
+                    return;
+                }
+            }
+        });
+        Ok(())
+    }
+
+    /// A task that is started on a process that has ended never runs.
+    fn started(&self, task: AbortHandle) {
+        if !self.is_alive() {
+            return task.abort();
+        }
+        let mut tasks = guard(&self.tasks);
+        if tasks.len() > 256 {
+            tasks.retain(|task| !task.is_finished());
+        }
+        tasks.push(task);
+    }
+
     fn admits(&self, waker: &Waker) -> bool {
         if !self.is_alive() {
             return false;
@@ -310,28 +316,35 @@ impl Host {
         }
         !sleepers.paused
     }
-}
 
-pin_project! {
-    /// A future that is polled only while its host admits it.
-    struct Gated<F> {
-        host: Arc<Host>,
-        #[pin]
-        task: F,
-    }
-}
-
-impl<F: Future> Future for Gated<F> {
-    type Output = F::Output;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        if !this.host.admits(cx.waker()) {
-            return Poll::Pending;
+    fn stepped(&self) -> bool {
+        let left = self.ends_after.load(Ordering::Acquire);
+        if left > 0 {
+            self.ends_after.store(left - 1, Ordering::Release);
+            if left == 1 {
+                let how = *guard(&self.end);
+                self.end(how);
+            }
         }
-        let polled = this.task.poll(cx);
-        this.host.stepped();
-        // What a step that was its last has computed, nobody hears of.
-        if this.host.is_alive() { polled } else { Poll::Pending }
+        self.is_alive()
+    }
+
+    fn observes(&self) -> bool {
+        true
+    }
+
+    fn applied(
+        &self,
+        at: Position,
+        command: Option<Command>,
+        answer: Result<Vec<Event>, Rejection>,
+        state: Arc<ClusterState>,
+        voters: Option<VoterSets>,
+    ) {
+        self.tell(Observation::Applied { at, command, answer, state, voters });
+    }
+
+    fn installed(&self, last: Option<Position>, state: Arc<ClusterState>) {
+        self.tell(Observation::Installed { last, state });
     }
 }

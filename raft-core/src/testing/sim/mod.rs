@@ -19,7 +19,10 @@
 mod bound;
 mod clocks;
 mod device;
+mod folder;
 mod host;
+mod ledger;
+mod log_writer;
 mod net;
 mod observation;
 mod process;
@@ -33,12 +36,11 @@ mod world;
 
 pub use clocks::Rate;
 pub use device::{Device, Mood};
-pub use host::{End, Host};
+pub use host::{End, SimHost};
 pub use net::{FaultCounts, Net, Weather};
 pub use observation::{Durable, Observation, Sighting, Stored};
 pub use process::{Process, Running};
 pub use rng::Rng;
-pub(crate) use sim_disk::Latency;
 pub use sim_disk::Pace;
 pub use time::TimeHand;
 pub use world::{Setting, World};

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use quorate_membership::{Address, NodeId};
 
-use super::host::Host;
+use super::host::SimHost;
 use super::rng::Rng;
 use super::transport::SimTransport;
 use crate::transport::{Service, Transport};
@@ -56,9 +56,9 @@ pub struct FaultCounts {
 }
 
 pub(super) struct State {
-    services: BTreeMap<NodeId, (Arc<dyn Service>, Arc<Host>)>,
+    services: BTreeMap<NodeId, (Arc<dyn Service>, Arc<SimHost>)>,
     /// The newest process on each machine, on the network or not yet.
-    pub(super) hosts: BTreeMap<NodeId, Arc<Host>>,
+    pub(super) hosts: BTreeMap<NodeId, Arc<SimHost>>,
     cut: BTreeSet<(NodeId, NodeId)>,
     weather: Weather,
     rng: Rng,
@@ -108,7 +108,7 @@ impl Net {
         Arc::new(SimTransport::new(self.clone(), from))
     }
 
-    pub(super) fn connect(&self, service: Arc<dyn Service>, host: Arc<Host>) {
+    pub(super) fn connect(&self, service: Arc<dyn Service>, host: Arc<SimHost>) {
         self.lock().services.insert(host.node(), (service, host));
     }
 
@@ -159,7 +159,7 @@ impl Net {
     }
 
     /// What answers at a node, if its process lives.
-    pub(super) fn service(&self, node: NodeId) -> Option<(Arc<dyn Service>, Arc<Host>)> {
+    pub(super) fn service(&self, node: NodeId) -> Option<(Arc<dyn Service>, Arc<SimHost>)> {
         self.lock().services.get(&node).filter(|(_, host)| host.is_alive()).cloned()
     }
 

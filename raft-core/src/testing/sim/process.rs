@@ -13,11 +13,11 @@ use quorate_membership::{Address, NodeId, Role};
 
 use super::bound::Bound;
 use super::device::Device;
-use super::host::Host;
+use super::host::SimHost;
 use super::stop::SimStop;
 use super::world::Setting;
-use crate::engine::log_store::LogStore;
-use crate::folder::Folder;
+use super::{folder, ledger, log_writer};
+use crate::error::StartError;
 use crate::node::{Node, NodeSettings};
 use crate::transport::{Service, Transport};
 
@@ -25,14 +25,14 @@ use crate::transport::{Service, Transport};
 #[derive(Clone)]
 pub struct Running {
     /// The process.
-    pub host: Arc<Host>,
+    pub host: Arc<SimHost>,
     /// The node in it.
     pub node: Arc<Node>,
 }
 
 /// A process that is about to begin.
 pub struct Process {
-    pub(super) host: Arc<Host>,
+    pub(super) host: Arc<SimHost>,
     pub(super) device: Device,
     pub(super) setting: Setting,
 }
@@ -56,8 +56,9 @@ impl Process {
         let here = host.clone();
         let made = host.spawn(async move {
             let node = here.node();
-            let folder = Folder::simulated(here.clone(), node)?;
-            let store = LogStore::open_simulated(&here).map_err(|error| anyhow::anyhow!("{node}: {error}"))?;
+            let folder = folder::open(&here)?;
+            let store = log_writer::open(&here).map_err(|error| anyhow::anyhow!("{node}: {error}"))?;
+            let ledger = ledger::open(&here);
             let stop = setting.stop.map(|stop| Box::new(SimStop::new(&here, stop)) as _);
             let settings = NodeSettings {
                 node,
@@ -70,7 +71,7 @@ impl Process {
                 trust_vm_clock: true,
             };
             settings.config.check()?;
-            anyhow::Ok(Node::run(settings, folder, store).await?)
+            anyhow::Ok(Node::run(settings, folder, store, ledger).await?)
         });
         let node = Arc::new(made.await.context("the process ended while it started")??);
         let service = Arc::new(Bound::new(node.service(), host.clone()));
@@ -86,10 +87,10 @@ impl Running {
         drop(self.host.spawn(async move {
             let timeout = Duration::from_secs(5);
             loop {
-                let came = match (node.belongs(), founder) {
-                    (true, _) => node.resume(timeout).await,
-                    (false, true) => node.bootstrap(role, timeout).await,
-                    (false, false) => node.join(&seeds, role, timeout).await,
+                let came = match node.resume(timeout).await {
+                    Err(StartError::Vacant(_)) if founder => node.bootstrap(role, timeout).await,
+                    Err(StartError::Vacant(_)) => node.join(&seeds, role, timeout).await,
+                    resumed => resumed,
                 };
                 match came {
                     Ok(_) => return,

@@ -12,8 +12,8 @@ use std::time::Duration;
 use quorate_membership::BootId;
 
 use super::host::End;
+use super::log_writer::WriterTask;
 use super::rng::Rng;
-use crate::engine::log_store::simulated::Hand;
 use crate::testing::disk::{Disk, Survive};
 
 /// How long the disk of a machine takes for a sync.
@@ -41,7 +41,7 @@ struct Kept {
     pace: Pace,
     /// What is on the disk, while no process has it open.
     image: Option<Vec<u8>>,
-    open: Option<(Disk, Arc<Mutex<Hand>>)>,
+    open: Option<(Disk, Arc<Mutex<WriterTask>>)>,
     folder: Option<Vec<u8>>,
     opener: Option<BootId>,
 }
@@ -68,8 +68,8 @@ impl SimDisk {
     }
 
     /// A process has the log open.
-    pub(crate) fn opened(&self, disk: Disk, hand: Arc<Mutex<Hand>>) {
-        self.lock().open = Some((disk, hand));
+    pub(crate) fn opened(&self, disk: Disk, task: Arc<Mutex<WriterTask>>) {
+        self.lock().open = Some((disk, task));
     }
 
     /// It has closed it.
@@ -122,14 +122,14 @@ impl SimDisk {
             let mut kept = self.lock();
             (kept.open.take(), kept.rng.below(24), kept.rng.draw())
         };
-        let Some((disk, hand)) = open else { return };
+        let Some((disk, task)) = open else { return };
         if cut > 0 {
             disk.cut_power_at(cut);
         }
-        let mut hand = hand.lock().unwrap_or_else(PoisonError::into_inner);
-        hand.write_what_waits();
+        let mut task = task.lock().unwrap_or_else(PoisonError::into_inner);
+        task.write_what_waits();
         disk.cut_power_at(1);
-        hand.abandon();
+        task.abandon();
         let survive = match how {
             End::Killed => Survive::Everything,
             End::PowerCut => Survive::Seeded(seed),

@@ -12,7 +12,7 @@ use quorate_membership::lease::Reading;
 use quorate_membership::timing::SLEW_PERCENT;
 use tokio::sync::Notify;
 
-use super::host::{End, Host};
+use super::host::{End, SimHost};
 use super::observation::Observation;
 use crate::lease::stop::StopMechanism;
 
@@ -36,13 +36,13 @@ impl Timer {
 
 /// A dead-man.
 pub(super) struct SimStop {
-    host: Weak<Host>,
+    host: Weak<SimHost>,
     promise: Stop,
     timer: Arc<Timer>,
 }
 
 impl SimStop {
-    pub(super) fn new(host: &Arc<Host>, promise: Stop) -> Self {
+    pub(super) fn new(host: &Arc<SimHost>, promise: Stop) -> Self {
         let timer = Arc::new(Timer::default());
         let lateness = match promise {
             Stop::Deadman { lateness } | Stop::Own { bound: lateness } => Some(lateness),
@@ -58,7 +58,7 @@ impl SimStop {
     }
 }
 
-fn fire(host: &Host) {
+fn fire(host: &SimHost) {
     host.tell(Observation::Fired);
     host.end(End::Killed);
 }
@@ -69,7 +69,7 @@ pub(super) struct Timers(Arc<Mutex<Vec<Arc<Timer>>>>);
 
 impl Timers {
     /// A machine that wakes up serves its timers before any process runs again.
-    pub(super) fn serve(&self, host: &Host) {
+    pub(super) fn serve(&self, host: &SimHost) {
         let now = host.reading().boottime();
         let due = |timer: &Arc<Timer>| timer.fires().is_some_and(|fires| fires <= now);
         if self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().any(due) {
@@ -81,7 +81,7 @@ impl Timers {
 /// A machine that sleeps does not look; so long a nap bounds how late it notices that it is awake again.
 const NAP: Duration = Duration::from_millis(20);
 
-async fn watch(host: Weak<Host>, timer: Arc<Timer>, lateness: Duration) {
+async fn watch(host: Weak<SimHost>, timer: Arc<Timer>, lateness: Duration) {
     loop {
         let Some(host) = host.upgrade().filter(|host| host.is_alive()) else { return };
         let left = timer.fires().map(|fires| fires.saturating_sub(host.reading().boottime()));

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use super::clocks::Rate;
 use super::device::Device;
-use super::host::{End, Host, Machine};
+use super::host::{End, Machine, SimHost};
 use super::net::Net;
 use super::observation::{Observation, Sighting, Sink};
 use super::process::{Process, Running};
@@ -174,7 +174,7 @@ impl World {
     pub fn begin(&mut self, node: NodeId) -> anyhow::Result<Process> {
         self.bury(node);
         let place = self.places.get(&node).with_context(|| format!("there is no machine for {node}"))?;
-        let host = Host::new(place.machine.clone());
+        let host = SimHost::new(place.machine.clone());
         host.tell(Observation::Began);
         self.net.lock().hosts.insert(node, host.clone());
         Ok(Process { host, device: self.device.clone(), setting: self.setting.clone() })

@@ -54,7 +54,7 @@ fn cut_everywhere(seed: u64, length: usize, every: u64, size: Size, lie: bool, t
         tally.acknowledged.fetch_add(ran.acknowledged as u64, Ordering::Relaxed);
         let mut look = |image: Vec<u8>, told: String| {
             tally.images.fetch_add(1, Ordering::Relaxed);
-            let opened = LogStore::open_with_backend(Disk::with_content(image));
+            let opened = LogStore::open_on(&Disk::with_content(image));
             for violation in runtime.block_on(violations(opened, &pictures, &ran)) {
                 wrong.push(format!("workload {seed}, cut at {cut}, {told}, {ran:?}: {violation}"));
             }
@@ -76,7 +76,7 @@ fn cut_everywhere(seed: u64, length: usize, every: u64, size: Size, lie: bool, t
         let twice = Disk::with_content(disk.image(Survive::Seeded(cut)));
         let again = 1 + cut % OPERATIONS_OF_AN_OPENING;
         twice.cut_power_at(again);
-        drop(LogStore::open_with_backend(twice.clone()));
+        drop(LogStore::open_on(&twice));
         look(twice.image(Survive::Seeded(again)), format!("and again at {again}"));
         if disk.counts().operations < cut {
             return wrong;

@@ -33,7 +33,7 @@ fn recorded(closed: bool) -> (Vec<u8>, Vec<Picture>) {
     let disk = Disk::with_content(formatted());
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let (steps, pictures) = workload(0, 40);
-    let mut store = LogStore::open_with_backend(disk.clone()).unwrap();
+    let mut store = LogStore::open_on(&disk).unwrap();
     assert_eq!(runtime.block_on(drive(&mut store, &steps)).acknowledged, steps.len());
     if closed {
         store.close();
@@ -56,7 +56,7 @@ fn look(content: &[u8], byte: usize, bit: u8, expected: &[Picture]) -> Found {
     let mut flipped = content.to_vec();
     flipped[byte] ^= 1 << bit;
     let disk = Disk::with_content(flipped.clone());
-    let mut store = match catch_unwind(AssertUnwindSafe(|| LogStore::open_with_backend(disk.clone()))) {
+    let mut store = match catch_unwind(AssertUnwindSafe(|| LogStore::open_on(&disk))) {
         Err(_) => return Found::Wrong("a panic escaped".into()),
         Ok(Err(OpenError::Damaged(_))) if disk.image(Survive::Everything) == flipped => return Found::Noticed,
         Ok(Err(OpenError::Damaged(why))) => return Found::Wrong(format!("damaged, and written to: {why}")),
@@ -76,7 +76,7 @@ fn look(content: &[u8], byte: usize, bit: u8, expected: &[Picture]) -> Found {
         let next = small(99, last.map_or(0, |last| last.index + 1));
         append_durably(&mut store, [next.clone()]).await.unwrap();
         store.close();
-        let mut reopened = LogStore::open_with_backend(disk).unwrap();
+        let mut reopened = LogStore::open_on(&disk).unwrap();
         let mut grown = found;
         grown.entries.insert(next.log_id.index, next);
         match picture(&mut reopened).await.unwrap() == grown {

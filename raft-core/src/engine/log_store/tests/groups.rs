@@ -12,7 +12,7 @@ use crate::testing::disk::Disk;
 #[tokio::test]
 async fn one_append_at_a_time_costs_one_sync_each() {
     let disk = Disk::with_content(formatted());
-    let mut store = LogStore::open_with_backend(disk.clone()).unwrap();
+    let mut store = LogStore::open_on(&disk).unwrap();
     let before = disk.counts();
     for index in 0..100 {
         append_durably(&mut store, [small(1, index)]).await.unwrap();
@@ -28,7 +28,7 @@ async fn one_append_at_a_time_costs_one_sync_each() {
 #[tokio::test]
 async fn what_gathers_during_a_sync_is_one_group_and_nothing_is_acknowledged_before_its_sync() {
     let disk = Disk::with_content(formatted());
-    let mut store = LogStore::open_with_backend(disk.clone()).unwrap();
+    let mut store = LogStore::open_on(&disk).unwrap();
     let before = disk.counts().syncs;
     let held = disk.hold_syncs();
     let mut first = append(&mut store, [small(1, 0)]).await.unwrap();
@@ -55,7 +55,7 @@ async fn what_gathers_during_a_sync_is_one_group_and_nothing_is_acknowledged_bef
 #[tokio::test]
 async fn a_vote_and_a_snapshot_wait_for_their_sync_and_are_not_shown_before_it() {
     let disk = Disk::with_content(formatted());
-    let store = LogStore::open_with_backend(disk.clone()).unwrap();
+    let store = LogStore::open_on(&disk).unwrap();
     let held = disk.hold_syncs();
     let mut voter = store.clone();
     let vote = tokio::spawn(async move { voter.save_vote(&vote_to(ballot(3, 2, false))).await });
@@ -80,7 +80,7 @@ async fn a_vote_and_a_snapshot_wait_for_their_sync_and_are_not_shown_before_it()
 #[tokio::test]
 async fn how_far_the_log_is_committed_costs_no_sync_and_rides_along() {
     let disk = Disk::with_content(formatted());
-    let mut store = LogStore::open_with_backend(disk.clone()).unwrap();
+    let mut store = LogStore::open_on(&disk).unwrap();
     append_durably(&mut store, [small(1, 0), small(1, 1)]).await.unwrap();
     let before = disk.counts();
     for _ in 0..100 {
@@ -92,7 +92,7 @@ async fn how_far_the_log_is_committed_costs_no_sync_and_rides_along() {
     append_durably(&mut store, [small(1, 2)]).await.unwrap();
     assert_eq!(disk.counts().syncs, before.syncs + 1);
     let after_a_cut = Disk::with_content(disk.image(crate::testing::disk::Survive::Nothing));
-    let mut reopened = LogStore::open_with_backend(after_a_cut).unwrap();
+    let mut reopened = LogStore::open_on(&after_a_cut).unwrap();
     assert_eq!(reopened.read_committed().await.unwrap(), Some(log_id_to(at(1, 0))));
 }
 

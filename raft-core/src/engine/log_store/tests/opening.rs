@@ -92,9 +92,9 @@ fn no_power_cut_while_a_file_is_made_leaves_one_that_is_trusted() {
     for cut in 1.. {
         let disk = Disk::new();
         disk.cut_power_at(cut);
-        let whole = LogStore::open_with_backend(disk.clone()).is_ok();
+        let whole = LogStore::open_on(&disk).is_ok();
         for survive in [Survive::Nothing, Survive::Everything, Survive::Seeded(cut)] {
-            match LogStore::open_with_backend(Disk::with_content(disk.image(survive))) {
+            match LogStore::open_on(&Disk::with_content(disk.image(survive))) {
                 Ok(store) => opened += usize::from(store.vote().is_none()),
                 Err(OpenError::Damaged(_)) => refused += 1,
                 Err(other) => panic!("{other}"),

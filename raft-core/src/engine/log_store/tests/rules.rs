@@ -11,7 +11,7 @@ use crate::rpc::{Body, LogEntry, Payload, VoterSets};
 use crate::testing::disk::Disk;
 
 fn open() -> LogStore {
-    LogStore::open_with_backend(Disk::with_content(formatted())).unwrap()
+    LogStore::open_on(&Disk::with_content(formatted())).unwrap()
 }
 
 async fn refuses(store: &mut LogStore, entries: Vec<OrEntry>, why: &str) {

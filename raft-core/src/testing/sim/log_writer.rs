@@ -1,6 +1,6 @@
 //! The writer of a simulated machine: a task of it instead of a thread, and syncs that take the world's time.
 //!
-//! What it writes, and how, is [`Writer`]'s: only when differs.
+//! The shipped [`Writer`] decides what is written and how. Only the moment of each write is the simulation's.
 
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,81 +8,84 @@ use std::time::Duration;
 
 use quorate_membership::codec::{decode, encode};
 
-use crate::engine::log_store::file::open_backend;
+use super::host::SimHost;
+use super::observation::{Durable, Observation, Stored};
+use super::sim_disk::Latency;
 use crate::engine::log_store::memory::{Memory, Shared};
 use crate::engine::log_store::shape::StoredEntry;
 use crate::engine::log_store::writer::{Change, Op, Writer, gather};
-use crate::engine::log_store::{Handle, Hands, LogStore, OpenError};
+use crate::engine::log_store::{LogStore, LogWriter, OpenError};
 use crate::engine::types::entry_from;
 use crate::rpc::{Body, LogEntry};
 use crate::testing::disk::{Disk, Survive};
-use crate::testing::sim::{Durable, Host, Latency, Observation, Stored};
 
-/// What the task works with, and what the end of the machine takes out of its hands.
-pub(crate) struct Hand {
-    host: Arc<Host>,
+/// What the task works with. The end of the machine takes it over.
+pub(crate) struct WriterTask {
+    host: Arc<SimHost>,
     writer: Option<Writer>,
     ops: Receiver<Op>,
     /// The group that is being written.
     group: Vec<Op>,
 }
 
-impl std::fmt::Debug for Hand {
+impl std::fmt::Debug for WriterTask {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Hand").field("group", &self.group.len()).finish_non_exhaustive()
+        f.debug_struct("WriterTask").field("group", &self.group.len()).finish_non_exhaustive()
     }
 }
 
-fn lock(hand: &Mutex<Hand>) -> MutexGuard<'_, Hand> {
-    hand.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(task: &Mutex<WriterTask>) -> MutexGuard<'_, WriterTask> {
+    task.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl LogStore {
-    /// Opens the log of a simulated machine.
-    ///
-    /// # Errors
-    /// See [`OpenError`].
-    pub(crate) fn open_simulated(host: &Arc<Host>) -> Result<Self, OpenError> {
-        let sim_disk = host.sim_disk();
-        let (mut disk, fresh) = sim_disk.disk();
-        if fresh {
-            // A real one is made under another name and appears whole.
-            let opened = open_backend(disk.clone())?;
-            opened.database.close().map_err(redb::Error::from).map_err(std::io::Error::other)?;
-            disk = Disk::with_content(disk.image(Survive::Everything));
+/// The task as the log store knows it: closes it for good, and writes what is queued unless the machine has ended.
+#[derive(Debug)]
+struct Handle(Arc<Mutex<WriterTask>>);
+
+impl LogWriter for Handle {
+    fn close(self: Box<Self>) {
+        let host = {
+            let mut task = lock(&self.0);
+            task.finish();
+            task.host.clone()
+        };
+        if host.is_alive() {
+            host.sim_disk().closed();
         }
-        let opened = open_backend(disk.clone())?;
-        let (queue, ops) = std::sync::mpsc::channel();
-        let state = opened.state;
-        let entries = state.entries.values().filter_map(|entry| sum(&StoredEntry::from(entry_from(entry)))).collect();
-        let snapshot = state.snapshot.as_ref().and_then(|(meta, _)| meta.last);
-        host.tell(Observation::Opened { vote: state.vote, last: state.last(), snapshot, entries });
-        let shared = Arc::new(Shared::new(Memory::new(state, queue)));
-        let writer = Some(Writer::new(opened.database, opened.backend, shared.clone()));
-        let hand = Arc::new(Mutex::new(Hand { host: host.clone(), writer, ops, group: vec![] }));
-        sim_disk.opened(disk, hand.clone());
-        let _runs_as_long_as_the_host = host.spawn(drive(host.clone(), hand.clone(), shared.clone()));
-        let writer = Mutex::new(Some(Hands::Simulated(hand)));
-        Ok(Self { handle: Arc::new(Handle { shared, writer }) })
     }
 }
 
-/// Closes it for good: writes what is queued, unless its machine has ended.
-pub(crate) fn close(hand: &Mutex<Hand>) {
-    let host = {
-        let mut hand = lock(hand);
-        hand.finish();
-        hand.host.clone()
-    };
-    if host.is_alive() {
-        host.sim_disk().closed();
+/// Opens the log of a simulated machine.
+///
+/// # Errors
+/// See [`OpenError`].
+pub(super) fn open(host: &Arc<SimHost>) -> Result<LogStore, OpenError> {
+    let sim_disk = host.sim_disk();
+    let (mut disk, fresh) = sim_disk.disk();
+    if fresh {
+        // A real one is made under another name and appears whole.
+        let opened = disk.open_log()?;
+        opened.database.close().map_err(redb::Error::from).map_err(std::io::Error::other)?;
+        disk = Disk::with_content(disk.image(Survive::Everything));
     }
+    let opened = disk.open_log()?;
+    let (queue, ops) = std::sync::mpsc::channel();
+    let state = opened.state;
+    let entries = state.entries.values().filter_map(|entry| sum(&StoredEntry::from(entry_from(entry)))).collect();
+    let snapshot = state.snapshot.as_ref().and_then(|(meta, _)| meta.last);
+    host.tell(Observation::Opened { vote: state.vote, last: state.last(), snapshot, entries });
+    let shared = Arc::new(Shared::new(Memory::new(state, queue)));
+    let writer = Some(Writer::new(opened.database, opened.backend, shared.clone()));
+    let task = Arc::new(Mutex::new(WriterTask { host: host.clone(), writer, ops, group: vec![] }));
+    sim_disk.opened(disk, task.clone());
+    let _runs_as_long_as_the_host = host.spawn(drive(host.clone(), task.clone(), shared.clone()));
+    Ok(LogStore::written_by(Box::new(Handle(task)), shared))
 }
 
-async fn drive(host: Arc<Host>, hand: Arc<Mutex<Hand>>, shared: Arc<Shared>) {
+async fn drive(host: Arc<SimHost>, task: Arc<Mutex<WriterTask>>, shared: Arc<Shared>) {
     let bell = shared.lock().bell.clone();
     loop {
-        let next = lock(&hand).take_next();
+        let next = lock(&task).take_next();
         match next {
             Next::Write => {
                 match host.sim_disk().latency() {
@@ -101,7 +104,7 @@ async fn drive(host: Arc<Host>, hand: Arc<Mutex<Hand>>, shared: Arc<Shared>) {
                     shared.begin();
                     shared.set_full(false);
                 }
-                lock(&hand).write_what_waits();
+                lock(&task).write_what_waits();
                 shared.end();
             }
             Next::Begin => shared.begin(),
@@ -118,7 +121,7 @@ enum Next {
     Over,
 }
 
-impl Hand {
+impl WriterTask {
     fn take_next(&mut self) -> Next {
         if !self.group.is_empty() {
             return Next::Write;
