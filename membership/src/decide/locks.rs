@@ -41,10 +41,10 @@ pub(super) fn lock(
     }
     if wait {
         if lock.waiters.len() >= MAX_WAITERS {
-            return Err(full(&format!("that wait for lock `{name}`"), MAX_WAITERS, "ask again later"));
+            return Err(full(&format!("waiters for lock `{name}`"), MAX_WAITERS, "ask again later"));
         }
         if state.store.locks.values().map(|lock| lock.waiters.len()).sum::<usize>() >= MAX_WAITING {
-            return Err(full("that wait for locks", MAX_WAITING, "ask again later"));
+            return Err(full("waiters for locks", MAX_WAITING, "ask again later"));
         }
         return Ok(vec![answered, Event::LockQueued { name: name.clone(), holder, request: request.nonce }]);
     }
