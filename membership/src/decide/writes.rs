@@ -109,7 +109,7 @@ fn held(state: &ClusterState, name: &Name, token: Revision) -> Result<(), Reject
 
 fn taken<'a>(state: &'a ClusterState, queue: &Name, item: ItemId, token: Revision) -> Result<&'a Item, Rejection> {
     let found = state.store.queues.get(queue).and_then(|queue| queue.items.get(&item));
-    let under = found.filter(|found| found.taken.is_some_and(|taken| taken.token == token));
+    let under = found.filter(|item| item.is_taken_under(token));
     under.ok_or_else(|| Rejection::NotTaken { queue: queue.clone(), item, token })
 }
 
@@ -176,8 +176,8 @@ pub(super) fn take(
     }
     held(state, queue, token)?;
     let mut waiting = state.store.queue(queue);
-    let free = |item: &Item| item.taken.is_none_or(|taken| taken.token != token);
-    let (item, _) = waiting.find(|(_, item)| free(item)).ok_or_else(|| Rejection::QueueEmpty(queue.clone()))?;
+    let (item, _) =
+        waiting.find(|(_, item)| !item.is_taken_under(token)).ok_or_else(|| Rejection::QueueEmpty(queue.clone()))?;
     let request = request.nonce;
     Ok(vec![Event::Answered { request }, Event::Taken { queue: queue.clone(), item, token, request }])
 }
