@@ -34,12 +34,13 @@ mod tests {
     use super::*;
     use crate::id::{ClusterId, NodeId};
 
+    /// The first command of every cluster.
     fn found(cluster: u128) -> Command {
         Command::Found { cluster: ClusterId::new(cluster) }
     }
 
     #[test]
-    fn an_accepted_command_moves_the_state_to_its_revision() {
+    fn an_accepted_command_takes_the_state_to_its_revision() {
         let mut state = ClusterState::new();
         let events = apply(&mut state, Revision::new(1), &found(7)).unwrap();
         assert_eq!(events, [Event::Founded { cluster: ClusterId::new(7) }]);

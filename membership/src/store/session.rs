@@ -5,6 +5,9 @@
 //!                                      └── ExpireSession ─▶ its locks are delayed by lock_delay, then pass on
 //! ```
 //!
+//! A session is for a client that is not a member. It holds locks like a life of a member does, and no proof shows that its
+//! client has stopped: its end is a decision of the cluster, by time.
+//!
 //! How the leader learns that a session is alive is in `session.rs`, one level up.
 
 use std::time::Duration;
@@ -51,6 +54,7 @@ mod tests {
         for ttl in [MIN_TTL, Duration::from_millis(5001), MAX_TTL] {
             let passed_at_least = wait(ttl).mul_f64(1.0 / 1.01);
             assert!(passed_at_least + Duration::from_nanos(1) >= drift.on_a_slow_clock(ttl), "{ttl:?}");
+            assert!(wait(ttl) <= ttl * 103 / 100, "{ttl:?}: and not much longer than that");
         }
     }
 }
