@@ -1,4 +1,15 @@
 //! The state of the cluster: the same on every replica at the same revision.
+//!
+//! ```text
+//!   ClusterState
+//!     members        n3: role, addresses, disk, lives #1 #2 …      member.rs
+//!     configuration  who votes, as Raft has it                     quorum.rs
+//!     fences         open orders, and the history of ended ones    fencing.rs
+//!     leadership     the activation whose conclusions count        here
+//!     store          locks, records, queues, sessions              store.rs
+//! ```
+//!
+//! Only [`evolve`](crate::evolve()) changes it, one committed event at a time.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,17 +23,17 @@ use crate::quorum::Configuration;
 use crate::store::Store;
 use crate::store::lock::Holder;
 
-/// The most nodes that one cluster may ever have had members or retired, so that its state stays bounded.
+/// The most nodes that one cluster may have, removed ones included, so that its state stays bounded.
 pub const MAX_NODES: usize = 4096;
 
-/// The leader whose conclusions from time count (P4, P5).
+/// The activation that is current: the leader whose conclusions from time count (P4, P5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Leadership {
-    /// Its number.
+    /// The number of the activation.
     pub activation: Activation,
-    /// The leader.
+    /// The node that leads.
     pub leader: NodeId,
-    /// Drawn by the leader for this activation: by it the leader knows its own.
+    /// Drawn at random by the leader for this activation. By it the leader recognizes its own.
     pub nonce: Nonce,
 }
 
@@ -45,17 +56,17 @@ impl Enveloped for ClusterState {
 }
 
 impl ClusterState {
-    /// A cluster that has not been founded.
+    /// The state of a cluster that is not founded yet.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Which cluster this is; `None` before it is founded.
+    /// The id of the cluster; `None` before it is founded.
     pub fn id(&self) -> Option<ClusterId> {
         self.id
     }
 
-    /// The entry that last changed anything here.
+    /// The revision that last changed this state.
     pub fn revision(&self) -> Revision {
         self.revision
     }
@@ -65,27 +76,27 @@ impl ClusterState {
         self.epoch
     }
 
-    /// The members, by node.
+    /// All members, by node.
     pub fn members(&self) -> &BTreeMap<NodeId, Member> {
         &self.members
     }
 
-    /// The member `node`.
+    /// The member with that number.
     pub fn member(&self, node: NodeId) -> Option<&Member> {
         self.members.get(&node)
     }
 
-    /// Nodes that were removed. Their numbers are never given again.
+    /// The nodes that were removed. Their numbers are never reused.
     pub fn retired(&self) -> &BTreeSet<NodeId> {
         &self.retired
     }
 
-    /// Who votes, as the log has it.
+    /// The voters and learners, as committed in the log.
     pub fn configuration(&self) -> &Configuration {
         &self.configuration
     }
 
-    /// The fence orders, open and ended.
+    /// The fence orders: open ones, and the history of ended ones.
     pub fn fences(&self) -> &Fences {
         &self.fences
     }
@@ -100,14 +111,14 @@ impl ClusterState {
         self.leadership
     }
 
-    /// Whether a lease may be granted to that life: it is active, no order to end it is open, and no newer life of its
-    /// node has joined (P2: then it is closing, and neither renewed nor taken for dead).
+    /// Whether a lease may be granted to that life: it is active, and no newer life of its node has joined. Once a newer one
+    /// has joined the life is closing (P2): its lease is not renewed, and its end still has to be proved.
     pub fn may_renew(&self, who: Identity) -> bool {
         let active = self.life(who).is_some_and(|life| life.phase == Phase::Active);
         active && self.newest(who.node) == Some(who)
     }
 
-    /// The life of that name, if it is still remembered: not ended, or its node's newest.
+    /// The life of that identity. Remembered are lives that have not ended, and the newest of each node.
     pub fn life(&self, who: Identity) -> Option<&Life> {
         self.members.get(&who.node)?.lives.get(&who.incarnation)
     }
@@ -118,13 +129,13 @@ impl ClusterState {
         Some(Identity::new(node, incarnation))
     }
 
-    /// The newest life of `node` if it was begun by the process with that nonce: how a joining process finds its name.
+    /// The newest life of `node`, if the process with that nonce began it. A joining process learns its identity by this.
     pub fn life_of(&self, node: NodeId, nonce: Nonce) -> Option<Identity> {
         let (incarnation, life) = self.members.get(&node)?.newest()?;
         (life.nonce == nonce).then_some(Identity::new(node, incarnation))
     }
 
-    /// Every remembered life with its phase, in the order of nodes and incarnations.
+    /// Every remembered life, in the order of nodes and incarnations.
     pub fn lives(&self) -> impl Iterator<Item = (Identity, &Life)> {
         self.members.iter().flat_map(|(node, member)| {
             member.lives.iter().map(|(incarnation, life)| (Identity::new(*node, *incarnation), life))
@@ -136,14 +147,15 @@ impl ClusterState {
         self.lives().filter(|(_, life)| life.phase == Phase::Active).map(|(who, _)| who)
     }
 
-    /// The nodes whose newest life stands: neither ended nor being ended. Who else could hold a majority?
+    /// The standing nodes: those whose newest life has neither ended nor is being fenced, and none of whose lives an open
+    /// fence order is against. Only they are counted on for a majority.
     pub fn standing(&self) -> BTreeSet<NodeId> {
-        let struck: BTreeSet<NodeId> = self.fences.open().map(|order| order.target.node).collect();
-        let stands = |(node, member): (&NodeId, &Member)| (member.stands() && !struck.contains(node)).then_some(*node);
+        let targets: BTreeSet<NodeId> = self.fences.open().map(|order| order.target.node).collect();
+        let stands = |(node, member): (&NodeId, &Member)| (member.stands() && !targets.contains(node)).then_some(*node);
         self.members.iter().filter_map(stands).collect()
     }
 
-    /// The nodes without which no majority would stand; every member when none stands already.
+    /// The nodes without which the standing nodes would have no majority. Every member if they have none already.
     pub fn needed(&self) -> BTreeSet<NodeId> {
         let standing = self.standing();
         if !self.configuration.has_quorum(&standing) {
@@ -157,13 +169,13 @@ impl ClusterState {
         self.configuration.voters().into_iter().filter(|node| !decides_without(node)).collect()
     }
 
-    /// How many more nodes may be lost before no majority stands; `None` when none stands already.
+    /// How many more standing nodes may be lost, whichever they are, before no majority is left. `None` if none is left now.
     pub fn failure_tolerance(&self) -> Option<usize> {
         self.configuration.failure_tolerance(&self.standing())
     }
 
-    /// Whether something may be granted to that holder: a life that may act and is its node's newest (P13), or an open
-    /// session. One that may not now never will again.
+    /// Whether something may be granted to that holder: an active life that is the newest of its node (P13), or an open
+    /// session. A holder that has lost this right never regains it.
     pub fn may_hold(&self, holder: Holder) -> bool {
         match holder {
             Holder::Life(who) => self.may_renew(who),
@@ -171,13 +183,13 @@ impl ClusterState {
         }
     }
 
-    /// Whether it is proved that this life can do no more harm: fenced, left, or replaced before it ever worked. A life
-    /// that has not begun is not over.
+    /// Whether it is proved that this life can do no more harm: it was fenced, has left, or was replaced before it ever
+    /// worked. `false` for a life that has not begun.
     pub fn has_ended(&self, who: Identity) -> bool {
         if let Some(life) = self.life(who) {
             return life.phase.has_ended();
         }
-        // Forgotten are only lives that ended; a node is removed only when none of its lives may work any more.
+        // Only ended lives are forgotten, and a node is removed only when none of its lives may be working.
         let replaced = self.newest(who.node).is_some_and(|newest| newest > who);
         who.incarnation.get() > 0 && (replaced || self.retired.contains(&who.node))
     }

@@ -1,4 +1,4 @@
-//! Bytes at rest and in log entries: the one file that names bincode.
+//! The format of bytes on disk and in log entries. This is the only file that names bincode.
 //!
 //! ```text
 //!   0      4      5      6      8         12        16
@@ -6,10 +6,10 @@
 //!            u8     u8     u16    u32 LE    u32 LE    of everything before it and the payload
 //! ```
 //!
-//! The envelope is written by hand, so that what follows can be replaced one day without guessing. A kind or a feature
-//! level that this build does not know is an error of its own and stops the replica: an entry that others apply is
-//! never skipped. Shapes evolve by appending enum variants and raising [`FEATURE_LEVEL`]; `tests/wire.rs` holds golden
-//! bytes for every variant, in both directions.
+//! The envelope is written by hand, so that the payload format can be replaced one day. A kind or feature level that this
+//! build does not know is an error of its own and stops the replica, because an entry that others apply must not be skipped.
+//! Types evolve by appending enum variants and raising [`FEATURE_LEVEL`]. `tests/wire.rs` holds golden bytes for every
+//! variant, in both directions.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -18,13 +18,13 @@ const MAGIC: [u8; 4] = *b"QRT1";
 const FORMAT: u8 = 1;
 const HEADER: usize = 16;
 
-/// What this build understands. Raised when a variant is appended; a higher level in an envelope is refused.
+/// The feature level of this build. Raised when a variant is appended; an envelope with a higher level is refused.
 pub const FEATURE_LEVEL: u8 = 1;
 
-/// The largest payload, in bytes: a snapshot in which every bound is reached stays below it.
+/// The largest payload, in bytes. A snapshot in which every bound is reached stays below it.
 pub const LIMIT: usize = 64 << 20;
 
-/// What an envelope holds. The numbers are on disks: they are never given to anything else.
+/// What an envelope contains. The numbers are stored on disks and never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Kind {
@@ -38,9 +38,9 @@ pub enum Kind {
     Vote = 4,
     /// A position in the log.
     Position = 5,
-    /// What a snapshot covers.
+    /// The last entry and the configuration that a snapshot covers.
     SnapshotMeta = 6,
-    /// Who a data folder belongs to.
+    /// The node and cluster that a data folder belongs to.
     Folder = 7,
 }
 
@@ -59,61 +59,61 @@ impl Kind {
     }
 }
 
-/// A type with a kind of its own, so that no bytes are read as something else.
+/// A type with a kind of its own, so that no record is read as another type.
 pub trait Enveloped: Serialize + DeserializeOwned {
-    /// What its envelope says.
+    /// The kind in its envelope.
     const KIND: Kind;
 }
 
-/// Bytes that are not what they should be. Nothing was read from them; nothing was changed.
+/// Bytes that are not a valid record of the expected kind. Nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CodecError {
-    /// Fewer or more bytes than the header says.
-    #[error("{got} bytes where {want} were announced: the record is cut short or has something behind it")]
+    /// The record is shorter or longer than its header announces, or shorter than a header.
+    #[error("the record has {got} bytes where {want} were announced: it was truncated, or other data follows it")]
     Length {
-        /// How many there are.
+        /// The number of bytes found.
         got: usize,
-        /// How many there should be.
+        /// The number of bytes announced.
         want: usize,
     },
-    /// Not one of our records at all.
-    #[error("the record does not begin with the mark of quorate")]
+    /// The bytes do not begin with `QRT1`.
+    #[error("the record does not begin with the magic bytes of quorate")]
     Magic,
-    /// The checksum differs: the bytes have changed since they were written.
-    #[error("the record is damaged: its checksum is {stored:08x}, its bytes give {computed:08x}")]
+    /// The bytes have changed since they were written.
+    #[error("the record is damaged: its header has checksum {stored:08x}, its bytes have {computed:08x}")]
     Checksum {
-        /// What the header says.
+        /// The checksum in the header.
         stored: u32,
-        /// What the bytes give.
+        /// The checksum of the bytes.
         computed: u32,
     },
-    /// Written by a newer quorate in a format or at a feature level that this one does not know.
+    /// Written by a newer version, in a format or at a feature level that this build does not know.
     #[error(
         "the record has format {format}, feature level {level}; this build knows up to {FORMAT} and {FEATURE_LEVEL}; upgrade this node"
     )]
     Newer {
-        /// The format byte.
+        /// The format in the envelope.
         format: u8,
-        /// The feature level.
+        /// The feature level in the envelope.
         level: u8,
     },
-    /// A kind that this build does not know. It is never skipped.
-    #[error("the record is of kind {0}, unknown to this build; upgrade this node")]
+    /// A kind that this build does not know. Such a record must not be skipped.
+    #[error("the record is of kind {0}, which this build does not know; upgrade this node")]
     UnknownKind(u16),
-    /// A known kind in the wrong place.
-    #[error("the record is a {got:?}, where a {want:?} belongs")]
+    /// A record of another kind than was expected.
+    #[error("the record is of kind {got:?}, but {want:?} was expected")]
     WrongKind {
-        /// What it is.
+        /// The kind in the envelope.
         got: Kind,
-        /// What was asked for.
+        /// The kind that was expected.
         want: Kind,
     },
-    /// A sound envelope around a payload that does not decode.
-    #[error("the record does not decode: {0}")]
+    /// The envelope is valid, but the payload cannot be encoded or decoded.
+    #[error("the payload of the record is invalid: {0}")]
     Payload(String),
     /// More than [`LIMIT`] bytes.
-    #[error("the record is {0} bytes, more than the {LIMIT} allowed")]
+    #[error("the record has {0} bytes, more than the limit of {LIMIT}")]
     TooLarge(usize),
 }
 
@@ -147,8 +147,8 @@ pub fn encode<T: Enveloped>(record: &T) -> Result<Vec<u8>, CodecError> {
     Ok(bytes)
 }
 
-/// Checks an envelope without looking inside: whole, ours, undamaged. The kind may be one that this build does not know;
-/// who carries records on behalf of others passes it on, who applies it stops.
+/// Checks an envelope without decoding the payload: that it is complete and undamaged. The kind may be one that this build
+/// does not know: a node forwards such a record, but does not apply it.
 ///
 /// # Errors
 /// Any [`CodecError`] but [`CodecError::UnknownKind`], [`CodecError::Newer`] and [`CodecError::Payload`].
@@ -174,11 +174,11 @@ pub fn inspect(bytes: &[u8]) -> Result<(), CodecError> {
     Ok(())
 }
 
-/// Reads a record back; every byte must have been used.
+/// Reads a record back. Every byte must be used.
 ///
 /// # Errors
-/// Each way in which bytes can be wrong is a [`CodecError`] of its own. No input makes it panic, or allocate more than
-/// [`LIMIT`] bytes at a time, however little of it there is.
+/// [`CodecError`], which tells how the bytes are wrong. No input makes this function panic, or allocate more than [`LIMIT`]
+/// bytes at a time.
 pub fn decode<T: Enveloped>(bytes: &[u8]) -> Result<T, CodecError> {
     inspect(bytes)?;
     let (format, level) = (bytes[4], bytes[5]);

@@ -1,4 +1,7 @@
-//! What may be asked of the cluster. A command is proposed to the log; once committed, [`decide`](crate::decide()) answers it.
+//! Commands: what the cluster can be asked to do.
+//!
+//! A command is proposed to the log. Once it is committed, every replica answers it with [`decide`](crate::decide()): by
+//! events, or by a [`Rejection`](crate::Rejection) that changes nothing. Every command may be repeated.
 
 use std::time::Duration;
 
@@ -16,217 +19,220 @@ use crate::store::request::Request;
 use crate::store::session::Session;
 use crate::text::Reason;
 
-/// A request to the cluster. Variants are only ever appended: their order is on disks.
+/// A command to the cluster. Variants are only ever appended: their position is stored on disks.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Command {
-    /// Names the cluster; the first command of all.
+    /// Founds the cluster. No other command is accepted before it.
     Found {
-        /// Drawn by whoever founds it.
+        /// The id of the cluster, drawn at random by its first node.
         cluster: ClusterId,
     },
-    /// A process of a node has started: begins a new life. Repeated with the same nonce it changes nothing.
+    /// Begins a new life of a node, because a process of it has started. Repeated with the same nonce it changes nothing.
     Join {
-        /// The node.
+        /// The node whose process has started.
         node: NodeId,
-        /// What the node is to be for. Only counts at its first join; later, [`Command::SetRole`] changes it.
+        /// The role of the node. Counts at its first join only; later, [`Command::SetRole`] changes it.
         role: Role,
-        /// Where it can be reached.
+        /// Where other nodes reach it, most preferred first. 1 to [`MAX_ADDRESSES`](crate::cluster::MAX_ADDRESSES).
         addresses: Vec<Address>,
-        /// Its disk.
+        /// The disk that holds its data folder, by which a wiped or copied disk is told from the known one.
         disk: Disk,
-        /// Its boot.
+        /// The boot of its machine.
         boot: BootId,
-        /// Drawn by the process.
+        /// Drawn at random by the process, so that a repeated join begins one life only.
         nonce: Nonce,
-        /// What this life promises about its own end.
+        /// The lease and stop mechanism of this life, from which the wait before an expiry follows.
         contract: Contract,
     },
-    /// A joining life has caught up: it may be given work.
+    /// Lets a joining life work, once it has caught up with the log.
     Activate {
-        /// Which life.
+        /// The joining life.
         who: Identity,
     },
-    /// Ends a life by fencing it. Repeated for the same target it changes nothing.
+    /// Orders that a life be fenced. While an order against it is open, another one changes nothing.
     OrderFence {
-        /// Which life.
+        /// The life to be fenced.
         target: Identity,
-        /// Why.
+        /// Why it is to be fenced.
         cause: Cause,
-        /// The activation of the leader whose opinion it is; `None` for what was requested.
+        /// The activation of the leader that ordered it. `None` only if the cause is [`Cause::Requested`].
         under: Option<Activation>,
     },
-    /// A leader is about to call the fencer. Committed *before* the call, so that nobody is shot without a quorum.
+    /// A leader is about to call the fencer. Committed *before* the call, so that no node is fenced without a quorum.
     StartFence {
-        /// Which order.
+        /// The open order.
         order: FenceId,
-        /// Which leader.
+        /// The leader that calls its fencer.
         by: NodeId,
-        /// Which attempt: one more than were begun.
+        /// The number of the attempt: one more than the attempts begun so far.
         attempt: u32,
     },
-    /// The fencer did not succeed, or not in time.
+    /// The fencer failed, or did not answer in time. The order stays open.
     FailFence {
-        /// Which order.
+        /// The open order.
         order: FenceId,
-        /// Which attempt.
+        /// The attempt that failed: the latest one.
         attempt: u32,
-        /// What it said.
+        /// What the fencer reported.
         reason: Reason,
     },
-    /// It is certain that the target can do no more harm.
+    /// Proves that the target of an order can do no more harm.
     ConfirmFence {
-        /// Which order. A confirmation counts for no other.
+        /// The order. The confirmation counts for no other one.
         order: FenceId,
         /// The life that the order is against.
         target: Identity,
-        /// How it is known.
+        /// The proof.
         confirmation: Confirmation,
     },
-    /// An operator says of a life that it can do no more harm, whether or not an order against it is open.
+    /// An operator vouches that a life can do no more harm, whether or not an order against it is open.
     Vouch {
-        /// Which life.
+        /// The life that can do no more harm.
         target: Identity,
-        /// Who says so.
+        /// The name of the operator.
         name: Reason,
-        /// How they know.
+        /// How the operator knows.
         reason: Reason,
     },
-    /// A life says that it has stopped everything.
+    /// A life reports that it has stopped all its work.
     Leave {
-        /// Which life: only it may say so.
+        /// The life itself. No other node may report this for it.
         who: Identity,
     },
-    /// Changes what a node is for.
+    /// Changes the role of a node.
     SetRole {
-        /// The node.
+        /// The member to change.
         node: NodeId,
-        /// What it shall be for.
+        /// Its new role.
         role: Role,
     },
-    /// Changes where a node can be reached.
+    /// Changes the addresses of a node.
     SetAddresses {
-        /// The node.
+        /// The member to change.
         node: NodeId,
-        /// Where.
+        /// Its new addresses, most preferred first. 1 to [`MAX_ADDRESSES`](crate::cluster::MAX_ADDRESSES).
         addresses: Vec<Address>,
     },
-    /// Takes a node out for good. Its number is retired.
+    /// Removes a node for good. Its number is retired.
     Remove {
-        /// The node.
+        /// The member to remove. None of its lives may be working.
         node: NodeId,
     },
-    /// Raft's own configuration changed. Derived by every replica from the log, never proposed by anybody.
+    /// Raft's own configuration changed. Every replica derives this from the log; it is never proposed.
     Configure {
-        /// Who votes now.
+        /// The voters and learners from here on.
         configuration: Configuration,
     },
-    /// A node has gained leadership, or started as leader: from here on its conclusions from time count, and no other's.
+    /// Begins an activation: a node has gained leadership, or has started as leader. From here on its conclusions from
+    /// time count, and those of no other leader.
     ActivateLeader {
-        /// The leader.
+        /// The node that leads.
         leader: NodeId,
-        /// Drawn for this gain of leadership, and never used for another.
+        /// Drawn at random for this gain of leadership, and used for no other.
         nonce: Nonce,
     },
-    /// The lease of a life has run out, and its stop mechanism has acted: nothing was received of it for long enough.
+    /// Expires a life: the leader received no renewal for so long that the lease has run out and the stop mechanism has
+    /// acted (E1).
     Expire {
-        /// Which life.
+        /// The life to expire.
         target: Identity,
         /// The activation of the leader that waited.
         under: Activation,
-        /// For how long nothing was received, on that leader's clock.
+        /// For how long it received nothing, on its own clock. At least D of the contract.
         waited: Duration,
     },
-    /// A life says that its work dies with its process, whatever becomes of the machine. Lets its successor on the same
-    /// boot stand in for it ([`Command::Inherit`]).
+    /// A life declares that its work dies with its process, whatever becomes of the machine. This allows the next life on
+    /// the same boot to inherit from it ([`Command::Inherit`]).
     DeclareProcessBound {
-        /// Which life: only it may say so.
+        /// The life itself. No other node may declare this for it.
         who: Identity,
     },
-    /// A new life of a node, on the same boot and the same disk, says that the former one is gone with its process, and
-    /// takes its locks up (P3). Only where the former one had declared that its work dies with it.
+    /// A new life, on the same boot and the same disk, reports that the process of the former life is gone, and takes over
+    /// its locks (P3). Accepted only if the former life had declared that its work dies with its process.
     Inherit {
-        /// The new life.
+        /// The new life: the newest of its node, and still joining.
         who: Identity,
-        /// The former one.
+        /// The former life of the same node.
         former: Identity,
     },
     /// Asks for a lock.
     Lock {
-        /// The request.
+        /// Makes the command take effect at most once.
         request: Request,
-        /// Which lock.
+        /// The lock.
         name: Name,
-        /// Who is to hold it.
+        /// The life or session that is to hold it.
         holder: Holder,
-        /// Whether to wait in line when it is not free.
+        /// Whether to wait in line while it is not free.
         wait: bool,
     },
-    /// Releases a lock. If it is not held under that token and by that holder nothing changes, so a late or repeated
+    /// Releases a lock. It changes nothing unless the lock is held under this token by this holder, so a late or repeated
     /// release is harmless.
     Unlock {
-        /// Which lock.
+        /// The lock.
         name: Name,
-        /// Who holds it.
+        /// The life or session that holds it.
         holder: Holder,
-        /// The token of the grant that ends.
+        /// The token of the grant to end.
         token: Revision,
     },
-    /// Decides what became of a request: it took effect, or never will. Takes one that waits for a lock out of the line.
+    /// Settles a request of unknown outcome: from here on it has taken effect, or never will. If it waits for a lock, it
+    /// leaves the line.
     Settle {
-        /// The request.
+        /// The request to settle.
         request: Request,
-        /// The lock that it asked for, if it asked for one.
+        /// The lock that it asked for; `None` if it asked for something else.
         lock: Option<Name>,
     },
-    /// Changes records and queues, if every check holds.
+    /// Changes records and queues in one transaction, if every check holds.
     Write {
-        /// The request.
+        /// Makes the command take effect at most once.
         request: Request,
-        /// What has to hold.
+        /// What has to hold. At most [`MAX_STEPS`](crate::record::MAX_STEPS).
         checks: Vec<Check>,
-        /// What is done then, in one entry.
+        /// What is changed then, in one entry. At most [`MAX_STEPS`](crate::record::MAX_STEPS).
         changes: Vec<Change>,
     },
     /// Takes the oldest item of a queue that was not taken under this token yet.
     Take {
-        /// The request: said twice it takes one item.
+        /// Makes the command take effect at most once: repeated, it takes one item.
         request: Request,
-        /// The lock that the queue belongs to.
+        /// The queue, by the name of its lock.
         queue: Name,
-        /// The token that the lock is held under.
+        /// The token under which the lock is held.
         token: Revision,
     },
-    /// Opens a session for a client that is no member.
+    /// Opens a session for a client that is not a member.
     OpenSession {
-        /// The request.
+        /// Makes the command take effect at most once.
         request: Request,
-        /// How it lives, and whose it is.
+        /// The times and the label of the session.
         session: Session,
     },
-    /// Ends a session cleanly: its locks pass on at once.
+    /// Closes a session: its locks pass on at once.
     CloseSession {
-        /// Which.
+        /// The session. If it is not open, nothing changes.
         session: SessionId,
     },
-    /// Nothing was heard of a session for long enough.
+    /// Expires a session: the leader received no keep-alive for longer than its time to live.
     ExpireSession {
-        /// Which.
+        /// The session. If it is not open, nothing changes.
         session: SessionId,
         /// The activation of the leader that waited.
         under: Activation,
-        /// For how long, on that leader's clock.
+        /// For how long it received nothing, on its own clock.
         waited: Duration,
     },
-    /// A lock was held back for long enough after the unclean end of a session.
+    /// Ends the lock-delay of a lock whose session expired.
     LiftDelay {
-        /// Which lock.
+        /// The lock.
         name: Name,
-        /// The token of the session that ended.
+        /// The token under which the session held it.
         token: Revision,
         /// The activation of the leader that waited.
         under: Activation,
-        /// For how long, on that leader's clock.
+        /// For how long it waited, on its own clock.
         waited: Duration,
     },
 }

@@ -1,34 +1,34 @@
-//! What a life promises about its own end: for how long one grant lasts, and what stops it when no further one comes.
+//! The contract of a life: how long one grant of its lease lasts, and what stops its work when no further grant comes.
 //!
 //! ```text
-//!   renewal sent          the lease ends            the mechanism has acted     nothing is under way any more
+//!   renewal sent          the lease ends            the mechanism has acted     no write is in flight any more
 //!   ├────────── L ───────────▶├──────── T_stop ────────▶├──────── T_io ────────▶│
-//!   ├───────── on the leader's clock, from the receipt of the last renewal: D ──┴──▶ the life may be called fenced
+//!   ├───────── on the leader's clock, from the receipt of the last renewal: D ──┴──▶ the life may be expired
 //! ```
 //!
-//! The contract belongs to the life (P20): it is committed with its join and never changes, so that a wait computed from
-//! it can never mix an old lease with a new default. The wait is
+//! The contract belongs to the life (P20). It is committed with the join and never changes, so a wait computed from it
+//! cannot mix an old lease with a new default. The wait is
 //!
 //! ```text
 //!   E1:  D ≥ (1 + ρ) · (L / (1 − ρ) + T_stop + T_io)
 //! ```
 //!
-//! with ρ the most that the rate of a clock may be wrong (Gray and Cheriton, *Leases*, 1989, with the drift written out).
+//! where ρ bounds the error in the rate of a clock (Gray and Cheriton, *Leases*, 1989, with the drift written out).
 
 use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// The most that the rate of an oscillator may be off, in parts per million. Default: 10 000, which is 1 %.
+/// A bound on the error in the rate of a clock, in parts per million. At most [`Drift::LIMIT`]. Default: 10 000, which is 1 %.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Drift(u32);
 
 impl Drift {
-    /// The largest drift that a contract may allow for: 40 %, far beyond any oscillator. Models use it.
+    /// The largest drift that a contract may allow for: 40 %, far beyond any real oscillator. Models use it.
     pub const LIMIT: Self = Self(400_000);
 
-    /// That many parts per million.
+    /// A drift of that many parts per million.
     pub const fn ppm(parts: u32) -> Self {
         Self(parts)
     }
@@ -68,37 +68,37 @@ const fn scale(time: Duration, by: u128, of: u128) -> Duration {
     if seconds > u64::MAX as u128 { Duration::MAX } else { Duration::new(seconds as u64, rest as u32) }
 }
 
-/// What ends the work of a life when its lease does.
+/// What stops the work of a life when its lease ends. Variants are only ever appended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Stop {
-    /// Nothing that can be relied on: a check in the process at best. Its end is never concluded from time; a device, an
-    /// operator or a clean leave proves it. (Class P of the protocol.)
+    /// Nothing reliable: at best a check in the process. Time never proves the end of such a life; a device, an operator or
+    /// a clean leave does. (Class P of the protocol.)
     #[default]
     Unbounded,
-    /// The resource itself refuses old tokens, so nothing has to stop. (Class T.)
+    /// The resource itself rejects old tokens, so nothing has to be stopped. (Class T.)
     Tokens,
-    /// A hardware watchdog with one feeder, fed only while the lease lasts. A pause may fall between the look at the
-    /// lease and the feeding, hence twice its timeout. (Class H.)
+    /// A hardware watchdog with one feeder, fed only while the lease lasts. The feeder may pause between checking the lease
+    /// and feeding, so twice the timeout counts. (Class H.)
     Watchdog {
-        /// The timeout that the device confirmed.
+        /// The timeout that the device confirmed. At least 1 ms, and shorter than the lease (E5).
         timeout: Duration,
-        /// How long the machine may still act after the device has bitten.
+        /// How long the machine may still act after the device has fired. At most 1 h.
         reset: Duration,
     },
-    /// A timer in the kernel that kills the process, be it stopped, blocked or spinning. (Class K.)
+    /// A timer in the kernel that kills the process, even if the process is stopped, blocked or spinning. (Class K.)
     Deadman {
-        /// How late the end of the process may be.
+        /// How long after the end of the lease the process has ended at the latest. At most 1 h.
         lateness: Duration,
     },
-    /// A mechanism of the consumer's own, with the bound that it promises.
+    /// A mechanism of the consumer's own.
     Own {
-        /// How long after the end of the lease it has acted at the latest.
+        /// How long after the end of the lease it has acted at the latest. At most 1 h.
         bound: Duration,
     },
 }
 
 impl Stop {
-    /// How long after the end of the lease, in real time, it has acted at the latest; `None` if there is no bound.
+    /// T_stop: how long after the end of the lease, in real time, it has acted at the latest. `None` if there is no bound.
     pub const fn bound(self, drift: Drift) -> Option<Duration> {
         match self {
             Self::Unbounded => None,
@@ -124,21 +124,21 @@ impl fmt::Display for Stop {
     }
 }
 
-/// What a life promises. Committed with its join; the same for as long as it lasts.
+/// The contract of one life: committed with its join, and unchanged for as long as the life lasts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Contract {
-    /// L: how long one grant lasts, from the *sending* of the renewal, on the member's clock. 1 ms to 1 h.
+    /// L: how long one grant lasts, counted from the *sending* of the renewal on the member's clock. 1 ms to 1 h.
     pub lease: Duration,
-    /// What stops the life's work when it ends.
+    /// What stops the work when the lease ends.
     pub stop: Stop,
-    /// T_io: for how long something that was started in time may still land (queued writes). At most 1 h.
+    /// T_io: how long an action that was started in time may still take effect, for example a queued write. At most 1 h.
     pub in_flight: Duration,
-    /// ρ: what the clocks of this life and of any leader may be off.
+    /// ρ: by how much the clocks of this life and of any leader may be off. At most [`Drift::LIMIT`].
     pub drift: Drift,
 }
 
 impl Default for Contract {
-    /// Three seconds, and nothing that can be relied on: such a life is never expired by time.
+    /// A lease of three seconds and no reliable stop mechanism: such a life never expires.
     fn default() -> Self {
         Self {
             lease: Duration::from_secs(3),
@@ -149,39 +149,39 @@ impl Default for Contract {
     }
 }
 
-/// The longest time in a contract.
+/// The longest time that a contract may contain.
 const LONGEST: Duration = Duration::from_secs(3600);
 
-/// A contract that cannot be kept.
+/// A contract whose parts are out of bounds, or do not fit together. Nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum ContractError {
     /// A time is out of its bounds.
     #[error("the {what} of a contract is {got:?}; it must lie between {low:?} and {high:?}")]
     Bounds {
-        /// Which time.
+        /// The part that is out of bounds.
         what: ContractPart,
-        /// What was given.
+        /// The time that was given.
         got: Duration,
-        /// The least.
+        /// The shortest allowed.
         low: Duration,
-        /// The most.
+        /// The longest allowed.
         high: Duration,
     },
-    /// The drift is beyond any clock.
-    #[error("a drift of {got} cannot be allowed for; at most {limit} can", limit = Drift::LIMIT)]
+    /// The drift exceeds [`Drift::LIMIT`].
+    #[error("a drift of {got} exceeds the limit of {limit}; give the drift of the clocks, in parts per million", limit = Drift::LIMIT)]
     Drift {
-        /// What was given.
+        /// The drift that was given.
         got: Drift,
     },
-    /// E5: a watchdog must bite within the lease.
+    /// E5: the timeout of a watchdog must be shorter than the lease.
     #[error(
         "a watchdog of {timeout:?} does not fit a lease of {lease:?} (E5: W < L); take a shorter timeout or a longer lease"
     )]
     Watchdog {
-        /// Its timeout.
+        /// The timeout of the watchdog.
         timeout: Duration,
-        /// The lease.
+        /// The lease of the contract.
         lease: Duration,
     },
 }
@@ -211,7 +211,7 @@ impl Contract {
     /// Checks every bound.
     ///
     /// # Errors
-    /// The first that does not hold.
+    /// The first bound that does not hold.
     pub fn check(&self) -> Result<(), ContractError> {
         let within = |what, got, low| match got {
             got if got < low || got > LONGEST => Err(ContractError::Bounds { what, got, low, high: LONGEST }),
@@ -238,8 +238,8 @@ impl Contract {
         }
     }
 
-    /// D: how long a leader must not have received a renewal, on its own clock, before this life is over (E1); `None`
-    /// when no time suffices.
+    /// D (E1): how long a leader must have received no renewal, on its own clock, before this life is expired. `None` if no
+    /// wait proves its end. The larger of the two drifts counts.
     pub fn wait(&self, drift_of_leader: Drift) -> Option<Duration> {
         let drift = self.drift.max(drift_of_leader);
         if cfg!(quorate_mutant = "no_drift_margin") {
@@ -252,7 +252,7 @@ impl Contract {
         Some(drift.on_a_fast_clock(ended.saturating_add(self.in_flight)))
     }
 
-    /// [`Self::wait`] of a leader whose clock is as good as this contract says.
+    /// [`Self::wait`] for a leader whose clock keeps the drift of this contract.
     pub fn own_wait(&self) -> Option<Duration> {
         self.wait(self.drift)
     }

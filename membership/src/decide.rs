@@ -1,18 +1,18 @@
-//! `decide`: what follows from a command. The rules of the cluster, each in one place.
+//! `decide`: the events that follow from a command. The rules of the cluster, each in one place.
 //!
 //! ```text
-//!   decide(&state, revision, &command) ─▶ Ok(events)      the events are the whole answer; none = already so
-//!                                      └▶ Err(rejection)  nothing changed, and it says what to do
+//!   decide(&state, revision, &command) ─▶ Ok(events)      everything that changes; none if nothing does
+//!                                      └▶ Err(rejection)  nothing changed; the text names a remedy
 //! ```
 //!
-//! The state comes in by shared reference, so "a rejection changes nothing" (I16) holds by type. Every command may be
-//! repeated: networks repeat, and an outcome that was lost must be safe to ask for again.
+//! The state is a shared reference, so "a rejection changes nothing" (I16) holds by type. Every command may be repeated: a
+//! network repeats messages, and a proposer that lost an outcome must be able to ask again.
 //!
-//! How lives are fenced is in `decide/fencing.rs`, how they end in `decide/ending.rs`; locks are in `decide/locks.rs`,
-//! records, queues and sessions in `decide/writes.rs`.
+//! Members, roles and activations are in `decide/members.rs`, fence orders in `decide/fencing.rs`, proofs in
+//! `decide/ending.rs`, locks in `decide/locks.rs`, and records, queues and sessions in `decide/writes.rs`. What several of
+//! them check is in `decide/checks.rs`.
 //!
-//! The `quorate_mutant` branches are seeded mistakes. No build has them but the one of `make mutants`, which checks
-//! that a named test catches each.
+//! The `quorate_mutant` branches are seeded mistakes. Only `make mutants` builds them, to check that a named test catches each.
 
 mod checks;
 mod ending;
@@ -29,10 +29,10 @@ use crate::event::Event;
 use crate::id::{Activation, NodeId, Nonce, Revision};
 use crate::rejection::Rejection;
 
-/// Answers `command`, which stands in the log at `revision`.
+/// Answers the command of the entry at `revision`.
 ///
 /// # Errors
-/// A [`Rejection`], which changed nothing.
+/// The [`Rejection`] of a command that the rules do not accept in this state.
 pub fn decide(state: &ClusterState, revision: Revision, command: &Command) -> Result<Vec<Event>, Rejection> {
     let mut events = answer(state, revision, command)?;
     locks::pass_on(state, revision, &mut events);
@@ -74,7 +74,7 @@ fn answer(state: &ClusterState, revision: Revision, command: &Command) -> Result
             Ok(if same { vec![] } else { vec![Event::Readdressed { node: *node, addresses: addresses.clone() }] })
         }
         Command::Remove { node } => members::remove(state, *node),
-        Command::DeclareProcessBound { who } => ending::declare_mortal(state, *who),
+        Command::DeclareProcessBound { who } => ending::declare_process_bound(state, *who),
         Command::Inherit { who, former } => ending::inherit(state, revision, *who, *former),
         Command::Lock { request, name, holder, wait } => locks::lock(state, revision, *request, name, *holder, *wait),
         Command::Unlock { name, holder, token } => Ok(locks::unlock(state, revision, name, *holder, *token)),
@@ -90,7 +90,8 @@ fn answer(state: &ClusterState, revision: Revision, command: &Command) -> Result
     }
 }
 
-/// P4. The number is the entry's own, so activations strictly grow (I20). Said twice with one nonce it is one.
+/// P4. The number of the activation is that of its entry, so activations strictly grow (I20). Repeated with the same nonce, the
+/// command begins one activation only.
 fn activate_leader(
     state: &ClusterState,
     revision: Revision,

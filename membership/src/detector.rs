@@ -1,24 +1,24 @@
-//! Who has gone silent: an opinion with a number, never a fact.
+//! The failure detector: which nodes are silent. Its result is an opinion of one node, never a committed fact.
 //!
 //! ```text
-//!    contact ──────▶ green ──── suspect_after after ────▶ suspect_after ──── fence_after after ────▶ fence_after ──▶ a fence order is *asked for*
-//!                      ▲                              │                         │
-//!                      └────────── contact ───────────┴────── contact ──────────┘
+//!    contact ──▶ Healthy ── suspect_after ──▶ Suspect ── fence_after ──▶ Silent ──▶ the leader asks for a fence order
+//!                   ▲                            │                          │
+//!                   └────────── contact ─────────┴───────── contact ────────┘
 //! ```
 //!
-//! In everyday words: somebody whom you hear every second and have not heard for five is in trouble, unless it is you
-//! who fell asleep. So the detector watches its own steps too: when far more time passed between two polls than was
-//! meant to, the silence was its own, and every silence is counted anew (the lesson of TigerBeetle's fault detector and
-//! of Lifeguard, HashiCorp 2017). A node that keeps coming and going gets a longer rope each time, up to a bound.
+//! A node that is heard every second and has not been heard for five is in trouble, unless this process itself was paused.
+//! So the detector watches its own polls too: if far more time than usual passed between two of them, it was paused, and it
+//! counts every silence again from there (the lesson of TigerBeetle's fault detector and of Lifeguard, HashiCorp 2017). A
+//! node that becomes silent and returns repeatedly is given more time, up to a bound.
 //!
-//! Time is an argument. Nothing here is safety: whoever acts on fence_after needs a committed order, and proof.
+//! Time is an argument. Safety does not depend on the detector: fencing needs a committed order and a proof.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::id::NodeId;
 
-/// An instant of some steady clock, as the time since an origin that only the caller knows.
+/// An instant on a steady clock, as the time since an origin that only the caller knows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Moment(Duration);
 
@@ -33,117 +33,118 @@ impl Moment {
         self.0
     }
 
-    /// How long after `earlier` this is; zero if it is not.
+    /// The time from `earlier` to this instant; zero if `earlier` is later.
     pub const fn since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)
     }
 }
 
-/// How a node sounds.
+/// What the detector thinks of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Signal {
-    /// Heard lately.
+    /// Heard recently.
     Healthy,
-    /// Silent for longer than it should be.
+    /// Silent for at least [`Thresholds::suspect_after`].
     Suspect,
-    /// Silent for so long that its work should be taken over.
+    /// Silent for at least [`Thresholds::fence_after`]: the leader asks for a fence order.
     Silent,
 }
 
-/// When silence becomes an opinion.
+/// How long a node may be silent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Thresholds {
-    /// Silence that makes a node suspect.
+    /// The silence after which a node is [`Signal::Suspect`]. Several heartbeats.
     pub suspect_after: Duration,
-    /// Silence that makes the leader ask for a fence order.
+    /// The silence after which a node is [`Signal::Silent`], and the leader asks for a fence order. Longer than
+    /// `suspect_after`.
     pub fence_after: Duration,
-    /// A gap between two polls that says "I slept", after which every silence is counted anew.
+    /// A gap between two polls that shows a pause of this process. Every silence is counted again from there.
     pub own_pause: Duration,
 }
 
-/// How many times its timeout may double for one node that keeps coming and going.
+/// How often `fence_after` may double for a node that becomes silent and returns repeatedly.
 const MOST_DOUBLINGS: u32 = 3;
 
 #[derive(Debug, Clone, Copy)]
 struct Heard {
     last: Moment,
-    was_red: bool,
+    was_silent: bool,
     relapses: u32,
     calm_since: Moment,
 }
 
-/// Contact times of the other nodes, and what they amount to.
+/// The contact times of the other nodes, and the signal that follows from them.
 #[derive(Debug, Clone)]
 pub struct Detector {
-    timeout: Thresholds,
+    thresholds: Thresholds,
     heard: BTreeMap<NodeId, Heard>,
     polled: Option<Moment>,
 }
 
 impl Detector {
-    /// A detector that has heard nobody.
-    pub fn new(timeout: Thresholds) -> Self {
-        Self { timeout, heard: BTreeMap::new(), polled: None }
+    /// A detector that watches no node yet.
+    pub fn new(thresholds: Thresholds) -> Self {
+        Self { thresholds, heard: BTreeMap::new(), polled: None }
     }
 
-    /// Begins to watch `node` if it is not watched, counting its silence from `now`.
+    /// Begins to watch `node`, with its silence counted from `now`. Does nothing if it is watched.
     pub fn watch(&mut self, node: NodeId, now: Moment) {
-        self.heard.entry(node).or_insert(Heard { last: now, was_red: false, relapses: 0, calm_since: now });
+        self.heard.entry(node).or_insert(Heard { last: now, was_silent: false, relapses: 0, calm_since: now });
     }
 
-    /// Stops watching every node that `keep` refuses.
+    /// Stops watching every node for which `keep` is false.
     pub fn retain(&mut self, keep: impl Fn(NodeId) -> bool) {
         self.heard.retain(|node, _| keep(*node));
     }
 
-    /// A sign of life of `node`, at `now`. A contact older than one already known changes nothing.
+    /// `node` was heard at `now`. A contact older than the last known one changes nothing.
     pub fn handle_contact(&mut self, node: NodeId, now: Moment) {
         self.watch(node, now);
         let Some(heard) = self.heard.get_mut(&node).filter(|heard| heard.last < now) else { return };
         heard.last = now;
-        if heard.was_red {
-            heard.was_red = false;
+        if heard.was_silent {
+            heard.was_silent = false;
             heard.relapses = (heard.relapses + 1).min(MOST_DOUBLINGS);
             heard.calm_since = now;
-        } else if now.since(heard.calm_since) > self.timeout.fence_after * 20 {
+        } else if now.since(heard.calm_since) > self.thresholds.fence_after * 20 {
             heard.relapses = 0;
             heard.calm_since = now;
         }
     }
 
-    /// To be called at a steady pace: notices an own pause and remembers who was fence_after. Returns the length of an own
-    /// pause, if there was one.
+    /// To be called at a steady pace. Notices a pause of this process, and remembers which nodes are silent. Returns the
+    /// length of the pause, if there was one.
     pub fn poll(&mut self, now: Moment) -> Option<Duration> {
         let gap = self.polled.map_or(Duration::ZERO, |polled| now.since(polled));
         self.polled = Some(now);
-        if gap > self.timeout.own_pause {
+        if gap > self.thresholds.own_pause {
             for heard in self.heard.values_mut() {
                 heard.last = now;
             }
             return Some(gap);
         }
-        let fence_after: Vec<NodeId> =
+        let silent: Vec<NodeId> =
             self.heard.keys().copied().filter(|n| self.signal(*n, now) == Signal::Silent).collect();
-        for node in fence_after {
+        for node in silent {
             if let Some(heard) = self.heard.get_mut(&node) {
-                heard.was_red = true;
+                heard.was_silent = true;
             }
         }
         None
     }
 
-    /// How `node` sounds at `now`. A node that is not watched is green: there is no opinion of it.
+    /// The signal of `node` at `now`. A node that is not watched is healthy: there is no opinion about it.
     pub fn signal(&self, node: NodeId, now: Moment) -> Signal {
         let Some(heard) = self.heard.get(&node) else { return Signal::Healthy };
-        let (silence, rope) = (now.since(heard.last), 1 << heard.relapses);
+        let (silence, factor) = (now.since(heard.last), 1 << heard.relapses);
         match silence {
-            s if s >= self.timeout.fence_after * rope => Signal::Silent,
-            s if s >= self.timeout.suspect_after => Signal::Suspect,
+            s if s >= self.thresholds.fence_after * factor => Signal::Silent,
+            s if s >= self.thresholds.suspect_after => Signal::Suspect,
             _ => Signal::Healthy,
         }
     }
 
-    /// For how long `node` has been silent at `now`; `None` if it is not watched.
+    /// For how long `node` has been silent at `now`. `None` if it is not watched.
     pub fn silence(&self, node: NodeId, now: Moment) -> Option<Duration> {
         self.heard.get(&node).map(|heard| now.since(heard.last))
     }
@@ -189,13 +190,13 @@ mod tests {
     fn who_keeps_coming_and_going_gets_a_longer_rope_up_to_a_bound() {
         let mut d = detector();
         let mut now = 0;
-        for rope in [1000, 2000, 4000, 8000, 8000] {
-            let fence_after = (now..now + 10_000).step_by(100).find(|t| {
+        for limit in [1000, 2000, 4000, 8000, 8000] {
+            let silent_at = (now..now + 10_000).step_by(100).find(|t| {
                 d.poll(at(*t));
                 d.signal(N2, at(*t)) == Signal::Silent
             });
-            assert_eq!(fence_after, Some(now + rope));
-            now += rope + 100;
+            assert_eq!(silent_at, Some(now + limit));
+            now += limit + 100;
             d.handle_contact(N2, at(now));
         }
     }
@@ -209,7 +210,7 @@ mod tests {
         assert_eq!(d.signal(NodeId::new(9), at(1000)), Signal::Healthy);
     }
 
-    /// Whoever polls also repeats what it knows: the same last word, said again, is not a return.
+    /// The caller repeats the last contact it knows at every poll. That is not a return.
     #[test]
     fn a_contact_that_is_told_twice_is_no_return() {
         let mut d = detector();

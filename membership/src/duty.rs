@@ -1,11 +1,12 @@
-//! `duties`: what the leader still owes, read off the state.
+//! `duties`: what the leader has yet to bring about, as a function of the committed state.
 //!
 //! ```text
 //!   state ──duties──▶ [Fence f9, Condemn n2#1, CatchUp n4, Promote n4, Activate n4#1, …] ──reconcile loop──▶ commands
 //! ```
 //!
-//! A duty is never a message, so there is nothing to lose: a leader that dies in the middle of a join or a fencing
-//! leaves the state, and the next leader reads the same duties off it. Every duty is idempotent.
+//! A duty is never a message, so none can be lost: if a leader dies in the middle of a join or a fence, the next leader
+//! computes the same duties from the same state. Every duty is idempotent. Which of them a leader begins now, the agenda
+//! decides ([`agenda`](crate::agenda())).
 
 use std::fmt;
 
@@ -13,29 +14,29 @@ use crate::cluster::ClusterState;
 use crate::id::{FenceId, Identity, NodeId};
 use crate::member::Phase;
 
-/// Something that the leader has to bring about.
+/// A task that follows from the state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Duty {
     /// Carry out an open fence order.
     Fence(FenceId),
-    /// Order the fencing of a life whose node has come back as another.
+    /// Order that a former life be fenced, because its node has come back as a new life.
     Condemn {
         /// The former life.
         former: Identity,
-        /// The life that waits for its end.
+        /// The new life, which may not work before the former one has ended.
         waiting: Identity,
     },
-    /// Finish a change of voters that somebody began.
+    /// Finish a change of voters that was begun.
     FinishChange,
-    /// Send the log to a node that does not receive it yet.
+    /// Add a node as a learner, so that it receives the log.
     CatchUp(NodeId),
-    /// Give a node its vote once it has caught up.
+    /// Make a learner a voter, once it has caught up.
     Promote(NodeId),
-    /// Take a node's vote.
+    /// Make a voter a learner.
     Demote(NodeId),
-    /// Stop sending the log to a node that was removed.
+    /// Take a removed node out of the configuration.
     Expel(NodeId),
-    /// Let a life that has caught up work.
+    /// Activate a joining life, once it has caught up.
     Activate(Identity),
 }
 
@@ -54,8 +55,8 @@ impl fmt::Display for Duty {
     }
 }
 
-/// What the leader owes in this state: fencing first, then the configuration, then letting lives work. While a change
-/// of voters is unfinished nothing else of the configuration is owed.
+/// The duties of the leader in this state: fencing first, then the configuration, then activations. While a change of voters
+/// is unfinished, finishing it is the only duty about the configuration.
 pub fn duties(state: &ClusterState) -> Vec<Duty> {
     let mut owed: Vec<Duty> = state.fences.open().map(|order| Duty::Fence(order.id)).collect();
     owed.extend(condemned(state));

@@ -1,4 +1,7 @@
-//! What happened: every change of the cluster's state, in the order of the log, the same on every node.
+//! Events: every change of the cluster's state, in the order of the log and the same on every node.
+//!
+//! [`decide`](crate::decide()) answers a command with events, [`evolve`](crate::evolve()) applies them, and consumers read
+//! them. The printed forms are in `event/text.rs`; topics, for readers that want only some events, are in `topic.rs`.
 
 mod text;
 
@@ -18,259 +21,259 @@ use crate::store::record::{Key, Value};
 use crate::store::session::Session;
 use crate::text::Reason;
 
-/// A committed fact. Variants are only ever appended.
+/// A committed change. Variants are only ever appended.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Event {
-    /// The cluster has its name.
+    /// The cluster was founded.
     Founded {
-        /// The name.
+        /// Its id.
         cluster: ClusterId,
     },
     /// A new life began. It may not work yet.
     Joined {
-        /// The life.
+        /// The new life.
         who: Identity,
-        /// What its node is for.
+        /// The role of its node.
         role: Role,
-        /// Where it can be reached.
+        /// Where other nodes reach it, most preferred first.
         addresses: Vec<Address>,
-        /// Its disk.
+        /// The disk that holds its data folder.
         disk: Disk,
-        /// Its boot.
+        /// The boot of its machine.
         boot: BootId,
-        /// The nonce of its process.
+        /// Drawn at random by its process: by it the process recognizes its own join.
         nonce: Nonce,
-        /// What it promises about its own end.
+        /// Its lease and stop mechanism.
         contract: Contract,
     },
     /// A life may be given work.
     Activated {
-        /// The life.
+        /// The life that may work now.
         who: Identity,
     },
-    /// A life is to be ended.
+    /// A life is to be fenced. It may still be working.
     FenceOrdered {
-        /// The order.
+        /// The number of the order.
         order: FenceId,
-        /// The life.
+        /// The life to be fenced.
         target: Identity,
-        /// Why.
+        /// Why it is to be fenced.
         cause: Cause,
     },
-    /// A leader is carrying an order out.
+    /// A leader is carrying out an order.
     FenceStarted {
-        /// The order.
+        /// The number of the order.
         order: FenceId,
-        /// The life.
+        /// The life to be fenced.
         target: Identity,
-        /// Which leader.
+        /// The leader that calls its fencer.
         by: NodeId,
-        /// Which attempt, from 1.
+        /// The number of the attempt, from 1.
         attempt: u32,
     },
     /// An attempt failed. The order stays open.
     FenceFailed {
-        /// The order.
+        /// The number of the order.
         order: FenceId,
-        /// The life.
+        /// The life to be fenced.
         target: Identity,
-        /// Which attempt.
+        /// The number of the attempt, from 1.
         attempt: u32,
-        /// What the fencer said.
+        /// What the fencer reported.
         reason: Reason,
     },
-    /// A life can do no more harm: its work may be taken over.
+    /// A life can do no more harm. Its work may be taken over.
     Fenced {
-        /// The order.
+        /// The number of the order that this ends.
         order: FenceId,
-        /// The life.
+        /// The life that has ended.
         who: Identity,
-        /// How it is known.
+        /// What proves it.
         proof: FenceProof,
-        /// The fencing token for whoever takes its work over.
+        /// The fencing token for taking over its work.
         token: Revision,
     },
-    /// A life said that it had stopped everything: its work may be taken over.
+    /// A life reported that it had stopped all its work. Its work may be taken over.
     Left {
-        /// The life.
+        /// The life that has ended.
         who: Identity,
-        /// The fencing token for whoever takes its work over.
+        /// The fencing token for taking over its work.
         token: Revision,
     },
-    /// A life that never worked was replaced by a newer one of the same node.
+    /// A life that never worked was dropped, because its node has a newer one or was removed.
     Superseded {
-        /// The life.
+        /// The life that was dropped.
         who: Identity,
     },
-    /// A node is for something else now.
+    /// The role of a node changed.
     RoleChanged {
-        /// The node.
+        /// The node whose role changed.
         node: NodeId,
-        /// What for.
+        /// Its new role.
         role: Role,
     },
-    /// A node can be reached elsewhere.
+    /// The addresses of a node changed.
     Readdressed {
-        /// The node.
+        /// The node whose addresses changed.
         node: NodeId,
-        /// Where.
+        /// Its new addresses, most preferred first.
         addresses: Vec<Address>,
     },
-    /// A node was taken out for good.
+    /// A node was removed for good.
     Removed {
-        /// The node.
+        /// The node. Its number is retired.
         node: NodeId,
     },
-    /// Others vote now.
+    /// The voters or learners of Raft changed.
     Configured {
-        /// Who.
+        /// The new configuration.
         configuration: Configuration,
     },
-    /// A leader's conclusions from time count from here on, and no other's.
+    /// An activation began: from here on the conclusions of this leader from time count, and those of no other.
     LeaderActivated {
-        /// Which, and under which number.
+        /// The leader and the number of its activation.
         leadership: Leadership,
     },
-    /// A second proof of an end that was proved already: timed expiry and device fencing run side by side.
+    /// A second proof arrived of an end that was already proved: timed expiry and device fencing run side by side.
     Corroborated {
-        /// The order.
+        /// The number of the ended order.
         order: FenceId,
-        /// The life.
+        /// The life that had ended.
         who: Identity,
-        /// The second proof.
+        /// The second proof, of another kind than the first.
         proof: FenceProof,
     },
-    /// A life has said that its work dies with its process.
+    /// A life declared that its work dies with its process.
     DeclaredProcessBound {
-        /// The life.
+        /// The life that declared it.
         who: Identity,
     },
-    /// A request took effect: the events of the same revision are what it did.
+    /// A request took effect. What it did are the other events of the same revision.
     Answered {
-        /// The request.
+        /// The nonce of the request.
         request: Nonce,
     },
-    /// A request was settled before it took effect: it never will.
+    /// A request was settled before it took effect, so it never will.
     Voided {
-        /// The request.
+        /// The nonce of the request.
         request: Nonce,
     },
-    /// A lock is held. Its token is this revision.
+    /// A lock was granted.
     LockGranted {
-        /// Which lock.
+        /// The lock.
         name: Name,
-        /// By whom.
+        /// Its new holder.
         holder: Holder,
-        /// The fencing token.
+        /// The fencing token: the revision of this grant.
         token: Revision,
-        /// The request that asked for it.
+        /// The nonce of the request that asked for it.
         request: Nonce,
     },
-    /// Somebody waits for a lock.
+    /// A request began to wait for a lock.
     LockQueued {
-        /// Which lock.
+        /// The lock.
         name: Name,
-        /// Who.
+        /// The life or session that waits.
         holder: Holder,
-        /// Under which request.
+        /// The nonce of the request.
         request: Nonce,
     },
-    /// Somebody waits for a lock no more.
+    /// A request stopped waiting for a lock, because it was settled.
     LockWithdrawn {
-        /// Which lock.
+        /// The lock.
         name: Name,
-        /// Who.
+        /// The life or session that waited.
         holder: Holder,
-        /// Under which request.
+        /// The nonce of the request.
         request: Nonce,
     },
-    /// A lock is not held any more under that token.
+    /// A lock was released.
     LockReleased {
-        /// Which lock.
+        /// The lock.
         name: Name,
-        /// By whom it was held.
+        /// Its former holder.
         holder: Holder,
-        /// Under which token.
+        /// The token of the grant that ended.
         token: Revision,
-        /// Why it is not any more.
+        /// Why it was released.
         why: Release,
     },
-    /// A lock is held back: the session that held it ended without having been closed.
+    /// A lock-delay began, because the session that held the lock expired. The lock is granted to no one until it ends.
     LockDelayed {
-        /// Which lock.
+        /// The lock.
         name: Name,
-        /// The session's token.
+        /// The token under which the session held it.
         token: Revision,
-        /// For at least how long.
+        /// How long the delay lasts at least.
         at_least: Duration,
     },
-    /// A lock is held back no more.
+    /// A lock-delay ended.
     LockLifted {
-        /// Which lock.
+        /// The lock.
         name: Name,
-        /// The token of the session that had ended.
+        /// The token under which the expired session had held it.
         token: Revision,
     },
     /// A record was stored. Its version is this revision.
     Put {
-        /// Where.
+        /// The key of the record.
         key: Key,
-        /// What.
+        /// Its new value.
         value: Value,
-        /// With whom it vanishes.
+        /// The holder with whose end it is deleted; `None`: it stays.
         bound: Option<Holder>,
     },
-    /// A record was removed, or vanished with the holder that it was bound to.
+    /// A record was deleted, by a write or with the holder that it was bound to.
     Deleted {
-        /// Which.
+        /// The key of the record.
         key: Key,
     },
     /// An item was appended to a queue.
     Pushed {
-        /// The lock that the queue belongs to.
+        /// The queue, by the name of its lock.
         queue: Name,
-        /// Its number.
+        /// The number of the item.
         item: ItemId,
-        /// What.
+        /// Its value.
         value: Value,
     },
     /// An item was taken by the holder of the lock. It stays in the queue until it is acknowledged.
     Taken {
-        /// The lock that the queue belongs to.
+        /// The queue, by the name of its lock.
         queue: Name,
-        /// Which item.
+        /// The number of the item.
         item: ItemId,
-        /// Under which token.
+        /// The token of the lock's holder.
         token: Revision,
-        /// By which request.
+        /// The nonce of the request that took it.
         request: Nonce,
     },
-    /// An item is done with.
+    /// An item was acknowledged, and has left its queue.
     Acknowledged {
-        /// The lock that the queue belongs to.
+        /// The queue, by the name of its lock.
         queue: Name,
-        /// Which item.
+        /// The number of the item.
         item: ItemId,
     },
-    /// A session was opened. Its number is this revision.
+    /// A session was opened.
     SessionOpened {
-        /// Its number.
+        /// Its number: the number of this revision.
         id: SessionId,
-        /// How it lives, and whose it is.
+        /// Its times and its label.
         session: Session,
     },
-    /// A session has ended.
+    /// A session ended.
     SessionEnded {
-        /// Which.
+        /// Its number.
         id: SessionId,
-        /// Whether its client said so.
+        /// `true` if it was closed, `false` if it expired.
         clean: bool,
     },
 }
 
 impl Event {
-    /// The life that this event is about, if it is about one.
+    /// The life that this event is about; `None` for other events.
     pub fn who(&self) -> Option<Identity> {
         match self {
             Self::Joined { who, .. }

@@ -1,5 +1,8 @@
-//! `evolve`: what an event does to the state. Total: every event can be applied to every state, so that events alone
-//! rebuild it, and snapshot + events = state for any watcher that joins late (I17).
+//! `evolve`: what an event does to the state.
+//!
+//! It is total: every event can be applied to every state. So the events alone rebuild the state, and a snapshot with the
+//! events after it gives the state to any watcher that starts late (I17). Locks, records, queues and sessions are in
+//! `evolve/store.rs`.
 
 mod store;
 
@@ -11,7 +14,7 @@ use crate::fencing::{FenceOrder, Progress};
 use crate::id::{Identity, NodeId, Revision};
 use crate::member::{Life, Member, Phase};
 
-/// Applies one committed event, which stands in the log at `revision`.
+/// Applies one committed event of the entry at `revision`.
 pub fn evolve(state: &mut ClusterState, revision: Revision, event: &Event) {
     state.revision = state.revision.max(revision);
     store::evolve(&mut state.store, revision, event);
@@ -136,7 +139,7 @@ fn enter(state: &mut ClusterState, who: Identity, phase: Phase) -> bool {
     true
 }
 
-/// Keeps of a node's lives those that have not ended, and the newest.
+/// Forgets the lives of a node that have ended, except the newest.
 fn forget_ended(state: &mut ClusterState, node: NodeId) {
     let Some(member) = state.members.get_mut(&node) else { return };
     let newest = member.newest().map(|(incarnation, _)| incarnation);

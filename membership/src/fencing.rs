@@ -1,4 +1,4 @@
-//! Fence orders: how a life is ended by others, and what counts as proof that it has ended.
+//! Fence orders: how the cluster ends a life that may still be working.
 //!
 //! ```text
 //!                                      ┌──────────── FenceFailed ────────────┐
@@ -6,11 +6,11 @@
 //!   OrderFence ──▶ Ordered ──FenceStarted(n1, 1)──▶ Executing(n1, attempt 1) ┴──▶ Failed(attempt 1, why)
 //!                     │                                   │      ▲                       │
 //!                     │                                   │      └── FenceStarted(n2, 2) ┘   any leader, next attempt
-//!                     └── operator's word, clean leave ───┴──── proof ──▶ confirmed: the life is Fenced, kept in history
+//!                     └── vouched for, left, expired ─────┴──── proof ──▶ confirmed: the life is Fenced, kept in history
 //! ```
 //!
-//! An order is a committed entry, so only a quorum can shoot, and a leader that dies in the middle leaves it to the next.
-//! A [`FenceProof`] is made from something seen or said, never from an absence: there is no constructor for "timed out".
+//! An order is a committed entry. So only a quorum can fence, and a leader that dies in the middle leaves the order to the
+//! next one. What counts as proof is in `proof.rs`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -21,28 +21,28 @@ use crate::id::{FenceId, Identity, NodeId, Revision};
 pub use crate::proof::{Confirmation, FenceProof};
 use crate::text::Reason;
 
-/// How many ended orders are remembered. Older ones fall out, oldest first.
+/// How many ended orders are remembered. The oldest are forgotten first.
 pub const HISTORY: usize = 500;
 
-/// Why a life is to be ended.
+/// Why a life is to be fenced. Variants are only ever appended.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Cause {
-    /// Nobody has heard of it for so long, in milliseconds of the leader's clock. An opinion of the failure detector.
+    /// The leader's failure detector has heard nothing of its node for too long.
     Silent {
-        /// For how long, in milliseconds.
+        /// For how long it was silent, in milliseconds on the leader's clock.
         for_ms: u64,
     },
-    /// The same node has come back as a new life, and nothing proves yet that this one has ended.
+    /// Its node has come back as a new life, and nothing proves yet that this one has ended.
     Returned {
-        /// The life that came back.
+        /// The new life.
         as_life: Identity,
     },
-    /// Somebody asked for it.
+    /// An operator or a consumer asked for it.
     Requested {
-        /// Who and why.
+        /// Who asked, and why.
         reason: Reason,
     },
-    /// Its lease has run out, as far as the leader received renewals of it. It may be there and well otherwise.
+    /// The leader received no renewal of its lease in time. Its node may be healthy otherwise.
     Lapsed,
 }
 
@@ -57,62 +57,62 @@ impl fmt::Display for Cause {
     }
 }
 
-/// How far an order has come.
+/// How far an open order has come.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Progress {
-    /// Committed; nobody has begun.
+    /// Committed. No attempt was begun.
     Ordered,
-    /// A leader is carrying it out, or was when it died.
+    /// A leader is carrying it out, or was when that leader died.
     Executing {
-        /// Which leader.
+        /// The leader that calls its fencer.
         by: NodeId,
     },
-    /// The last attempt failed. The order stays open: it is tried again, or an operator speaks.
+    /// The last attempt failed. The order stays open: it is tried again, until something proves the end.
     Failed {
-        /// What the fencer said.
+        /// What the fencer reported.
         reason: Reason,
     },
 }
 
-/// An open order to end one life.
+/// An open order to fence one life.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct FenceOrder {
-    /// Its number.
+    /// The number of the order.
     pub id: FenceId,
-    /// The life to be ended.
+    /// The life to be fenced.
     pub target: Identity,
-    /// Why.
+    /// Why it is to be fenced.
     pub cause: Cause,
-    /// The entry that ordered it.
+    /// The revision of the order.
     pub ordered: Revision,
     /// How many attempts were begun.
     pub attempts: u32,
-    /// How far it has come.
+    /// How far the order has come.
     pub progress: Progress,
 }
 
-/// An order that has ended, as history keeps it.
+/// An order that has ended, as the history keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct FenceRecord {
-    /// The order's number.
+    /// The number of the order.
     pub id: FenceId,
-    /// The life that was ended.
+    /// The life that was fenced.
     pub target: Identity,
-    /// Why it was ordered.
+    /// Why it was to be fenced.
     pub cause: Cause,
-    /// The entry that ordered it.
+    /// The revision of the order.
     pub ordered: Revision,
     /// How many attempts were begun.
     pub attempts: u32,
-    /// The entry that ended it: the fencing token of those who take over.
+    /// The revision that ended it: the fencing token for taking over the work.
     pub confirmed: Revision,
-    /// What ended it.
+    /// What proved the end.
     pub proof: FenceProof,
-    /// A second proof of another kind, if one came after it: timed expiry and device fencing run side by side.
+    /// A second proof of another kind, if one arrived later: timed expiry and device fencing run side by side.
     pub second: Option<FenceProof>,
 }
 
-/// All orders: the open ones, and what is remembered of the ended.
+/// All fence orders: the open ones, and the last [`HISTORY`] that have ended.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Fences {
     last: FenceId,
@@ -126,7 +126,7 @@ impl Fences {
         self.open.values()
     }
 
-    /// The open order of that number.
+    /// The open order with that number.
     pub fn get(&self, id: FenceId) -> Option<&FenceOrder> {
         self.open.get(&id)
     }
@@ -141,12 +141,12 @@ impl Fences {
         self.history.iter()
     }
 
-    /// The ended order against `target`, as far as history reaches.
+    /// The latest ended order against `target`, as far as the history reaches.
     pub fn ended(&self, target: Identity) -> Option<&FenceRecord> {
         self.history.iter().rev().find(|record| record.target == target)
     }
 
-    /// Records a second proof of an ended order. Silently nothing if history does not reach so far.
+    /// Records a second proof of an ended order. Does nothing if the history does not reach back to it.
     pub(crate) fn corroborate(&mut self, id: FenceId, proof: FenceProof) {
         if let Some(record) = self.history.iter_mut().rev().find(|record| record.id == id) {
             record.second.get_or_insert(proof);
@@ -167,7 +167,7 @@ impl Fences {
         self.open.get_mut(&id)
     }
 
-    /// Moves an order to history. Silently nothing if it is not open, since events are only ever replayed in order.
+    /// Moves an order to the history. Does nothing if it is not open: [`evolve`](crate::evolve()) is total.
     pub(crate) fn close(&mut self, id: FenceId, confirmed: Revision, proof: FenceProof) {
         let Some(order) = self.open.remove(&id) else { return };
         let FenceOrder { id, target, cause, ordered, attempts, progress: _ } = order;

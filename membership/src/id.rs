@@ -4,11 +4,11 @@
 //!   n3      a node                       NodeId          given once, never reused
 //!   #2      which life of it             Incarnation     grows with every start of the node
 //!   n3#2    one life of one node         Identity        the thing that is fenced
-//!   e8      the membership view          Epoch           grows with every change of who is in
-//!   r1042   a place in the log           Revision        doubles as fencing token
+//!   e8      the membership view          Epoch           grows with every change of members, phases or voters
+//!   r1042   a position in the log        Revision        also the fencing token of what it grants
 //!   f9      a fence order                FenceId         what a confirmation must name
 //!   a57     an activation of a leader    Activation      what an expiry must name
-//!   s77     a session of a client        SessionId       holds locks for who is no member
+//!   s77     a session of a client        SessionId       holds locks for a client that is not a member
 //!   q12     an item in a queue           ItemId          grows with every item of any queue
 //! ```
 //!
@@ -19,7 +19,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// Why a printed form could not be read; nothing was changed by trying.
+/// A text that is not the printed form of the expected id. Nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is not {expected}")]
 pub struct ParseIdError {
@@ -50,7 +50,7 @@ macro_rules! number {
                 self.0
             }
 
-            /// The one after this. Stays at the top of its range instead of wrapping round.
+            /// The next number. At the top of the range it stays there instead of wrapping around.
             pub const fn next(self) -> Self {
                 Self(self.0.saturating_add(1))
             }
@@ -80,46 +80,47 @@ macro_rules! number {
 }
 
 number!(
-    /// A node, `n3`: a machine with its disk. Chosen once when the node is added, and never given to another disk again.
+    /// A node, `n3`: a machine with its disk. Chosen once, when the node is added, and never used for another disk.
     NodeId, "n", "a node (n3)"
 );
 number!(
-    /// Which life of a node, `#2`: every start of its daemon is a new one. The first is `#1`.
+    /// The number of a life of a node, `#2`. Every start of its daemon begins a new life. The first is `#1`.
     Incarnation, "#", "an incarnation (#2)"
 );
 number!(
-    /// The number of the membership view, `e8`: grows with every change of who is in the cluster and in which phase.
+    /// The number of the membership view, `e8`: grows with every change of members, of the phases of their lives, and of
+    /// voters.
     Epoch, "e", "an epoch (e8)"
 );
 number!(
-    /// A position in the committed log, `r1042`. The revision that grants a right is its fencing token: strictly growing
-    /// for the whole cluster, and decided by the log alone (never a Raft term, which several entries share).
+    /// A position in the committed log, `r1042`. The revision that grants a right is its fencing token: it strictly grows
+    /// across the whole cluster and is decided by the log alone (unlike a Raft term, which several entries share).
     Revision, "r", "a revision (r1042)"
 );
 number!(
-    /// A fence order, `f9`. A confirmation counts only for the number that it names.
+    /// A fence order, `f9`. A confirmation counts only for the order that it names.
     FenceId, "f", "a fence order (f9)"
 );
 number!(
     /// An activation of a leader, `a57`: the number of the entry that began it. What a leader concludes from time counts
-    /// only under the activation that is current when it is applied.
+    /// only if its activation is still current when the conclusion is applied.
     Activation, "a", "an activation (a57)"
 );
 number!(
-    /// A session, `s77`: the number of the entry that opened it. A client that is no member holds locks by it.
+    /// A session, `s77`: the number of the entry that opened it. A client that is not a member holds locks by it.
     SessionId, "s", "a session (s77)"
 );
 number!(
-    /// An item in a queue, `q12`. Grows with every item of any queue, and is never given again.
+    /// An item in a queue, `q12`. Grows with every item of any queue, and is never reused.
     ItemId, "q", "a queued item (q12)"
 );
 
-/// One life of one node, `n3#2`: from one start of its daemon until a proof that this life can do no more harm.
+/// One life of one node, `n3#2`: from a start of its daemon until a proof that this life can do no more harm.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Identity {
     /// The node.
     pub node: NodeId,
-    /// Which of its lives.
+    /// The number of the life.
     pub incarnation: Incarnation,
 }
 
@@ -161,7 +162,7 @@ macro_rules! token {
         pub struct $name(u128);
 
         impl $name {
-            /// Wraps 128 bits that somebody else drew: the core has no randomness of its own.
+            /// Wraps 128 bits, drawn at random by the caller: the core has no randomness of its own.
             pub const fn new(bits: u128) -> Self {
                 Self(bits)
             }
@@ -197,19 +198,19 @@ macro_rules! token {
 }
 
 token!(
-    /// A cluster, drawn at random when it is founded. Checked on every call between nodes.
+    /// The id of a cluster, drawn at random when it is founded. Checked on every call between nodes.
     ClusterId, "a cluster id (32 hexadecimal digits)"
 );
 token!(
-    /// A data folder, drawn at random when it is created. A wiped disk is another disk, and so another node.
+    /// The id of a data folder, drawn at random when it is created. A wiped disk is another disk, and so another node.
     DiskId, "a disk id (32 hexadecimal digits)"
 );
 token!(
-    /// Which boot of the machine speaks. Recorded for people and fencers; it proves nothing (a cloned disk boots too).
+    /// The id of one boot of a machine. Information for operators and fencers; it proves nothing, as a cloned disk boots too.
     BootId, "a boot id (32 hexadecimal digits)"
 );
 token!(
-    /// Drawn afresh by each start of a daemon, so that a repeated request is known from a second process.
+    /// Drawn at random for one process, activation or request, so that a repetition is told from a second one.
     Nonce, "a nonce (32 hexadecimal digits)"
 );
 

@@ -1,4 +1,4 @@
-//! Leases: for how long a member may act, and from when on others know that it does not.
+//! Leases: how long a member may act, and from when on the others know that it does not.
 //!
 //! ```text
 //!   member: MemberLease                                  leader: Grantor
@@ -9,13 +9,13 @@
 //!        ▼ E − M notice, E the mechanism acts              ▼ now − last ≥ D: Expiring for good, then Expire proposed
 //! ```
 //!
-//! In everyday words: the member counts from the moment at which it *asked*, the leader from the later moment at which it
-//! *heard*; both wait the same length, the leader a little longer for what clocks may be off and for the mechanism to
-//! act. So the member has always stopped first. That a leader is still the leader is never assumed: a grant is a
-//! linearizable read, and an expiry counts only under the activation that is current when it is applied.
+//! The member counts its lease from the moment at which it *sent* the renewal, the leader from the later moment at which it
+//! *received* it. The leader waits a little longer than the lease, for the drift of clocks and for the stop mechanism. So the
+//! member has always stopped first. No node assumes that it is still the leader: a grant is a linearizable read, and an
+//! expiry counts only under the activation that is current when it is applied.
 //!
-//! Both are state machines without a clock, a socket or a task: time is an argument, `handle_*` takes what arrives,
-//! `poll_*` gives what is due.
+//! Both sides are state machines without a clock, a socket or a task. Time is an argument, `handle_*` takes what arrives, and
+//! `poll_*` returns what is due.
 
 mod grantor;
 mod member_lease;
@@ -25,11 +25,11 @@ use std::time::Duration;
 pub use grantor::{Expiry, Grantor, NotRenewed, Round};
 pub use member_lease::{MemberLease, Stage};
 
-/// One look at the two clocks that a lease rests on.
+/// One reading of the two clocks that a lease is measured on.
 ///
-/// CLOCK_BOOTTIME counts while the machine is suspended, but its rate may be steered; CLOCK_MONOTONIC_RAW is not
-/// steered, but stops in suspend. A member takes the *larger* of the two advances and a leader the *smaller*, so each
-/// errs on its own safe side and ρ has to cover the oscillator only.
+/// CLOCK_BOOTTIME counts while the machine is suspended, but its rate may be slewed. CLOCK_MONOTONIC_RAW is not slewed, but
+/// stops in suspend. A member takes the *larger* of the two advances and a leader the *smaller*. So each errs on its own safe
+/// side, and ρ has to cover the oscillator only.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Reading {
     boottime: Duration,
@@ -37,27 +37,27 @@ pub struct Reading {
 }
 
 impl Reading {
-    /// What the two clocks show.
+    /// A reading of both clocks.
     pub const fn new(boottime: Duration, raw: Duration) -> Self {
         Self { boottime, raw }
     }
 
-    /// Two clocks that agree, for models and tests.
+    /// A reading on which both clocks agree, for models and tests.
     pub const fn steady(shown: Duration) -> Self {
         Self { boottime: shown, raw: shown }
     }
 
-    /// What CLOCK_BOOTTIME shows.
+    /// The time on CLOCK_BOOTTIME.
     pub const fn boottime(self) -> Duration {
         self.boottime
     }
 
-    /// What CLOCK_MONOTONIC_RAW shows.
+    /// The time on CLOCK_MONOTONIC_RAW.
     pub const fn raw(self) -> Duration {
         self.raw
     }
 
-    /// How long after `earlier` this is at the most: for whoever must not act too late.
+    /// The longest time that may have passed since `earlier`: for a member, which must not act too late.
     pub fn longest_since(self, earlier: Self) -> Duration {
         let raw = self.raw.saturating_sub(earlier.raw);
         if cfg!(quorate_mutant = "frozen_clock_counts") {
@@ -67,7 +67,7 @@ impl Reading {
         }
     }
 
-    /// How long after `earlier` this is at the least: for whoever must wait long enough.
+    /// The shortest time that may have passed since `earlier`: for a leader, which must wait long enough.
     pub fn shortest_since(self, earlier: Self) -> Duration {
         self.boottime.saturating_sub(earlier.boottime).min(self.raw.saturating_sub(earlier.raw))
     }

@@ -1,4 +1,4 @@
-//! What is true of the cluster: its members, the phase of each life, the voters, the open fence orders.
+//! Members, and the phases of their lives.
 //!
 //! ```text
 //!            Join                    Activate                     OrderFence
@@ -10,10 +10,9 @@
 //!                      (or a newer life: it never worked)
 //! ```
 //!
-//! A life is in exactly one phase and never goes back. *Active* is the right to be given work; *Left* and *Fenced* are
-//! the two ends, and both are proved. A node that comes back is a new life, `n3#2`; it stays *Joining* until each
-//! former life has ended by a proof, because neither a restarted daemon nor a new boot id proves that: a cloned disk
-//! boots too.
+//! A life is in exactly one phase and never goes back. An *Active* life may be given work. *Left* and *Fenced* are the two
+//! ends, and both are proved. A node that comes back is a new life, `n3#2`. It stays *Joining* until the end of each former
+//! life is proved: neither a restarted daemon nor a new boot id proves it, because a cloned disk boots too.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -24,7 +23,7 @@ use crate::contract::Contract;
 use crate::id::{BootId, DiskId, Incarnation, Nonce, Revision};
 use crate::text::text;
 
-/// The most addresses of one node.
+/// The most addresses that one node may have.
 pub const MAX_ADDRESSES: usize = 8;
 
 text!(
@@ -33,15 +32,15 @@ text!(
     Address, "an address", 255
 );
 
-/// What a node is for.
+/// What a node does in the cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Role {
     /// Votes and may be given work.
     Voter,
-    /// Receives everything and may be given work, without a vote.
+    /// Receives the log and may be given work, but does not vote.
     Learner,
-    /// Votes, and hands leadership over as soon as a voter can take it. Meant for a small machine: whoever places work
-    /// gives it none, although its lives become active like all others.
+    /// Votes, and hands leadership over as soon as a voter can lead. Meant for a small machine: consumers give it no work,
+    /// although its lives become active like all others.
     Witness,
 }
 
@@ -65,23 +64,23 @@ impl fmt::Display for Role {
     }
 }
 
-/// Where a life stands; see the picture above.
+/// How far a life has come; see the drawing above.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Phase {
-    /// Known, not yet allowed to work.
+    /// The life has begun, and may not work yet.
     Joining,
-    /// May be given work.
+    /// The life may be given work.
     Active,
-    /// An order to end it is open. It may still be working.
+    /// A fence order against the life is open. It may still be working.
     Fencing,
-    /// Proved to do no more harm.
+    /// A proof shows that the life can do no more harm.
     Fenced,
-    /// It said itself that it had stopped.
+    /// The life itself reported that it had stopped all its work.
     Left,
 }
 
 impl Phase {
-    /// Whether this phase is an end.
+    /// Whether a life in this phase has ended.
     pub const fn has_ended(self) -> bool {
         match self {
             Self::Joining | Self::Active | Self::Fencing => false,
@@ -89,7 +88,7 @@ impl Phase {
         }
     }
 
-    /// Whether a life in this phase may be working, as far as the cluster can know.
+    /// Whether a life in this phase may be working, as far as the cluster knows.
     pub const fn may_work(self) -> bool {
         match self {
             Self::Active | Self::Fencing => true,
@@ -113,54 +112,54 @@ impl fmt::Display for Phase {
 /// One life of a member.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Life {
-    /// Where it stands.
+    /// How far it has come.
     pub phase: Phase,
-    /// Which boot of the machine it runs in. For people and fencers; proves nothing.
+    /// The boot of the machine in which it runs. Information for operators and fencers; it proves nothing.
     pub boot: BootId,
-    /// Drawn by its process at start.
+    /// Drawn at random by its process at start.
     pub nonce: Nonce,
-    /// The entry that began it.
+    /// The revision of the join that began it.
     pub since: Revision,
-    /// Where it can be reached, or could: a former life on another machine is not where its successor is.
+    /// Where it is, or was, reached. A former life may have run on another machine than its successor.
     pub addresses: Vec<Address>,
-    /// What it promises about its own end.
+    /// Its lease and stop mechanism, fixed for as long as it lasts.
     pub contract: Contract,
-    /// Whether it has said that its work dies with its process.
+    /// Whether it has declared that its work dies with its process.
     pub process_bound: bool,
 }
 
-/// A disk as a node shows it: which, and how often its data folder has been opened.
+/// A disk as a node shows it: its id, and how often its data folder has been opened.
 ///
-/// A copy of a disk has the same id. The count tells the copy from the original once either was opened again: the
-/// cluster accepts only a higher count than the last that joined.
+/// A copy of a disk has the same id. Once either is opened again, the count tells the copy from the original: the cluster
+/// accepts a join only with a higher count than that of the last join.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Disk {
-    /// Drawn when the data folder was made.
+    /// Drawn at random when the data folder was created.
     pub id: DiskId,
-    /// How often the data folder has been opened, this time included.
+    /// How often the data folder has been opened, including this time.
     pub opened: u64,
 }
 
-/// A node that belongs to the cluster.
+/// A node that belongs to the cluster, and its lives.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Member {
-    /// What it is for. What it *is* just now, the configuration says.
+    /// Its role. Whether it votes already, or still, is in the [`Configuration`](crate::Configuration).
     pub role: Role,
-    /// Where it can be reached, most preferred first. At most [`MAX_ADDRESSES`].
+    /// Where it is reached, most preferred first. 1 to [`MAX_ADDRESSES`].
     pub addresses: Vec<Address>,
-    /// Its disk, as of its last join.
+    /// Its disk at its last join.
     pub disk: Disk,
-    /// Its lives: all that have not ended, and the newest, keyed by incarnation.
+    /// Its lives by incarnation: the newest, and all earlier ones that have not ended.
     pub lives: BTreeMap<Incarnation, Life>,
 }
 
 impl Member {
-    /// The newest life. A member has one from its first join on.
+    /// The newest life. Every member has one; `None` only between two events of one entry.
     pub fn newest(&self) -> Option<(Incarnation, &Life)> {
         self.lives.last_key_value().map(|(incarnation, life)| (*incarnation, life))
     }
 
-    /// Whether the newest life has begun and not ended and is not being ended.
+    /// Whether the newest life has neither ended nor is being fenced.
     pub(crate) fn stands(&self) -> bool {
         self.newest().is_some_and(|(_, life)| matches!(life.phase, Phase::Joining | Phase::Active))
     }

@@ -1,4 +1,15 @@
 //! What counts as proof that a life has ended.
+//!
+//! ```text
+//!   Device       a fencer isolated the target, verified it, and reports what it saw
+//!   CleanLeave   the life itself reported that it had stopped all its work
+//!   Operator     a person vouches with a name
+//!   Expired      its lease ran out and its stop mechanism acted: nothing was received for D (E1)
+//!   Succeeded    its work died with its process, and the next life on the same boot reports that the process is gone
+//! ```
+//!
+//! A proof is made from something that was seen or reported, never from an absence: there is no constructor for a fencer
+//! that timed out. The rules that decide whether a proof is accepted are in `decide/ending.rs`.
 
 use std::fmt;
 use std::time::Duration;
@@ -13,61 +24,61 @@ text!(
     Evidence, "the evidence of a fence", 4096
 );
 
-/// What an executor or an operator reports of an order. Bound to the order's number by the command that carries it.
+/// What a fencer or an operator reports about an order. The command that carries it names the order.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Confirmation {
     /// A fencer isolated the target and verified that it did.
     Device {
-        /// Which node ran the fencer.
+        /// The node that ran the fencer.
         by: NodeId,
-        /// In which attempt, from 1.
+        /// The number of the attempt, from 1.
         attempt: u32,
-        /// What it saw.
+        /// What the fencer saw, in words.
         evidence: Evidence,
     },
-    /// A person says so, and answers for it with a name.
+    /// An operator vouches for it.
     Operator {
-        /// Who.
+        /// The name of the operator.
         name: Reason,
-        /// How they know.
+        /// How the operator knows.
         reason: Reason,
     },
 }
 
-/// Why it is certain that a life can do no more harm. Recorded with the order, in the history of the last
-/// [`HISTORY`].
+/// Why it is certain that a life can do no more harm. Kept with its order in the history of the last
+/// [`HISTORY`](crate::fencing::HISTORY) orders. Variants are only ever appended.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum FenceProof {
     /// A fencer isolated the target and verified it.
     Device {
-        /// Which node ran the fencer.
+        /// The node that ran the fencer.
         by: NodeId,
-        /// In which attempt, from 1.
+        /// The number of the attempt, from 1.
         attempt: u32,
-        /// What it saw.
+        /// What the fencer saw, in words.
         evidence: Evidence,
     },
-    /// The life itself said that it had stopped everything.
+    /// The life itself reported that it had stopped all its work.
     CleanLeave,
-    /// A person said so.
+    /// An operator vouched for it.
     Operator {
-        /// Who.
+        /// The name of the operator.
         name: Reason,
-        /// How they know.
+        /// How the operator knows.
         reason: Reason,
     },
-    /// Its lease had run out and its stop mechanism had acted: a leader received nothing of it for as long as its
-    /// contract asks for (E1), under the activation that was current when this was applied.
+    /// Its lease ran out and its stop mechanism acted: a leader received nothing of it for as long as its contract
+    /// requires (E1), under the activation that was current when this was applied.
     Expired {
-        /// The activation.
+        /// The activation of the leader that waited.
         under: Activation,
-        /// For how long nothing was received, on that leader's clock.
+        /// For how long it received nothing, on its own clock. At least D of the contract.
         waited: Duration,
     },
-    /// Its work died with its process, as it had declared, and its successor on the same boot and the same disk, which
-    /// holds the lock on the data folder, says that the process is gone (P3).
+    /// Its work died with its process, as it had declared. Its successor on the same boot and the same disk, which holds the
+    /// lock on the data folder, reports that the process is gone (P3).
     Succeeded {
-        /// The successor.
+        /// The next life of the same node.
         by: Identity,
     },
 }
@@ -94,7 +105,7 @@ impl fmt::Display for FenceProof {
 }
 
 impl FenceProof {
-    /// What kind of proof it is, in a word or two.
+    /// The kind of proof, in one or two words, as the ledger records it.
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Device { .. } => "device",

@@ -5,8 +5,8 @@
 //!   joint     {n1 n2 n3} and {n1 n2 n4}     a quorum holds 2 of each (Raft, section 6)
 //! ```
 //!
-//! Learners receive the log and count for nothing here. The shape follows etcd-io/raft's `quorum` package: small,
-//! complete, and tested against a dumb alternative.
+//! Learners receive the log and do not count. The design follows the `quorum` package of etcd-io/raft: small, complete, and
+//! tested against counting by hand.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -15,12 +15,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::NodeId;
 
-/// The smallest number of `voters` that is more than half of them. Of nobody it is 1: an empty set decides nothing.
+/// The smallest number that is more than half of `voters`. Of 0 it is 1, so an empty set never has a majority.
 pub const fn majority(voters: usize) -> usize {
     voters / 2 + 1
 }
 
-/// Who votes, as the log has it: the committed configuration of Raft.
+/// The voters and learners of Raft, as committed in the log.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Configuration {
     voters: BTreeSet<NodeId>,
@@ -29,12 +29,12 @@ pub struct Configuration {
 }
 
 impl Configuration {
-    /// One set of voters, the normal state of affairs.
+    /// A configuration with one set of voters, the usual case.
     pub fn uniform(voters: impl IntoIterator<Item = NodeId>, learners: impl IntoIterator<Item = NodeId>) -> Self {
         Self { voters: voters.into_iter().collect(), outgoing: None, learners: learners.into_iter().collect() }
     }
 
-    /// The change from the voters `outgoing` to `voters`: until it is finished both must agree to everything.
+    /// A change from the voters `outgoing` to `voters`. Until it is finished, every decision needs a majority of both sets.
     pub fn joint(
         outgoing: impl IntoIterator<Item = NodeId>,
         voters: impl IntoIterator<Item = NodeId>,
@@ -43,7 +43,7 @@ impl Configuration {
         Self { outgoing: Some(outgoing.into_iter().collect()), ..Self::uniform(voters, learners) }
     }
 
-    /// Whether a change of voters was begun and not yet finished.
+    /// Whether a change of voters was begun and is not finished.
     pub fn is_joint(&self) -> bool {
         self.outgoing.is_some()
     }
@@ -53,7 +53,7 @@ impl Configuration {
         self.sets().any(|set| set.contains(&node))
     }
 
-    /// Whether `node` votes now and will still vote when the change, if there is one, is finished.
+    /// Whether `node` votes now, and still votes after an unfinished change.
     pub fn is_lasting_voter(&self, node: NodeId) -> bool {
         self.sets().all(|set| set.contains(&node))
     }
@@ -68,34 +68,34 @@ impl Configuration {
         self.is_voter(node) || self.learners.contains(&node)
     }
 
-    /// Everybody who votes, in either set.
+    /// All voters, of either set.
     pub fn voters(&self) -> BTreeSet<NodeId> {
         self.sets().flatten().copied().collect()
     }
 
-    /// Everybody who receives the log.
+    /// All nodes that receive the log: voters and learners.
     pub fn nodes(&self) -> BTreeSet<NodeId> {
         self.voters().into_iter().chain(self.learners.iter().copied()).collect()
     }
 
-    /// The sets that must each agree: one, or two while joint.
+    /// The sets that each need a majority: one, or two during a change.
     pub fn sets(&self) -> impl Iterator<Item = &BTreeSet<NodeId>> {
         std::iter::once(&self.voters).chain(self.outgoing.as_ref())
     }
 
-    /// Whether the nodes `up` hold a majority of every set. Nobody holds a majority of an empty set.
+    /// Whether the nodes `up` hold a majority of every set. An empty set has no majority.
     pub fn has_quorum(&self, up: &BTreeSet<NodeId>) -> bool {
         self.sets().all(|set| set.intersection(up).count() >= majority(set.len()))
     }
 
-    /// How many more of the voters `up` may be lost, whichever they are, before no majority is left.
-    /// `None` when there is none already.
+    /// How many more of the voters `up` may be lost, whichever they are, before no majority is left. `None` if none is left
+    /// now.
     pub fn failure_tolerance(&self, up: &BTreeSet<NodeId>) -> Option<usize> {
         let spare = |set: &BTreeSet<NodeId>| set.intersection(up).count().checked_sub(majority(set.len()));
         self.sets().map(spare).min().flatten()
     }
 
-    /// The configuration once `node` no longer votes (it stays as learner). Used to ask "what if" before a change.
+    /// The configuration in which `node` is a learner and no longer votes: what a demotion would lead to.
     pub fn without_voter(&self, node: NodeId) -> Self {
         let less = |set: &BTreeSet<NodeId>| set.iter().copied().filter(|n| *n != node).collect();
         let mut learners = self.learners.clone();
@@ -103,7 +103,7 @@ impl Configuration {
         Self { voters: less(&self.voters), outgoing: self.outgoing.as_ref().map(less), learners }
     }
 
-    /// A picture for people: one line a node, `x` where it is in `up`.
+    /// A table for operators: one line for each node, with `x` if it is in `up`.
     ///
     /// ```text
     /// voters 2 of 3 up, quorum 2, may lose 0 more

@@ -1,4 +1,4 @@
-//! Sessions: how a client that is no member holds locks, and how the leader knows that one has ended.
+//! Sessions as the leader sees them: which ones it has heard, and which ones are to expire.
 //!
 //! ```text
 //!   client ──KeepAlive──▶ any node ──▶ leader: noted on receipt, confirmed by a read begun after it ──▶ "alive"
@@ -7,12 +7,13 @@
 //!                             ExpireSession{under, waited} ──▶ SessionEnded, its locks delayed, then passed on
 //! ```
 //!
-//! The time to live is a lower bound: from the sending of a keep-alive that was answered, the session lives at least so
-//! long, on the client's clock. It is the argument of a lease's grant (P7, P8): the answer is a linearizable read begun
-//! after the receipt, so whoever leads later has activated later, and waits anew from there; and a session whose end was
-//! proposed is not told so any more under that activation. It ends late after a change of leader, and never early.
+//! The time to live is a lower bound: a session lives for at least that long on its client's clock, from the sending of a
+//! keep-alive that was answered. The argument is that of a lease's grant (P7, P8). The answer is a linearizable read begun
+//! after the receipt, so a later leader was activated later and begins its wait there. And once the end of a session is
+//! proposed, no keep-alive of it is answered under that activation. After a change of leaders a session ends late, never
+//! early.
 //!
-//! It is no proof that the client has stopped; see [`lock`](crate::lock).
+//! The end of a session does not prove that its client has stopped; see [`lock`](crate::lock).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -24,17 +25,18 @@ use crate::lease::Reading;
 use crate::store::lock::Name;
 pub use crate::store::session::{MAX_SESSIONS, MAX_TTL, MIN_TTL, Session, wait};
 
-/// What the leader hears of sessions, and how long it has waited: no clock inside, `now` is an argument.
+/// When the leader heard each session last, and since when each lock-delay lasts. It has no clock: `now` is an argument.
 #[derive(Debug, Clone, Default)]
 pub struct Sessions {
     heard: BTreeMap<SessionId, Reading>,
-    /// Whose end is being proposed. For good under this activation: whoever speaks up now may be ended already.
+    /// The sessions whose end is being proposed, with the time waited. Final under this activation: the proposal may have been
+    /// committed already.
     ending: BTreeMap<SessionId, Duration>,
     delayed: BTreeMap<(Name, Revision), Reading>,
 }
 
 impl Sessions {
-    /// Follows the committed state: what is new is waited for from `now` on, what is gone is forgotten.
+    /// Follows the committed state. The waits for new sessions and lock-delays begin at `now`; ended ones are forgotten.
     pub fn handle_applied(&mut self, state: &ClusterState, now: Reading) {
         let store = state.store();
         self.heard.retain(|session, _| store.session(*session).is_some());
@@ -51,15 +53,15 @@ impl Sessions {
         }
     }
 
-    /// Another activation counts from here on: every wait begins anew (P4).
+    /// Another activation has begun: every wait begins again (P4).
     pub fn handle_activation(&mut self) {
         self.heard.clear();
         self.ending.clear();
         self.delayed.clear();
     }
 
-    /// A keep-alive was received. `false` if its end is being proposed: then it must not be told that it lives, as it may
-    /// have ended by the time that it hears so.
+    /// A keep-alive of a session was received at `now`. `false` if its end is being proposed: then the keep-alive must not be
+    /// answered, since the session may have ended before the answer arrives.
     pub fn handle_keep_alive(&mut self, session: SessionId, now: Reading) -> bool {
         if self.ending.contains_key(&session) && !cfg!(quorate_mutant = "session_spared_too_late") {
             return false;
@@ -70,12 +72,13 @@ impl Sessions {
         true
     }
 
-    /// This leader itself stood still, and may not have received what was sent: every wait begins anew.
+    /// This leader itself was paused until `now`, so it may have missed keep-alives. Every wait for a session begins again.
     pub fn handle_pause(&mut self, now: Reading) {
         self.heard.values_mut().for_each(|heard| *heard = now);
     }
 
-    /// What has been waited for long enough, to be proposed under `under`. A session is marked in the same step.
+    /// The commands to propose under the activation `under`: for sessions and lock-delays whose wait is over at `now`. A session
+    /// is marked in the same step, and proposed again until it has ended.
     pub fn poll(&mut self, state: &ClusterState, under: Activation, now: Reading) -> Vec<Command> {
         let store = state.store();
         for (session, heard) in &self.heard {
@@ -105,7 +108,7 @@ mod tests {
     use crate::evolve::evolve;
     use crate::text::Reason;
 
-    /// Proposed and not committed yet: an answer "alive" would be wrong by the time that it is heard.
+    /// Once its end is proposed it may be committed at any time, and the answer "alive" would be wrong when it arrives.
     #[test]
     fn whose_end_is_proposed_is_not_told_that_it_lives() {
         let (mut state, id, under) = (ClusterState::new(), SessionId::new(7), Activation::new(3));

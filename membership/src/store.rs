@@ -1,14 +1,15 @@
-//! What the cluster keeps for its consumers: locks, records, queues and sessions, in maps of which a copy costs nothing.
+//! The store: the locks, records, queues and sessions that the cluster keeps for its consumers.
 //!
 //! ```text
-//!   locks     "vm:100"        held by n1#3 under r42, then n2#1, then s77       lock.rs
-//!   records   "services/100"  = bytes, version r43, perhaps bound to a holder   record.rs
-//!   queues    "vm:100"        q7 taken under r42, q8, q9                        queue.rs
-//!   sessions  s77             for clients that are no members                   session.rs
-//!   answered  request → what became of it                                       request.rs
+//!   locks     "vm:100"        held by n1#3 under r42; n2#1, then s77 wait        store/lock.rs
+//!   records   "services/100"  bytes, version r43, perhaps bound to a holder      store/record.rs
+//!   queues    "vm:100"        q7 taken under r42, q8, q9                         store/queue.rs
+//!   sessions  s77             for clients that are not members                   store/session.rs
+//!   answered  request → what became of it                                        store/request.rs
 //! ```
 //!
-//! Everything is bounded, and each bound has an error of its own that names it.
+//! The maps are persistent: a copy shares everything and costs nothing. Everything is bounded, each bound stands beside its
+//! type, and a command that would exceed one is rejected with an error that names it.
 
 pub mod lock;
 pub mod queue;
@@ -28,7 +29,7 @@ use crate::store::record::{Key, Record};
 use crate::store::request::Answered;
 use crate::store::session::Session;
 
-/// The most bytes that the keys and values of all records and queued items take up together.
+/// The most bytes that the keys and values of all records and queued items may have together.
 pub const MAX_BYTES: u64 = 16 << 20;
 
 /// The locks, records, queues and sessions of a cluster.
@@ -45,17 +46,17 @@ pub struct Store {
 }
 
 impl Store {
-    /// The locks that are held, delayed or waited for, by name. One that is in none of these ways free is absent.
+    /// The locks that are held, delayed or waited for, by name. A free lock without waiters is absent.
     pub fn locks(&self) -> impl Iterator<Item = (&Name, &Lock)> {
         self.locks.iter()
     }
 
-    /// The lock of that name; `None` when it is free.
+    /// The lock of that name; `None` if it is free and no request waits for it.
     pub fn lock(&self, name: &Name) -> Option<&Lock> {
         self.locks.get(name)
     }
 
-    /// Whether `token` is the one that the lock is held under now.
+    /// Whether the lock is held under `token` now.
     pub fn holds(&self, name: &Name, token: Revision) -> bool {
         self.lock(name).and_then(|lock| lock.grant.as_ref()).is_some_and(|grant| grant.token == token)
     }
@@ -76,37 +77,37 @@ impl Store {
         self.records.len()
     }
 
-    /// How many bytes the keys and values of records and queued items take up, of [`MAX_BYTES`].
+    /// How many bytes the keys and values of records and queued items have, of [`MAX_BYTES`].
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// What waits in the queue of that name, oldest first.
+    /// The items in the queue of that name, oldest first.
     pub fn queue(&self, name: &Name) -> impl Iterator<Item = (ItemId, &Item)> {
         self.queues.get(name).into_iter().flat_map(|queue| queue.items.iter().map(|(id, item)| (*id, item)))
     }
 
-    /// The names of the queues in which something waits.
+    /// The names of the queues that are not empty.
     pub fn queues(&self) -> impl Iterator<Item = &Name> {
         self.queues.keys()
     }
 
-    /// The open session of that number.
+    /// The open session with that number.
     pub fn session(&self, session: SessionId) -> Option<&Session> {
         self.sessions.get(&session)
     }
 
-    /// The open sessions.
+    /// The open sessions, by number.
     pub fn sessions(&self) -> impl Iterator<Item = (SessionId, &Session)> {
         self.sessions.iter().map(|(id, session)| (*id, session))
     }
 
-    /// What became of the requests of late.
+    /// The fates of recent requests.
     pub fn answered(&self) -> &Answered {
         &self.answered
     }
 
-    /// Whether the locks and sessions are the same as in `other`, told without looking at each: `false` may be wrong.
+    /// A cheap comparison of the locks and sessions: `true` if they are the same as in `other`; `false` may be wrong.
     pub fn same_holders(&self, other: &Self) -> bool {
         self.locks.ptr_eq(&other.locks) && self.sessions.ptr_eq(&other.sessions)
     }

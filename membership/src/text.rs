@@ -1,20 +1,23 @@
-//! Words from outside (reasons, evidence, addresses), checked once and bounded, so that the log cannot be filled by one.
+//! Texts from outside (reasons, evidence, addresses, names, keys): checked and bounded, so that no text can fill the log.
+//!
+//! The macro [`text`] makes a type with a bound. Each such type stands beside what it is for: `Address` in `member.rs`, `Name` in
+//! `store/lock.rs`, `Key` in `store/record.rs`, `Evidence` in `proof.rs`.
 
 use serde::{Deserialize, Serialize};
 
-/// A text longer than its bound, or empty where it must say something. Nothing was changed.
+/// A text that is blank or longer than its bound. Nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum TextError {
-    /// Nothing but white space: a proof or a reason has to say something.
-    #[error("{what} is empty; say what was seen or why")]
+    /// The text is empty, or consists of white space only.
+    #[error("{what} is blank; give a text")]
     Empty {
-        /// Which text.
+        /// The text, in words: "a reason", "an address".
         what: String,
     },
-    /// Longer than its bound, in bytes.
-    #[error("{what} is {length} bytes, more than the {limit} allowed; shorten it")]
+    /// The text is longer than its bound.
+    #[error("{what} has {length} bytes, more than the limit of {limit}; shorten it")]
     TooLong {
-        /// Which text.
+        /// The text, in words: "a reason", "an address".
         what: String,
         /// Its length in bytes.
         length: u64,
@@ -37,13 +40,13 @@ macro_rules! text {
         pub struct $name(String);
 
         impl $name {
-            /// The longest allowed, in bytes.
+            /// The longest text allowed, in bytes.
             pub const LIMIT: usize = $limit;
 
-            /// Takes a text that says something and keeps within [`Self::LIMIT`].
+            /// Takes a text that is not blank and has at most [`Self::LIMIT`] bytes.
             ///
             /// # Errors
-            /// [`TextError`] when it is blank or too long; nothing is changed.
+            /// [`TextError`](crate::TextError) if it is blank or too long.
             pub fn new(text: impl Into<String>) -> Result<Self, $crate::text::TextError> {
                 let made = Self(text.into());
                 made.check().map(|()| made)
@@ -54,7 +57,7 @@ macro_rules! text {
                 &self.0
             }
 
-            /// Checks again what came in from a wire or a disk, where the type alone says nothing.
+            /// Checks a text that was deserialized, which the type alone does not do.
             pub(crate) fn check(&self) -> Result<(), $crate::text::TextError> {
                 if self.0.trim().is_empty() {
                     return Err($crate::text::TextError::Empty { what: $what.into() });
@@ -124,12 +127,12 @@ macro_rules! text {
 pub(crate) use text;
 
 text!(
-    /// Why something was done, by whom it was asked, or how it failed: for people. At most 1 024 bytes.
+    /// Why something was done, who asked for it, or how it failed: for operators. At most 1 024 bytes.
     Reason, "a reason", 1024
 );
 impl Reason {
-    /// Makes a reason of any text: cut at the bound, and "unspecified" where it says nothing. For errors of others,
-    /// which must be recorded however they are worded.
+    /// Makes a reason of any text: cut at the bound, and "unspecified" if it is blank. For errors of a fencer, which must be
+    /// recorded however they are worded.
     pub fn clipped(text: &str) -> Self {
         let mut end = text.len().min(Self::LIMIT);
         while !text.is_char_boundary(end) {

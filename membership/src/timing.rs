@@ -1,4 +1,4 @@
-//! How a cluster behaves in time, as one value that exists only if its inequalities hold.
+//! Timing: how a cluster behaves in time, as one value that exists only if its inequalities hold.
 //!
 //! ```text
 //!   E1  D ≥ (1 + ρ) · (L / (1 − ρ) + T_stop + T_io)                                    nobody acts twice
@@ -9,8 +9,9 @@
 //!   E6  M > σ · L                                          (dead-man only: BOOTTIME may be slewed by σ)
 //! ```
 //!
-//! L lease, M margin between notice and end, R renewal interval, H heartbeat, ρ drift, 2δ round trip, F one fsync, k = 1
-//! election to survive. T_activate = 2δ + 2F: one commit. E1 holds by construction: D is computed, never set.
+//! L is the lease, M the margin between notice and end, R the renewal interval, H the heartbeat, ρ the drift, 2δ the round
+//! trip, F one fsync, and k = 1 the elections to survive. T_activate = 2δ + 2F is one commit. E1 holds by construction: D is
+//! computed and never set.
 
 mod plan;
 
@@ -21,68 +22,70 @@ pub use plan::{Plan, Profile};
 
 use crate::contract::{Contract, ContractError, Stop};
 
-/// σ: by how much the rate of CLOCK_BOOTTIME may be steered, in percent. chrony's largest slew is 8.3 %.
+/// σ: by how much the rate of CLOCK_BOOTTIME may be slewed, in percent. The largest slew of chrony is 8.3 %.
 pub const SLEW_PERCENT: u32 = 10;
 
-/// Times that do not fit together, with the inequality worked out. Nothing was changed.
+/// Times that do not fit together. The text contains the inequality with its numbers. Nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TimingError {
     /// A time is out of its bounds.
     #[error("{what} is {got:?}; it must lie between {low:?} and {high:?}")]
     Bounds {
-        /// Which.
+        /// The field of the [`Plan`].
         what: &'static str,
-        /// What was given.
+        /// The time that was given.
         got: Duration,
-        /// The least.
+        /// The shortest allowed.
         low: Duration,
-        /// The most.
+        /// The longest allowed.
         high: Duration,
     },
-    /// The contract that follows from it cannot be kept.
+    /// The contract that follows from the plan is out of bounds.
     #[error(transparent)]
     Contract(#[from] ContractError),
-    /// E2: one change of leaders would take the lease of every healthy member.
+    /// E2: during one change of leaders, the leases of healthy members would lapse.
     #[error("{}", worked_out(.0))]
     HealthyWouldLapse(Box<Plan>),
     /// E3: too few renewals fit into a lease.
     #[error("E3: R = {renew:?} must be at most (L − M) / 4 = {most:?}; renew more often, or lengthen the lease")]
     RenewalsTooRare {
-        /// R.
+        /// R: the renewal interval that was given.
         renew: Duration,
-        /// The most.
+        /// The longest interval that this lease allows.
         most: Duration,
     },
-    /// E4: a lost heartbeat or two would start an election.
-    #[error("E4: election_min = {got:?} must be at least 3 · H = {least:?}; speak more often, or wait longer")]
+    /// E4: one or two lost heartbeats would start an election.
+    #[error(
+        "E4: election_min = {got:?} must be at least 3 · H = {least:?}; shorten the heartbeat, or raise election_min"
+    )]
     ElectionTooSoon {
-        /// What was given.
+        /// The `election_min` that was given.
         got: Duration,
-        /// The least.
+        /// Three heartbeats.
         least: Duration,
     },
-    /// E6: a slewed clock would use the margin up.
+    /// E6: a slewed clock would use up the margin.
     #[error(
         "E6: M = {margin:?} must exceed σ · L = {slew:?} for a dead-man; lengthen the margin, or shorten the lease"
     )]
     MarginBelowSlew {
-        /// M.
+        /// M: the margin that was given.
         margin: Duration,
-        /// σ · L.
+        /// σ · L: the most that the clock may be slewed during one lease.
         slew: Duration,
     },
-    /// No timing reaches that target.
+    /// No timing fails over within the target.
     #[error("no timing fails over within {target:?}: the fastest that holds needs {fastest:?}")]
     Unreachable {
-        /// What was asked for.
+        /// The failover time that was asked for.
         target: Duration,
-        /// What can be had.
+        /// The failover time of the fastest profile.
         fastest: Duration,
     },
 }
 
-/// E2 of a plan that violates it, and what would mend it.
+/// E2 with the numbers of a plan that violates it, and the remedy.
 fn worked_out(plan: &Plan) -> String {
     let Plan { lease, margin, renew, heartbeat, round_trip, .. } = plan;
     let (have, need) = (lease.saturating_sub(*margin), plan.survives());
@@ -93,7 +96,7 @@ fn worked_out(plan: &Plan) -> String {
     )
 }
 
-/// How a cluster behaves in time. A value of this type satisfies every inequality above.
+/// The timing of a cluster. Every value of this type satisfies all inequalities above.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Timing {
     plan: Plan,
@@ -115,7 +118,7 @@ impl Timing {
     /// Checks a plan against every inequality.
     ///
     /// # Errors
-    /// The first that does not hold, worked out.
+    /// The first inequality that does not hold, with its numbers.
     pub fn new(plan: Plan) -> Result<Self, TimingError> {
         let (ms, s) = (Duration::from_millis, Duration::from_secs);
         let within = |what, got, low, high| match got {
@@ -124,7 +127,7 @@ impl Timing {
         };
         within("heartbeat", plan.heartbeat, ms(1), s(10))?;
         within("election_max", plan.election_max, plan.election_min.saturating_add(ms(1)), s(120))?;
-        // More often than the leader reads, nobody could be answered: a renewal would be forgotten before its grant.
+        // The leader confirms renewals once a heartbeat. A renewal sent more often would be forgotten before its grant.
         within("renew", plan.renew, plan.heartbeat, s(600))?;
         within("lease", plan.lease, ms(1), s(3600))?;
         within("margin", plan.margin, ms(1), plan.lease)?;
@@ -150,16 +153,16 @@ impl Timing {
         Ok(Self { plan })
     }
 
-    /// The calmest timing whose timed failover, a leader's death included, stays within `target` (see
-    /// [`Self::leader_crash`]), for a dead-man in proportion. The network and disk it is meant for are those of the
-    /// standard profile, or in proportion where that is too slow.
+    /// The calmest timing that fails over by time within `target` even if the leader dies (see [`Self::leader_crash`]). The
+    /// stop mechanism is a dead-man, and everything is the standard profile in proportion, or the fast one where that is too
+    /// slow.
     ///
     /// # Errors
-    /// [`TimingError::Unreachable`] below what the fast profile reaches, and above an hour.
+    /// [`TimingError::Unreachable`] if `target` is shorter than the fast profile needs.
     pub fn within(target: Duration) -> Result<Self, TimingError> {
         let fastest = Profile::Fast.timing().leader_crash().unwrap_or(Duration::MAX);
         let unreachable = TimingError::Unreachable { target, fastest };
-        // Everything in proportion to the heartbeat: the largest that stays within.
+        // The largest scale at which it stays within the target.
         let (fast, standard) = (Profile::Fast.plan(), Profile::Standard.plan());
         let holds = |percent: u32| {
             let base = if percent < 100 { fast.scaled(percent * 5, 100) } else { standard.scaled(percent, 100) };
@@ -168,53 +171,54 @@ impl Timing {
         (20..=2000).rev().find_map(holds).filter(|_| target >= fastest).ok_or(unreachable)
     }
 
-    /// The fastest timing for a disk whose slow fsyncs (about the 99th percentile) take `fsync`: a heartbeat is answered
-    /// only after earlier log writes are flushed, so it must not be shorter than that. `None` for a disk
-    /// that no timing up to four times the standard one holds on.
+    /// The fastest timing for a disk whose slow fsyncs (about the 99th percentile) take `fsync`. A heartbeat is answered only
+    /// after earlier log writes are flushed, so it must not be shorter than that. `None` if the disk is too slow even for
+    /// four times the standard timing.
     pub fn fastest_for(fsync: Duration) -> Option<Self> {
         let (fast, standard) = (Profile::Fast.plan(), Profile::Standard.plan());
         let holds = |plan: Plan| Self::new(plan).ok().filter(|t| t.holds_on(fsync));
         holds(fast).or_else(|| (50..=400).find_map(|percent| holds(standard.scaled(percent, 100))))
     }
 
-    /// Whether a disk whose slow fsyncs take `fsync` holds this timing.
+    /// Whether a disk whose slow fsyncs take `fsync` is fast enough for this timing.
     pub fn holds_on(&self, fsync: Duration) -> bool {
         fsync <= self.plan.fsync
     }
 
-    /// The same with another mechanism.
+    /// The same timing with another stop mechanism.
     ///
     /// # Errors
-    /// E5 and E6: when it does not fit the lease or the margin.
+    /// [`TimingError`] if the mechanism does not fit the lease (E5) or the margin (E6).
     pub fn stopped_by(self, stop: Stop) -> Result<Self, TimingError> {
         Self::new(Plan { stop, ..self.plan })
     }
 
-    /// What it is made of.
+    /// The times that it is made of.
     pub fn plan(&self) -> &Plan {
         &self.plan
     }
 
-    /// What a life under this timing promises.
+    /// The contract of a life under this timing.
     pub fn contract(&self) -> Contract {
         self.plan.contract()
     }
 
-    /// From the crash of a member that does not lead to `Fenced` by time, at the most; `None` if time proves nothing.
+    /// The longest time from the crash of a member that does not lead until time proves its end. `None` if it never does.
     pub fn member_crash(&self) -> Option<Duration> {
-        // The last renewal may leave with the crash and take half a round trip; the wait, and the pace at which the leader
-        // looks, pass on a clock that may be slow.
+        // The last renewal may be sent just before the crash and takes half a round trip. The wait, and the pace at which the
+        // leader checks, are measured on a clock that may be slow.
         let waited = self.contract().own_wait()? + self.plan.heartbeat / 4;
         Some(self.plan.round_trip / 2 + self.plan.drift.on_a_slow_clock(waited) + self.plan.commit())
     }
 
-    /// From the crash of the leader to `Fenced` by time, at the most, if the first election succeeds; `None` as before.
+    /// The longest time from the crash of the leader until time proves its end, if the first election succeeds. `None` if it
+    /// never does.
     pub fn leader_crash(&self) -> Option<Duration> {
         let led = self.plan.elect() + self.plan.commit() + self.plan.heartbeat;
         Some(self.plan.drift.on_a_slow_clock(led) + self.member_crash()?)
     }
 
-    /// A number that differs when what all nodes must share differs: heartbeat, election bounds and drift (FNV-1a).
+    /// A hash (FNV-1a) of what all nodes must share: heartbeat, election bounds and drift.
     pub fn hash(&self) -> u64 {
         let Plan { heartbeat, election_min, election_max, drift, .. } = self.plan;
         let times = [heartbeat, election_min, election_max].map(|d| d.as_nanos() as u64);
@@ -223,7 +227,7 @@ impl Timing {
     }
 }
 
-/// The table that a person checks: what was set, and what follows.
+/// A table for operators: what was set, and what follows from it.
 impl fmt::Display for Timing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Plan { heartbeat, election_min, election_max, renew, lease, margin, stop, drift, .. } = self.plan;

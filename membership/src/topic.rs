@@ -1,33 +1,33 @@
-//! What an event is about, in one word, and by which name or key: for readers that want only some.
+//! The topic of each event, and the name or key that it is about: for readers that want only some events.
 
 use std::fmt;
 
 use crate::event::Event;
 
-/// What an event is about.
+/// The subject area of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Topic {
-    /// Who belongs to the cluster, in which phase and role, and who votes.
+    /// Members: their lives, phases, roles and addresses, and who votes.
     Membership,
-    /// Orders to end a life, attempts at them, proofs, ends.
+    /// Fence orders, the attempts at them, proofs, and ends of lives.
     Fencing,
-    /// Whose waits count.
+    /// Activations of leaders.
     Leadership,
-    /// Who holds what.
+    /// Locks: grants, releases, delays and the line of waiters.
     Locks,
-    /// What is stored.
+    /// Records that were stored or deleted.
     Records,
-    /// What waits for whom.
+    /// Items in queues.
     Queues,
-    /// Clients that are no members.
+    /// Sessions of clients that are not members.
     Sessions,
-    /// What became of requests.
+    /// Requests that took effect or were voided.
     Requests,
 }
 
 impl Topic {
-    /// All of them.
+    /// All topics.
     pub const ALL: [Self; 8] = [
         Self::Membership,
         Self::Fencing,
@@ -56,7 +56,7 @@ impl fmt::Display for Topic {
 }
 
 impl Event {
-    /// What it is about. `Fenced` and `Left`, upon which work is taken over, are of [`Topic::Fencing`].
+    /// The topic of this event. `Fenced` and `Left`, after which work is taken over, belong to [`Topic::Fencing`].
     pub const fn topic(&self) -> Topic {
         match self {
             Self::Founded { .. }
@@ -88,7 +88,7 @@ impl Event {
         }
     }
 
-    /// The name or key that it is about, if it is about one.
+    /// The name of the lock or queue, or the key of the record, that it is about; `None` for other events.
     pub fn subject(&self) -> Option<&str> {
         match self {
             Self::LockGranted { name, .. }
@@ -105,7 +105,7 @@ impl Event {
         }
     }
 
-    /// Roughly how many bytes it takes to keep it.
+    /// Roughly how many bytes of memory it takes to keep this event.
     pub fn weight(&self) -> usize {
         let carried = match self {
             Self::Put { value, .. } | Self::Pushed { value, .. } => value.as_bytes().len(),

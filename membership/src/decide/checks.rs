@@ -1,4 +1,7 @@
-//! What several rules ask before they agree: is the life known, would a majority be left, is the activation current.
+//! What several rules check: that a life is known, that a majority is left, that an activation is current.
+//!
+//! Each check is a question with one [`Rejection`] for "no", so that a command is rejected with the same words whichever rule
+//! asks.
 
 use std::collections::BTreeSet;
 
@@ -60,7 +63,7 @@ pub(super) fn open_order(state: &ClusterState, order: FenceId) -> Result<&FenceO
     state.fences.get(order).ok_or(Rejection::UnknownOrder(order))
 }
 
-/// P5: what was concluded under another activation than the current one does not count (I9).
+/// P5: a conclusion under another activation than the current one does not count (I9).
 pub(super) fn current_activation(state: &ClusterState, under: Activation) -> Result<(), Rejection> {
     let current = state.leadership.map(|leadership| leadership.activation);
     if cfg!(quorate_mutant = "stale_activation_accepted") || current == Some(under) {

@@ -1,4 +1,4 @@
-//! How a life ends: each of the four proofs, and what it takes for one to count.
+//! The rules for the end of a life: under which conditions each kind of proof is accepted.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::proof::{Confirmation, FenceProof};
 use crate::rejection::Rejection;
 use crate::text::Reason;
 
-/// A confirmation counts only for its own order number, for that order's target, and for an attempt that was begun (I10).
+/// A confirmation counts only for the order and target that it names, and for an attempt that was begun (I10).
 pub(super) fn confirm(
     state: &ClusterState,
     token: Revision,
@@ -51,8 +51,8 @@ pub(super) fn confirm(
     Ok(fenced(order, target))
 }
 
-/// An operator's word for a life, whether or not an order is open. It shoots nobody, so a former life of a node that
-/// stands may be vouched for without a spare majority; for a newest life the rule of every order holds.
+/// An operator vouches for the end of a life, with or without an open order. This fences no node, so for a former life no
+/// majority of the others is required; for the newest life of a node the rule of every order applies.
 pub(super) fn vouch(
     state: &ClusterState,
     token: Revision,
@@ -79,7 +79,7 @@ pub(super) fn vouch(
     }
 }
 
-/// Only the life itself may say that it has stopped. Said while an order is open, it is the proof that the order needed.
+/// A life reports that it has stopped. If an order against it is open, this is the proof that the order waits for.
 pub(super) fn leave(state: &ClusterState, token: Revision, who: Identity) -> Result<Vec<Event>, Rejection> {
     match known_life(state, who)?.phase {
         Phase::Joining | Phase::Active => Ok(vec![Event::Left { who, token }]),
@@ -92,9 +92,9 @@ pub(super) fn leave(state: &ClusterState, token: Revision, who: Identity) -> Res
     }
 }
 
-/// P10, P11: time alone proves the end of a life whose contract has a bound, once a leader has received nothing of it for
-/// as long as the contract asks for (E1). The wait is the leader's word; that it is long enough, and that the leader was
-/// the one whose word counts, is checked here.
+/// P10, P11: time proves the end of a life whose contract has a bound, once a leader has received nothing of it for as long as
+/// the contract requires (E1). The leader reports the wait. Checked here is that the wait was long enough, and that the leader
+/// waited under the current activation.
 pub(super) fn expire(
     state: &ClusterState,
     token: Revision,
@@ -102,7 +102,7 @@ pub(super) fn expire(
     under: Activation,
     waited: Duration,
 ) -> Result<Vec<Event>, Rejection> {
-    // The mistake: whichever life the node has now.
+    // The mistake: the newest life of the node, whichever was named.
     let newest = state.newest(named.node).filter(|_| cfg!(quorate_mutant = "expiry_names_the_node"));
     let who = newest.unwrap_or(named);
     current_activation(state, under)?;
@@ -133,9 +133,8 @@ pub(super) fn expire(
     }
 }
 
-/// That its work dies with its process, only the life itself may say, and not once it is to be ended: then it is too late
-/// for anybody to count on.
-pub(super) fn declare_mortal(state: &ClusterState, who: Identity) -> Result<Vec<Event>, Rejection> {
+/// A life declares that its work dies with its process. Too late once it is being fenced or has ended.
+pub(super) fn declare_process_bound(state: &ClusterState, who: Identity) -> Result<Vec<Event>, Rejection> {
     let life = known_life(state, who)?;
     match life.phase {
         Phase::Joining | Phase::Active if life.process_bound => Ok(vec![]),
@@ -144,8 +143,8 @@ pub(super) fn declare_mortal(state: &ClusterState, who: Identity) -> Result<Vec<
     }
 }
 
-/// P3: the next life of the same node, on the same disk and the same boot, says that the process of the former one is
-/// gone, and that was all there was to it. It shoots nobody, so no spare majority is needed.
+/// P3: the next life of the same node, on the same disk and the same boot, reports that the process of the former life is gone.
+/// The work of that life died with it. This fences no node, so no majority of the others is required.
 pub(super) fn inherit(
     state: &ClusterState,
     token: Revision,
@@ -154,7 +153,7 @@ pub(super) fn inherit(
 ) -> Result<Vec<Event>, Rejection> {
     let (successor, gone) = (known_life(state, who)?, known_life(state, former)?);
     let next = who.node == former.node && who > former && state.newest(who.node) == Some(who);
-    // A boot that could not be told is not the same as another that could not.
+    // A boot id of zero means "unknown", and two unknown boots may differ.
     let same_boot = successor.boot == gone.boot && successor.boot != BootId::default();
     if !next || !same_boot || successor.phase != Phase::Joining {
         return Err(Rejection::NotItsSuccessor { who, former });
@@ -172,13 +171,14 @@ pub(super) fn inherit(
             let order = state.fences.against(former).ok_or(Rejection::UnknownLife(former))?.id;
             Ok(vec![fenced(order)])
         }
-        // What has ended has passed on what it held.
+        // It has ended, and its locks have passed on.
         Phase::Fenced | Phase::Left => Ok(vec![]),
         phase @ Phase::Joining => Err(Rejection::Phase { who: former, phase }),
     }
 }
 
-/// The second proof of an end that another kind of proof came first for. `None` if the order has not ended so.
+/// The event for a second proof of an end, if it is of another kind than the first. `None` if the order has not ended, or the
+/// proof adds nothing.
 fn corroboration(state: &ClusterState, order: FenceId, who: Identity, proof: &FenceProof) -> Option<Vec<Event>> {
     let ended = state.fences.ended(who).filter(|ended| ended.id == order && state.fences.get(order).is_none())?;
     let fresh = ended.second.is_none() && ended.proof.kind() != proof.kind();

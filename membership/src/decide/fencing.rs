@@ -1,4 +1,4 @@
-//! Orders to end a life, and the attempts at them.
+//! The rules for fence orders, and for the attempts at them.
 
 use super::checks::{current_activation, known_life, majority_without, open_order, unknown};
 use crate::cluster::ClusterState;
@@ -9,11 +9,11 @@ use crate::member::Phase;
 use crate::rejection::Rejection;
 use crate::text::Reason;
 
-/// Refused unless the others still hold a majority (I18): a partition of the few never shoots the many, and a cluster
-/// never shoots itself below what it needs to decide anything.
+/// Rejected unless the others hold a majority (I18): a minority never fences the majority, and a cluster never fences itself
+/// below what it needs to decide anything.
 ///
-/// A leader's opinion counts only under the current activation (P5): one that survived in the log of a leader that is
-/// none any more is void. What a person asks for is no opinion of a leader.
+/// The order of a leader counts only under the current activation (P5). One that is committed after its leader was replaced is
+/// void. An order that an operator or a consumer requests needs no activation.
 pub(super) fn order(
     state: &ClusterState,
     revision: Revision,
@@ -25,7 +25,7 @@ pub(super) fn order(
     match life.phase {
         Phase::Active => {}
         Phase::Fencing => return Ok(vec![]), // merged with the open order
-        // It has never acted: it forfeits what it took up from its former life, and nothing has to be proved.
+        // It has never acted. It only forfeits the locks that it took over from its former life, and no proof is needed.
         Phase::Joining if state.store.held_by(target.into()).next().is_some() => {}
         phase @ (Phase::Joining | Phase::Fenced | Phase::Left) => return Err(Rejection::Phase { who: target, phase }),
     }

@@ -1,4 +1,4 @@
-//! Who holds a lock: asked for, released, passed on. The picture is in `lock.rs`.
+//! The rules for locks: how they are asked for, released and passed on. The drawing is in `store/lock.rs`.
 
 use std::time::Duration;
 
@@ -36,15 +36,15 @@ pub(super) fn lock(
         return Ok(vec![answered, granted(state, revision, name, holder, request)]);
     };
     if lock.is_free() {
-        // Whoever waits for a free lock may hold nothing any more, and never will again.
+        // A free lock has waiters only if none of them may hold anything any more.
         return Ok(vec![answered, granted(state, revision, name, holder, request)]);
     }
     if wait {
         if lock.waiters.len() >= MAX_WAITERS {
-            return Err(full(&format!("that wait for lock `{name}`"), MAX_WAITERS, "ask again later"));
+            return Err(full(&format!("waiters for lock `{name}`"), MAX_WAITERS, "ask again later"));
         }
         if state.store.locks.values().map(|lock| lock.waiters.len()).sum::<usize>() >= MAX_WAITING {
-            return Err(full("that wait for locks", MAX_WAITING, "ask again later"));
+            return Err(full("waiters for locks", MAX_WAITING, "ask again later"));
         }
         return Ok(vec![answered, Event::LockQueued { name: name.clone(), holder, request: request.nonce }]);
     }
@@ -59,7 +59,7 @@ fn granted(state: &ClusterState, revision: Revision, name: &Name, holder: Holder
     Event::LockGranted { name: name.clone(), holder, token: token(state, revision), request: request.nonce }
 }
 
-/// The revision of the entry that grants; never a term or an activation, which several grants share.
+/// The revision of the entry that grants. A term or an activation would be shared by several grants.
 fn token(state: &ClusterState, revision: Revision) -> Revision {
     match state.leadership.filter(|_| cfg!(quorate_mutant = "token_of_the_term")) {
         Some(leadership) => Revision::new(leadership.activation.get()),
@@ -67,7 +67,7 @@ fn token(state: &ClusterState, revision: Revision) -> Revision {
     }
 }
 
-/// By token, never by owner: what a stale guard says late changes nothing (P13).
+/// By token, not by owner: the late release of a former grant changes nothing (P13).
 pub(super) fn unlock(
     state: &ClusterState,
     revision: Revision,
@@ -86,14 +86,14 @@ pub(super) fn unlock(
     events
 }
 
-/// What became of a request is decided here at the latest. A lock that it was granted stays granted.
+/// Decides what became of a request, if it is not decided yet. A lock that it was granted stays granted.
 pub(super) fn settle(
     state: &ClusterState,
     revision: Revision,
     request: Request,
     lock: Option<&Name>,
 ) -> Result<Vec<Event>, Rejection> {
-    // A line may be longer than what is remembered of requests: what stands in it, or holds, has taken effect.
+    // A request may wait for longer than its fate is remembered. If it waits or holds, it has taken effect.
     if let Some((name, lock)) = lock.and_then(|name| Some((name, state.store.locks.get(name)?))) {
         if let Some(waiter) = lock.waiters.iter().find(|waiter| waiter.request == request.nonce) {
             let (name, holder, request) = (name.clone(), waiter.holder, waiter.request);
@@ -111,7 +111,7 @@ pub(super) fn settle(
     }
 }
 
-/// A lock that was held back passes on once the wait was long enough, by the leader whose waits count.
+/// Ends a lock-delay, if the leader of the current activation has waited long enough.
 pub(super) fn lift(
     state: &ClusterState,
     revision: Revision,
@@ -134,7 +134,7 @@ pub(super) fn lift(
     Ok(events)
 }
 
-/// What a life that has not worked yet gives up: it never acted under what it took up.
+/// The locks that a joining life gives up. It took them over from its former life, and never acted under them.
 pub(super) fn forfeit(state: &ClusterState, revision: Revision, who: Identity) -> Vec<Event> {
     let (holder, why) = (Holder::Life(who), Release::HolderEnded);
     let held = state.store.held_by(holder);
@@ -145,7 +145,7 @@ pub(super) fn forfeit(state: &ClusterState, revision: Revision, who: Identity) -
     given_up.collect()
 }
 
-/// The grant to the first in line that may hold anything, once nobody holds the lock and nothing holds it back.
+/// The grant to the first waiter that may hold anything. Called when the lock is neither held nor delayed.
 fn next(state: &ClusterState, revision: Revision, name: &Name) -> Option<Event> {
     let waiters = &state.store.locks.get(name)?.waiters;
     let mut may_hold = waiters.iter().filter(|waiter| state.may_hold(waiter.holder));
@@ -155,8 +155,8 @@ fn next(state: &ClusterState, revision: Revision, name: &Name) -> Option<Event> 
     Some(Event::LockGranted { name: name.clone(), holder, token: token(state, revision), request })
 }
 
-/// What follows when holders end: their locks pass on, and what was bound to them vanishes, in the same entry as the
-/// proof (P11).
+/// The consequences when holders end, in the same entry as the proof (P11): their locks pass on, and the records bound to them
+/// are deleted.
 pub(super) fn pass_on(state: &ClusterState, revision: Revision, events: &mut Vec<Event>) {
     let ended: Vec<_> = events.iter().filter_map(|event| end(state, event)).collect();
     if ended.is_empty() {
@@ -193,10 +193,10 @@ pub(super) fn pass_on(state: &ClusterState, revision: Revision, events: &mut Vec
     }
 }
 
-/// A holder that is over, for how long its locks are held back, and who takes them up in its stead.
+/// A holder that ends, the lock-delay of its locks, and the life that inherits them.
 type End = (Holder, Option<Duration>, Option<Holder>);
 
-/// What this event ends; `state` is from before it.
+/// The holder that this event ends. `state` is the state before the event.
 fn end(state: &ClusterState, event: &Event) -> Option<End> {
     Some(match event {
         Event::Fenced { who, proof: FenceProof::Succeeded { by }, .. } => ((*who).into(), None, Some((*by).into())),
@@ -205,7 +205,7 @@ fn end(state: &ClusterState, event: &Event) -> Option<End> {
             let delay = state.store.sessions.get(id).filter(|_| !clean).map(|session| session.lock_delay);
             ((*id).into(), delay, None)
         }
-        // The mistake: silence, and a wish to have it ended, are taken for the end.
+        // The mistake: an order is taken for the end.
         Event::FenceOrdered { target, .. } if cfg!(quorate_mutant = "lock_passes_on_silence") => {
             ((*target).into(), None, None)
         }

@@ -1,4 +1,4 @@
-//! Who belongs to the cluster: how a life joins and may begin to work, how a node changes its role and is removed.
+//! The rules for members: how a life joins and is activated, and how a node changes its role and is removed.
 
 use super::checks::{another_voter, check_addresses, known_life, quorum_or, unknown};
 use crate::cluster::{ClusterState, MAX_NODES};
@@ -9,7 +9,7 @@ use crate::member::{Address, Disk, Life, Phase, Role};
 use crate::proof::FenceProof;
 use crate::rejection::Rejection;
 
-/// A process of a node that asks to be let in.
+/// The contents of a join.
 pub(super) struct Arrival<'a> {
     pub(super) node: NodeId,
     pub(super) role: Role,
@@ -66,7 +66,7 @@ impl Arrival<'_> {
     }
 }
 
-/// The vote comes before the work, and the end of the former lives comes before either is used.
+/// A life works only after its node has the vote of its role, and after the end of every former life is proved.
 pub(super) fn activate(state: &ClusterState, who: Identity) -> Result<Vec<Event>, Rejection> {
     let life = known_life(state, who)?;
     match life.phase {
@@ -98,7 +98,7 @@ pub(super) fn set_role(state: &ClusterState, node: NodeId, role: Role) -> Result
         another_voter(state, node)?;
     }
     if member.role.votes() && !role.votes() {
-        // The node is there to agree to its own demotion, and must not be needed afterwards.
+        // The node takes part in its own demotion, and must not be needed afterwards.
         let mut rest = state.standing();
         quorum_or(&state.configuration, &rest, node)?;
         rest.remove(&node);
@@ -107,7 +107,7 @@ pub(super) fn set_role(state: &ClusterState, node: NodeId, role: Role) -> Result
     Ok(vec![Event::RoleChanged { node, role }])
 }
 
-/// Only for a node with nothing left that could act, and only while the rest can agree to it.
+/// Only if no life of the node may be working, and only if the others hold a majority with and without its vote.
 pub(super) fn remove(state: &ClusterState, node: NodeId) -> Result<Vec<Event>, Rejection> {
     if state.retired.contains(&node) {
         return Ok(vec![]);

@@ -1,4 +1,4 @@
-//! Records, queues and sessions: what a write checks and changes, what is taken, who is let in as a client.
+//! The rules for records, queues and sessions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::store::record::{Change, Check, Key, MAX_BOUND, MAX_RECORDS, MAX_STEPS
 use crate::store::request::Request;
 use crate::store::session::{self, MAX_SESSIONS, MAX_TTL, MIN_TTL, Session};
 
-/// Every check, then every change, in one entry; or none.
+/// A transaction: if every check holds, every change is made in one entry; otherwise none is.
 pub(super) fn write(
     state: &ClusterState,
     revision: Revision,
@@ -98,7 +98,7 @@ fn holds(state: &ClusterState, check: &Check) -> Result<(), Rejection> {
     }
 }
 
-/// That the lock is held under this very token: what a superseded holder says comes too late.
+/// The lock is held under this very token, so the command does not come from a former holder.
 fn held(state: &ClusterState, name: &Name, token: Revision) -> Result<(), Rejection> {
     let current = state.store.locks.get(name).and_then(|lock| lock.grant).map(|grant| grant.token);
     if current == Some(token) || cfg!(quorate_mutant = "stale_token_accepted") {
@@ -109,7 +109,7 @@ fn held(state: &ClusterState, name: &Name, token: Revision) -> Result<(), Reject
 
 fn taken<'a>(state: &'a ClusterState, queue: &Name, item: ItemId, token: Revision) -> Result<&'a Item, Rejection> {
     let found = state.store.queues.get(queue).and_then(|queue| queue.items.get(&item));
-    let under = found.filter(|found| found.taken.is_some_and(|taken| taken.token == token));
+    let under = found.filter(|item| item.is_taken_under(token));
     under.ok_or_else(|| Rejection::NotTaken { queue: queue.clone(), item, token })
 }
 
@@ -122,7 +122,7 @@ fn sized(what: &str, got: usize, limit: usize) -> Result<(), Rejection> {
     if got <= limit { Ok(()) } else { Err(Rejection::WriteTooLarge { what: what.into(), got, limit }) }
 }
 
-/// Whether everything would still fit once these changes were made.
+/// Every bound of the store still holds after these changes.
 fn room(state: &ClusterState, changes: &[Change]) -> Result<(), Rejection> {
     let store = &state.store;
     let (mut bytes, mut fresh, mut bound, mut pushed) = (store.bytes, 0, 0, BTreeMap::<&Name, usize>::new());
@@ -156,14 +156,14 @@ fn room(state: &ClusterState, changes: &[Change]) -> Result<(), Rejection> {
     if bound > 0 && store.records.values().filter(|record| record.bound.is_some()).count() + bound > MAX_BOUND {
         return Err(full("records bound to a holder", MAX_BOUND, "delete some"));
     }
-    // Room is made by deleting first: what a write deletes counts until it is gone.
+    // What this write deletes still counts, so a consumer makes room with an earlier write.
     if bytes > MAX_BYTES && bytes > store.bytes {
         return Err(full("bytes of records and items", MAX_BYTES as usize, "delete some"));
     }
     Ok(())
 }
 
-/// The oldest item that this token was not given yet. What an earlier token took is there again.
+/// Takes the oldest item that was not taken under this token. Items taken under an earlier token are available again.
 pub(super) fn take(
     state: &ClusterState,
     revision: Revision,
@@ -176,8 +176,8 @@ pub(super) fn take(
     }
     held(state, queue, token)?;
     let mut waiting = state.store.queue(queue);
-    let free = |item: &Item| item.taken.is_none_or(|taken| taken.token != token);
-    let (item, _) = waiting.find(|(_, item)| free(item)).ok_or_else(|| Rejection::QueueEmpty(queue.clone()))?;
+    let (item, _) =
+        waiting.find(|(_, item)| !item.is_taken_under(token)).ok_or_else(|| Rejection::QueueEmpty(queue.clone()))?;
     let request = request.nonce;
     Ok(vec![Event::Answered { request }, Event::Taken { queue: queue.clone(), item, token, request }])
 }
@@ -210,7 +210,7 @@ pub(super) fn close(state: &ClusterState, session: SessionId) -> Vec<Event> {
     if open { vec![Event::SessionEnded { id: session, clean: true }] } else { vec![] }
 }
 
-/// By time, and so only by the leader whose waits count, after a wait that is long enough on any client's clock.
+/// Only the leader of the current activation expires a session, after a wait that is long enough on the clock of any client.
 pub(super) fn expire(
     state: &ClusterState,
     session: SessionId,

@@ -1,4 +1,4 @@
-//! How an event is said in a line: the same in logs, scripts and documentation.
+//! The printed form of each event: one line, the same in logs, scripts and documentation.
 
 use std::fmt;
 

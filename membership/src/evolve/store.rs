@@ -8,7 +8,7 @@ use crate::store::queue::{Item, Taken};
 use crate::store::record::{Key, Record};
 use crate::store::request::Fate;
 
-/// Applies one event of this kind; others change nothing here.
+/// Applies an event to the store. Events about members change only the lines of waiters, when a life ends.
 pub(super) fn evolve(store: &mut Store, revision: Revision, event: &Event) {
     match event {
         Event::Answered { request } => store.answered.note(*request, Fate::Done(revision)),
@@ -102,7 +102,7 @@ fn remove_item(store: &mut Store, name: &Name, item: ItemId) {
     }
 }
 
-/// Who is over waits for nothing. What it holds is released by events of its own.
+/// A holder that has ended waits for nothing. The locks that it holds are released by events of their own.
 fn leave_all_lines(store: &mut Store, holder: Holder) {
     let waits =
         |(name, lock): (&Name, &Lock)| lock.waiters.iter().any(|waiter| waiter.holder == holder).then(|| name.clone());

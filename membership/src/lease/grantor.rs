@@ -1,17 +1,20 @@
-//! The leader's side: who asked last and when, which read confirms it, and whose time is up.
+//! The leader's side of leases: when each life last renewed, which read confirms it, and which lives are to expire.
 //!
 //! ```text
-//!   handle_gain(nonce) ─▶ Activate(self, nonce) proposed ─▶ applied: A set, last := now for every life that is not over
+//!   handle_gain(nonce) ─▶ ActivateLeader(self, nonce) proposed ─▶ applied: A set, last := now for every life at work
 //!
 //!   renewal ─▶ last := now, waiting ──poll_read──▶ round (closed to what comes later) ──handle_read──▶ grants
 //!   silence ─▶ now − last ≥ D: Expiring, for good within this activation ──poll_expiries──▶ Expire proposed
 //! ```
 //!
-//! Why it holds: if the activation A is current, every grant ever made was *sent* no later than `last`. One made under A,
-//! because `last` is noted after the receipt; one under an earlier activation, because its read saw that activation and
-//! so lies before A was applied, which is where `last` begins; one under a later activation cannot be, for A would not be
-//! current, and then nothing that is proposed under A takes effect. No clock is used for that. The wait D then covers
-//! what the clocks may be off (see [`Contract`](crate::Contract)).
+//! Why it is safe: while the activation A is current, every grant ever made was *sent* no later than `last`.
+//!
+//! * A grant under A: `last` is noted after the renewal is received.
+//! * A grant under an earlier activation: its read saw that activation, so it lies before A was applied, and that is where
+//!   `last` begins.
+//! * A grant under a later activation: then A is not current, and nothing proposed under A takes effect.
+//!
+//! This argument uses no clock. The wait D covers the drift of clocks (see [`Contract`](crate::Contract)).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,33 +25,33 @@ use crate::contract::Drift;
 use crate::id::{Activation, Identity, NodeId, Nonce};
 use crate::member::Phase;
 
-/// The number of a read that the renewals of one round wait for.
+/// The number of one linearizable read, which confirms all renewals received before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Round(u64);
 
-/// A life whose time is up.
+/// A life that is to expire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Expiry {
-    /// Which.
+    /// The life to expire.
     pub target: Identity,
-    /// Under which activation this may be proposed.
+    /// The activation under which the expiry may be proposed.
     pub under: Activation,
-    /// For how long nothing was received of it, on the leader's clock.
+    /// For how long the leader received nothing of it, on its own clock. At least D of the contract.
     pub waited: Duration,
 }
 
-/// Why a renewal was not even taken.
+/// Why a renewal was refused. It was not noted, and will not be granted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum NotRenewed {
-    /// This node has no activation: it does not lead, or not yet.
-    #[error("this node has not been activated as leader")]
+    /// This node has no activation: it does not lead, or its activation is not applied yet.
+    #[error("this node is not activated as leader; ask the leader")]
     NotActivated,
-    /// The life may not hold a lease: it is not active, is being fenced, is over, or a newer one of its node has joined.
+    /// The life may not hold a lease: it is not active, is being fenced, has ended, or a newer life of its node has joined.
     #[error("{0} may not hold a lease: it is not active, or a newer life of its node has joined")]
     NotLive(Identity),
-    /// Its time was up, which cannot be taken back.
-    #[error("the time of {0} was up before this renewal came")]
+    /// The leader has begun to expire the life, which is final within this activation.
+    #[error("{0} is being expired; its renewal came too late")]
     Expiring(Identity),
 }
 
@@ -56,12 +59,12 @@ pub enum NotRenewed {
 struct Watched {
     last: Reading,
     wait: Option<Duration>,
-    /// Whether the rules would let it end now: the others still hold a majority.
+    /// Whether the rules would accept its end now: the others hold a majority without it.
     dispensable: bool,
     expiring: bool,
 }
 
-/// Grants leases and notices their end, for as long as its activation is the current one. One a process.
+/// Grants leases and finds lives to expire, for as long as its activation is the current one. One for each process.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Grantor {
     me: NodeId,
@@ -75,20 +78,20 @@ pub struct Grantor {
 }
 
 impl Grantor {
-    /// A grantor of node `me`, whose clock may be off by `drift`. It grants nothing and ends nobody.
+    /// A grantor for node `me`, whose clock may be off by `drift`. Without an activation it grants and expires nothing.
     pub fn new(me: NodeId, drift: Drift) -> Self {
         let (watched, waiting) = (BTreeMap::new(), BTreeMap::new());
         Self { me, drift, wanted: None, activation: None, watched, waiting, round: None, rounds: 0 }
     }
 
-    /// This node has gained leadership, or has started as leader (P4): from here on it waits for the activation with
-    /// that nonce, which must never have been used before. Until it is applied nothing is granted and nobody is ended.
+    /// This node has gained leadership, or has started as leader (P4). It waits for the activation with that nonce, which
+    /// must never have been used before. Until that is applied it grants and expires nothing.
     pub fn handle_gain(&mut self, nonce: Nonce) {
         self.forget();
         self.wanted = Some(nonce);
     }
 
-    /// Leadership is lost, as far as anybody can tell. Only saves work: nothing rests on it.
+    /// This node has lost leadership, as far as it knows. This only saves work; safety does not depend on it.
     pub fn handle_loss(&mut self) {
         self.forget();
         self.wanted = None;
@@ -101,7 +104,7 @@ impl Grantor {
         self.round = None;
     }
 
-    /// The nonce to be activated with, while it is not.
+    /// The nonce to propose an activation with, while one is wanted.
     pub fn poll_activation(&self) -> Option<Nonce> {
         self.wanted.filter(|_| self.activation.is_none())
     }
@@ -111,18 +114,18 @@ impl Grantor {
         self.activation
     }
 
-    /// The state has moved on, and `now` is after it was applied here.
+    /// A newer state was applied here, and `now` was read after that.
     pub fn handle_applied(&mut self, state: &ClusterState, now: Reading) {
         let current = state.leadership();
         if cfg!(quorate_mutant = "no_activation") {
-            // Whatever is current counts as one's own.
+            // The mistake: any current activation counts as its own.
             self.activation = self.wanted.and(current.map(|l| l.activation));
         } else if cfg!(quorate_mutant = "activation_kept_over_restart") {
             self.activation = current.filter(|l| l.leader == self.me && self.wanted.is_some()).map(|l| l.activation);
         } else {
             let own = current.filter(|l| l.leader == self.me && Some(l.nonce) == self.wanted).map(|l| l.activation);
             if own != self.activation {
-                // Superseded: another gain, with another nonce, has to come before this node grants again.
+                // Superseded: this node grants again only after another gain, with another nonce.
                 let superseded = self.activation.is_some() && own.is_none();
                 self.forget();
                 self.activation = own;
@@ -133,7 +136,7 @@ impl Grantor {
             return;
         }
         let (drift, needed) = (self.drift, state.needed());
-        // A life that may not work yet holds no lease and renews none: its silence begins when it may.
+        // A joining life has no lease and renews none: its silence is counted from its activation.
         self.watched.retain(|who, _| state.life(*who).is_some_and(|life| life.phase.may_work()));
         for (who, life) in state.lives().filter(|(_, life)| life.phase.may_work()) {
             let wait = life.contract.wait(drift);
@@ -148,10 +151,10 @@ impl Grantor {
         }
     }
 
-    /// A renewal has been received, and `now` is after that (P7).
+    /// A renewal was received, and `now` was read after that (P7).
     ///
     /// # Errors
-    /// [`NotRenewed`]: it was not noted, and will not be granted.
+    /// [`NotRenewed`]: the renewal was not noted, and will not be granted.
     pub fn handle_renewal(
         &mut self,
         who: Identity,
@@ -175,9 +178,9 @@ impl Grantor {
         Ok(())
     }
 
-    /// Begins a round if somebody waits and none is under way: a linearizable read has to be begun after this call, and
-    /// its end told with [`Self::handle_read`] or [`Self::handle_read_failed`]. What is received from here on waits for
-    /// the next round.
+    /// Begins a round, if renewals wait and no round is under way. The caller must begin a linearizable read after this call,
+    /// and report its end with [`Self::handle_read`] or [`Self::handle_read_failed`]. Renewals received from here on wait
+    /// for the next round.
     pub fn poll_read(&mut self) -> Option<Round> {
         if self.round.is_some() || self.waiting.is_empty() {
             return None;
@@ -188,7 +191,7 @@ impl Grantor {
         Some(round)
     }
 
-    /// The read has failed: its renewals are not granted, and it is not tried again for them (P8). Which they were.
+    /// The read has failed. Its renewals are not granted, and no further read is made for them (P8). Returns them.
     pub fn handle_read_failed(&mut self, round: Round) -> Vec<(Identity, u64)> {
         match self.round.take_if(|(number, _)| *number == round) {
             Some((_, taken)) => taken.into_iter().collect(),
@@ -196,7 +199,7 @@ impl Grantor {
         }
     }
 
-    /// The read has succeeded, and `state` is at least as new as what it showed (P8). Answers each renewal of the round:
+    /// The read has succeeded, and `state` is at least as new as what it read (P8). Returns each renewal of the round, and
     /// whether it is granted.
     pub fn handle_read(&mut self, round: Round, state: &ClusterState) -> Vec<(Identity, u64, bool)> {
         let Some((_, mut taken)) = self.round.take_if(|(number, _)| *number == round) else { return vec![] };
@@ -212,22 +215,20 @@ impl Grantor {
         taken.into_iter().map(|(who, seq)| (who, seq, granted(who))).collect()
     }
 
-    /// Grants what waits without any read. Only the mistake of that name has a use for it.
+    /// Grants all waiting renewals without a read. Only the seeded mistake of that name uses it.
     #[cfg(quorate_mutant = "grant_without_read")]
     pub fn poll_unread(&mut self) -> Vec<(Identity, u64, bool)> {
         std::mem::take(&mut self.waiting).into_iter().map(|(who, seq)| (who, seq, true)).collect()
     }
 
-    /// This node itself stood still until `now`: what it did not receive meanwhile says nothing of the others. Only ever
-    /// waits longer, so nothing rests on it.
+    /// This node itself was paused until `now`, so it may have missed renewals. The waits begin again; that is always safe.
     pub fn handle_pause(&mut self, now: Reading) {
         self.watched.values_mut().filter(|watched| !watched.expiring).for_each(|watched| watched.last = now);
     }
 
-    /// The lives whose time is up at `now` (P10): each is marked in this very step, for good within this activation, and
-    /// only then to be proposed. Those marked before are named again until they are over: a proposal may be lost. One
-    /// that the rules would not let end now, because no majority would stand without it, is not marked: it may be
-    /// renewed still.
+    /// The lives to expire at `now` (P10). Each is marked in this step, finally within this activation, and proposed only
+    /// after that. A marked life is returned again until it has ended, because a proposal may be lost. A life without which
+    /// the others would have no majority is not marked, since the rules would reject its end; it may still renew.
     pub fn poll_expiries(&mut self, now: Reading) -> Vec<Expiry> {
         let Some(under) = self.activation else { return vec![] };
         let mut due = vec![];
@@ -243,28 +244,28 @@ impl Grantor {
         due
     }
 
-    /// For how long nothing was received of `who` at `now`; `None` if it is not watched.
+    /// For how long nothing was received of `who` at `now`. `None` if it is not watched.
     pub fn silence(&self, who: Identity, now: Reading) -> Option<Duration> {
         self.watched.get(&who).map(|watched| now.shortest_since(watched.last))
     }
 
-    /// The lives that are watched.
+    /// The watched lives: those that may be working.
     pub fn watched(&self) -> impl Iterator<Item = Identity> + '_ {
         self.watched.keys().copied()
     }
 
-    /// Whether the time of `who` was found to be up.
+    /// Whether `who` is being expired.
     pub fn is_expiring(&self, who: Identity) -> bool {
         self.watched.get(&who).is_some_and(|watched| watched.expiring)
     }
 
-    /// The renewals that wait for a read to be begun, and those that wait for the end of the one under way.
+    /// The renewals that wait for the next read, and the read under way with its number of renewals.
     pub fn renewals(&self) -> (impl Iterator<Item = (Identity, u64)> + '_, Option<(Round, usize)>) {
         let waiting = self.waiting.iter().map(|(who, seq)| (*who, *seq));
         (waiting, self.round.as_ref().map(|(round, taken)| (*round, taken.len())))
     }
 
-    /// The renewals that the read under way is for.
+    /// The renewals that wait for the end of the read under way.
     pub fn taken(&self) -> impl Iterator<Item = (Identity, u64)> + '_ {
         self.round.iter().flat_map(|(_, taken)| taken.iter().map(|(who, seq)| (*who, *seq)))
     }

@@ -1,4 +1,4 @@
-//! The member's side: what it asked for and when, until when it may act, and what stage its loss has come to.
+//! The member's side of a lease: which renewals it sent and when, until when it may act, and whether it has notice.
 //!
 //! ```text
 //!                 grant                        E − M: notice                       E: lost
@@ -13,25 +13,24 @@ use std::time::Duration;
 use super::Reading;
 use crate::id::Identity;
 
-/// How things stand with a lease.
+/// The stage of a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Stage {
-    /// There is none: nothing may be begun, and nothing may run.
+    /// There is no lease: no work may begin or run.
     Lapsed,
-    /// It runs out soon, or the life is being fenced: nothing may be begun, what runs has that long to stop.
+    /// The lease ends soon, or the life is being fenced: no work may begin, and running work has to stop within `left`.
     Notice {
-        /// What is left until the mechanism acts, on the member's clock.
+        /// The time left until the stop mechanism acts, on the member's clock.
         left: Duration,
     },
-    /// It is held.
+    /// The lease is held: work may begin and run.
     Held {
-        /// What is left until the mechanism acts, on the member's clock.
+        /// The time left until the stop mechanism acts, on the member's clock.
         left: Duration,
     },
 }
 
-/// How many renewals may be under way. More cannot be answered in time anyway; the oldest is forgotten, and a grant for
-/// it is then one that was never asked for.
+/// How many renewals may be under way. The oldest is forgotten first, and a grant for it then counts for nothing.
 const UNDER_WAY: usize = 64;
 
 /// The lease of one life.
@@ -43,26 +42,26 @@ pub struct MemberLease {
     renew: Duration,
     next: u64,
     sent: BTreeMap<u64, Reading>,
-    /// When the renewal was sent that the latest grant was for. The lease is counted from here.
+    /// When the renewal of the latest grant was sent. The lease is counted from here.
     from: Option<Reading>,
     last_sent: Option<Reading>,
     condemned: bool,
 }
 
 impl MemberLease {
-    /// The lease of `who`: `lease` long, given notice of `margin` before its end, renewed every `renew`.
+    /// The lease of `who`. It lasts for `lease`, gives notice `margin` before its end, and is renewed every `renew`.
     pub fn new(who: Identity, lease: Duration, margin: Duration, renew: Duration) -> Self {
         let (sent, from, last_sent) = (BTreeMap::new(), None, None);
         Self { who, lease, margin, renew, next: 1, sent, from, last_sent, condemned: false }
     }
 
-    /// Whose lease it is.
+    /// The life that holds this lease.
     pub fn who(&self) -> Identity {
         self.who
     }
 
-    /// The number of a renewal that is due at `now`, which is noted as the time of its sending: the bytes must leave
-    /// after this call (P6). A number is never used twice.
+    /// The number of a renewal, if one is due at `now`. `now` is noted as the time of sending, so the bytes must be sent after
+    /// this call (P6). No number is used twice.
     pub fn poll_renewal(&mut self, now: Reading) -> Option<u64> {
         if self.condemned || self.last_sent.is_some_and(|last| now.longest_since(last) < self.renew) {
             return None;
@@ -79,14 +78,13 @@ impl MemberLease {
         Some(seq)
     }
 
-    /// The next renewal is due at once, whenever the last was sent: the last one was refused by somebody who knew better
-    /// whom to ask.
+    /// The last renewal was refused by a node that named another leader: the next one is due at once.
     pub fn handle_refusal(&mut self) {
         self.last_sent = None;
     }
 
-    /// A grant of renewal `seq` of `who` has come (P9). It only names an instant that this member itself noted, so a late,
-    /// doubled or reordered one is harmless. Whether it prolonged the lease.
+    /// A grant of renewal `seq` of `who` arrived (P9). It only refers to a time that this member noted itself, so a late,
+    /// repeated or reordered grant is harmless. Returns whether it prolonged the lease.
     pub fn handle_grant(&mut self, who: Identity, seq: u64, now: Reading) -> bool {
         let anybodys = cfg!(quorate_mutant = "stale_grant_accepted");
         if who != self.who && !anybodys {
@@ -102,42 +100,42 @@ impl MemberLease {
         if better {
             self.from = Some(sent);
         }
-        // What was sent before the one that was granted cannot prolong anything any more.
+        // Renewals sent before the granted one can no longer prolong the lease.
         self.sent.retain(|earlier, _| *earlier > seq || anybodys);
         better
     }
 
-    /// The log says that this life is being fenced, or is over: no further renewal, and notice at once (P16).
+    /// According to the log this life is being fenced or has ended: it renews no more, and has notice at once (P16).
     pub fn handle_condemned(&mut self) {
         self.condemned = true;
     }
 
-    /// Whether the log has condemned this life.
+    /// Whether this life is being fenced or has ended, according to the log.
     pub fn is_condemned(&self) -> bool {
         self.condemned
     }
 
-    /// What is left of the lease at `now`: until E, where the mechanism acts.
+    /// The time left at `now` until E, where the stop mechanism acts.
     pub fn left(&self, now: Reading) -> Duration {
         self.from.map_or(Duration::ZERO, |from| self.lease.saturating_sub(now.longest_since(from)))
     }
 
-    /// When the renewal was sent that the lease is counted from.
+    /// When the renewal was sent that the lease is counted from. `None` before the first grant.
     pub fn held_from(&self) -> Option<Reading> {
         self.from
     }
 
-    /// Whether a grant of renewal `seq` is still awaited.
+    /// Whether a grant of renewal `seq` would still count.
     pub fn awaits(&self, seq: u64) -> bool {
         self.sent.contains_key(&seq)
     }
 
-    /// How long until the next renewal is due at `now`.
+    /// The time left at `now` until the next renewal is due.
     pub fn until_renewal(&self, now: Reading) -> Duration {
         self.last_sent.map_or(Duration::ZERO, |last| self.renew.saturating_sub(now.longest_since(last)))
     }
 
-    /// How things stand at `now` (P15, P16).
+    /// The stage at `now` (P15, P16).
     pub fn stage(&self, now: Reading) -> Stage {
         match self.left(now) {
             left if left.is_zero() => Stage::Lapsed,

@@ -1,23 +1,23 @@
-//! Locks: named, exclusive, held by one life of a member or by a session, passed on in the order of asking.
+//! Locks: named and exclusive, held by one life of a member or by a session, and granted in the order of asking.
 //!
 //! ```text
 //!              Lock ─▶ free: granted, token = this revision        Unlock (by token) ─┐
 //!              Lock ─▶ held: waits ──────────────────────────────┐                    ▼
 //!                                                                └── first in line ◀── released
-//!   the holder's life is over, with a proof (Fenced, Left) ──────────────────────────▶ released
-//!   the holder's session ended uncleanly ─▶ delayed for as long as it asked for ─────▶ released
+//!   the end of the holder's life is proved (Fenced, Left) ───────────────────────────▶ released
+//!   the holder's session expired ─▶ delayed for the lock-delay of the session ───────▶ released
 //! ```
 //!
-//! A member's lock passes on when it is released, or when the life that holds it is *proved* to be over. Never because a
-//! timer ran out: a life that is silent, suspected, or being fenced keeps its locks, since it may still act. What time
-//! can prove, an expiry proves under a contract ([`lease`](crate::lease)).
+//! A member's lock passes on when it is released, or when the end of the life that holds it is *proved*. It never passes on
+//! because a timer ran out: a life that is silent, suspected or being fenced keeps its locks, since it may still act. What
+//! time can prove, an expiry proves under a contract ([`lease`](crate::lease)).
 //!
-//! The token is the revision of the grant (P13). Tokens of one lock strictly grow, and so do those of all locks that are
-//! granted by different entries; two locks that pass on by the same end share one.
+//! The token is the revision of the grant (P13). The tokens of one lock strictly grow. Two locks that are granted by
+//! different entries have different tokens; those that pass on by the same entry share one.
 //!
-//! **What a session's lock does not promise.** A session is kept by a client that nobody can stop. When it ends by time,
-//! the client may not know yet, and may still act: the lock says who *should* act, and only a resource that checks
-//! tokens makes sure of it. The lock-delay (Burrows, *Chubby*, 2006) makes harm less likely and proves nothing.
+//! **What a session's lock does not promise.** Nothing can stop the client of a session. When the session expires, the
+//! client may not know it yet and may still act. The lock tells which client *should* act; only a resource that checks tokens
+//! enforces it. The lock-delay (Burrows, *Chubby*, 2006) makes harm less likely, and proves nothing.
 
 use std::fmt;
 use std::time::Duration;
@@ -31,10 +31,10 @@ use crate::text::text;
 /// The most locks that may be held, delayed or waited for at a time.
 pub const MAX_LOCKS: usize = 4096;
 
-/// The most that may wait for one lock.
+/// The most requests that may wait for one lock.
 pub const MAX_WAITERS: usize = 256;
 
-/// The most that may wait for all locks together: all of it has to fit into a snapshot.
+/// The most requests that may wait for all locks together, so that they fit into a snapshot.
 pub const MAX_WAITING: usize = 16_384;
 
 text!(
@@ -42,12 +42,12 @@ text!(
     Name, "a name", 255
 );
 
-/// Who holds something.
+/// What can hold a lock, or own a bound record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Holder {
     /// One life of a member: what it holds passes on when its end is proved.
     Life(Identity),
-    /// A client that is no member: what it holds passes on when its session has ended.
+    /// A client that is not a member: what it holds passes on when its session ends.
     Session(SessionId),
 }
 
@@ -72,53 +72,53 @@ impl From<SessionId> for Holder {
     }
 }
 
-/// That a lock is held.
+/// The grant under which a lock is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Grant {
-    /// By whom.
+    /// The life or session that holds the lock.
     pub holder: Holder,
-    /// The fencing token: the revision of the grant. To be shown to whatever is touched under the lock.
+    /// The fencing token: the revision of the grant. The holder shows it to every resource that it uses under the lock.
     pub token: Revision,
-    /// The request that asked for it: a grant counts for no other.
+    /// The nonce of the request that asked for it. The grant counts for no other.
     pub request: Nonce,
 }
 
-/// Someone who waits for a lock.
+/// A request that waits for a lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Waiter {
-    /// Who.
+    /// The life or session that is to hold the lock.
     pub holder: Holder,
-    /// Under which request.
+    /// The nonce of the request.
     pub request: Nonce,
 }
 
-/// That a lock is held back after the unclean end of a session.
+/// The lock-delay after the session that held the lock has expired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Delay {
-    /// The token of the session that ended.
+    /// The token under which the session held the lock.
     pub token: Revision,
-    /// For at least how long.
+    /// How long the delay lasts at least. At most [`MAX_TTL`](crate::session::MAX_TTL).
     pub at_least: Duration,
 }
 
-/// A lock that is held, held back or waited for.
+/// A lock that is held, delayed or waited for.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Lock {
-    /// By whom it is held.
+    /// The grant under which it is held; `None` if it is not held.
     pub grant: Option<Grant>,
-    /// Whether it is held back.
+    /// The lock-delay, while it lasts.
     pub delay: Option<Delay>,
-    /// Who waits, first in line first. At most [`MAX_WAITERS`].
+    /// The waiting requests, in the order in which they asked. At most [`MAX_WAITERS`].
     pub waiters: Vector<Waiter>,
 }
 
 impl Lock {
-    /// Whether nobody holds it and nothing holds it back.
+    /// Whether it can be granted: it is neither held nor delayed.
     pub fn is_free(&self) -> bool {
         self.grant.is_none() && self.delay.is_none()
     }
 
-    /// Whether nothing about it is worth remembering.
+    /// Whether it can be forgotten: it is free, and no request waits.
     pub(crate) fn is_idle(&self) -> bool {
         self.is_free() && self.waiters.is_empty()
     }
@@ -127,9 +127,9 @@ impl Lock {
 /// Why a lock was released.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Release {
-    /// Its holder said so.
+    /// Its holder released it.
     Unlocked,
-    /// Its holder is over.
+    /// Its holder has ended.
     HolderEnded,
 }
 

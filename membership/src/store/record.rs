@@ -1,15 +1,15 @@
-//! Records: a small store of the consumer's own, written in transactions that happen whole or not at all.
+//! Records: a small key-value store for the consumer, written in transactions that take effect as a whole or not at all.
 //!
 //! ```text
 //!   Write { request,
-//!           checks:  "services/100" has version r43 · lock "manager" is held under r40 · n1#3 is over
+//!           checks:  "services/100" has version r43 · lock "manager" is held under r40 · n1#3 has ended
 //!           changes: put "services/100" = n2 · delete "intents/7" · push to "vm:100" · acknowledge q7 }
 //!     every check holds ─▶ every change, in one entry
-//!     one does not      ─▶ a rejection that says which and what there is instead; nothing changed
+//!     one does not      ─▶ a rejection that names it and what was found instead; nothing changed
 //! ```
 //!
-//! The version of a record is the revision that wrote it last. A record may be *bound* to a holder: it vanishes with the
-//! life, or the session, that it is bound to, in the very entry that proves the end.
+//! The version of a record is the revision that wrote it last. A record may be *bound* to a life or a session: then it is
+//! deleted in the same entry that ends the life or session.
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,36 +23,36 @@ use crate::text::text;
 /// The most bytes of one value.
 pub const MAX_VALUE: usize = 64 << 10;
 
-/// The most records.
+/// The most records in the store.
 pub const MAX_RECORDS: usize = 65_536;
 
-/// The most records that are bound to a holder: they may all vanish in one entry.
+/// The most records that are bound to a holder. All of them may be deleted by one entry.
 pub const MAX_BOUND: usize = 4096;
 
 /// The most checks, and the most changes, of one write.
 pub const MAX_STEPS: usize = 128;
 
-/// The most bytes of one write: its keys and values together.
+/// The most bytes of one write: the keys and values of its checks and changes together.
 pub const MAX_WRITE: usize = 1 << 20;
 
 text!(
-    /// The key of a record. At most 512 bytes; `/` parts it by custom, and by custom only.
+    /// The key of a record. At most 512 bytes. `/` separates its parts by convention only.
     Key, "a key", 512
 );
 
-/// Keys are in the order of their texts, so that those with one prefix are next to each other.
+/// Keys are ordered by their texts, so that those with the same prefix are next to each other.
 impl std::borrow::Borrow<str> for Key {
     fn borrow(&self) -> &str {
         &self.0
     }
 }
 
-/// Bytes that mean something to the consumer alone. Clones share them. At most [`MAX_VALUE`].
+/// Bytes whose meaning only the consumer knows. Clones share them. At most [`MAX_VALUE`].
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Value(Arc<[u8]>);
 
 impl Value {
-    /// Takes bytes; whether they are too many is checked where they are written.
+    /// Takes bytes. Their number is checked when they are written.
     pub fn new(bytes: impl Into<Arc<[u8]>>) -> Self {
         Self(bytes.into())
     }
@@ -62,7 +62,7 @@ impl Value {
         &self.0
     }
 
-    /// The bytes as text, if they are.
+    /// The bytes as text; `None` if they are not UTF-8.
     pub fn as_text(&self) -> Option<&str> {
         std::str::from_utf8(&self.0).ok()
     }
@@ -80,7 +80,7 @@ impl From<Vec<u8>> for Value {
     }
 }
 
-/// Shown as text where it is one, shortened; never whole, for a log is no place for what others store.
+/// Printed as text if it is short, and by its size otherwise, so that stored data does not fill logs.
 impl fmt::Debug for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const SHOWN: usize = 40;
@@ -119,52 +119,52 @@ impl<'de> Deserialize<'de> for Value {
     }
 }
 
-/// What is stored under a key.
+/// The value under a key, and its versions.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Record {
-    /// What.
+    /// The bytes that were written last.
     pub value: Value,
-    /// The revision that wrote it last: what a comparison names.
+    /// The revision that wrote it last. A [`Check::Version`] compares it.
     pub version: Revision,
-    /// The revision that made it.
+    /// The revision that created it.
     pub created: Revision,
-    /// With whom it vanishes.
+    /// The holder with whose end it is deleted; `None`: it stays.
     pub bound: Option<Holder>,
 }
 
-/// What has to hold for a write to happen.
+/// A condition for a write. Variants are only ever appended.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Check {
-    /// The record has that version; `None`: there is no such record.
+    /// The record has this version.
     Version {
-        /// Which record.
+        /// The key of the record.
         key: Key,
-        /// The version.
+        /// The expected version; `None`: there is no such record.
         version: Option<Revision>,
     },
-    /// The record has that value.
+    /// The record has this value.
     Value {
-        /// Which record.
+        /// The key of the record.
         key: Key,
-        /// The value.
+        /// The expected value.
         value: Value,
     },
-    /// The lock is held under that token: the write of a holder that was superseded is refused.
+    /// The lock is held under this token. So the write of a former holder is rejected.
     Holds {
-        /// Which lock.
+        /// The name of the lock.
         lock: Name,
-        /// The token of its grant.
+        /// The token of the holder that writes.
         token: Revision,
     },
     /// It is proved that the life can do no more harm.
     Over {
-        /// Which life.
+        /// The life that has to have ended.
         who: Identity,
     },
     /// The life may be given work.
     Active {
-        /// Which life.
+        /// The life that has to be active.
         who: Identity,
     },
 }
@@ -181,38 +181,38 @@ impl Check {
     }
 }
 
-/// What a write does.
+/// One change of a write. Variants are only ever appended.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Change {
-    /// Stores a value.
+    /// Stores a record.
     Put {
-        /// Where.
+        /// The key of the record.
         key: Key,
-        /// What.
+        /// Its new value.
         value: Value,
-        /// With whom it vanishes; `None`: it stays.
+        /// The holder with whose end it is deleted; `None`: it stays.
         bound: Option<Holder>,
     },
-    /// Removes a record. One that is not there stays so.
+    /// Deletes a record. Does nothing if there is none.
     Delete {
-        /// Which.
+        /// The key of the record.
         key: Key,
     },
-    /// Appends to the queue of a lock, whether or not anybody holds it.
+    /// Appends an item to the queue of a lock, whether or not the lock is held.
     Push {
-        /// The lock.
+        /// The queue, by the name of its lock.
         queue: Name,
-        /// What.
+        /// The value of the item.
         value: Value,
     },
-    /// Removes an item that was taken under the token that the lock is held under now.
+    /// Removes an item that was taken under the token under which the lock is held now.
     Acknowledge {
-        /// The lock.
+        /// The queue, by the name of its lock.
         queue: Name,
-        /// Which item.
+        /// The number of the item.
         item: ItemId,
-        /// The holder's token.
+        /// The token of the lock's holder.
         token: Revision,
     },
 }
@@ -227,7 +227,7 @@ impl Change {
         }
     }
 
-    /// The value that it stores.
+    /// The value that it stores; `None` if it stores none.
     pub(crate) fn value(&self) -> Option<&Value> {
         match self {
             Self::Put { value, .. } | Self::Push { value, .. } => Some(value),

@@ -1,4 +1,4 @@
-//! Requests that take effect at most once, however often and however late their copies arrive.
+//! Requests: commands that take effect at most once, however often and however late their copies arrive.
 //!
 //! ```text
 //!   Request{nonce, since r40} ─▶ log ─▶ r43: takes effect, remembered
@@ -6,10 +6,10 @@
 //!                  └── a copy ─▶ log ─▶ r40 + WINDOW + 1: too old, refused, whatever is remembered
 //! ```
 //!
-//! A network repeats and delays. What was done is remembered for [`WINDOW`] entries, and a request is refused when more
-//! entries than that lie between what its proposer knew and where it came to stand: so nothing has to be remembered for
-//! longer. A proposer that does not know the outcome [settles](crate::Command::Settle) it: from then on the request has
-//! either taken effect, at a revision that it is told, or never will.
+//! A network repeats and delays messages. What became of a request is remembered for [`WINDOW`] entries, and a request is
+//! rejected when its entry lies more than that after the last entry that its proposer had applied. So nothing has to be
+//! remembered for longer. A proposer that does not know the outcome [settles](crate::Command::Settle) the request: from then
+//! on it either has taken effect, at a revision that the proposer is told, or never will.
 
 use std::fmt;
 
@@ -18,15 +18,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{Nonce, Revision};
 
-/// For how many entries a request may be under way, and for how many it is remembered.
+/// How many entries a request may be under way, and for how many its fate is remembered.
 pub const WINDOW: u64 = 16_384;
 
-/// A request's own name, and what its proposer had applied when it was made.
+/// The identity of a request, and what its proposer had applied when it was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Request {
-    /// Drawn for this request, and never used for another.
+    /// Drawn at random for this request, and used for no other.
     pub nonce: Nonce,
-    /// How far its proposer had applied the log. It must come to stand at most [`WINDOW`] entries later.
+    /// How far its proposer had applied the log. The request must be committed at most [`WINDOW`] entries later.
     pub since: Revision,
 }
 
@@ -39,9 +39,9 @@ impl fmt::Display for Request {
 /// What became of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Fate {
-    /// It took effect, at that revision.
+    /// It took effect at that revision.
     Done(Revision),
-    /// It was settled before it took effect, at that revision, and never will.
+    /// It was settled at that revision before it took effect, and never will.
     Void(Revision),
 }
 
@@ -67,16 +67,16 @@ pub(crate) enum Admission {
     Outdated,
 }
 
-/// The requests of the last [`WINDOW`] entries.
+/// The fates of the requests of the last [`WINDOW`] entries.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Answered {
     fates: OrdMap<Nonce, Fate>,
-    /// By revision, for forgetting. An entry carries one request at the most.
+    /// The same by revision, to forget the oldest. An entry carries at most one request.
     order: OrdMap<Revision, Nonce>,
 }
 
 impl Answered {
-    /// What became of a request, as far as it is remembered.
+    /// What became of a request; `None` if it is unknown, or no longer remembered.
     pub fn fate(&self, nonce: Nonce) -> Option<Fate> {
         self.fates.get(&nonce).copied()
     }

@@ -1,4 +1,4 @@
-//! What a timing is made of, and the profiles that were proved as a whole.
+//! The times that a [`Timing`] is made of, and the profiles that were checked as a whole.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,27 +6,27 @@ use std::time::Duration;
 use super::Timing;
 use crate::contract::{Contract, Drift, Stop};
 
-/// A profile: timing that was proved and measured as a whole.
+/// A timing that was checked and measured as a whole.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Profile {
-    /// A quiet local network and NVMe: failover well under a second. Refused on slower disks.
+    /// For a quiet local network and NVMe: fails over in about a second. A node on a slower disk refuses to start with it.
     Fast,
-    /// Most clusters.
+    /// For most clusters: a lease of three seconds, stopped by a dead-man.
     #[default]
     Standard,
-    /// As standard, stopped by a hardware watchdog of one second.
+    /// As standard, but stopped by a hardware watchdog with a timeout of one second.
     Watchdog,
-    /// Wide-area or noisy networks, slow disks.
+    /// For wide-area or noisy networks and slow disks: a lease of ten seconds.
     Patient,
 }
 
 impl Profile {
-    /// All of them, fastest first.
+    /// All profiles, fastest first.
     pub const ALL: [Self; 4] = [Self::Fast, Self::Standard, Self::Watchdog, Self::Patient];
 
-    /// Its timing.
+    /// The timing of this profile.
     pub fn timing(self) -> Timing {
-        // That each of them holds is a test.
+        // A test shows that each of them holds.
         Timing { plan: self.plan() }
     }
 
@@ -88,35 +88,35 @@ impl fmt::Display for Profile {
     }
 }
 
-/// What a [`Timing`] is made of. Anybody may fill it in; only [`Timing::new`] says whether it holds.
+/// The times that a [`Timing`] is made of. [`Timing::new`] checks whether they fit together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Plan {
-    /// H: how often the leader speaks, and how often it begins a read for the renewals that wait. 1 ms to 10 s.
+    /// H: how often the leader sends heartbeats, and how often it confirms the renewals it has received. 1 ms to 10 s.
     pub heartbeat: Duration,
-    /// The shortest silence after which a follower stands for election.
+    /// The shortest silence after which a follower starts an election. At least 3 · H (E4).
     pub election_min: Duration,
-    /// The longest. More than `election_min`, at most 120 s.
+    /// The longest such silence. More than `election_min`, at most 120 s.
     pub election_max: Duration,
-    /// R: how often a member renews its lease. At least H.
+    /// R: how often a member renews its lease. At least H, at most (L − M) / 4 (E3).
     pub renew: Duration,
-    /// L: how long a lease lasts from the sending of the renewal. At most 1 h.
+    /// L: how long a lease lasts, counted from the sending of the renewal. 1 ms to 1 h; E2 bounds it from below.
     pub lease: Duration,
-    /// M: how long before its end the consumer is told. What runs must be able to stop within it.
+    /// M: how long before its end the consumer is given notice. The work must be able to stop within it. 1 ms to L.
     pub margin: Duration,
-    /// What stops the work at the end of the lease.
+    /// What stops the work when the lease ends.
     pub stop: Stop,
-    /// T_io: for how long something that was started in time may still land.
+    /// T_io: how long an action that was started in time may still take effect. At most 1 h.
     pub in_flight: Duration,
-    /// ρ: what any two clocks may be off.
+    /// ρ: by how much the rate of any clock may be off. At most [`Drift::LIMIT`].
     pub drift: Drift,
-    /// 2δ: the round trip between two nodes that this is meant for.
+    /// 2δ: the longest round trip between two nodes that this timing is meant for. At most 10 s.
     pub round_trip: Duration,
-    /// F: the fsync that this is meant for.
+    /// F: the longest fsync that this timing is meant for. At most 10 s.
     pub fsync: Duration,
 }
 
 impl Plan {
-    /// Every time in it, multiplied by `percent / of`; `of` counts as 1 if it is 0. The drift stays.
+    /// The plan with every time multiplied by `percent / of`. An `of` of 0 counts as 1. Drift and reset time stay.
     #[must_use]
     pub fn scaled(self, percent: u32, of: u32) -> Self {
         let by = |d: Duration| d.saturating_mul(percent) / of.max(1);
@@ -143,12 +143,12 @@ impl Plan {
         Contract { lease: self.lease, stop: self.stop, in_flight: self.in_flight, drift: self.drift }
     }
 
-    /// T_elect.
+    /// T_elect (E4): the longest election, if the first one succeeds.
     pub(super) fn elect(&self) -> Duration {
         self.election_max * 2 + self.round_trip + self.fsync
     }
 
-    /// One commit: T_activate.
+    /// T_activate: one commit.
     pub(super) fn commit(&self) -> Duration {
         self.round_trip + self.fsync * 2
     }
