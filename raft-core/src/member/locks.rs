@@ -23,7 +23,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::error::{Fatal, ProposeError};
 use crate::host::clock;
 use crate::inner::Inner;
-use crate::lease::handle::{Lease, NotHeld, ProtectError, Protection};
+use crate::lease::{Lease, NotHeld, ProtectError, Protection};
 use crate::member::releaser::Ticket;
 
 /// Why a lock was not had. Whatever the log had of the request is withdrawn.

@@ -21,8 +21,8 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::host;
 use crate::inner::Inner;
-use crate::lease::keeper::Message;
 use crate::lease::ledger::Note;
+use crate::lease::message::Message;
 use crate::rpc::{Renewal, Renewed};
 
 /// Renewals that come out of the keeper, until the task takes them.
@@ -66,7 +66,7 @@ pub(crate) async fn run(inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
 
 fn tell(inner: &Inner, message: Message) {
     // A keeper that is gone keeps no lease: there is nothing to tell it.
-    let _keeper_gone = inner.keeper.post.send(message);
+    let _keeper_gone = inner.keeper.handle.send(message);
 }
 
 /// How far this life has come, as far as the keeper was told.

@@ -147,7 +147,7 @@ impl Node {
         let (sent, outbox) = tokio::sync::mpsc::unbounded_channel();
         let mut keeper = Keeper::start(*config.timing.plan(), mechanism, sent, ledger.clone())
             .map_err(|e| StartError::Engine(format!("the keeper's thread: {e}")))?;
-        keeper.alone = config.work_dies_with_process;
+        keeper.process_bound = config.work_dies_with_process;
         let (grantor, outbox) = (GrantorHandle::new(), Mutex::new(Some(outbox)));
         let inner = Arc::new(Inner {
             node,
