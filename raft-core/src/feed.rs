@@ -12,10 +12,11 @@ mod filter;
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
+use parking_lot::{Mutex, MutexGuard};
 use quorate_membership::{ClusterState, Event, Revision};
 use tokio::sync::watch;
 
@@ -76,8 +77,7 @@ impl Feed {
     }
 
     fn lock(&self) -> MutexGuard<'_, History> {
-        // A panic elsewhere cannot leave the history half changed: each change below is one that cannot panic midway.
-        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+        self.history.lock()
     }
 
     /// Appends the events of one entry; `state` is what they led to.

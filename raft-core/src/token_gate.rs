@@ -12,8 +12,8 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use quorate_membership::Revision;
 
 /// A token was not admitted. The resource was not touched.
@@ -93,7 +93,7 @@ impl TokenGate {
 
     /// The largest token that was admitted.
     pub fn seen(&self) -> Revision {
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.seen.lock()
     }
 
     /// Whether what is done under `token` may be done. A larger one than ever before is remembered first: from then on
@@ -111,7 +111,7 @@ impl TokenGate {
     /// # Errors
     /// [`GateError`]: `what` was not done.
     pub fn admit_and<T>(&self, token: Revision, what: impl FnOnce() -> T) -> Result<T, GateError> {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.seen.lock();
         if token < *seen {
             return Err(GateError::Superseded { shown: token, seen: *seen });
         }

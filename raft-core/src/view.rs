@@ -8,7 +8,7 @@ use quorate_membership::detector::Signal;
 use quorate_membership::{ClusterState, Identity, NodeId, Revision};
 
 use crate::error::Fatal;
-use crate::lease::handle::LeaseView;
+use crate::lease::LeaseView;
 
 /// What a node knows and what it sees.
 #[derive(Debug, Clone, PartialEq)]

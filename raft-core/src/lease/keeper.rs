@@ -12,73 +12,32 @@
 //! renewer's. Should this thread itself stand still, nobody sustains the mechanism, and it acts.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::Duration;
 
 use quorate_membership::lease::{MemberLease, Reading, Stage};
-use quorate_membership::{Identity, Plan, Revision};
+use quorate_membership::{Identity, Plan};
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
 use crate::host::clock;
 use crate::host::{self, Work};
-use crate::lease::handle::{
-    Closed, Lease, LeaseStage, LeaseView, Limits, NotHeld, Offer, ProtectError, Protection, seen,
-};
+use crate::lease::error::NotHeld;
+use crate::lease::handle::Lease;
 use crate::lease::ledger::{Ledger, Note};
+use crate::lease::message::{KeeperHandle, Message, Offer};
 use crate::lease::protected::ProtectedWork;
+use crate::lease::status::{LeaseStage, LeaseView, Limits, latest};
 use crate::lease::stop::StopMechanism;
 use crate::rpc::Renewal;
 
-/// What the keeper is told.
-pub(crate) enum Message {
-    /// This life may hold a lease from here on.
-    Begin { who: Identity },
-    /// A renewal was granted.
-    Granted(Renewal),
-    /// A renewal was not granted, or another leader is known by now: ask again.
-    Again,
-    /// The log says that this life is being fenced, or is over.
-    Condemned,
-    /// This life is about to say that it has stopped: it holds no lease from here on. Answers what is still protected.
-    Surrender { reply: oneshot::Sender<Vec<String>> },
-    /// Work is to run.
-    Protect {
-        what: String,
-        token: Revision,
-        at_end: Option<Box<dyn FnMut() + Send>>,
-        lease: Lease,
-        reply: oneshot::Sender<Result<Offer, ProtectError>>,
-    },
-    /// It has stopped.
-    Stopped { id: u64 },
-    /// The node is shut down: no renewal any more.
-    Close,
-}
-
-/// The way to the keeper.
-#[derive(Clone)]
-pub(crate) struct KeeperHandle {
-    inbox: Sender<Message>,
-    /// Rings for each message, for a keeper that is a task of a simulated machine.
-    bell: Arc<Notify>,
-}
-
-impl KeeperHandle {
-    pub(crate) fn send(&self, message: Message) -> Result<(), Closed> {
-        self.inbox.send(message).map_err(|_| Closed)?;
-        self.bell.notify_one();
-        Ok(())
-    }
-}
-
-/// What others hold of the keeper.
+/// The keeper, as the rest of the node uses it.
 pub(crate) struct Keeper {
-    pub(crate) post: KeeperHandle,
+    pub(crate) handle: KeeperHandle,
     limits: Arc<Limits>,
     views: watch::Receiver<LeaseView>,
-    /// Whether this life says that its work dies with its process: then no child is bound to it.
-    pub(crate) alone: bool,
+    /// Whether this life declares that its work dies with its process. Then no child is bound to its lease.
+    pub(crate) process_bound: bool,
 }
 
 struct Thread {
@@ -106,10 +65,9 @@ impl Keeper {
         outbox: UnboundedSender<Renewal>,
         ledger: Ledger,
     ) -> std::io::Result<Self> {
-        let (post, inbox) = channel();
+        let (handle, inbox) = KeeperHandle::new();
         let limits = Arc::new(Limits::default());
         let (views, watched) = watch::channel(LeaseView { stop: mechanism.stop(), ..LeaseView::default() });
-        let post = KeeperHandle { inbox: post, bell: Arc::default() };
         let thread = Thread {
             inbox,
             plan,
@@ -122,29 +80,29 @@ impl Keeper {
             outbox,
             ledger,
         };
-        host::current().run("quorate-keeper", Box::new(thread), post.bell.clone())?;
-        Ok(Self { post, limits, views: watched, alone: false })
+        host::current().run("quorate-keeper", Box::new(thread), handle.bell())?;
+        Ok(Self { handle, limits, views: watched, process_bound: false })
     }
 
     pub(crate) fn lease(&self, who: Identity) -> Lease {
         Lease {
             who,
-            alone: self.alone,
+            process_bound: self.process_bound,
             limits: self.limits.clone(),
             views: self.views.clone(),
-            post: self.post.clone(),
+            keeper: self.handle.clone(),
         }
     }
 
     pub(crate) fn view(&self) -> LeaseView {
-        seen(&self.views)
+        latest(&self.views)
     }
 
     /// Gives the lease up before this life says that it has stopped. Answers what is still protected; `None` when the
     /// keeper does not answer.
     pub(crate) async fn surrender(&self, timeout: Duration) -> Option<Vec<String>> {
         let (reply, replied) = oneshot::channel();
-        self.post.send(Message::Surrender { reply }).ok()?;
+        self.handle.send(Message::Surrender { reply }).ok()?;
         tokio::time::timeout(timeout, replied).await.ok()?.ok()
     }
 }
@@ -221,7 +179,7 @@ impl Thread {
                 self.give_up();
                 let _nobody_waits = reply.send(self.works.names());
             }
-            Message::Protect { what, token, at_end, lease, reply } => {
+            Message::Protect { what, token, at_end, keeper, reply } => {
                 let made = match &self.holder {
                     Some(holder) if !self.given_up => self.works.protect(holder, what, token, at_end),
                     Some(_) | None => Err(NotHeld.into()),
@@ -229,9 +187,8 @@ impl Thread {
                 // Who has it sees it, too.
                 self.views
                     .send_modify(|view| (view.armed, view.protecting) = (self.works.are_armed(), self.works.names()));
-                // One that nobody takes says by itself that it has stopped: it was never begun.
-                let made = made.map(|(id, what)| Offer::new(Protection { id, what, token, lease }));
-                let _nobody_waits = reply.send(made);
+                // An offer that is not taken reports by itself that the work has stopped.
+                let _nobody_waits = reply.send(made.map(|id| Offer::new(id, keeper)));
             }
             Message::Stopped { id } => self.works.stopped(id),
             Message::Close => {
@@ -324,9 +281,10 @@ impl Thread {
 
 #[cfg(test)]
 mod tests {
-    use quorate_membership::{NodeId, Stop, Timing};
+    use quorate_membership::{NodeId, Revision, Stop, Timing};
 
     use super::*;
+    use crate::lease::error::ProtectError;
     use crate::testing::TestStop;
 
     /// A keeper whose every renewal is granted at once.
@@ -337,10 +295,10 @@ mod tests {
         let (sent, mut outbox) = tokio::sync::mpsc::unbounded_channel();
         let plan = *Timing::default().plan();
         let keeper = Keeper::start(plan, Box::new(stop.clone()), sent, ledger).unwrap();
-        let post = keeper.post.clone();
+        let handle = keeper.handle.clone();
         std::thread::spawn(move || {
             while let Some(renewal) = outbox.blocking_recv() {
-                let _keeper_gone = post.send(Message::Granted(renewal));
+                let _keeper_gone = handle.send(Message::Granted(renewal));
             }
         });
         (keeper, stop, "n3#1".parse().unwrap(), folder)
@@ -352,8 +310,8 @@ mod tests {
         let (keeper, stop, who, _folder) = kept();
         let lease = keeper.lease(who);
         assert_eq!(keeper.surrender(Duration::from_secs(60)).await, Some(vec![]));
-        keeper.post.send(Message::Begin { who }).unwrap();
-        keeper.post.send(Message::Granted(Renewal { who, seq: 1 })).unwrap();
+        keeper.handle.send(Message::Begin { who }).unwrap();
+        keeper.handle.send(Message::Granted(Renewal { who, seq: 1 })).unwrap();
         assert_eq!(lease.protect("worker", Revision::new(7)).await.unwrap_err(), NotHeld.into());
         assert!(lease.check().is_err() && stop.seen().sustained == 0);
     }
@@ -363,11 +321,11 @@ mod tests {
     async fn after_the_end_of_the_keeper_nothing_is_held() {
         let (keeper, _, who, _folder) = kept();
         let lease = keeper.lease(who);
-        keeper.post.send(Message::Begin { who }).unwrap();
+        keeper.handle.send(Message::Begin { who }).unwrap();
         lease.held().await;
-        keeper.post.send(Message::Close).unwrap();
+        keeper.handle.send(Message::Close).unwrap();
         lease.lost().await;
-        while keeper.post.send(Message::Again).is_ok() {
+        while keeper.handle.send(Message::Again).is_ok() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         assert_eq!((lease.view().stage, lease.check()), (LeaseStage::Lapsed, Err(NotHeld)));

@@ -8,11 +8,16 @@
 //!
 //! This room does not know openraft.
 
+mod error;
 pub(crate) mod handle;
 pub(crate) mod keeper;
 pub mod ledger;
+pub(crate) mod message;
 mod protected;
 pub(crate) mod renewals;
+pub(crate) mod status;
 pub mod stop;
 
-pub use self::handle::{Lease, LeaseStage, LeaseView, NotHeld, ProtectError, Protection};
+pub use self::error::{NotHeld, ProtectError};
+pub use self::handle::{Lease, Protection};
+pub use self::status::{LeaseStage, LeaseView};

@@ -12,8 +12,9 @@ use quorate_membership::lease::{MemberLease, Reading, Stage};
 use quorate_membership::{Identity, Revision, Stop};
 
 use crate::host::clock;
-use crate::lease::handle::{NotHeld, ProtectError};
+use crate::lease::error::{NotHeld, ProtectError};
 use crate::lease::ledger::{Ledger, Note};
+use crate::lease::message::AtEnd;
 use crate::lease::stop::StopMechanism;
 
 struct Work {
@@ -21,7 +22,7 @@ struct Work {
     who: Identity,
     what: String,
     token: Revision,
-    at_end: Option<Box<dyn FnMut() + Send>>,
+    at_end: Option<AtEnd>,
 }
 
 pub(crate) struct ProtectedWork {
@@ -69,8 +70,8 @@ impl ProtectedWork {
         holder: &MemberLease,
         what: String,
         token: Revision,
-        at_end: Option<Box<dyn FnMut() + Send>>,
-    ) -> Result<(u64, String), ProtectError> {
+        at_end: Option<AtEnd>,
+    ) -> Result<u64, ProtectError> {
         let looked = clock::reading();
         let Stage::Held { left } = holder.stage(looked) else { return Err(NotHeld.into()) };
         if let Some(trouble) = &self.trouble {
@@ -89,8 +90,8 @@ impl ProtectedWork {
         let (id, who) = (self.next_id, holder.who());
         self.next_id += 1;
         self.works.push(Work { id, who, what: what.clone(), token, at_end });
-        self.ledger.note(Note::Protects { who, what: what.clone(), token });
-        Ok((id, what))
+        self.ledger.note(Note::Protects { who, what, token });
+        Ok(id)
     }
 
     /// Whether the mechanism is armed: never without work.

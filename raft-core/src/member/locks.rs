@@ -24,8 +24,8 @@ use tokio::time::{Instant, timeout_at};
 use crate::engine::Engine;
 use crate::error::{Fatal, ProposeError};
 use crate::host::clock;
-use crate::lease::handle::{Lease, NotHeld, ProtectError, Protection};
 use crate::lease::keeper::Keeper;
+use crate::lease::{Lease, NotHeld, ProtectError, Protection};
 use crate::member::releaser::{Gone, Releaser, Ticket};
 
 /// Why a lock was not had. Whatever the log had of the request is withdrawn.

@@ -23,8 +23,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::engine::Engine;
 use crate::host;
-use crate::lease::keeper::{Keeper, Message};
+use crate::lease::keeper::Keeper;
 use crate::lease::ledger::{Ledger, Note};
+use crate::lease::message::Message;
 use crate::lease::renewals::GrantorHandle;
 use crate::rpc::{Renewal, Renewed};
 
@@ -76,7 +77,7 @@ impl Renewer {
 
     fn tell(&self, message: Message) {
         // A keeper that has ended keeps no lease: there is nothing to tell it.
-        let _keeper_gone = self.keeper.post.send(message);
+        let _keeper_gone = self.keeper.handle.send(message);
     }
 
     async fn ask(self, renewal: Renewal) {

@@ -107,7 +107,7 @@ impl Parts {
         let (sent, outbox) = tokio::sync::mpsc::unbounded_channel();
         let mut keeper = Keeper::start(plan, mechanism, sent, ledger.clone())
             .map_err(|e| StartError::Engine(format!("the keeper's thread: {e}")))?;
-        keeper.alone = process_bound;
+        keeper.process_bound = process_bound;
         let (grantor, granting) = renewals::channel();
         let (sessions, keep_alives) = SessionTable::new();
         let parts = Arc::new(Self {

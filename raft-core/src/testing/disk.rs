@@ -11,8 +11,9 @@
 //! a power cut would leave; [`Disk::with_content`] makes a sound disk of an image again.
 
 use std::io;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use redb::StorageBackend;
 use rustix::io::Errno;
 
@@ -205,7 +206,7 @@ impl Disk {
     }
 
     fn lock(&self) -> MutexGuard<'_, SimDisk> {
-        self.sim_disk.lock().unwrap_or_else(PoisonError::into_inner)
+        self.sim_disk.lock()
     }
 }
 
@@ -227,7 +228,7 @@ impl HeldSyncs {
     /// Blocks until a sync waits.
     pub fn wait_for_one(&self) {
         let waiting = |sim_disk: &mut SimDisk| sim_disk.waiting == 0;
-        drop(self.disk.moved.wait_while(self.disk.lock(), waiting).unwrap_or_else(PoisonError::into_inner));
+        self.disk.moved.wait_while(&mut self.disk.lock(), waiting);
     }
 }
 
@@ -271,7 +272,7 @@ impl StorageBackend for Disk {
             sim_disk.waiting += 1;
             self.moved.notify_all();
             let held = |sim_disk: &mut SimDisk| sim_disk.held == Some(0);
-            sim_disk = self.moved.wait_while(sim_disk, held).unwrap_or_else(PoisonError::into_inner);
+            self.moved.wait_while(&mut sim_disk, held);
             sim_disk.waiting -= 1;
             sim_disk.held = sim_disk.held.map(|passes| passes.saturating_sub(1));
         }

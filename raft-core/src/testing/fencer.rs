@@ -1,9 +1,10 @@
 //! A fencing device for tests: does as it is told, and remembers what it was asked.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use quorate_membership::Evidence;
 
 use crate::fencer::{FenceFuture, FenceRequest, Fencer};
@@ -37,23 +38,23 @@ pub struct TestFencer(Arc<Mutex<Device>>);
 impl TestFencer {
     /// How the next requests are answered, in order; after them it succeeds.
     pub fn then(&self, conduct: impl IntoIterator<Item = DeviceBehaviour>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).next.extend(conduct);
+        self.0.lock().next.extend(conduct);
     }
 
     /// How every request is answered once those of [`Self::then`] are used up.
     pub fn always(&self, conduct: DeviceBehaviour) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).always = Some(conduct);
+        self.0.lock().always = Some(conduct);
     }
 
     /// What it was asked so far, in order.
     pub fn asked(&self) -> Vec<FenceRequest> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).asked.clone()
+        self.0.lock().asked.clone()
     }
 }
 
 impl Fencer for TestFencer {
     fn fence(&self, request: FenceRequest) -> FenceFuture {
-        let mut device = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut device = self.0.lock();
         let conduct = device.next.pop_front().or(device.always).unwrap_or(DeviceBehaviour::Succeed);
         let seen = format!("the test device reports {} off", request.target);
         device.asked.push(request);

@@ -1,9 +1,10 @@
 //! A stop mechanism for tests: promises what it is told to, and remembers what it was asked.
 
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use quorate_membership::Stop;
 use quorate_membership::lease::Reading;
 
@@ -42,7 +43,7 @@ impl TestStop {
     }
 
     fn lock(&self) -> MutexGuard<'_, Device> {
-        self.device.lock().unwrap_or_else(PoisonError::into_inner)
+        self.device.lock()
     }
 
     /// What it has seen.

@@ -13,11 +13,12 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::{Bound, RangeBounds};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use quorate_membership::detector::Moment;
 use tokio::sync::{Notify, watch};
 
@@ -221,9 +222,8 @@ impl Shared {
         }
     }
 
-    /// Nobody panics while holding it; if somebody did, what it guards is whole between any two statements.
     pub(crate) fn lock(&self) -> MutexGuard<'_, Memory> {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+        self.memory.lock()
     }
 
     /// Stops the store. The first reason stays.
@@ -238,17 +238,17 @@ impl Shared {
 
     /// A group goes to the disk.
     pub(crate) fn begin(&self) {
-        *self.under_way.lock().unwrap_or_else(PoisonError::into_inner) = Some(clock::now());
+        *self.under_way.lock() = Some(clock::now());
     }
 
     /// It is durable, or never will be.
     pub(crate) fn end(&self) {
-        *self.under_way.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.under_way.lock() = None;
     }
 
     /// For how long the oldest group that is not durable has been under way.
     pub(crate) fn writing_for(&self) -> Option<Duration> {
-        let since = *self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = *self.under_way.lock();
         since.map(|since| clock::now().since(since))
     }
 
@@ -262,15 +262,14 @@ impl Shared {
 
     /// Lets time pass on the writer's thread. `false`, at once, when nobody wants to wait any more.
     pub(crate) fn wait_for_room(&self, wait: Duration) -> bool {
-        let hurry = self.hurry.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.hurried.wait_timeout_while(hurry, wait, |hurry| !*hurry);
-        let (hurry, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let mut hurry = self.hurry.lock();
+        self.hurried.wait_while_for(&mut hurry, |hurry| !*hurry, wait);
         !*hurry
     }
 
     /// Ends all waiting for room, for good.
     pub(crate) fn wait_no_more(&self) {
-        *self.hurry.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        *self.hurry.lock() = true;
         self.hurried.notify_all();
     }
 

@@ -30,10 +30,11 @@ pub(crate) mod writer;
 use std::fmt;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use quorate_membership::codec;
 use tokio::sync::{oneshot, watch};
 
@@ -241,7 +242,7 @@ impl Handle {
         self.shared.wait_no_more();
         // Without its sender the queue ends, and with it the thread, once everything in it has been dealt with.
         self.shared.lock().queue = None;
-        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let writer = self.writer.lock().take();
         if let Some(writer) = writer {
             writer.close();
         }

@@ -32,7 +32,8 @@ use tokio::sync::{oneshot, watch};
 
 use self::group::Group;
 use self::start::{NotStarted, Slot, Started};
-use crate::lease::handle::{Lease, ProtectError, Protection};
+use crate::lease::error::ProtectError;
+use crate::lease::handle::{Lease, Protection};
 
 /// A child process that dies with its lease, with this process, and with this value.
 ///
@@ -72,8 +73,8 @@ impl Lease {
         what: impl Into<String>,
         token: Revision,
     ) -> Result<BoundChild, ProtectError> {
-        if self.alone {
-            return Err(ProtectError::Alone);
+        if self.process_bound {
+            return Err(ProtectError::ProcessBound);
         }
         match self.view().stop {
             Stop::Deadman { .. } | Stop::Watchdog { .. } | Stop::Own { .. } => {}
@@ -108,7 +109,8 @@ fn live(
         }
     };
     // Armed first (P14). Nobody can cancel it here.
-    let (protection, started) = match runtime.block_on(lease.ask(what.clone(), token, Some(Box::new(at_end)))) {
+    let (protection, started) = match runtime.block_on(lease.protect_until(what.clone(), token, Some(Box::new(at_end))))
+    {
         Ok(protection) => {
             let started = begin(&slot, command, &protection, &reply);
             (protection, started)

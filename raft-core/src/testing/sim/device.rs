@@ -1,8 +1,9 @@
 //! The fencing device of a simulated world: powers machines off, and fails in the ways devices fail.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use quorate_membership::Evidence;
 
 use super::host::{End, SimHost};
@@ -42,7 +43,7 @@ impl Device {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inside> {
-        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inside.lock()
     }
 
     /// How it answers from now on.

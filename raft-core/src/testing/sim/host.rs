@@ -11,11 +11,12 @@
 use std::any::Any;
 use std::future::Future;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use quorate_membership::lease::Reading;
 use quorate_membership::{BootId, ClusterState, Command, Event, Identity, Name, NodeId, Rejection, Revision};
 use tokio::sync::Notify;
@@ -51,10 +52,6 @@ pub(super) struct Machine {
     pub(super) sink: Sink,
 }
 
-fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Machine {
     pub(super) fn new(node: NodeId, time: Time, mut rng: Rng, rate: Rate, sink: Sink) -> Self {
         let up = Duration::from_secs(rng.between(100, 100_000));
@@ -66,24 +63,24 @@ impl Machine {
 
     /// What its two clocks show.
     pub(super) fn reading(&self) -> Reading {
-        guard(&self.clocks).read(self.time.elapsed())
+        self.clocks.lock().read(self.time.elapsed())
     }
 
     pub(super) fn set_rate(&self, rate: Rate) {
-        guard(&self.clocks).change(self.time.elapsed(), rate, false);
+        self.clocks.lock().change(self.time.elapsed(), rate, false);
     }
 
     fn sleep(&self, asleep: bool) {
-        let mut clocks = guard(&self.clocks);
+        let mut clocks = self.clocks.lock();
         let rate = clocks.rate();
         clocks.change(self.time.elapsed(), rate, asleep);
     }
 
     fn reboot(&self) {
-        let mut rng = guard(&self.rng);
-        *guard(&self.boot) = BootId::new(u128::from(rng.draw()) << 64 | u128::from(rng.draw()));
-        let rate = guard(&self.clocks).rate();
-        *guard(&self.clocks) = Clocks::new(self.time.elapsed(), Duration::from_secs(rng.between(5, 60)), rate);
+        let mut rng = self.rng.lock();
+        *self.boot.lock() = BootId::new(u128::from(rng.draw()) << 64 | u128::from(rng.draw()));
+        let rate = self.clocks.lock().rate();
+        *self.clocks.lock() = Clocks::new(self.time.elapsed(), Duration::from_secs(rng.between(5, 60)), rate);
     }
 }
 
@@ -157,7 +154,7 @@ impl SimHost {
 
     /// Whether its machine sleeps.
     pub(super) fn is_asleep(&self) -> bool {
-        guard(&self.machine.clocks).is_asleep()
+        self.machine.clocks.lock().is_asleep()
     }
 
     pub(super) fn timers(&self) -> &Timers {
@@ -166,7 +163,7 @@ impl SimHost {
 
     /// How late something is, as a part of its bound: mostly by little.
     pub(super) fn draw_late(&self) -> f64 {
-        let mut rng = guard(&self.machine.rng);
+        let mut rng = self.machine.rng.lock();
         let part = if rng.chance(200) { rng.below(1000) } else { rng.below(20) };
         part as f64 / 1000.0
     }
@@ -207,7 +204,7 @@ impl SimHost {
 
     /// Holds every task of it. `asleep`: with the machine, whose raw clock then stands still.
     pub fn pause(&self, asleep: bool) {
-        guard(&self.sleepers).paused = true;
+        self.sleepers.lock().paused = true;
         if asleep {
             self.machine.sleep(true);
         }
@@ -220,7 +217,7 @@ impl SimHost {
             self.timers.serve(self);
         }
         let woken = {
-            let mut sleepers = guard(&self.sleepers);
+            let mut sleepers = self.sleepers.lock();
             sleepers.paused = false;
             std::mem::take(&mut sleepers.wakers)
         };
@@ -229,7 +226,7 @@ impl SimHost {
 
     /// Whether its tasks are held.
     pub fn is_paused(&self) -> bool {
-        guard(&self.sleepers).paused
+        self.sleepers.lock().paused
     }
 
     /// Ends the process now.
@@ -243,12 +240,12 @@ impl SimHost {
         if how == End::PowerCut {
             self.machine.reboot();
         }
-        guard(&self.tasks).drain(..).for_each(|task| task.abort());
+        self.tasks.lock().drain(..).for_each(|task| task.abort());
     }
 
     /// Ends the process after so many more polls of its tasks: between two steps that no clock could tell apart.
     pub fn end_after(&self, polls: u64, how: End) {
-        *guard(&self.end) = how;
+        *self.end.lock() = how;
         self.ends_after.store(polls.max(1), Ordering::Release);
     }
 
@@ -264,11 +261,11 @@ impl Host for SimHost {
     }
 
     fn boot_id(&self) -> BootId {
-        *guard(&self.machine.boot)
+        *self.machine.boot.lock()
     }
 
     fn draw(&self) -> io::Result<u64> {
-        Ok(guard(&self.machine.rng).draw())
+        Ok(self.machine.rng.lock().draw())
     }
 
     /// By its oscillator, counted from the beginning of the world.
@@ -277,7 +274,7 @@ impl Host for SimHost {
     }
 
     fn lasting(&self, span: Duration) -> Duration {
-        unscaled(span, guard(&self.machine.clocks).rate().oscillator)
+        unscaled(span, self.machine.clocks.lock().rate().oscillator)
     }
 
     /// A task instead of a thread: a second thread would make each run of a world another.
@@ -299,7 +296,7 @@ impl Host for SimHost {
         if !self.is_alive() {
             return task.abort();
         }
-        let mut tasks = guard(&self.tasks);
+        let mut tasks = self.tasks.lock();
         if tasks.len() > 256 {
             tasks.retain(|task| !task.is_finished());
         }
@@ -310,7 +307,7 @@ impl Host for SimHost {
         if !self.is_alive() {
             return false;
         }
-        let mut sleepers = guard(&self.sleepers);
+        let mut sleepers = self.sleepers.lock();
         if sleepers.paused {
             sleepers.wakers.push(waker.clone());
         }
@@ -322,7 +319,7 @@ impl Host for SimHost {
         if left > 0 {
             self.ends_after.store(left - 1, Ordering::Release);
             if left == 1 {
-                let how = *guard(&self.end);
+                let how = *self.end.lock();
                 self.end(how);
             }
         }

@@ -2,10 +2,11 @@
 //!
 //! The shipped [`Writer`] decides what is written and how. Only the moment of each write is the simulation's.
 
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use quorate_membership::codec::{decode, encode};
 
 use super::host::SimHost;
@@ -35,7 +36,7 @@ impl std::fmt::Debug for WriterTask {
 }
 
 fn lock(task: &Mutex<WriterTask>) -> MutexGuard<'_, WriterTask> {
-    task.lock().unwrap_or_else(PoisonError::into_inner)
+    task.lock()
 }
 
 /// The task as the log store knows it: closes it for good, and writes what is queued unless the machine has ended.

@@ -1,9 +1,10 @@
 //! What is seen of a simulated world, in the order in which it happens: what oracles judge, and what a trace is made of.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use quorate_membership::{ClusterState, Command, Event, Identity, Name, NodeId, Rejection, Revision};
 
 use super::host::End;
@@ -168,7 +169,7 @@ impl Sink {
 
     pub(super) fn tell(&self, node: NodeId, seen: Observation) {
         let sighting = Sighting { at: self.time.elapsed(), node, seen };
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.kept.lock();
         let line = sighting.to_string();
         if kept.aloud {
             #[expect(clippy::print_stderr, reason = "asked for, to look at one run")]
@@ -183,11 +184,11 @@ impl Sink {
     }
 
     pub(super) fn take(&self) -> Vec<Sighting> {
-        std::mem::take(&mut self.kept.lock().unwrap_or_else(PoisonError::into_inner).unread)
+        std::mem::take(&mut self.kept.lock().unread)
     }
 
     pub(super) fn trace(&self) -> (u64, u64) {
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = self.kept.lock();
         (kept.lines, kept.hash)
     }
 }

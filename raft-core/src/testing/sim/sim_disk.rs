@@ -6,9 +6,10 @@
 //!                          └▶ written up to some operation; of what was not synced, some pieces survive
 //! ```
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use quorate_membership::BootId;
 
 use super::host::End;
@@ -56,7 +57,7 @@ impl SimDisk {
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// The disk for a new process; whether it is a new one.
@@ -126,7 +127,7 @@ impl SimDisk {
         if cut > 0 {
             disk.cut_power_at(cut);
         }
-        let mut task = task.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut task = task.lock();
         task.write_what_waits();
         disk.cut_power_at(1);
         task.abandon();

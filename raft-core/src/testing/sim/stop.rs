@@ -4,9 +4,10 @@
 //! Armed short of what is left by what NTP may slew, as the shipped one is; late by up to what it promised.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use quorate_membership::Stop;
 use quorate_membership::lease::Reading;
 use quorate_membership::timing::SLEW_PERCENT;
@@ -25,12 +26,12 @@ struct Timer {
 
 impl Timer {
     fn set(&self, fires: Option<Duration>) {
-        *self.fires.lock().unwrap_or_else(PoisonError::into_inner) = fires;
+        *self.fires.lock() = fires;
         self.set.notify_one();
     }
 
     fn fires(&self) -> Option<Duration> {
-        *self.fires.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.fires.lock()
     }
 }
 
@@ -52,7 +53,7 @@ impl SimStop {
         if let Some(lateness) = lateness {
             // The kernel's, not the process's: no pause of the host holds it.
             tokio::spawn(watch(Arc::downgrade(host), timer.clone(), lateness));
-            host.timers().0.lock().unwrap_or_else(PoisonError::into_inner).push(timer.clone());
+            host.timers().0.lock().push(timer.clone());
         }
         Self { host: Arc::downgrade(host), promise, timer }
     }
@@ -72,7 +73,7 @@ impl Timers {
     pub(super) fn serve(&self, host: &SimHost) {
         let now = host.reading().boottime();
         let due = |timer: &Arc<Timer>| timer.fires().is_some_and(|fires| fires <= now);
-        if self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().any(due) {
+        if self.0.lock().iter().any(due) {
             fire(host);
         }
     }

@@ -8,9 +8,10 @@
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use rustix::io::Errno;
 use rustix::process::{
     Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, getpid, kill_process, kill_process_group, pidfd_send_signal,
@@ -43,7 +44,7 @@ impl Group {
 
     /// SIGKILL to everybody in it. Does not wait; does nothing once the group is gone.
     pub(super) fn kill(&self) -> io::Result<()> {
-        let mut fate = self.fate.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut fate = self.fate.lock();
         if *fate == Fate::Reaped {
             return Ok(());
         }
@@ -58,7 +59,7 @@ impl Group {
 
     /// Whether somebody here has meant to kill it.
     pub(super) fn is_killed(&self) -> bool {
-        *self.fate.lock().unwrap_or_else(PoisonError::into_inner) != Fate::Alive
+        *self.fate.lock() != Fate::Alive
     }
 
     /// Whether the guardian is dead.
@@ -84,7 +85,7 @@ impl Group {
             std::thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(50));
         }
-        let mut fate = self.fate.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut fate = self.fate.lock();
         // It was seen dead: this does not block.
         self.wait(WaitIdOptions::EXITED)?;
         *fate = Fate::Reaped;

@@ -14,8 +14,9 @@ use std::io::{self, Read, pipe};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, getpgid, pidfd_open};
@@ -39,14 +40,14 @@ enum State {
 impl Slot {
     /// The lease is over: whatever is in here is killed at once, and nothing comes in any more.
     pub(super) fn end(&self) -> io::Result<()> {
-        match std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), State::Over) {
+        match std::mem::replace(&mut *self.0.lock(), State::Over) {
             State::Filled(group) => group.kill(),
             State::Empty | State::Over => Ok(()),
         }
     }
 
     fn fill(&self, group: Arc<Group>) -> io::Result<()> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.0.lock();
         match *state {
             State::Over => Err(over()),
             State::Empty | State::Filled(_) => {
@@ -57,7 +58,7 @@ impl Slot {
     }
 
     fn still_open(&self) -> io::Result<()> {
-        match *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+        match *self.0.lock() {
             State::Over => Err(over()),
             State::Empty | State::Filled(_) => Ok(()),
         }

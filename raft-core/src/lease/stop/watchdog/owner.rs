@@ -8,8 +8,10 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::device::{Device, NOWAYOUT};
 use crate::host::clock;
@@ -47,13 +49,13 @@ impl Owner {
         static OWNERS: Mutex<BTreeMap<PathBuf, Arc<Owner>>> = Mutex::new(BTreeMap::new());
         // One device may have several names; which is meant is tried again when it is opened.
         let device = path.canonicalize().unwrap_or_else(|_| path.into());
-        let mut owners = OWNERS.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut owners = OWNERS.lock();
         let new = || Arc::new(Self { path: path.into(), state: Mutex::default() });
         owners.entry(device).or_insert_with(new).clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// `user` runs something until CLOCK_BOOTTIME shows `until`. Starts the device for the first user, and feeds it if
