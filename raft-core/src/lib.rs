@@ -47,5 +47,5 @@ pub use member::records::{AsOf, Records, Write};
 pub use node::{Committed, Node, NodeSettings};
 pub use probe::{Probe, probe};
 pub use token_gate::{GateError, TokenGate};
-pub use transport::{Lane, Peer, Service, Transport};
+pub use transport::{ClientService, Lane, Peer, PeerService, PeerServiceExt, Service, Transport, TransportExt};
 pub use view::{Local, Sighting, View};

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
+use futures_util::{StreamExt, TryFutureExt};
 use openraft::Snapshot;
 use quorate_membership::codec::{decode, inspect};
 use quorate_membership::{ClusterState, Command, NodeId, Nonce, Request, Revision, SessionId};
@@ -25,10 +25,10 @@ use crate::inner::Inner;
 use crate::member::gate::Here;
 use crate::node::Committed;
 use crate::rpc::{
-    Append, Appended, Ballot, Caller, InstallSnapshot, KeptAlive, Payload, Proposed, Renewal, Renewed, StreamAppended,
-    Transfer, Transferred, VoteAnswer, VoteRequest,
+    Answer, Append, Appended, Ballot, Call, Caller, InstallSnapshot, KeptAlive, Payload, Proposed, Renewal, Renewed,
+    StreamAppended, Transfer, Transferred, VoteAnswer, VoteRequest,
 };
-use crate::transport::{JoinAnswer, JoinRequest, MakeCommand, RequestName, Service};
+use crate::transport::{ClientService, JoinAnswer, JoinRequest, MakeCommand, PeerService, RequestName};
 use crate::view::View;
 
 /// The node as the network sees it.
@@ -86,7 +86,8 @@ fn vote_answer(answer: &OrVoteResponse) -> VoteAnswer {
     VoteAnswer { ballot: vote_from(&answer.vote), granted: answer.vote_granted, last }
 }
 
-impl Service for NodeService {
+/// The answer to each kind of call between nodes.
+impl NodeService {
     fn append(&self, caller: Caller, request: Append) -> BoxFuture<'static, Result<Appended, Refusal>> {
         let (admitted, raft) = (self.admit_entries(&caller), self.0.raft.clone());
         Box::pin(async move {
@@ -95,28 +96,6 @@ impl Service for NodeService {
             let answer = raft.append_entries(request).await.map_err(engine)?;
             Ok(appended_from(&answer))
         })
-    }
-
-    fn append_stream(
-        &self,
-        caller: Caller,
-        requests: BoxStream<'static, Append>,
-    ) -> BoxStream<'static, Result<StreamAppended, Refusal>> {
-        if let Err(refusal) = self.admit_entries(&caller) {
-            return futures_util::stream::iter([Err(refusal)]).boxed();
-        }
-        let (peers, from) = (self.0.peers.clone(), caller.from);
-        let requests = requests.map(append_to).take_while(move |request| {
-            peers.contacts.note(from);
-            let sound = request.is_ok();
-            if let Err(error) = request {
-                tracing::warn!(%from, %error, "ending a stream that does not make sense");
-            }
-            std::future::ready(sound)
-        });
-        let requests = requests.filter_map(|request| std::future::ready(request.ok()));
-        let answers = self.0.raft.stream_append(requests);
-        answers.map(|answer| answer.map(|a| stream_from(&a)).map_err(engine)).boxed()
     }
 
     fn vote(&self, caller: Caller, request: VoteRequest) -> BoxFuture<'static, Result<VoteAnswer, Refusal>> {
@@ -192,6 +171,60 @@ impl Service for NodeService {
         })
     }
 
+    fn keep_alive(&self, caller: Caller, session: SessionId) -> BoxFuture<'static, Result<KeptAlive, Refusal>> {
+        let (admitted, inner) = (self.admit(&caller), self.0.clone());
+        Box::pin(async move {
+            admitted?;
+            Ok(inner.sessions.keep_alive(session).await)
+        })
+    }
+}
+
+/// Names the answer after the call that it belongs to.
+fn answered<T: 'static>(
+    reply: BoxFuture<'static, Result<T, Refusal>>,
+    kind: impl FnOnce(T) -> Answer + Send + 'static,
+) -> BoxFuture<'static, Result<Answer, Refusal>> {
+    Box::pin(reply.map_ok(kind))
+}
+
+impl PeerService for NodeService {
+    fn call(&self, caller: Caller, call: Call) -> BoxFuture<'static, Result<Answer, Refusal>> {
+        match call {
+            Call::Append(request) => answered(self.append(caller, request), Answer::Append),
+            Call::Vote(request) => answered(self.vote(caller, request), Answer::Vote),
+            Call::PreVote(request) => answered(self.pre_vote(caller, request), Answer::PreVote),
+            Call::Snapshot(request) => answered(self.snapshot(caller, request), Answer::Snapshot),
+            Call::Transfer(request) => answered(self.transfer(caller, request), Answer::Transfer),
+            Call::Propose(command) => answered(self.propose(caller, command), Answer::Propose),
+            Call::ReadIndex => answered(self.read_index(caller), Answer::ReadIndex),
+            Call::Renew(renewal) => answered(self.renew(caller, renewal), Answer::Renew),
+            Call::KeepAlive(session) => answered(self.keep_alive(caller, session), Answer::KeepAlive),
+        }
+    }
+
+    fn append_stream(
+        &self,
+        caller: Caller,
+        requests: BoxStream<'static, Append>,
+    ) -> BoxStream<'static, Result<StreamAppended, Refusal>> {
+        if let Err(refusal) = self.admit_entries(&caller) {
+            return futures_util::stream::iter([Err(refusal)]).boxed();
+        }
+        let (peers, from) = (self.0.peers.clone(), caller.from);
+        let requests = requests.map(append_to).take_while(move |request| {
+            peers.contacts.note(from);
+            let sound = request.is_ok();
+            if let Err(error) = request {
+                tracing::warn!(%from, %error, "ending a stream that does not make sense");
+            }
+            std::future::ready(sound)
+        });
+        let requests = requests.filter_map(|request| std::future::ready(request.ok()));
+        let answers = self.0.raft.stream_append(requests);
+        answers.map(|answer| answer.map(|a| stream_from(&a)).map_err(engine)).boxed()
+    }
+
     fn join(&self, request: JoinRequest) -> BoxFuture<'static, Result<JoinAnswer, Refusal>> {
         let inner = self.0.clone();
         Box::pin(async move {
@@ -218,7 +251,9 @@ impl Service for NodeService {
             Ok(JoinAnswer { cluster: ours, who, revision: outcome.revision })
         })
     }
+}
 
+impl ClientService for NodeService {
     fn view(&self) -> View {
         self.0.latest()
     }
@@ -256,14 +291,6 @@ impl Service for NodeService {
 
     fn events_since(&self, revision: Revision, filter: Filter) -> BoxStream<'static, FeedItem> {
         self.0.feed.since(revision, filter)
-    }
-
-    fn keep_alive(&self, caller: Caller, session: SessionId) -> BoxFuture<'static, Result<KeptAlive, Refusal>> {
-        let (admitted, inner) = (self.admit(&caller), self.0.clone());
-        Box::pin(async move {
-            admitted?;
-            Ok(inner.sessions.keep_alive(session).await)
-        })
     }
 
     fn keep_session(&self, session: SessionId, timeout: Duration) -> BoxFuture<'static, KeptAlive> {
