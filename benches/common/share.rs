@@ -15,7 +15,7 @@ use anyhow::{Context, Result, ensure};
 use quorate::{Address, Cluster, Identity, NodeId, Timing, state::ClusterId};
 use quorate_membership::{Disk, DiskId, Nonce};
 use quorate_raft_core::rpc::{Caller, Renewal};
-use quorate_raft_core::{Peer, Transport};
+use quorate_raft_core::{Peer, Transport, TransportExt};
 use quorate_transport_grpc::GrpcTransport;
 use rustix::time::{ClockId, clock_gettime};
 
@@ -105,7 +105,7 @@ async fn renew(transport: Arc<dyn Transport>, peer: Peer, cluster: ClusterId, no
     let mut pace = tokio::time::interval(every);
     for seq in 1.. {
         pace.tick().await;
-        transport.renew(&peer, caller, Renewal { who, seq }, Duration::from_secs(5)).await?;
+        transport.request(&peer, caller, Renewal { who, seq }, Duration::from_secs(5)).await?;
     }
     Ok(())
 }

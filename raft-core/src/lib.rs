@@ -16,6 +16,7 @@
 //! openraft's idea of who leads: an isolated leader believes in itself for ever. It only triggers work whose every
 //! effect is a committed entry.
 
+mod client_service;
 pub mod config;
 mod engine;
 pub mod error;
@@ -35,6 +36,7 @@ pub mod token_gate;
 pub mod transport;
 mod view;
 
+pub use client_service::{ClientService, MakeCommand, Service};
 pub use config::Config;
 pub use error::{Fatal, HandOverError, ProposeError, ReadError, Refusal, StartError, SucceedError, TransportError};
 pub use feed::{FeedItem, Filter};
@@ -48,5 +50,5 @@ pub use node::{Node, NodeSettings};
 pub use probe::{Probe, probe};
 pub use rpc::Committed;
 pub use token_gate::{GateError, TokenGate};
-pub use transport::{Lane, Peer, Service, Transport};
+pub use transport::{Lane, Peer, PeerService, PeerServiceExt, RequestName, Transport, TransportExt};
 pub use view::{Local, Sighting, View};

@@ -4,12 +4,16 @@
 //!   openraft ◀──types.rs──▶ these ◀──convert.rs──▶ proto/quorate/v1 (another crate)
 //! ```
 
+mod call;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
 use quorate_membership::{ClusterId, Configuration, Disk, Identity, NodeId, Nonce, Rejection, Revision};
 use serde::{Deserialize, Serialize};
+
+pub use self::call::{Answer, Call, KeepAlive, Lane, PreVote, ReadIndex, Rpc};
 
 /// A place in the log: which leader's entry, and where. Printed `t3.i42`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -16,13 +16,10 @@ use anyhow::{Context, Result, ensure};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{BoxStream, unfold};
-use quorate_membership::{Address, Command, Identity, NodeId, Phase, Revision, Role, SessionId, Stop};
-use quorate_raft_core::rpc::{
-    Append, Appended, Ballot, Caller, InstallSnapshot, KeptAlive, Payload, Proposed, Renewal, Renewed, StreamAppended,
-    Transfer, Transferred, VoteAnswer, VoteRequest,
-};
+use quorate_membership::{Address, Command, Identity, NodeId, Phase, Role, Stop};
+use quorate_raft_core::rpc::{Answer, Append, Call, Caller};
 use quorate_raft_core::testing::{MemoryNetwork, TestStop, fast};
-use quorate_raft_core::transport::{JoinAnswer, JoinRequest};
+use quorate_raft_core::transport::{AppendReplies, JoinAnswer, JoinRequest};
 use quorate_raft_core::{LeaseStage, Node, NodeSettings, Peer, ReadError, Transport, TransportError};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
@@ -30,7 +27,7 @@ use tokio::time::{Instant, sleep, timeout};
 const TIMEOUT: Duration = Duration::from_secs(60);
 const LONELY: NodeId = NodeId::new(1);
 
-type Answer<T> = BoxFuture<'static, Result<T, TransportError>>;
+type Carried<T> = BoxFuture<'static, Result<T, TransportError>>;
 
 /// What befalls the calls of all nodes.
 struct Weather {
@@ -52,36 +49,16 @@ impl Weather {
     }
 }
 
-impl SimTransport {
-    fn call<T: Send + 'static>(&self, to: NodeId, deadline: Duration, call: Answer<T>) -> Answer<T> {
+impl Transport for SimTransport {
+    fn call(&self, peer: &Peer, caller: Caller, call: Call, deadline: Duration) -> Carried<Answer> {
+        let (inner, to) = (self.inner.call(peer, caller, call, deadline), peer.node);
         if !self.weather.loses(self.from, to) {
-            return call;
+            return inner;
         }
         Box::pin(async move {
             sleep(deadline).await;
             Err(TransportError::Timeout(deadline))
         })
-    }
-}
-
-macro_rules! pass {
-    ($($name:ident($what:ty) -> $answer:ty;)*) => { $(
-        fn $name(&self, peer: &Peer, caller: Caller, what: $what, deadline: Duration) -> Answer<$answer> {
-            self.call(peer.node, deadline, self.inner.$name(peer, caller, what, deadline))
-        }
-    )* };
-}
-
-impl Transport for SimTransport {
-    pass! {
-        append(Append) -> Appended;
-        vote(VoteRequest) -> VoteAnswer;
-        pre_vote(VoteRequest) -> VoteAnswer;
-        snapshot(InstallSnapshot) -> Ballot;
-        transfer(Transfer) -> Transferred;
-        propose(Payload) -> Proposed;
-        renew(Renewal) -> Renewed;
-        keep_alive(SessionId) -> KeptAlive;
     }
 
     fn append_stream(
@@ -90,7 +67,7 @@ impl Transport for SimTransport {
         caller: Caller,
         requests: BoxStream<'static, Append>,
         idle: Duration,
-    ) -> Answer<BoxStream<'static, Result<StreamAppended, TransportError>>> {
+    ) -> Carried<AppendReplies> {
         let (weather, from, to) = (self.weather.clone(), self.from, peer.node);
         // Requests on a line that is cut are lost, and the stream stays open.
         let through = weather.clone();
@@ -121,11 +98,7 @@ impl Transport for SimTransport {
         })
     }
 
-    fn read_index(&self, peer: &Peer, caller: Caller, deadline: Duration) -> Answer<Revision> {
-        self.call(peer.node, deadline, self.inner.read_index(peer, caller, deadline))
-    }
-
-    fn join(&self, address: &Address, request: JoinRequest, deadline: Duration) -> Answer<JoinAnswer> {
+    fn join(&self, address: &Address, request: JoinRequest, deadline: Duration) -> Carried<JoinAnswer> {
         self.inner.join(address, request, deadline)
     }
 }

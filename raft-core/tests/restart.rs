@@ -2,9 +2,9 @@
 
 use anyhow::{Context, Result};
 use quorate_membership::{Command, NodeId, Nonce, Phase, Role};
-use quorate_raft_core::rpc::{Ballot, Caller, VoteRequest};
+use quorate_raft_core::rpc::{Ballot, Caller, PreVote, VoteRequest};
 use quorate_raft_core::testing::{TestCluster, fast};
-use quorate_raft_core::{Config, HandOverError, Refusal};
+use quorate_raft_core::{Config, HandOverError, PeerServiceExt, Refusal};
 
 const fn n(number: u64) -> NodeId {
     NodeId::new(number)
@@ -113,7 +113,7 @@ async fn a_restarted_voter_gives_no_vote_before_its_embargo_is_over() -> Result<
         timing: config.timing.hash(),
     };
     let ask = VoteRequest { ballot: Ballot { term: 900, node: n(7), committed: false }, last: None, transfer: false };
-    for answer in [door.vote(caller, ask).await, door.pre_vote(caller, ask).await] {
+    for answer in [door.request(caller, ask).await, door.request(caller, PreVote(ask)).await] {
         assert!(matches!(answer, Err(Refusal::Embargo { .. })), "{answer:?}");
     }
     Ok(())

@@ -13,16 +13,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::Stream;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use http::Uri;
 use prost::Message;
-use quorate_membership::{Address, Revision, SessionId};
-use quorate_raft_core::rpc::{
-    Append, Appended, Ballot, Caller, InstallSnapshot, KeptAlive, Payload, Proposed, Renewal, Renewed, StreamAppended,
-    Transfer, Transferred, VoteAnswer, VoteRequest,
-};
-use quorate_raft_core::transport::{JoinAnswer, JoinRequest};
+use quorate_membership::Address;
+use quorate_raft_core::rpc::{Answer, Append, Call, Caller, InstallSnapshot};
+use quorate_raft_core::transport::{AppendReplies, JoinAnswer, JoinRequest};
 use quorate_raft_core::{Lane, Peer, Refusal, Transport, TransportError};
 use tokio::time::{Instant, timeout};
 use tonic::{Response, Status};
@@ -170,18 +168,95 @@ where
     call(link, deadline, message, send).await
 }
 
+/// One call between nodes: makes its message, checks the size, sends it on the link, and names the answer after it.
+async fn request(link: Arc<Link>, caller: Caller, call: Call, deadline: Duration) -> Result<Answer, TransportError> {
+    let caller = Some(caller.into());
+    macro_rules! unary {
+        ($method:ident($message:expr), $limit:expr, $what:literal) => {
+            bounded(
+                link,
+                deadline,
+                ($message, $limit, $what),
+                |to, message| async move { raft(to).$method(message).await },
+            )
+            .await
+        };
+    }
+    Ok(match call {
+        Call::Append(append) => {
+            let message = pb::AppendRequest { caller, append: Some(append.into()) };
+            Answer::Append(unary!(append(message), APPEND_LIMIT, "the append")?)
+        }
+        Call::Vote(request) => {
+            let message = pb::VoteRequest { caller, ..request.into() };
+            Answer::Vote(unary!(vote(message), MESSAGE_LIMIT, "the vote request")?)
+        }
+        Call::PreVote(request) => {
+            let message = pb::VoteRequest { caller, ..request.into() };
+            Answer::PreVote(unary!(pre_vote(message), MESSAGE_LIMIT, "the vote request")?)
+        }
+        Call::Snapshot(request) => {
+            let messages = snapshot_messages(caller, request)?;
+            let send = |to, messages| async move { raft(to).install_snapshot(messages).await };
+            Answer::Snapshot(self::call(link, deadline, messages, send).await?)
+        }
+        Call::Transfer(transfer) => {
+            let message = pb::TransferRequest { caller, ..transfer.into() };
+            Answer::Transfer(unary!(transfer(message), MESSAGE_LIMIT, "the transfer")?)
+        }
+        Call::Propose(command) => {
+            let message = pb::ProposeRequest { caller, command: convert::bytes(command) };
+            Answer::Propose(unary!(propose(message), MESSAGE_LIMIT, "the command")?)
+        }
+        Call::ReadIndex => {
+            Answer::ReadIndex(unary!(read_index(pb::ReadIndexRequest { caller }), MESSAGE_LIMIT, "the request")?)
+        }
+        Call::Renew(renewal) => {
+            let message = pb::RenewRequest { caller, renewal: Some(renewal.into()) };
+            Answer::Renew(unary!(renew(message), MESSAGE_LIMIT, "the renewal")?)
+        }
+        Call::KeepAlive(session) => {
+            let message = pb::RelayKeepAliveRequest { caller, session: session.get() };
+            Answer::KeepAlive(unary!(keep_alive(message), MESSAGE_LIMIT, "the keep-alive")?)
+        }
+    })
+}
+
+/// A snapshot as the messages of its stream: a header, then pieces of at most [`CHUNK_LIMIT`].
+fn snapshot_messages(
+    caller: Option<pb::Caller>,
+    request: InstallSnapshot,
+) -> Result<impl Stream<Item = pb::SnapshotRequest> + Send + 'static, TransportError> {
+    use pb::snapshot_request::Message;
+    let InstallSnapshot { ballot, meta, data } = request;
+    fits(data.len(), SNAPSHOT_LIMIT, "the snapshot")?;
+    let header = pb::SnapshotHeader {
+        caller,
+        ballot: Some(ballot.into()),
+        meta: Some(meta.into()),
+        length: data.len() as u64,
+        crc32c: crc32c::crc32c(&data),
+    };
+    fits(header.encoded_len(), MESSAGE_LIMIT, "the header of the snapshot")?;
+    let data = Bytes::from_owner(data);
+    let chunks = (0..data.len()).step_by(CHUNK_LIMIT).map(move |from| {
+        let to = data.len().min(from + CHUNK_LIMIT);
+        Message::Chunk(data.slice(from..to))
+    });
+    let messages = std::iter::once(Message::Header(header)).chain(chunks);
+    Ok(stream::iter(messages).map(|message| pb::SnapshotRequest { message: Some(message) }))
+}
+
 impl Transport for GrpcTransport {
-    fn append(
+    fn call(
         &self,
         peer: &Peer,
         caller: Caller,
-        request: Append,
+        call: Call,
         deadline: Duration,
-    ) -> BoxFuture<'static, Result<Appended, TransportError>> {
-        let link = self.links.link(peer, Lane::Control);
-        let message = pb::AppendRequest { caller: Some(caller.into()), append: Some(request.into()) };
-        let message = (message, APPEND_LIMIT, "the append");
-        Box::pin(bounded(link, deadline, message, |to, message| async move { raft(to).append(message).await }))
+    ) -> BoxFuture<'static, Result<Answer, TransportError>> {
+        let link = self.links.link(peer, call.lane());
+        Box::pin(request(link, caller, call, deadline))
     }
 
     fn append_stream(
@@ -190,7 +265,7 @@ impl Transport for GrpcTransport {
         caller: Caller,
         requests: BoxStream<'static, Append>,
         idle: Duration,
-    ) -> BoxFuture<'static, Result<BoxStream<'static, Result<StreamAppended, TransportError>>, TransportError>> {
+    ) -> BoxFuture<'static, Result<AppendReplies, TransportError>> {
         let link = self.links.link(peer, Lane::Log);
         Box::pin(async move {
             let (connection, left) = connect(&link, idle).await?;
@@ -202,131 +277,6 @@ impl Transport for GrpcTransport {
                 Err(_) => Err(TransportError::Timeout(idle)),
             }
         })
-    }
-
-    fn vote(
-        &self,
-        peer: &Peer,
-        caller: Caller,
-        request: VoteRequest,
-        deadline: Duration,
-    ) -> BoxFuture<'static, Result<VoteAnswer, TransportError>> {
-        let link = self.links.link(peer, Lane::Control);
-        let message = (vote_request(caller, request), MESSAGE_LIMIT, "the vote request");
-        Box::pin(bounded(link, deadline, message, |to, message| async move { raft(to).vote(message).await }))
-    }
-
-    fn pre_vote(
-        &self,
-        peer: &Peer,
-        caller: Caller,
-        request: VoteRequest,
-        deadline: Duration,
-    ) -> BoxFuture<'static, Result<VoteAnswer, TransportError>> {
-        let link = self.links.link(peer, Lane::Control);
-        let message = (vote_request(caller, request), MESSAGE_LIMIT, "the vote request");
-        Box::pin(bounded(link, deadline, message, |to, message| async move { raft(to).pre_vote(message).await }))
-    }
-
-    fn snapshot(
-        &self,
-        peer: &Peer,
-        caller: Caller,
-        request: InstallSnapshot,
-        deadline: Duration,
-    ) -> BoxFuture<'static, Result<Ballot, TransportError>> {
-        let link = self.links.link(peer, Lane::Snapshot);
-        Box::pin(async move {
-            let InstallSnapshot { ballot, meta, data } = request;
-            fits(data.len(), SNAPSHOT_LIMIT, "the snapshot")?;
-            let header = pb::SnapshotHeader {
-                caller: Some(caller.into()),
-                ballot: Some(ballot.into()),
-                meta: Some(meta.into()),
-                length: data.len() as u64,
-                crc32c: crc32c::crc32c(&data),
-            };
-            fits(header.encoded_len(), MESSAGE_LIMIT, "the header of the snapshot")?;
-            let header = pb::snapshot_request::Message::Header(header);
-            let data = Bytes::from_owner(data);
-            let chunks = (0..data.len()).step_by(CHUNK_LIMIT).map(move |from| {
-                let to = data.len().min(from + CHUNK_LIMIT);
-                pb::snapshot_request::Message::Chunk(data.slice(from..to))
-            });
-            let messages = std::iter::once(header).chain(chunks);
-            let messages = stream::iter(messages).map(|message| pb::SnapshotRequest { message: Some(message) });
-            call(link, deadline, messages, |to, messages| async move { raft(to).install_snapshot(messages).await })
-                .await
-        })
-    }
-
-    fn transfer(
-        &self,
-        peer: &Peer,
-        caller: Caller,
-        request: Transfer,
-        deadline: Duration,
-    ) -> BoxFuture<'static, Result<Transferred, TransportError>> {
-        let link = self.links.link(peer, Lane::Control);
-        let Transfer { from, to, last } = request;
-        let message = pb::TransferRequest {
-            caller: Some(caller.into()),
-            ballot: Some(from.into()),
-            to: to.get(),
-            last: last.map(Into::into),
-        };
-        let message = (message, MESSAGE_LIMIT, "the transfer");
-        Box::pin(bounded(link, deadline, message, |to, message| async move { raft(to).transfer(message).await }))
-    }
-
-    fn propose(
-        &self,
-        peer: &Peer,
-        caller: Caller,
-        command: Payload,
-        deadline: Duration,
-    ) -> BoxFuture<'static, Result<Proposed, TransportError>> {
-        let link = self.links.link(peer, Lane::Control);
-        let message = pb::ProposeRequest { caller: Some(caller.into()), command: convert::bytes(command) };
-        let message = (message, MESSAGE_LIMIT, "the command");
-        Box::pin(bounded(link, deadline, message, |to, message| async move { raft(to).propose(message).await }))
-    }
-
-    fn read_index(
-        &self,
-        peer: &Peer,
-        caller: Caller,
-        deadline: Duration,
-    ) -> BoxFuture<'static, Result<Revision, TransportError>> {
-        let link = self.links.link(peer, Lane::Control);
-        let message = (pb::ReadIndexRequest { caller: Some(caller.into()) }, MESSAGE_LIMIT, "the request");
-        Box::pin(bounded(link, deadline, message, |to, message| async move { raft(to).read_index(message).await }))
-    }
-
-    fn renew(
-        &self,
-        peer: &Peer,
-        caller: Caller,
-        renewal: Renewal,
-        deadline: Duration,
-    ) -> BoxFuture<'static, Result<Renewed, TransportError>> {
-        let link = self.links.link(peer, Lane::Lease);
-        let message = pb::RenewRequest { caller: Some(caller.into()), renewal: Some(renewal.into()) };
-        let message = (message, MESSAGE_LIMIT, "the renewal");
-        Box::pin(bounded(link, deadline, message, |to, message| async move { raft(to).renew(message).await }))
-    }
-
-    fn keep_alive(
-        &self,
-        peer: &Peer,
-        caller: Caller,
-        session: SessionId,
-        deadline: Duration,
-    ) -> BoxFuture<'static, Result<KeptAlive, TransportError>> {
-        let link = self.links.link(peer, Lane::Lease);
-        let message = pb::RelayKeepAliveRequest { caller: Some(caller.into()), session: session.get() };
-        let message = (message, MESSAGE_LIMIT, "the keep-alive");
-        Box::pin(bounded(link, deadline, message, |to, message| async move { raft(to).keep_alive(message).await }))
     }
 
     fn join(
@@ -342,9 +292,4 @@ impl Transport for GrpcTransport {
             bounded(link, deadline, (message, MESSAGE_LIMIT, "the join"), join).await
         })
     }
-}
-
-fn vote_request(caller: Caller, request: VoteRequest) -> pb::VoteRequest {
-    let VoteRequest { ballot, last, transfer } = request;
-    pb::VoteRequest { caller: Some(caller.into()), ballot: Some(ballot.into()), last: last.map(Into::into), transfer }
 }

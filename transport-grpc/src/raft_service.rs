@@ -1,4 +1,4 @@
-//! The calls between nodes, from the network to the [`Service`].
+//! The calls between nodes, from the network to the [`PeerService`].
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -6,8 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use quorate_membership::{NodeId, SessionId, codec};
-use quorate_raft_core::rpc::{Append, Caller, InstallSnapshot, Renewal, SnapshotMeta, Transfer, VoteRequest};
-use quorate_raft_core::{Refusal, Service};
+use quorate_raft_core::rpc::{
+    Append, Caller, InstallSnapshot, KeepAlive, PreVote, ReadIndex, Renewal, Rpc, SnapshotMeta, Transfer, VoteRequest,
+};
+use quorate_raft_core::{PeerService, PeerServiceExt, Refusal};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tonic::{Request, Response, Status, Streaming};
@@ -22,15 +24,21 @@ use crate::{CHUNK_LIMIT, SNAPSHOT_LIMIT, pb};
 const TIMEOUT: Duration = Duration::from_secs(15);
 
 pub(crate) struct RaftService {
-    service: Arc<dyn Service>,
+    service: Arc<dyn PeerService>,
     /// Places for snapshots under way.
     snapshots: Semaphore,
     stop: Stop,
 }
 
 impl RaftService {
-    pub(crate) fn new(service: Arc<dyn Service>, max_snapshots: usize, stop: Stop) -> Self {
+    pub(crate) fn new(service: Arc<dyn PeerService>, max_snapshots: usize, stop: Stop) -> Self {
         Self { service, snapshots: Semaphore::new(max_snapshots), stop }
+    }
+
+    /// One call whose answer is one message.
+    async fn unary<R: Rpc, P: From<R::Reply>>(&self, caller: Caller, request: R) -> Result<Response<P>, Status> {
+        let reply = self.service.request(caller, request).await.map_err(|refusal| refused(&refusal))?;
+        Ok(Response::new(reply.into()))
     }
 }
 
@@ -40,10 +48,6 @@ fn no(malformed: Malformed) -> Status {
 
 fn caller(field: Option<pb::Caller>) -> Result<Caller, Status> {
     need(field, "the caller").and_then(Caller::from_wire).map_err(no)
-}
-
-fn answer<A, P: From<A>>(answer: Result<A, Refusal>) -> Result<Response<P>, Status> {
-    answer.map(|answer| Response::new(answer.into())).map_err(|refusal| refused(&refusal))
 }
 
 fn vote_request(request: pb::VoteRequest) -> Result<(Caller, VoteRequest), Status> {
@@ -59,7 +63,7 @@ impl Raft for RaftService {
     async fn append(&self, request: Request<pb::AppendRequest>) -> Result<Response<pb::AppendResponse>, Status> {
         let pb::AppendRequest { caller: from, append } = request.into_inner();
         let append = need(append, "the append").and_then(Append::from_wire).map_err(no)?;
-        answer(self.service.append(caller(from)?, append).await)
+        self.unary(caller(from)?, append).await
     }
 
     async fn append_stream(
@@ -73,12 +77,12 @@ impl Raft for RaftService {
 
     async fn vote(&self, request: Request<pb::VoteRequest>) -> Result<Response<pb::VoteResponse>, Status> {
         let (caller, request) = vote_request(request.into_inner())?;
-        answer(self.service.vote(caller, request).await)
+        self.unary(caller, request).await
     }
 
     async fn pre_vote(&self, request: Request<pb::VoteRequest>) -> Result<Response<pb::VoteResponse>, Status> {
         let (caller, request) = vote_request(request.into_inner())?;
-        answer(self.service.pre_vote(caller, request).await)
+        self.unary(caller, PreVote(request)).await
     }
 
     async fn install_snapshot(
@@ -88,36 +92,33 @@ impl Raft for RaftService {
         let busy = |_| Refusal::Unavailable("too many snapshots are arriving here already".into());
         let _place = self.snapshots.try_acquire().map_err(busy).map_err(|refusal| refused(&refusal))?;
         let (caller, snapshot) = receive(request.into_inner()).await.map_err(|refusal| refused(&refusal))?;
-        let ballot = self.service.snapshot(caller, snapshot).await.map_err(|refusal| refused(&refusal))?;
-        Ok(Response::new(pb::SnapshotResponse { ballot: Some(ballot.into()) }))
+        self.unary(caller, snapshot).await
     }
 
     async fn transfer(&self, request: Request<pb::TransferRequest>) -> Result<Response<pb::TransferResponse>, Status> {
         let pb::TransferRequest { caller: from, ballot: held, to, last } = request.into_inner();
         let from_ballot = ballot(held).map_err(no)?;
         let request = Transfer { from: from_ballot, to: NodeId::new(to), last: last.map(Into::into) };
-        answer(self.service.transfer(caller(from)?, request).await)
+        self.unary(caller(from)?, request).await
     }
 
     async fn propose(&self, request: Request<pb::ProposeRequest>) -> Result<Response<pb::ProposeResponse>, Status> {
         let pb::ProposeRequest { caller: from, command } = request.into_inner();
         let command = payload(&command, "the command").map_err(no)?;
-        answer(self.service.propose(caller(from)?, command).await)
+        self.unary(caller(from)?, command).await
     }
 
     async fn read_index(
         &self,
         request: Request<pb::ReadIndexRequest>,
     ) -> Result<Response<pb::ReadIndexResponse>, Status> {
-        let caller = caller(request.into_inner().caller)?;
-        let revision = self.service.read_index(caller).await.map_err(|refusal| refused(&refusal))?;
-        Ok(Response::new(pb::ReadIndexResponse { revision: revision.get() }))
+        self.unary(caller(request.into_inner().caller)?, ReadIndex).await
     }
 
     async fn renew(&self, request: Request<pb::RenewRequest>) -> Result<Response<pb::RenewResponse>, Status> {
         let pb::RenewRequest { caller: from, renewal } = request.into_inner();
         let renewal = need(renewal, "the renewal").and_then(Renewal::from_wire).map_err(no)?;
-        answer(self.service.renew(caller(from)?, renewal).await)
+        self.unary(caller(from)?, renewal).await
     }
 
     async fn keep_alive(
@@ -125,7 +126,7 @@ impl Raft for RaftService {
         request: Request<pb::RelayKeepAliveRequest>,
     ) -> Result<Response<pb::RelayKeepAliveResponse>, Status> {
         let pb::RelayKeepAliveRequest { caller: from, session } = request.into_inner();
-        answer(self.service.keep_alive(caller(from)?, SessionId::new(session)).await)
+        self.unary(caller(from)?, KeepAlive(SessionId::new(session))).await
     }
 }
 
@@ -143,7 +144,7 @@ async fn soon<T>(messages: &mut Streaming<T>, what: &str) -> Result<Option<T>, R
 /// The answers to a stream of appends. A message that makes no sense ends the stream of appends; those before it are
 /// answered first, and then it is refused.
 async fn appends(
-    service: Arc<dyn Service>,
+    service: Arc<dyn PeerService>,
     mut messages: Streaming<pb::AppendStreamRequest>,
 ) -> BoxStream<'static, Result<pb::AppendStreamResponse, Status>> {
     use pb::append_stream_request::Message;

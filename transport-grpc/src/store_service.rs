@@ -1,7 +1,7 @@
-//! Locks, records, queues and events for clients that are no members, from the network to the [`Service`].
+//! Locks, records, queues and events for clients that are no members, from the network to the [`ClientService`].
 //!
 //! ```text
-//!   OpenSession, Write, Take ──▶ Service::once: takes effect once, and it is known whether
+//!   OpenSession, Write, Take ──▶ ClientService::once: takes effect once, and it is known whether
 //!   Lock                     ──▶ the same, and then waits in line (lock.rs)
 //!   Get, List, GetLock       ──▶ what the node has, after a read barrier if that is asked for
 //!   Watch                    ──▶ events; a gap as a gap, its parts, and its end (watch.rs)
@@ -20,9 +20,9 @@ use quorate_membership::queue::Taken;
 use quorate_membership::{
     Change, Check, ClusterState, Command, Holder, ItemId, Name, Nonce, Rejection, Revision, SessionId,
 };
+use quorate_raft_core::MakeCommand;
 use quorate_raft_core::rpc::KeptAlive;
-use quorate_raft_core::transport::MakeCommand;
-use quorate_raft_core::{ProposeError, Service};
+use quorate_raft_core::{ClientService, ProposeError};
 use tokio::time::timeout;
 use tonic::{Code, Request, Response, Status};
 
@@ -46,7 +46,7 @@ const PAGE: usize = 900 << 10;
 const FRAME: usize = 6;
 
 pub(crate) struct StoreService {
-    service: Arc<dyn Service>,
+    service: Arc<dyn ClientService>,
     max_lock_wait: Duration,
     stop: Stop,
 }
@@ -60,7 +60,7 @@ fn all<P, T: FromWire<P>>(messages: Vec<P>) -> Result<Vec<T>, Status> {
 }
 
 impl StoreService {
-    pub(crate) fn new(service: Arc<dyn Service>, max_lock_wait: Duration, stop: Stop) -> Self {
+    pub(crate) fn new(service: Arc<dyn ClientService>, max_lock_wait: Duration, stop: Stop) -> Self {
         Self { service, max_lock_wait, stop }
     }
 

@@ -24,8 +24,7 @@ use crate::engine::types::{
     vote_to,
 };
 use crate::error::TransportError;
-use crate::rpc::{Caller, InstallSnapshot, Transfer, VoteAnswer, VoteRequest};
-use crate::transport::{Peer, Transport};
+use crate::rpc::{InstallSnapshot, PreVote, Rpc, Transfer, VoteAnswer, VoteRequest};
 
 /// Makes a [`Network`] for each purpose. Connections are the transport's affair: it keeps them.
 #[derive(Clone)]
@@ -64,18 +63,14 @@ impl Network {
         }
     }
 
-    async fn call<T, F>(
+    /// One call, with a note that the peer was heard if it answers.
+    async fn call<R: Rpc>(
         &self,
         action: RPCTypes,
-        call: impl FnOnce(&dyn Transport, Peer, Caller) -> F,
-    ) -> Result<T, RPCError<Types>>
-    where
-        F: Future<Output = Result<T, TransportError>>,
-    {
-        let answer = match self.peers.address(self.to) {
-            Ok((peer, caller)) => call(self.peers.transport.as_ref(), peer, caller).await,
-            Err(error) => Err(error),
-        };
+        request: R,
+        option: &RPCOption,
+    ) -> Result<R::Reply, RPCError<Types>> {
+        let answer = self.peers.call(self.to, request, option.hard_ttl()).await;
         self.peers.heard(self.to, answer).map_err(|e| self.failed(action, e))
     }
 }
@@ -102,10 +97,7 @@ where
     type SnapshotData = Arc<[u8]>;
 
     async fn append_entries(&mut self, rpc: OrAppend, option: RPCOption) -> Result<OrAppended, RPCError<Types>> {
-        let request = append_from(&rpc);
-        let deadline = option.hard_ttl();
-        let answer = self.call(RPCTypes::AppendEntries, |t, peer, caller| t.append(&peer, caller, request, deadline));
-        answer.await.map(appended_to)
+        self.call(RPCTypes::AppendEntries, append_from(&rpc), &option).await.map(appended_to)
     }
 
     fn stream_append<'s, S>(
@@ -144,15 +136,11 @@ where
     }
 
     async fn vote(&mut self, rpc: OrVoteRequest, option: RPCOption) -> Result<OrVoteResponse, RPCError<Types>> {
-        let (request, deadline) = (vote_request(&rpc), option.hard_ttl());
-        let answer = self.call(RPCTypes::Vote, |t, peer, caller| t.vote(&peer, caller, request, deadline));
-        answer.await.map(vote_response)
+        self.call(RPCTypes::Vote, vote_request(&rpc), &option).await.map(vote_response)
     }
 
     async fn pre_vote(&mut self, rpc: OrVoteRequest, option: RPCOption) -> Result<OrVoteResponse, RPCError<Types>> {
-        let (request, deadline) = (vote_request(&rpc), option.hard_ttl());
-        let answer = self.call(RPCTypes::Vote, |t, peer, caller| t.pre_vote(&peer, caller, request, deadline));
-        answer.await.map(vote_response)
+        self.call(RPCTypes::Vote, PreVote(vote_request(&rpc)), &option).await.map(vote_response)
     }
 
     async fn full_snapshot(
@@ -164,9 +152,7 @@ where
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
         let meta = snapshot_meta_from(&snapshot.meta);
         let request = InstallSnapshot { ballot: vote_from(&vote), meta, data: snapshot.snapshot };
-        let deadline = option.hard_ttl();
-        let sending =
-            self.call(RPCTypes::InstallSnapshot, |t, peer, caller| t.snapshot(&peer, caller, request, deadline));
+        let sending = self.call(RPCTypes::InstallSnapshot, request, &option);
         tokio::select! { biased;
             answer = sending => Ok(SnapshotResponse::new(vote_to(answer.map_err(StreamingError::from)?))),
             closed = cancel => Err(StreamingError::Closed(closed)),
@@ -180,9 +166,6 @@ where
     ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
         let (from, to) = (vote_from(rpc.from_leader()), NodeId::new(*rpc.to_node_id()));
         let request = Transfer { from, to, last: rpc.last_log_id().map(log_id_from) };
-        let deadline = option.hard_ttl();
-        let action = RPCTypes::TransferLeader;
-        let answer = self.call(action, |t, peer, caller| t.transfer(&peer, caller, request, deadline));
-        answer.await.map(transferred_to)
+        self.call(RPCTypes::TransferLeader, request, &option).await.map(transferred_to)
     }
 }

@@ -18,8 +18,8 @@ use quorate_membership::{Address, ClusterId, Disk, NodeId, Nonce, Revision, Sess
 use crate::error::TransportError;
 use crate::feed::Feed;
 use crate::host::clock;
-use crate::rpc::{Append, Appended, Caller, KeptAlive, Payload, Proposed, Renewal, Renewed};
-use crate::transport::{JoinAnswer, JoinRequest, Peer, Transport};
+use crate::rpc::{Append, Appended, Caller, KeepAlive, KeptAlive, Payload, Proposed, ReadIndex, Renewal, Renewed, Rpc};
+use crate::transport::{JoinAnswer, JoinRequest, Peer, Transport, TransportExt};
 
 /// When each other node was last heard.
 #[derive(Debug, Default)]
@@ -123,6 +123,17 @@ impl Peers {
         answer
     }
 
+    /// Makes one call to a node, whose reply has a type.
+    pub(crate) async fn call<R: Rpc>(
+        &self,
+        to: NodeId,
+        request: R,
+        deadline: Duration,
+    ) -> Result<R::Reply, TransportError> {
+        let (peer, caller) = self.address(to)?;
+        self.transport.request(&peer, caller, request, deadline).await
+    }
+
     /// Sends one batch of entries, outside of the engine's own streams.
     pub(crate) async fn append(
         &self,
@@ -130,8 +141,7 @@ impl Peers {
         request: Append,
         deadline: Duration,
     ) -> Result<Appended, TransportError> {
-        let (peer, caller) = self.address(to)?;
-        self.transport.append(&peer, caller, request, deadline).await
+        self.call(to, request, deadline).await
     }
 
     /// Hands a command to the node that leads.
@@ -141,36 +151,32 @@ impl Peers {
         command: Payload,
         deadline: Duration,
     ) -> Result<Proposed, TransportError> {
-        let (peer, caller) = self.address(to)?;
-        self.transport.propose(&peer, caller, command, deadline).await
+        self.call(to, command, deadline).await
     }
 
     /// Asks the leader for a read index.
     pub(crate) async fn read_index(&self, to: NodeId, deadline: Duration) -> Result<Revision, TransportError> {
-        let (peer, caller) = self.address(to)?;
-        self.transport.read_index(&peer, caller, deadline).await
+        self.call(to, ReadIndex, deadline).await
     }
 
-    /// Asks the leader to prolong a lease of this node.
+    /// Asks the leader to extend a lease of this node.
     pub(crate) async fn renew(
         &self,
         to: NodeId,
         renewal: Renewal,
         deadline: Duration,
     ) -> Result<Renewed, TransportError> {
-        let (peer, caller) = self.address(to)?;
-        self.transport.renew(&peer, caller, renewal, deadline).await
+        self.call(to, renewal, deadline).await
     }
 
-    /// Asks the leader to keep a process alive.
+    /// Asks the leader to keep a client's session alive.
     pub(crate) async fn keep_alive(
         &self,
         to: NodeId,
         session: SessionId,
         deadline: Duration,
     ) -> Result<KeptAlive, TransportError> {
-        let (peer, caller) = self.address(to)?;
-        self.transport.keep_alive(&peer, caller, session, deadline).await
+        self.call(to, KeepAlive(session), deadline).await
     }
 
     /// Asks the member at `address` to let this node in.

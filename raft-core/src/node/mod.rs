@@ -17,6 +17,7 @@ use quorate_membership::{Address, Command, Identity, Name, NodeId, ProvedEnd, Re
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::client_service::Service;
 use crate::engine::log_store::LogStore;
 use crate::engine::open;
 use crate::error::{Fatal, HandOverError, ProposeError, ReadError, Refusal, StartError, SucceedError};
@@ -31,7 +32,6 @@ pub use crate::node::parts::NodeSettings;
 use crate::node::parts::Parts;
 use crate::probe;
 use crate::rpc::Committed;
-use crate::transport::Service;
 use crate::view::View;
 
 /// A running node. Dropping it stops its work without waiting; [`Node::shutdown`] waits.

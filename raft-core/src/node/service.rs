@@ -10,17 +10,15 @@ use quorate_membership::codec::{decode, inspect};
 use quorate_membership::{Command, NodeId, Nonce, Request, Revision, SessionId};
 use tokio::time::Instant;
 
+use crate::client_service::{ClientService, MakeCommand};
 use crate::error::{HandOverError, ProposeError, ReadError, Refusal};
 use crate::feed::{FeedItem, Filter};
 use crate::host::clock;
 use crate::member::gate::Here;
 use crate::node::parts::Parts;
 use crate::node::rules::{for_operators, proposable};
-use crate::rpc::{
-    Append, Appended, Ballot, Caller, Committed, InstallSnapshot, KeptAlive, Payload, Proposed, Renewal, Renewed,
-    StreamAppended, Transfer, Transferred, VoteAnswer, VoteRequest,
-};
-use crate::transport::{JoinAnswer, JoinRequest, MakeCommand, RequestName, Service};
+use crate::rpc::{Answer, Append, Call, Caller, Committed, KeptAlive, StreamAppended};
+use crate::transport::{JoinAnswer, JoinRequest, PeerService, RequestName};
 use crate::view::View;
 
 /// The node as the network sees it.
@@ -63,12 +61,40 @@ impl NodeService {
     }
 }
 
-impl Service for NodeService {
-    fn append(&self, caller: Caller, request: Append) -> BoxFuture<'static, Result<Appended, Refusal>> {
-        let (admitted, engine) = (self.admit_entries(&caller), self.0.engine.clone());
+impl PeerService for NodeService {
+    fn call(&self, caller: Caller, call: Call) -> BoxFuture<'static, Result<Answer, Refusal>> {
+        let admitted = match &call {
+            Call::Append(_) | Call::Snapshot(_) => self.admit_entries(&caller),
+            Call::Vote(_) | Call::PreVote(_) | Call::Transfer(_) => self.admit_vote(&caller),
+            Call::Propose(_) | Call::ReadIndex | Call::Renew(_) | Call::KeepAlive(_) => self.admit(&caller),
+        };
+        let parts = self.0.clone();
         Box::pin(async move {
             admitted?;
-            engine.append(request).await
+            let engine = &parts.engine;
+            Ok(match call {
+                Call::Append(request) => Answer::Append(engine.append(request).await?),
+                Call::Vote(request) => Answer::Vote(engine.vote(request).await?),
+                Call::PreVote(request) => Answer::PreVote(engine.pre_vote(request).await?),
+                Call::Snapshot(request) => Answer::Snapshot(engine.install_snapshot(request).await?),
+                Call::Transfer(request) => Answer::Transfer(engine.take_over(request).await?),
+                Call::Propose(command) => {
+                    proposable(&command, &caller, engine)?;
+                    let give_up = Instant::now() + engine.config().propose_timeout;
+                    Answer::Propose(engine.propose_here(command, give_up).await)
+                }
+                Call::ReadIndex => {
+                    let found = engine.read_index_here(engine.config().election_max()).await;
+                    let refused = || Refusal::Unavailable("this node does not lead a quorum".into());
+                    Answer::ReadIndex(found.ok_or_else(refused)?)
+                }
+                Call::Renew(renewal) if renewal.who.node != caller.from => {
+                    let why = format!("{} may not renew the lease of {}", caller.from, renewal.who);
+                    return Err(Refusal::Malformed(why));
+                }
+                Call::Renew(renewal) => Answer::Renew(parts.grantor.renew(renewal).await),
+                Call::KeepAlive(session) => Answer::KeepAlive(parts.sessions.keep_alive(session).await),
+            })
         })
     }
 
@@ -77,72 +103,10 @@ impl Service for NodeService {
         caller: Caller,
         requests: BoxStream<'static, Append>,
     ) -> BoxStream<'static, Result<StreamAppended, Refusal>> {
-        if let Err(refusal) = self.admit_entries(&caller) {
-            return futures_util::stream::iter([Err(refusal)]).boxed();
+        match self.admit_entries(&caller) {
+            Ok(()) => self.0.engine.append_stream(caller.from, requests),
+            Err(refusal) => futures_util::stream::iter([Err(refusal)]).boxed(),
         }
-        self.0.engine.append_stream(caller.from, requests)
-    }
-
-    fn vote(&self, caller: Caller, request: VoteRequest) -> BoxFuture<'static, Result<VoteAnswer, Refusal>> {
-        let (admitted, engine) = (self.admit_vote(&caller), self.0.engine.clone());
-        Box::pin(async move {
-            admitted?;
-            engine.vote(request).await
-        })
-    }
-
-    fn pre_vote(&self, caller: Caller, request: VoteRequest) -> BoxFuture<'static, Result<VoteAnswer, Refusal>> {
-        let (admitted, engine) = (self.admit_vote(&caller), self.0.engine.clone());
-        Box::pin(async move {
-            admitted?;
-            engine.pre_vote(request).await
-        })
-    }
-
-    fn snapshot(&self, caller: Caller, request: InstallSnapshot) -> BoxFuture<'static, Result<Ballot, Refusal>> {
-        let (admitted, engine) = (self.admit_entries(&caller), self.0.engine.clone());
-        Box::pin(async move {
-            admitted?;
-            engine.install_snapshot(request).await
-        })
-    }
-
-    fn transfer(&self, caller: Caller, request: Transfer) -> BoxFuture<'static, Result<Transferred, Refusal>> {
-        let (admitted, engine) = (self.admit_vote(&caller), self.0.engine.clone());
-        Box::pin(async move {
-            admitted?;
-            engine.take_over(request).await
-        })
-    }
-
-    fn propose(&self, caller: Caller, command: Payload) -> BoxFuture<'static, Result<Proposed, Refusal>> {
-        let (admitted, parts) = (self.admit(&caller), self.0.clone());
-        Box::pin(async move {
-            admitted?;
-            proposable(&command, &caller, &parts.engine)?;
-            let give_up = Instant::now() + parts.engine.config().propose_timeout;
-            Ok(parts.engine.propose_here(command, give_up).await)
-        })
-    }
-
-    fn read_index(&self, caller: Caller) -> BoxFuture<'static, Result<Revision, Refusal>> {
-        let (admitted, parts) = (self.admit(&caller), self.0.clone());
-        Box::pin(async move {
-            admitted?;
-            let found = parts.engine.read_index_here(parts.engine.config().election_max()).await;
-            found.ok_or_else(|| Refusal::Unavailable("this node does not lead a quorum".into()))
-        })
-    }
-
-    fn renew(&self, caller: Caller, renewal: Renewal) -> BoxFuture<'static, Result<Renewed, Refusal>> {
-        let (admitted, parts) = (self.admit(&caller), self.0.clone());
-        Box::pin(async move {
-            admitted?;
-            if renewal.who.node != caller.from {
-                return Err(Refusal::Malformed(format!("{} may not renew the lease of {}", caller.from, renewal.who)));
-            }
-            Ok(parts.grantor.renew(renewal).await)
-        })
     }
 
     fn join(&self, request: JoinRequest) -> BoxFuture<'static, Result<JoinAnswer, Refusal>> {
@@ -173,7 +137,9 @@ impl Service for NodeService {
             Ok(JoinAnswer { cluster: ours, who, revision: outcome.revision })
         })
     }
+}
 
+impl ClientService for NodeService {
     fn view(&self) -> View {
         self.0.latest()
     }
@@ -211,14 +177,6 @@ impl Service for NodeService {
 
     fn events_since(&self, revision: Revision, filter: Filter) -> BoxStream<'static, FeedItem> {
         self.0.engine.feed().since(revision, filter)
-    }
-
-    fn keep_alive(&self, caller: Caller, session: SessionId) -> BoxFuture<'static, Result<KeptAlive, Refusal>> {
-        let (admitted, parts) = (self.admit(&caller), self.0.clone());
-        Box::pin(async move {
-            admitted?;
-            Ok(parts.sessions.keep_alive(session).await)
-        })
     }
 
     fn keep_session(&self, session: SessionId, timeout: Duration) -> BoxFuture<'static, KeptAlive> {

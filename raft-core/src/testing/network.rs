@@ -15,15 +15,13 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
-use quorate_membership::{Address, NodeId, Revision, SessionId};
+use quorate_membership::{Address, NodeId};
 use tokio::time::{sleep, timeout};
 
+use crate::client_service::Service;
 use crate::error::{Refusal, TransportError};
-use crate::rpc::{
-    Append, Appended, Ballot, Caller, InstallSnapshot, KeptAlive, Payload, Proposed, Renewal, Renewed, StreamAppended,
-    Transfer, Transferred, VoteAnswer, VoteRequest,
-};
-use crate::transport::{JoinAnswer, JoinRequest, Peer, Service, Transport};
+use crate::rpc::{Answer, Append, Call, Caller};
+use crate::transport::{AppendReplies, JoinAnswer, JoinRequest, Peer, Transport};
 
 #[derive(Default)]
 struct Board {
@@ -108,7 +106,7 @@ struct MemoryTransport {
 
 impl MemoryTransport {
     /// One call: lost on the way, answered, or answered with the answer lost.
-    fn call<T: Send + 'static>(
+    fn carry<T: Send + 'static>(
         &self,
         to: NodeId,
         deadline: Duration,
@@ -134,14 +132,17 @@ impl MemoryTransport {
 }
 
 impl Transport for MemoryTransport {
-    fn append(
+    fn call(
         &self,
         peer: &Peer,
         caller: Caller,
-        request: Append,
+        call: Call,
         deadline: Duration,
-    ) -> BoxFuture<'static, Result<Appended, TransportError>> {
-        self.call(peer.node, deadline, move |service| service.append(caller, request))
+    ) -> BoxFuture<'static, Result<Answer, TransportError>> {
+        if let Call::Vote(_) | Call::PreVote(_) = call {
+            *self.board.lock().candidacies.entry(self.from).or_default() += 1;
+        }
+        self.carry(peer.node, deadline, move |service| service.call(caller, call))
     }
 
     fn append_stream(
@@ -150,7 +151,7 @@ impl Transport for MemoryTransport {
         caller: Caller,
         requests: BoxStream<'static, Append>,
         idle: Duration,
-    ) -> BoxFuture<'static, Result<BoxStream<'static, Result<StreamAppended, TransportError>>, TransportError>> {
+    ) -> BoxFuture<'static, Result<AppendReplies, TransportError>> {
         let (board, from, to) = (self.board.clone(), self.from, peer.node);
         Box::pin(async move {
             if board.is_cut(from, to) {
@@ -186,87 +187,6 @@ impl Transport for MemoryTransport {
         })
     }
 
-    fn vote(
-        &self,
-        peer: &Peer,
-        caller: Caller,
-        request: VoteRequest,
-        deadline: Duration,
-    ) -> BoxFuture<'static, Result<VoteAnswer, TransportError>> {
-        *self.board.lock().candidacies.entry(self.from).or_default() += 1;
-        self.call(peer.node, deadline, move |service| service.vote(caller, request))
-    }
-
-    fn pre_vote(
-        &self,
-        peer: &Peer,
-        caller: Caller,
-        request: VoteRequest,
-        deadline: Duration,
-    ) -> BoxFuture<'static, Result<VoteAnswer, TransportError>> {
-        *self.board.lock().candidacies.entry(self.from).or_default() += 1;
-        self.call(peer.node, deadline, move |service| service.pre_vote(caller, request))
-    }
-
-    fn snapshot(
-        &self,
-        peer: &Peer,
-        caller: Caller,
-        request: InstallSnapshot,
-        deadline: Duration,
-    ) -> BoxFuture<'static, Result<Ballot, TransportError>> {
-        self.call(peer.node, deadline, move |service| service.snapshot(caller, request))
-    }
-
-    fn transfer(
-        &self,
-        peer: &Peer,
-        caller: Caller,
-        request: Transfer,
-        deadline: Duration,
-    ) -> BoxFuture<'static, Result<Transferred, TransportError>> {
-        self.call(peer.node, deadline, move |service| service.transfer(caller, request))
-    }
-
-    fn propose(
-        &self,
-        peer: &Peer,
-        caller: Caller,
-        command: Payload,
-        deadline: Duration,
-    ) -> BoxFuture<'static, Result<Proposed, TransportError>> {
-        self.call(peer.node, deadline, move |service| service.propose(caller, command))
-    }
-
-    fn read_index(
-        &self,
-        peer: &Peer,
-        caller: Caller,
-        deadline: Duration,
-    ) -> BoxFuture<'static, Result<Revision, TransportError>> {
-        self.call(peer.node, deadline, move |service| service.read_index(caller))
-    }
-
-    fn renew(
-        &self,
-        peer: &Peer,
-        caller: Caller,
-        renewal: Renewal,
-        deadline: Duration,
-    ) -> BoxFuture<'static, Result<Renewed, TransportError>> {
-        self.call(peer.node, deadline, move |service| service.renew(caller, renewal))
-    }
-
-    fn keep_alive(
-        &self,
-        peer: &Peer,
-        caller: Caller,
-        session: SessionId,
-        deadline: Duration,
-    ) -> BoxFuture<'static, Result<KeptAlive, TransportError>> {
-        self.call(peer.node, deadline, move |service| service.keep_alive(caller, session))
-    }
-
     fn join(
         &self,
         address: &Address,
@@ -278,6 +198,6 @@ impl Transport for MemoryTransport {
             let why = format!("{address} is not an address of this network (memory:n3)");
             return Box::pin(std::future::ready(Err(TransportError::Unreachable(why))));
         };
-        self.call(node, deadline, move |service| service.join(request))
+        self.carry(node, deadline, move |service| service.join(request))
     }
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use quorate_membership::{ClusterId, Disk, NodeId, Nonce, Rejection, Revision, codec};
 use quorate_raft_core::rpc::{
     Append, Appended, Ballot, Body, Caller, LogEntry, Payload, Position, Proposed, SnapshotMeta, StreamAppended,
-    Transferred, VoteAnswer, VoterSets,
+    Transfer, Transferred, VoteAnswer, VoteRequest, VoterSets,
 };
 
 use super::{FromWire, Malformed, id_from, id_to, need};
@@ -209,6 +209,13 @@ impl FromWire<pb::AppendStreamResponse> for StreamAppended {
     }
 }
 
+/// Without its caller.
+impl From<VoteRequest> for pb::VoteRequest {
+    fn from(VoteRequest { ballot, last, transfer }: VoteRequest) -> Self {
+        Self { caller: None, ballot: Some(ballot.into()), last: last.map(Into::into), transfer }
+    }
+}
+
 impl From<VoteAnswer> for pb::VoteResponse {
     fn from(VoteAnswer { ballot, granted, last }: VoteAnswer) -> Self {
         Self { ballot: Some(ballot.into()), granted, last: last.map(Into::into) }
@@ -232,6 +239,13 @@ impl FromWire<pb::SnapshotMeta> for SnapshotMeta {
     fn from_wire(pb::SnapshotMeta { last, configured, voters }: pb::SnapshotMeta) -> Result<Self, Malformed> {
         let voters = need(voters, "the configuration of a snapshot")?.into();
         Ok(Self { last: last.map(Into::into), configured: configured.map(Into::into), voters })
+    }
+}
+
+/// Without its caller.
+impl From<Transfer> for pb::TransferRequest {
+    fn from(Transfer { from, to, last }: Transfer) -> Self {
+        Self { caller: None, ballot: Some(from.into()), to: to.get(), last: last.map(Into::into) }
     }
 }
 
@@ -301,9 +315,21 @@ impl FromWire<pb::ProposeResponse> for Proposed {
     }
 }
 
+impl From<Ballot> for pb::SnapshotResponse {
+    fn from(ballot: Ballot) -> Self {
+        Self { ballot: Some(ballot.into()) }
+    }
+}
+
 impl FromWire<pb::SnapshotResponse> for Ballot {
     fn from_wire(response: pb::SnapshotResponse) -> Result<Self, Malformed> {
         ballot(response.ballot)
+    }
+}
+
+impl From<Revision> for pb::ReadIndexResponse {
+    fn from(revision: Revision) -> Self {
+        Self { revision: revision.get() }
     }
 }
 

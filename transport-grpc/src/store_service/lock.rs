@@ -16,7 +16,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use quorate_membership::{Command, Holder, Name, Nonce, Rejection, Request, Revision, SessionId, Topic};
 use quorate_raft_core::transport::RequestName;
-use quorate_raft_core::{Filter, ProposeError, Service};
+use quorate_raft_core::{ClientService, Filter, ProposeError};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until};
 use tonic::{Code, Status};
@@ -32,7 +32,7 @@ const AGAIN: Duration = Duration::from_millis(500);
 
 /// One client's wish for a lock.
 pub(super) struct Waiting {
-    pub(super) service: Arc<dyn Service>,
+    pub(super) service: Arc<dyn ClientService>,
     pub(super) stop: Stop,
     pub(super) named: Option<RequestName>,
     pub(super) session: SessionId,

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use quorate_membership::{Address, Command, Rejection, Revision, codec};
 use quorate_raft_core::rpc::{
-    Append, Appended, Body, InstallSnapshot, LogEntry, Payload, Proposed, Renewed, SnapshotMeta, Transfer, Transferred,
-    VoterSets,
+    Append, Appended, Body, InstallSnapshot, LogEntry, Payload, PreVote, Proposed, ReadIndex, Renewed, SnapshotMeta,
+    Transfer, Transferred, VoterSets,
 };
 use quorate_raft_core::transport::JoinRequest;
-use quorate_raft_core::{Refusal, Transport, TransportError};
+use quorate_raft_core::{Refusal, Transport, TransportError, TransportExt};
 use quorate_transport_grpc::GrpcTransport;
 
 use crate::fake::*;
@@ -33,20 +33,20 @@ async fn every_call_between_nodes_arrives_with_all_its_fields_and_so_does_its_an
     };
     let transfer = Transfer { from: ballot(4, 1), to: n(2), last: None };
 
-    let appended = transport.append(&peer, caller(), append.clone(), LIVENESS).await;
+    let appended = transport.request(&peer, caller(), append.clone(), LIVENESS).await;
     assert_eq!(appended.unwrap(), Appended::Success);
-    assert!(transport.append(&peer, caller(), heartbeat.clone(), LIVENESS).await.is_ok());
-    assert_eq!(transport.vote(&peer, caller(), vote_request(), LIVENESS).await.unwrap(), vote_answer());
-    let pre = transport.pre_vote(&peer, caller(), vote_request(), LIVENESS).await.unwrap();
+    assert!(transport.request(&peer, caller(), heartbeat.clone(), LIVENESS).await.is_ok());
+    assert_eq!(transport.request(&peer, caller(), vote_request(), LIVENESS).await.unwrap(), vote_answer());
+    let pre = transport.request(&peer, caller(), PreVote(vote_request()), LIVENESS).await.unwrap();
     assert!(!pre.granted);
-    assert_eq!(transport.snapshot(&peer, caller(), snapshot.clone(), LIVENESS).await.unwrap(), ballot(8, 2));
-    let transferred = transport.transfer(&peer, caller(), transfer, LIVENESS).await;
+    assert_eq!(transport.request(&peer, caller(), snapshot.clone(), LIVENESS).await.unwrap(), ballot(8, 2));
+    let transferred = transport.request(&peer, caller(), transfer, LIVENESS).await;
     assert_eq!(transferred.unwrap(), Transferred::Accepted);
-    let proposed = transport.propose(&peer, caller(), envelope(10), LIVENESS).await;
+    let proposed = transport.request(&peer, caller(), envelope(10), LIVENESS).await;
     assert_eq!(proposed.unwrap(), Proposed::Applied { revision: Revision::new(42) });
-    assert_eq!(transport.read_index(&peer, caller(), LIVENESS).await.unwrap(), Revision::new(1042));
+    assert_eq!(transport.request(&peer, caller(), ReadIndex, LIVENESS).await.unwrap(), Revision::new(1042));
 
-    let renewed = transport.renew(&peer, caller(), renewal(9), LIVENESS).await;
+    let renewed = transport.request(&peer, caller(), renewal(9), LIVENESS).await;
     assert_eq!(renewed.unwrap(), Renewed::Granted(renewal(9)));
 
     let expected = [
@@ -77,7 +77,7 @@ async fn every_kind_of_answer_comes_back() {
     ];
     for answer in appended {
         fake.set(|script| script.appended = answer);
-        assert_eq!(transport.append(&peer, caller(), append(1, 0), LIVENESS).await.unwrap(), answer);
+        assert_eq!(transport.request(&peer, caller(), append(1, 0), LIVENESS).await.unwrap(), answer);
     }
     let transfer = Transfer { from: ballot(4, 1), to: n(2), last: Some(at(3, 9)) };
     let transferred = [
@@ -87,7 +87,7 @@ async fn every_kind_of_answer_comes_back() {
     ];
     for answer in transferred {
         fake.set(|script| script.transferred = answer);
-        assert_eq!(transport.transfer(&peer, caller(), transfer, LIVENESS).await.unwrap(), answer);
+        assert_eq!(transport.request(&peer, caller(), transfer, LIVENESS).await.unwrap(), answer);
     }
     let proposed = [
         Proposed::Applied { revision: Revision::new(1) },
@@ -98,7 +98,7 @@ async fn every_kind_of_answer_comes_back() {
     ];
     for answer in proposed {
         fake.set(|script| script.proposed = answer.clone());
-        assert_eq!(transport.propose(&peer, caller(), envelope(1), LIVENESS).await.unwrap(), answer);
+        assert_eq!(transport.request(&peer, caller(), envelope(1), LIVENESS).await.unwrap(), answer);
     }
 }
 
@@ -131,7 +131,7 @@ async fn a_call_without_an_answer_ends_at_its_deadline() {
     let server = serve(&fake).await;
     let peer = peer(server.local_addr());
     let deadline = Duration::from_secs(1);
-    let error = patient().vote(&peer, caller(), vote_request(), deadline).await.unwrap_err();
+    let error = patient().request(&peer, caller(), vote_request(), deadline).await.unwrap_err();
     // It may have arrived, or the machine was too slow to connect in time: either way it says so.
     assert!(matches!(error, TransportError::Timeout(given) if given == deadline), "{error}");
     fake.until(|calls| calls.contains(&Call::GivenUp)).await;
@@ -157,7 +157,7 @@ async fn a_deadline_may_be_as_long_as_a_duration_can_be() {
     let fake = Fake::new();
     let server = serve(&fake).await;
     let (transport, peer) = (patient(), peer(server.local_addr()));
-    assert!(transport.vote(&peer, caller(), vote_request(), Duration::MAX).await.is_ok());
+    assert!(transport.request(&peer, caller(), vote_request(), Duration::MAX).await.is_ok());
     let appends = futures_util::stream::iter([append(0, 1)]);
     let answers = transport.append_stream(&peer, caller(), Box::pin(appends), Duration::MAX).await.unwrap();
     assert_eq!(futures_util::StreamExt::count(answers).await, 1);

@@ -8,11 +8,14 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use quorate_membership::{ClusterState, Command, NodeId, Nonce, Request, Revision, SessionId};
 use quorate_raft_core::Committed;
 use quorate_raft_core::rpc::{
-    Append, Appended, Ballot, Caller, InstallSnapshot, KeptAlive, Payload, Position, Proposed, Renewal, Renewed,
-    StreamAppended, Transfer, Transferred, VoteAnswer, VoteRequest,
+    self, Answer, Append, Appended, Caller, KeptAlive, Position, Proposed, Renewed, StreamAppended, Transferred,
+    VoteAnswer,
 };
-use quorate_raft_core::transport::{JoinAnswer, JoinRequest, MakeCommand, RequestName};
-use quorate_raft_core::{FeedItem, Filter, HandOverError, Local, ProposeError, ReadError, Refusal, Service, View};
+use quorate_raft_core::transport::{JoinAnswer, JoinRequest, RequestName};
+use quorate_raft_core::{
+    ClientService, FeedItem, Filter, HandOverError, Local, MakeCommand, PeerService, ProposeError, ReadError, Refusal,
+    View,
+};
 use tokio::sync::watch;
 
 pub(crate) use crate::script::{Call, Script, Streams};
@@ -123,9 +126,33 @@ pub(crate) fn end(append: &Append) -> Option<Position> {
     append.entries.last().map(|entry| entry.at).or(append.prev)
 }
 
-impl Service for Door {
-    fn append(&self, caller: Caller, request: Append) -> BoxFuture<'static, Result<Appended, Refusal>> {
-        self.answer(Call::Append(caller, request), |script| script.appended)
+impl PeerService for Door {
+    fn call(&self, caller: Caller, call: rpc::Call) -> BoxFuture<'static, Result<Answer, Refusal>> {
+        let noted = match call.clone() {
+            rpc::Call::Append(append) => Call::Append(caller, append),
+            rpc::Call::Vote(request) => Call::Vote(caller, request),
+            rpc::Call::PreVote(request) => Call::PreVote(caller, request),
+            rpc::Call::Snapshot(snapshot) => Call::Snapshot(caller, snapshot),
+            rpc::Call::Transfer(transfer) => Call::Transfer(caller, transfer),
+            rpc::Call::Propose(command) => Call::Propose(caller, command),
+            rpc::Call::ReadIndex => Call::ReadIndex(caller),
+            rpc::Call::Renew(renewal) => Call::Renew(caller, renewal),
+            rpc::Call::KeepAlive(session) => Call::KeepAlive(caller, session),
+        };
+        self.answer(noted, |script| match call {
+            rpc::Call::Append(_) => Answer::Append(script.appended),
+            rpc::Call::Vote(_) => Answer::Vote(vote_answer()),
+            rpc::Call::PreVote(_) => Answer::PreVote(VoteAnswer { granted: false, ..vote_answer() }),
+            rpc::Call::Snapshot(_) => Answer::Snapshot(ballot(8, 2)),
+            rpc::Call::Transfer(_) => Answer::Transfer(script.transferred),
+            rpc::Call::Propose(_) => Answer::Propose(script.proposed.clone()),
+            rpc::Call::ReadIndex => Answer::ReadIndex(Revision::new(1042)),
+            rpc::Call::Renew(renewal) => Answer::Renew(match script.not_renewed {
+                Some((refusal, leader)) => Renewed::Refused { refusal, leader },
+                None => Renewed::Granted(renewal),
+            }),
+            rpc::Call::KeepAlive(_) => Answer::KeepAlive(script.kept_alive),
+        })
     }
 
     fn append_stream(
@@ -178,41 +205,12 @@ impl Service for Door {
         }
     }
 
-    fn vote(&self, caller: Caller, request: VoteRequest) -> BoxFuture<'static, Result<VoteAnswer, Refusal>> {
-        self.answer(Call::Vote(caller, request), |_| vote_answer())
-    }
-
-    fn pre_vote(&self, caller: Caller, request: VoteRequest) -> BoxFuture<'static, Result<VoteAnswer, Refusal>> {
-        self.answer(Call::PreVote(caller, request), |_| VoteAnswer { granted: false, ..vote_answer() })
-    }
-
-    fn snapshot(&self, caller: Caller, request: InstallSnapshot) -> BoxFuture<'static, Result<Ballot, Refusal>> {
-        self.answer(Call::Snapshot(caller, request), |_| ballot(8, 2))
-    }
-
-    fn transfer(&self, caller: Caller, request: Transfer) -> BoxFuture<'static, Result<Transferred, Refusal>> {
-        self.answer(Call::Transfer(caller, request), |script| script.transferred)
-    }
-
-    fn propose(&self, caller: Caller, command: Payload) -> BoxFuture<'static, Result<Proposed, Refusal>> {
-        self.answer(Call::Propose(caller, command), |script| script.proposed.clone())
-    }
-
-    fn read_index(&self, caller: Caller) -> BoxFuture<'static, Result<Revision, Refusal>> {
-        self.answer(Call::ReadIndex(caller), |_| Revision::new(1042))
-    }
-
-    fn renew(&self, caller: Caller, renewal: Renewal) -> BoxFuture<'static, Result<Renewed, Refusal>> {
-        self.answer(Call::Renew(caller, renewal), |script| match script.not_renewed {
-            Some((refusal, leader)) => Renewed::Refused { refusal, leader },
-            None => Renewed::Granted(renewal),
-        })
-    }
-
     fn join(&self, request: JoinRequest) -> BoxFuture<'static, Result<JoinAnswer, Refusal>> {
         self.answer(Call::Join(request), |_| joined())
     }
+}
 
+impl ClientService for Door {
     fn view(&self) -> View {
         self.0.read(|script| script.view.clone())
     }
@@ -233,10 +231,6 @@ impl Service for Door {
     fn events_since(&self, revision: Revision, filter: Filter) -> BoxStream<'static, FeedItem> {
         self.0.note(Call::Events(revision, filter));
         stream::iter(self.0.read(|script| script.feed.clone())).chain(stream::pending()).boxed()
-    }
-
-    fn keep_alive(&self, caller: Caller, session: SessionId) -> BoxFuture<'static, Result<KeptAlive, Refusal>> {
-        self.answer(Call::KeepAlive(caller, session), |script| script.kept_alive)
     }
 
     fn keep_session(&self, session: SessionId, _: Duration) -> BoxFuture<'static, KeptAlive> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request};
-use quorate_raft_core::Transport;
+use quorate_raft_core::TransportExt;
 use quorate_transport_grpc::ServerSettings;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -166,7 +166,7 @@ async fn too_many_connections_are_turned_away_until_others_are_gone() {
     // Who is inside is served; who comes is turned away, and let in as soon as there is room.
     assert!(vote(&transport, &to).await.is_ok());
     let late = patient();
-    assert!(late.vote(&to, caller(), vote_request(), LIVENESS).await.is_err());
+    assert!(late.request(&to, caller(), vote_request(), LIVENESS).await.is_err());
     held.clear();
     for _ in 0..600 {
         if vote(&late, &to).await.is_ok() {

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use prost::Message;
 use quorate_membership::SessionId;
-use quorate_raft_core::rpc::KeptAlive;
-use quorate_raft_core::{Refusal, Transport, TransportError};
+use quorate_raft_core::rpc::{KeepAlive, KeptAlive};
+use quorate_raft_core::{Refusal, TransportError, TransportExt};
 use quorate_transport_grpc::ServerSettings;
 use tonic::Code;
 
@@ -29,7 +29,7 @@ async fn a_session_is_alive_or_has_ended_or_another_node_has_to_be_asked() {
     ];
     for kept in answers {
         fake.set(|script| script.kept_alive = kept);
-        assert_eq!(transport.keep_alive(&peer, caller(), SESSION, LIVENESS).await.unwrap(), kept);
+        assert_eq!(transport.request(&peer, caller(), KeepAlive(SESSION), LIVENESS).await.unwrap(), kept);
     }
     assert_eq!(fake.calls(), answers.map(|_| Call::KeepAlive(caller(), SESSION)));
 }
@@ -41,7 +41,7 @@ async fn a_caller_that_is_not_admitted_keeps_nothing_alive() {
     let (transport, peer) = (patient(), peer(server.local_addr()));
     for refusal in [Refusal::OtherTiming, Refusal::Retired(n(1)), Refusal::NotReady] {
         fake.set(|script| script.refuse = Some(refusal.clone()));
-        let error = transport.keep_alive(&peer, caller(), SESSION, LIVENESS).await.unwrap_err();
+        let error = transport.request(&peer, caller(), KeepAlive(SESSION), LIVENESS).await.unwrap_err();
         assert_eq!(error, TransportError::Refused(refusal));
     }
     let nobody = pb::RelayKeepAliveRequest { caller: None, session: 1 };
@@ -58,13 +58,13 @@ async fn a_keep_alive_waits_for_nothing_but_its_deadline() {
     fake.set(|script| script.hang = true);
     let mut hanging = tokio::task::JoinSet::new();
     for _ in 0..limit + 10 {
-        hanging.spawn(transport.propose(&peer, caller(), envelope(10), 2 * LIVENESS));
+        hanging.spawn(transport.request(&peer, caller(), envelope(10), 2 * LIVENESS));
     }
     fake.until(|calls| calls.len() >= limit as usize).await;
-    let late = transport.keep_alive(&peer, caller(), SESSION, deadline).await.unwrap_err();
+    let late = transport.request(&peer, caller(), KeepAlive(SESSION), deadline).await.unwrap_err();
     assert_eq!(late, TransportError::Timeout(deadline));
     fake.set(|script| script.hang = false);
-    assert_eq!(transport.keep_alive(&peer, caller(), SESSION, LIVENESS).await.unwrap(), KeptAlive::Ended);
+    assert_eq!(transport.request(&peer, caller(), KeepAlive(SESSION), LIVENESS).await.unwrap(), KeptAlive::Ended);
 }
 
 /// What a newer node says in words that are not known here keeps nothing alive, and ends nothing.
@@ -74,7 +74,7 @@ async fn an_answer_that_is_not_understood_says_nothing() {
     // Field 9 of `KeptAlive`, an empty message: a fourth case.
     for message in [unknown, vec![0x0a, 2, 0x4a, 0], vec![]] {
         let newer = peer(answering(message).await);
-        let error = patient().keep_alive(&newer, caller(), SESSION, LIVENESS).await.unwrap_err();
+        let error = patient().request(&newer, caller(), KeepAlive(SESSION), LIVENESS).await.unwrap_err();
         let TransportError::Broken(why) = error else { panic!("{error}") };
         assert!(why.contains("the result of a keep-alive"), "{why}");
     }

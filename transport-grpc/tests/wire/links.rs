@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
 use quorate_membership::Address;
-use quorate_raft_core::rpc::{InstallSnapshot, SnapshotMeta};
-use quorate_raft_core::{Peer, Transport, TransportError};
+use quorate_raft_core::rpc::{InstallSnapshot, ReadIndex, SnapshotMeta};
+use quorate_raft_core::{Peer, Transport, TransportError, TransportExt};
 use quorate_transport_grpc::{ClientSettings, GrpcTransport};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -63,7 +63,7 @@ fn free() -> SocketAddr {
 
 async fn reached(transport: &GrpcTransport, peer: &Peer) {
     let reaching = async {
-        while transport.vote(peer, caller(), vote_request(), Duration::from_secs(1)).await.is_err() {
+        while transport.request(peer, caller(), vote_request(), Duration::from_secs(1)).await.is_err() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
@@ -77,8 +77,8 @@ async fn each_lane_has_one_connection_and_keeps_it() {
     let way = Way::to(server.local_addr()).await;
     let (transport, peer) = (patient(), peer(way.address));
     for _ in 0..5 {
-        let renewing = transport.renew(&peer, caller(), renewal(1), LIVENESS);
-        let reading = transport.read_index(&peer, caller(), LIVENESS);
+        let renewing = transport.request(&peer, caller(), renewal(1), LIVENESS);
+        let reading = transport.request(&peer, caller(), ReadIndex, LIVENESS);
         let (a, b, c) = tokio::join!(vote(&transport, &peer), reading, renewing);
         assert!(a.is_ok() && b.is_ok() && c.is_ok());
     }
@@ -91,7 +91,7 @@ async fn each_lane_has_one_connection_and_keeps_it() {
     }
     let data = envelope(10).as_bytes().into();
     let snapshot = InstallSnapshot { ballot: ballot(1, 1), meta: SnapshotMeta::default(), data };
-    assert!(transport.snapshot(&peer, caller(), snapshot, LIVENESS).await.is_ok());
+    assert!(transport.request(&peer, caller(), snapshot, LIVENESS).await.is_ok());
     assert!(vote(&transport.clone(), &peer).await.is_ok());
     assert_eq!(way.connections.get(), 4);
 }
@@ -111,7 +111,7 @@ async fn a_peer_that_restarts_on_the_same_port_is_reached_again() {
         // While it is down, calls fail, and say that they did not arrive as soon as the loss is known.
         let gone = async {
             loop {
-                let answer = transport.vote(&peer, caller(), vote_request(), Duration::from_secs(1)).await;
+                let answer = transport.request(&peer, caller(), vote_request(), Duration::from_secs(1)).await;
                 if matches!(answer, Err(TransportError::Unreachable(_))) {
                     break;
                 }
@@ -151,7 +151,7 @@ async fn a_dead_peer_is_not_hammered_however_often_it_is_called() {
     let until = tokio::time::Instant::now() + Duration::from_secs(3);
     let callers = (0..8).map(|_| async {
         while tokio::time::Instant::now() < until {
-            let _ = transport.vote(&peer, caller(), vote_request(), Duration::from_millis(200)).await;
+            let _ = transport.request(&peer, caller(), vote_request(), Duration::from_millis(200)).await;
         }
     });
     futures_util::future::join_all(callers).await;
@@ -242,7 +242,7 @@ async fn an_attempt_outlives_the_call_that_began_it() {
     let reaching = async {
         loop {
             let short = Duration::from_millis(20);
-            match transport.vote(&both, caller(), vote_request(), short).await {
+            match transport.request(&both, caller(), vote_request(), short).await {
                 Ok(_) => break,
                 Err(TransportError::Unreachable(_) | TransportError::Timeout(_)) => {}
                 Err(error) => panic!("{error}"),

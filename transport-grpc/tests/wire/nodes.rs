@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use quorate_membership::{Address, Phase, Role};
 use quorate_raft_core::rpc::{Caller, RenewRefusal, Renewal, Renewed};
-use quorate_raft_core::{Config, LeaseStage, Node, NodeSettings, Refusal, Transport, TransportError, View};
+use quorate_raft_core::{Config, LeaseStage, Node, NodeSettings, Refusal, TransportError, TransportExt, View};
 use quorate_transport_grpc::{GrpcTransport, Server};
 
 use crate::pb;
@@ -120,7 +120,7 @@ async fn a_node_renews_its_own_life_and_no_other() {
     let renewal = |seq: u64| Renewal { who: own, seq: (1 << 32) + seq };
 
     for seq in 1.. {
-        match transport.renew(&peer, itself, renewal(seq), LIVENESS).await.unwrap() {
+        match transport.request(&peer, itself, renewal(seq), LIVENESS).await.unwrap() {
             Renewed::Granted(granted) => {
                 assert_eq!(granted, renewal(seq));
                 break;
@@ -132,12 +132,12 @@ async fn a_node_renews_its_own_life_and_no_other() {
             refused @ Renewed::Refused { .. } => panic!("{refused:?}"),
         }
     }
-    let error = transport.renew(&peer, stranger, renewal(2000), LIVENESS).await.unwrap_err();
+    let error = transport.request(&peer, stranger, renewal(2000), LIVENESS).await.unwrap_err();
     let TransportError::Refused(Refusal::Malformed(why)) = error else { panic!("{error}") };
     assert_eq!(why, format!("n2 may not renew the lease of {own}"));
     for (never, who) in [("nobody", life(2, 1)), ("a life to come", life(1, 2))] {
         let from = if who.node == n(2) { stranger } else { itself };
-        let answer = transport.renew(&peer, from, Renewal { who, seq: 1 }, LIVENESS).await.unwrap();
+        let answer = transport.request(&peer, from, Renewal { who, seq: 1 }, LIVENESS).await.unwrap();
         let expected = Renewed::Refused { refusal: RenewRefusal::NotLive, leader: Some(n(1)) };
         assert_eq!(answer, expected, "{never}");
     }
@@ -147,7 +147,7 @@ async fn a_node_renews_its_own_life_and_no_other() {
         (Caller { process: quorate_membership::Nonce::new(1), ..itself }, Refusal::TwoProcesses(n(1))),
     ];
     for (from, refusal) in others {
-        let error = transport.renew(&peer, from, renewal(3000), LIVENESS).await.unwrap_err();
+        let error = transport.request(&peer, from, renewal(3000), LIVENESS).await.unwrap_err();
         assert_eq!(error, TransportError::Refused(refusal));
     }
     tokio::time::timeout(LIVENESS, first.shutdown()).await.unwrap();

@@ -8,9 +8,9 @@ use quorate_membership::{
     Activation, ClusterId, ContractError, ContractPart, DiskId, Drift, FenceId, Phase, Rejection, Revision, TextError,
     codec,
 };
-use quorate_raft_core::rpc::{Append, Body, LogEntry, Payload, Proposed};
+use quorate_raft_core::rpc::{Append, Body, LogEntry, Payload, Proposed, ReadIndex};
 use quorate_raft_core::transport::JoinRequest;
-use quorate_raft_core::{Refusal, Transport, TransportError};
+use quorate_raft_core::{Refusal, Transport, TransportError, TransportExt};
 use quorate_transport_grpc::{APPEND_LIMIT, MESSAGE_LIMIT};
 use tonic::Code;
 
@@ -124,9 +124,9 @@ async fn every_refusal_comes_back_from_every_kind_of_call() {
         fake.set(|script| script.refuse = Some(refusal.clone()));
         let expected = TransportError::Refused(refusal);
         assert_eq!(vote(&transport, &peer).await.unwrap_err(), expected);
-        assert_eq!(transport.append(&peer, caller(), append(1, 5), LIVENESS).await.unwrap_err(), expected);
-        assert_eq!(transport.read_index(&peer, caller(), LIVENESS).await.unwrap_err(), expected);
-        assert_eq!(transport.renew(&peer, caller(), renewal(7), LIVENESS).await.unwrap_err(), expected);
+        assert_eq!(transport.request(&peer, caller(), append(1, 5), LIVENESS).await.unwrap_err(), expected);
+        assert_eq!(transport.request(&peer, caller(), ReadIndex, LIVENESS).await.unwrap_err(), expected);
+        assert_eq!(transport.request(&peer, caller(), renewal(7), LIVENESS).await.unwrap_err(), expected);
         let joined = transport.join(&peer.addresses[0], join.clone(), LIVENESS).await;
         assert_eq!(joined.unwrap_err(), expected);
         let appends = stream::iter([append(0, 1)]).boxed();
@@ -143,7 +143,7 @@ async fn every_rejection_comes_back_from_a_proposal() {
     for rejection in rejections() {
         let expected = Proposed::Rejected { revision: Revision::new(5), rejection };
         fake.set(|script| script.proposed = expected.clone());
-        assert_eq!(transport.propose(&peer, caller(), envelope(1), LIVENESS).await.unwrap(), expected);
+        assert_eq!(transport.request(&peer, caller(), envelope(1), LIVENESS).await.unwrap(), expected);
     }
 }
 
@@ -203,8 +203,8 @@ async fn a_damaged_command_is_refused_before_the_service_sees_it() {
         bytes[at] ^= 0x10;
         let damaged = Payload::new(bytes);
         let entries = vec![LogEntry { at: crate::values::at(3, 1), body: Body::Command(damaged.clone()) }];
-        let append = transport.append(&peer, caller(), Append { entries, ..append(1, 0) }, LIVENESS).await;
-        let propose = transport.propose(&peer, caller(), damaged, LIVENESS).await;
+        let append = transport.request(&peer, caller(), Append { entries, ..append(1, 0) }, LIVENESS).await;
+        let propose = transport.request(&peer, caller(), damaged, LIVENESS).await;
         for error in [append.unwrap_err(), propose.unwrap_err()] {
             assert!(matches!(error, TransportError::Refused(Refusal::Malformed(_))), "byte {at}: {error}");
         }
@@ -217,8 +217,8 @@ async fn what_is_too_large_is_refused_on_this_side_before_it_is_sent() {
     let fake = Fake::new();
     let server = serve(&fake).await;
     let (transport, peer) = (patient(), peer(server.local_addr()));
-    let append = transport.append(&peer, caller(), append(1, APPEND_LIMIT), LIVENESS).await.unwrap_err();
-    let propose = transport.propose(&peer, caller(), envelope(MESSAGE_LIMIT), LIVENESS).await.unwrap_err();
+    let append = transport.request(&peer, caller(), append(1, APPEND_LIMIT), LIVENESS).await.unwrap_err();
+    let propose = transport.request(&peer, caller(), envelope(MESSAGE_LIMIT), LIVENESS).await.unwrap_err();
     for (error, what, limit) in [(append, "the append", APPEND_LIMIT), (propose, "the command", MESSAGE_LIMIT)] {
         let TransportError::Refused(Refusal::Malformed(why)) = error else { panic!("{error}") };
         assert!(
@@ -248,7 +248,7 @@ async fn what_is_too_large_is_refused_on_the_other_side_as_well() {
     // Four mebibytes are the bound of everything else: an append may be larger.
     let transport = patient();
     let (to, large) = (peer(server.local_addr()), append_of(8 << 20));
-    assert!(transport.append(&to, caller(), large, LIVENESS).await.is_ok());
+    assert!(transport.request(&to, caller(), large, LIVENESS).await.is_ok());
 }
 
 fn append_of(size: usize) -> Append {

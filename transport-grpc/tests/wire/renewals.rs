@@ -15,7 +15,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message;
 use quorate_raft_core::rpc::{Append, InstallSnapshot, RenewRefusal, Renewed, SnapshotMeta};
-use quorate_raft_core::{Refusal, Transport, TransportError};
+use quorate_raft_core::{Refusal, Transport, TransportError, TransportExt};
 use quorate_transport_grpc::{ClientSettings, GrpcTransport, ServerSettings};
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -44,13 +44,13 @@ async fn a_renewal_is_granted_or_it_is_said_why_not_and_who_leads() {
     let server = serve(&fake).await;
     let (transport, peer) = (patient(), peer(server.local_addr()));
     for seq in [0, 1, u64::MAX] {
-        let answer = transport.renew(&peer, caller(), renewal(seq), LIVENESS).await.unwrap();
+        let answer = transport.request(&peer, caller(), renewal(seq), LIVENESS).await.unwrap();
         assert_eq!(answer, Renewed::Granted(renewal(seq)));
     }
     for refusal in reasons() {
         for leader in [None, Some(n(3))] {
             fake.set(|script| script.not_renewed = Some((refusal, leader)));
-            let answer = transport.renew(&peer, caller(), renewal(5), LIVENESS).await.unwrap();
+            let answer = transport.request(&peer, caller(), renewal(5), LIVENESS).await.unwrap();
             assert_eq!(answer, Renewed::Refused { refusal, leader });
         }
     }
@@ -65,7 +65,7 @@ async fn a_caller_that_is_not_admitted_renews_nothing() {
     let (transport, peer) = (patient(), peer(server.local_addr()));
     for refusal in [Refusal::OtherTiming, Refusal::Retired(n(1)), Refusal::TwoProcesses(n(1)), Refusal::NotReady] {
         fake.set(|script| script.refuse = Some(refusal.clone()));
-        let error = transport.renew(&peer, caller(), renewal(1), LIVENESS).await.unwrap_err();
+        let error = transport.request(&peer, caller(), renewal(1), LIVENESS).await.unwrap_err();
         assert_eq!(error, TransportError::Refused(refusal));
     }
 }
@@ -75,14 +75,14 @@ async fn a_renewal_without_an_answer_ends_at_its_deadline_on_both_sides() {
     let fake = Fake::new();
     let server = serve(&fake).await;
     let (transport, peer, deadline) = (patient(), peer(server.local_addr()), Duration::from_secs(2));
-    assert!(transport.renew(&peer, caller(), renewal(0), LIVENESS).await.is_ok());
+    assert!(transport.request(&peer, caller(), renewal(0), LIVENESS).await.is_ok());
     fake.set(|script| script.hang = true);
-    let error = transport.renew(&peer, caller(), renewal(1), deadline).await.unwrap_err();
+    let error = transport.request(&peer, caller(), renewal(1), deadline).await.unwrap_err();
     assert_eq!(error, TransportError::Timeout(deadline));
     fake.until(|calls| calls.contains(&Call::GivenUp)).await;
     // The connection is as good as before.
     fake.set(|script| script.hang = false);
-    let answer = transport.renew(&peer, caller(), renewal(2), LIVENESS).await.unwrap();
+    let answer = transport.request(&peer, caller(), renewal(2), LIVENESS).await.unwrap();
     assert_eq!(answer, Renewed::Granted(renewal(2)));
 }
 
@@ -96,11 +96,11 @@ async fn a_renewal_does_not_wait_behind_commands_that_hang() {
     fake.set(|script| script.hang = true);
     let mut hanging = tokio::task::JoinSet::new();
     for _ in 0..limit + 10 {
-        hanging.spawn(transport.propose(&peer, caller(), envelope(10), 2 * LIVENESS));
+        hanging.spawn(transport.request(&peer, caller(), envelope(10), 2 * LIVENESS));
     }
     fake.until(|calls| calls.iter().filter(|call| matches!(call, Call::Propose(..))).count() >= limit as usize).await;
     fake.set(|script| script.hang = false);
-    let answer = transport.renew(&peer, caller(), renewal(1), LIVENESS).await.unwrap();
+    let answer = transport.request(&peer, caller(), renewal(1), LIVENESS).await.unwrap();
     assert_eq!(answer, Renewed::Granted(renewal(1)));
 }
 
@@ -169,7 +169,7 @@ async fn an_answer_of_a_newer_node_that_is_not_understood_is_not_taken_for_a_gra
     ];
     for (case, message, expected) in cases {
         let newer = peer(answering(message).await);
-        let error = patient().renew(&newer, caller(), renewal(1), LIVENESS).await.unwrap_err();
+        let error = patient().request(&newer, caller(), renewal(1), LIVENESS).await.unwrap_err();
         let TransportError::Broken(why) = error else { panic!("{case}: {error}") };
         assert!(why.contains(expected) && why.contains("the same version"), "{case}: {why}");
     }
@@ -177,7 +177,7 @@ async fn an_answer_of_a_newer_node_that_is_not_understood_is_not_taken_for_a_gra
     let granted =
         said(Some(Answer::Granted(pb::Renewal { who: Some(pb::Identity { node: 1, incarnation: 3 }), seq: 1 })));
     let newer = peer(answering([granted, vec![0x12, 1, 7]].concat()).await);
-    let answer = patient().renew(&newer, caller(), renewal(1), LIVENESS).await.unwrap();
+    let answer = patient().request(&newer, caller(), renewal(1), LIVENESS).await.unwrap();
     assert_eq!(answer, Renewed::Granted(renewal(1)));
 }
 
@@ -221,14 +221,14 @@ async fn a_renewal_does_not_wait_behind_a_snapshot_or_a_batch() {
     let large = envelope(5_000_000);
     let data = large.as_bytes().into();
     let snapshot = InstallSnapshot { ballot: ballot(1, 1), meta: SnapshotMeta::default(), data };
-    let snapshot = tokio::spawn(transport.snapshot(&peer, caller(), snapshot, 2 * LIVENESS));
+    let snapshot = tokio::spawn(transport.request(&peer, caller(), snapshot, 2 * LIVENESS));
     let batch: Append = append(0, 5_000_000);
     let appends = stream::iter([batch]).chain(stream::pending()).boxed();
     let mut answers = transport.append_stream(&peer, caller(), appends, 2 * LIVENESS).await.unwrap();
     let batch = tokio::spawn(async move { answers.next().await });
     tokio::time::timeout(LIVENESS, jammed.wait_for(|count| *count == 2)).await.expect("both are stuck").unwrap();
     for seq in 1..=20 {
-        let answer = transport.renew(&peer, caller(), renewal(seq), LIVENESS).await.unwrap();
+        let answer = transport.request(&peer, caller(), renewal(seq), LIVENESS).await.unwrap();
         assert_eq!(answer, Renewed::Granted(renewal(seq)));
     }
     assert!(!snapshot.is_finished() && !batch.is_finished(), "they were to be under way all the time");

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use quorate_raft_core::rpc::{InstallSnapshot, SnapshotMeta, VoterSets};
-use quorate_raft_core::{Peer, Refusal, Transport, TransportError};
+use quorate_raft_core::{Peer, Refusal, TransportError, TransportExt};
 use quorate_transport_grpc::{CHUNK_LIMIT, GrpcTransport, SNAPSHOT_LIMIT, ServerSettings};
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -27,7 +27,7 @@ async fn five_megabytes_arrive_byte_for_byte() {
     let server = serve(&fake).await;
     let (transport, peer) = (patient(), peer(server.local_addr()));
     let sent = snapshot(5_000_000);
-    assert_eq!(transport.snapshot(&peer, caller(), sent.clone(), LIVENESS).await.unwrap(), ballot(8, 2));
+    assert_eq!(transport.request(&peer, caller(), sent.clone(), LIVENESS).await.unwrap(), ballot(8, 2));
     let calls = fake.calls();
     let [Call::Snapshot(from, arrived)] = calls.as_slice() else { panic!("{} calls", calls.len()) };
     assert_eq!(*from, caller());
@@ -53,7 +53,7 @@ async fn a_snapshot_that_is_given_up_is_not_installed() {
         let _ = (jam.send(()), freed.await);
         tokio::io::copy(&mut some.into_inner(), &mut far_write).await
     });
-    let sending = tokio::spawn(transport.snapshot(&peer, caller(), snapshot(5_000_000), LIVENESS));
+    let sending = tokio::spawn(transport.request(&peer, caller(), snapshot(5_000_000), LIVENESS));
     jammed.await.unwrap();
     sending.abort();
     assert!(sending.await.unwrap_err().is_cancelled());
@@ -65,7 +65,7 @@ async fn a_snapshot_that_is_given_up_is_not_installed() {
 /// The place of another may not be free yet; then the server says "try again".
 async fn until_installed(transport: &GrpcTransport, peer: &Peer, small: InstallSnapshot) {
     for _ in 0..600 {
-        if transport.snapshot(peer, caller(), small.clone(), LIVENESS).await.is_ok() {
+        if transport.request(peer, caller(), small.clone(), LIVENESS).await.is_ok() {
             return;
         }
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
@@ -78,7 +78,7 @@ async fn a_snapshot_beyond_the_bound_is_not_sent() {
     let fake = Fake::new();
     let server = serve(&fake).await;
     let large = InstallSnapshot { data: vec![0; SNAPSHOT_LIMIT + 1].into(), ..snapshot(0) };
-    let error = patient().snapshot(&peer(server.local_addr()), caller(), large, LIVENESS).await.unwrap_err();
+    let error = patient().request(&peer(server.local_addr()), caller(), large, LIVENESS).await.unwrap_err();
     assert!(
         matches!(&error, TransportError::Refused(Refusal::Malformed(why)) if why.contains("nothing was sent")),
         "{error}"
@@ -163,7 +163,7 @@ async fn bytes_that_are_no_record_are_refused() {
     let (transport, peer) = (patient(), peer(server.local_addr()));
     for data in [Vec::new(), vec![7; 100]] {
         let foreign = InstallSnapshot { data: data.into(), ..snapshot(0) };
-        let error = transport.snapshot(&peer, caller(), foreign, LIVENESS).await.unwrap_err();
+        let error = transport.request(&peer, caller(), foreign, LIVENESS).await.unwrap_err();
         assert!(matches!(error, TransportError::Refused(Refusal::Malformed(_))), "{error}");
     }
     assert_eq!(fake.calls(), []);
@@ -175,10 +175,10 @@ async fn no_more_snapshots_arrive_at_a_time_than_there_is_room_for() {
     fake.set(|script| script.hang = true);
     let server = serve_with(&fake, ServerSettings { max_snapshots: 1, ..ServerSettings::default() });
     let (transport, peer) = (patient(), peer(server.local_addr()));
-    let first = transport.snapshot(&peer, caller(), snapshot(10), LIVENESS);
+    let first = transport.request(&peer, caller(), snapshot(10), LIVENESS);
     let first = tokio::spawn(first);
     fake.until(|calls| calls.len() == 1).await;
-    let error = transport.snapshot(&peer, caller(), snapshot(10), LIVENESS).await.unwrap_err();
+    let error = transport.request(&peer, caller(), snapshot(10), LIVENESS).await.unwrap_err();
     assert!(matches!(error, TransportError::Refused(Refusal::Unavailable(_))), "{error}");
     first.abort();
     fake.until(|calls| calls.contains(&Call::GivenUp)).await;

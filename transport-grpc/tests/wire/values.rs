@@ -18,7 +18,7 @@ use quorate_raft_core::rpc::{
     Append, Ballot, Body, Caller, LogEntry, Payload, Position, Renewal, VoteAnswer, VoteRequest,
 };
 use quorate_raft_core::transport::JoinAnswer;
-use quorate_raft_core::{Peer, Transport, TransportError};
+use quorate_raft_core::{Peer, TransportError, TransportExt};
 use quorate_transport_grpc::{ClientSettings, GrpcTransport, Server, ServerSettings};
 use tokio::net::TcpStream;
 use tonic::body::Body as HttpBody;
@@ -147,7 +147,7 @@ pub(crate) fn patient() -> GrpcTransport {
 }
 
 pub(crate) async fn vote(transport: &GrpcTransport, peer: &Peer) -> Result<VoteAnswer, TransportError> {
-    transport.vote(peer, caller(), vote_request(), LIVENESS).await
+    transport.request(peer, caller(), vote_request(), LIVENESS).await
 }
 
 /// A connection without any of the transport's care, to say what a transport never would.

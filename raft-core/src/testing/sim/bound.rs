@@ -11,14 +11,12 @@ use futures_util::stream::{BoxStream, Stream, StreamExt};
 use quorate_membership::{Command, NodeId, Request, Revision, SessionId};
 
 use super::host::SimHost;
+use crate::client_service::{ClientService, MakeCommand, Service};
 use crate::error::{HandOverError, ProposeError, ReadError, Refusal};
 use crate::feed::{FeedItem, Filter};
 use crate::rpc::Committed;
-use crate::rpc::{
-    Append, Appended, Ballot, Caller, InstallSnapshot, KeptAlive, Payload, Proposed, Renewal, Renewed, StreamAppended,
-    Transfer, Transferred, VoteAnswer, VoteRequest,
-};
-use crate::transport::{JoinAnswer, JoinRequest, MakeCommand, RequestName, Service};
+use crate::rpc::{Answer, Append, Call, Caller, KeptAlive, StreamAppended};
+use crate::transport::{JoinAnswer, JoinRequest, PeerService, RequestName};
 use crate::view::View;
 
 pub(super) struct Bound {
@@ -26,14 +24,12 @@ pub(super) struct Bound {
     host: Arc<SimHost>,
 }
 
-type Call<T> = BoxFuture<'static, Result<T, Refusal>>;
-
 impl Bound {
     pub(super) fn new(service: Arc<dyn Service>, host: Arc<SimHost>) -> Self {
         Self { service, host }
     }
 
-    fn call<T: Send + 'static>(
+    fn bind<T: Send + 'static>(
         &self,
         call: impl FnOnce(&dyn Service) -> BoxFuture<'static, T>,
     ) -> BoxFuture<'static, T> {
@@ -73,9 +69,9 @@ impl<T> Stream for Items<T> {
     }
 }
 
-impl Service for Bound {
-    fn append(&self, caller: Caller, request: Append) -> Call<Appended> {
-        self.call(|service| service.append(caller, request))
+impl PeerService for Bound {
+    fn call(&self, caller: Caller, call: Call) -> BoxFuture<'static, Result<Answer, Refusal>> {
+        self.bind(|service| service.call(caller, call))
     }
 
     fn append_stream(
@@ -86,44 +82,18 @@ impl Service for Bound {
         self.stream(|service| service.append_stream(caller, requests))
     }
 
-    fn vote(&self, caller: Caller, request: VoteRequest) -> Call<VoteAnswer> {
-        self.call(|service| service.vote(caller, request))
+    fn join(&self, request: JoinRequest) -> BoxFuture<'static, Result<JoinAnswer, Refusal>> {
+        self.bind(|service| service.join(request))
     }
+}
 
-    fn pre_vote(&self, caller: Caller, request: VoteRequest) -> Call<VoteAnswer> {
-        self.call(|service| service.pre_vote(caller, request))
-    }
-
-    fn snapshot(&self, caller: Caller, request: InstallSnapshot) -> Call<Ballot> {
-        self.call(|service| service.snapshot(caller, request))
-    }
-
-    fn transfer(&self, caller: Caller, request: Transfer) -> Call<Transferred> {
-        self.call(|service| service.transfer(caller, request))
-    }
-
-    fn propose(&self, caller: Caller, command: Payload) -> Call<Proposed> {
-        self.call(|service| service.propose(caller, command))
-    }
-
-    fn read_index(&self, caller: Caller) -> Call<Revision> {
-        self.call(|service| service.read_index(caller))
-    }
-
-    fn renew(&self, caller: Caller, renewal: Renewal) -> Call<Renewed> {
-        self.call(|service| service.renew(caller, renewal))
-    }
-
-    fn join(&self, request: JoinRequest) -> Call<JoinAnswer> {
-        self.call(|service| service.join(request))
-    }
-
+impl ClientService for Bound {
     fn view(&self) -> View {
         self.host.enter(|| self.service.view())
     }
 
     fn command(&self, command: Command) -> BoxFuture<'static, Result<Committed, ProposeError>> {
-        self.call(|service| service.command(command))
+        self.bind(|service| service.command(command))
     }
 
     fn once(
@@ -131,27 +101,23 @@ impl Service for Bound {
         named: Option<RequestName>,
         make: MakeCommand,
     ) -> BoxFuture<'static, Result<(Request, Revision), ProposeError>> {
-        self.call(|service| service.once(named, make))
+        self.bind(|service| service.once(named, make))
     }
 
     fn hand_over(&self, to: Option<NodeId>) -> BoxFuture<'static, Result<NodeId, HandOverError>> {
-        self.call(|service| service.hand_over(to))
+        self.bind(|service| service.hand_over(to))
     }
 
     fn events_since(&self, revision: Revision, filter: Filter) -> BoxStream<'static, FeedItem> {
         self.stream(|service| service.events_since(revision, filter))
     }
 
-    fn keep_alive(&self, caller: Caller, session: SessionId) -> Call<KeptAlive> {
-        self.call(|service| service.keep_alive(caller, session))
-    }
-
     fn keep_session(&self, session: SessionId, timeout: Duration) -> BoxFuture<'static, KeptAlive> {
-        self.call(|service| service.keep_session(session, timeout))
+        self.bind(|service| service.keep_session(session, timeout))
     }
 
     fn read_barrier(&self, timeout: Duration) -> BoxFuture<'static, Result<Revision, ReadError>> {
-        self.call(|service| service.read_barrier(timeout))
+        self.bind(|service| service.read_barrier(timeout))
     }
 
     fn applied(&self) -> tokio::sync::watch::Receiver<Revision> {

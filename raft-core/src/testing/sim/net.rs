@@ -15,7 +15,8 @@ use quorate_membership::{Address, NodeId};
 use super::host::SimHost;
 use super::rng::Rng;
 use super::transport::SimTransport;
-use crate::transport::{Service, Transport};
+use crate::client_service::Service;
+use crate::transport::Transport;
 
 /// How the network treats its messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -17,9 +17,10 @@ use super::host::SimHost;
 use super::stop::SimStop;
 use super::world::Setting;
 use super::{folder, ledger, log_writer};
+use crate::client_service::Service;
 use crate::error::StartError;
 use crate::node::{Node, NodeSettings};
-use crate::transport::{Service, Transport};
+use crate::transport::Transport;
 
 /// A process of a node that runs.
 #[derive(Clone)]

@@ -20,6 +20,7 @@ use super::transport::REFUSED;
 use crate::error::{Refusal, TransportError};
 use crate::host;
 use crate::rpc::{Append, Caller, StreamAppended};
+use crate::transport::AppendReplies;
 
 struct AbortOnDrop(JoinHandle<()>);
 
@@ -108,7 +109,7 @@ pub(super) async fn open(
     caller: Caller,
     mut requests: BoxStream<'static, Append>,
     idle: Duration,
-) -> Result<BoxStream<'static, Result<StreamAppended, TransportError>>, TransportError> {
+) -> Result<AppendReplies, TransportError> {
     // To connect takes a way there and back.
     tokio::time::sleep(REFUSED).await;
     let found = net.service(to);
@@ -155,7 +156,7 @@ fn answers(
     waiting: Waiting,
     idle: Duration,
     to: NodeId,
-) -> BoxStream<'static, Result<StreamAppended, TransportError>> {
+) -> AppendReplies {
     let start = Some((stream, pump, waiting));
     let answers = unfold(start, move |state| async move {
         let (mut stream, pump, waiting) = state?;

@@ -1,36 +1,33 @@
-//! The way out of a simulated machine: calls that travel as messages.
+//! The transport of a simulated machine: calls that travel as messages.
 //!
 //! ```text
 //!   call ──leg──▶ a task of the machine there ──leg──▶ answer        none within the deadline: `Timeout`
 //! ```
 //!
-//! Raft's own calls, renewals and signs of life may come twice, as after a sender's repetition; commands do not, because
-//! no transport here sends one by itself again.
+//! A call may arrive twice if [`Call::may_come_twice`] allows it, as after a repetition by the network. A join never does.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
-use quorate_membership::{Address, NodeId, Revision, SessionId};
+use quorate_membership::{Address, NodeId};
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
 use super::net::{Leg, Net};
 use super::stream;
+use crate::client_service::Service;
 use crate::error::{Refusal, TransportError};
-use crate::rpc::{
-    Append, Appended, Ballot, Caller, InstallSnapshot, KeptAlive, Payload, Proposed, Renewal, Renewed, StreamAppended,
-    Transfer, Transferred, VoteAnswer, VoteRequest,
-};
-use crate::transport::{JoinAnswer, JoinRequest, Peer, Service, Transport};
+use crate::rpc::{Answer, Append, Call, Caller};
+use crate::transport::{AppendReplies, JoinAnswer, JoinRequest, Peer, Transport};
 
 pub(super) struct SimTransport {
     net: Net,
     from: NodeId,
 }
 
-type Answer<T> = Result<T, TransportError>;
+type Carried<T> = Result<T, TransportError>;
 
 /// The time that it takes to hear that a port is closed, or a connection was.
 pub(super) const REFUSED: Duration = Duration::from_micros(300);
@@ -40,13 +37,13 @@ impl SimTransport {
         Self { net, from }
     }
 
-    fn call<T: Send + 'static>(
+    fn carry<T: Send + 'static>(
         &self,
         to: NodeId,
         deadline: Duration,
         repeatable: bool,
         call: impl Fn(Arc<dyn Service>) -> BoxFuture<'static, Result<T, Refusal>> + Send + Sync + 'static,
-    ) -> BoxFuture<'static, Answer<T>> {
+    ) -> BoxFuture<'static, Carried<T>> {
         let (net, from) = (self.net.clone(), self.from);
         Box::pin(async move {
             let (answer, answered) = oneshot::channel();
@@ -75,7 +72,7 @@ fn deliver<T: Send + 'static>(
     from: NodeId,
     to: NodeId,
     call: Arc<impl Fn(Arc<dyn Service>) -> BoxFuture<'static, Result<T, Refusal>> + Send + Sync + 'static>,
-    answer: Option<oneshot::Sender<Answer<T>>>,
+    answer: Option<oneshot::Sender<Carried<T>>>,
 ) {
     let Leg::Takes(there) = net.leg(from, to) else { return };
     let net = net.clone();
@@ -109,14 +106,9 @@ fn deliver<T: Send + 'static>(
 }
 
 impl Transport for SimTransport {
-    fn append(
-        &self,
-        peer: &Peer,
-        caller: Caller,
-        request: Append,
-        deadline: Duration,
-    ) -> BoxFuture<'static, Answer<Appended>> {
-        self.call(peer.node, deadline, true, move |service| service.append(caller, request.clone()))
+    fn call(&self, peer: &Peer, caller: Caller, call: Call, deadline: Duration) -> BoxFuture<'static, Carried<Answer>> {
+        let twice = call.may_come_twice();
+        self.carry(peer.node, deadline, twice, move |service| service.call(caller, call.clone()))
     }
 
     fn append_stream(
@@ -125,82 +117,8 @@ impl Transport for SimTransport {
         caller: Caller,
         requests: BoxStream<'static, Append>,
         idle: Duration,
-    ) -> BoxFuture<'static, Answer<BoxStream<'static, Answer<StreamAppended>>>> {
+    ) -> BoxFuture<'static, Carried<AppendReplies>> {
         Box::pin(stream::open(self.net.clone(), self.from, peer.node, caller, requests, idle))
-    }
-
-    fn vote(
-        &self,
-        peer: &Peer,
-        caller: Caller,
-        request: VoteRequest,
-        deadline: Duration,
-    ) -> BoxFuture<'static, Answer<VoteAnswer>> {
-        self.call(peer.node, deadline, true, move |service| service.vote(caller, request))
-    }
-
-    fn pre_vote(
-        &self,
-        peer: &Peer,
-        caller: Caller,
-        request: VoteRequest,
-        deadline: Duration,
-    ) -> BoxFuture<'static, Answer<VoteAnswer>> {
-        self.call(peer.node, deadline, true, move |service| service.pre_vote(caller, request))
-    }
-
-    fn snapshot(
-        &self,
-        peer: &Peer,
-        caller: Caller,
-        request: InstallSnapshot,
-        deadline: Duration,
-    ) -> BoxFuture<'static, Answer<Ballot>> {
-        self.call(peer.node, deadline, true, move |service| service.snapshot(caller, request.clone()))
-    }
-
-    fn transfer(
-        &self,
-        peer: &Peer,
-        caller: Caller,
-        request: Transfer,
-        deadline: Duration,
-    ) -> BoxFuture<'static, Answer<Transferred>> {
-        self.call(peer.node, deadline, true, move |service| service.transfer(caller, request))
-    }
-
-    fn propose(
-        &self,
-        peer: &Peer,
-        caller: Caller,
-        command: Payload,
-        deadline: Duration,
-    ) -> BoxFuture<'static, Answer<Proposed>> {
-        self.call(peer.node, deadline, false, move |service| service.propose(caller, command.clone()))
-    }
-
-    fn read_index(&self, peer: &Peer, caller: Caller, deadline: Duration) -> BoxFuture<'static, Answer<Revision>> {
-        self.call(peer.node, deadline, true, move |service| service.read_index(caller))
-    }
-
-    fn renew(
-        &self,
-        peer: &Peer,
-        caller: Caller,
-        renewal: Renewal,
-        deadline: Duration,
-    ) -> BoxFuture<'static, Answer<Renewed>> {
-        self.call(peer.node, deadline, true, move |service| service.renew(caller, renewal))
-    }
-
-    fn keep_alive(
-        &self,
-        peer: &Peer,
-        caller: Caller,
-        session: SessionId,
-        deadline: Duration,
-    ) -> BoxFuture<'static, Answer<KeptAlive>> {
-        self.call(peer.node, deadline, true, move |service| service.keep_alive(caller, session))
     }
 
     fn join(
@@ -208,11 +126,11 @@ impl Transport for SimTransport {
         address: &Address,
         request: JoinRequest,
         deadline: Duration,
-    ) -> BoxFuture<'static, Answer<JoinAnswer>> {
+    ) -> BoxFuture<'static, Carried<JoinAnswer>> {
         let Some(node) = Net::node_at(address) else {
             let why = format!("{address} is not an address of this network (sim:n3)");
             return Box::pin(std::future::ready(Err(TransportError::Unreachable(why))));
         };
-        self.call(node, deadline, false, move |service| service.join(request.clone()))
+        self.carry(node, deadline, false, move |service| service.join(request.clone()))
     }
 }
