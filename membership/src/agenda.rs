@@ -7,10 +7,10 @@
 //!                                                   · may become unnecessary without a device
 //! ```
 //!
-//! Nothing here is safety: each piece of work ends in a command that the rules check again, or in a change of voters that
-//! names the one it follows on. The agenda decides what is worth trying, so that the log is not filled with commands that
-//! are refused, and so that a change of voters is not begun that nobody could finish. It remembers nothing; two leaders
-//! that see the same have the same agenda.
+//! Nothing here is safety: each piece of work ends in a command that the rules check again, or in a change of voters
+//! that names the one it follows on. The agenda decides what is worth trying, so that the log is not filled with
+//! commands that are refused, and so that no change of voters is begun that could not be finished. It remembers
+//! nothing: two leaders that see the same have the same agenda.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -145,8 +145,8 @@ impl Agenda<'_> {
         newest.filter(|who| self.can_forfeit(*who)).filter(move |who| self.would_order(*who, Cause::Silent { for_ms }))
     }
 
-    /// Whether a fence order could take anything from this life. One that only joins has nothing to be fenced for, but it
-    /// forfeits the locks that it took over from its former life.
+    /// Whether a fence order could take anything from this life. One that only joins has nothing to be fenced for, but
+    /// it forfeits the locks that it took over from its former life.
     fn can_forfeit(&self, who: Identity) -> bool {
         match self.state.life(who).map(|life| life.phase) {
             Some(Phase::Active) => true,

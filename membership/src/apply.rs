@@ -5,9 +5,9 @@
 //!                  └──▶ Err(rejection)                     the state as it was
 //! ```
 //!
-//! Every replica runs it on the same log, and so holds the same state. Where the end of a holder has further consequences
-//! in the same entry, `decide` has worked them out already, by evolving a copy of the state (`decide/locks.rs`): the events
-//! that it returns are all of them.
+//! Every replica runs it on the same log, and so holds the same state. Where the end of a holder has further
+//! consequences in the same entry, `decide` has worked them out already, by evolving a copy of the state
+//! (`decide/locks.rs`): the events that it returns are all of them.
 
 use crate::cluster::ClusterState;
 use crate::command::Command;

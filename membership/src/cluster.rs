@@ -111,8 +111,8 @@ impl ClusterState {
         self.leadership
     }
 
-    /// Whether a lease may be granted to that life: it is active, and no newer life of its node has joined. Once a newer one
-    /// has joined the life is closing (P2): its lease is not renewed, and its end still has to be proved.
+    /// Whether a lease may be granted to that life: it is active, and no newer life of its node has joined. Once a
+    /// newer one has joined the life is closing (P2): its lease is not renewed, and its end still has to be proved.
     pub fn may_renew(&self, who: Identity) -> bool {
         let active = self.life(who).is_some_and(|life| life.phase == Phase::Active);
         active && self.newest(who.node) == Some(who)
@@ -129,7 +129,8 @@ impl ClusterState {
         Some(Identity::new(node, incarnation))
     }
 
-    /// The newest life of `node`, if the process with that nonce began it. A joining process learns its identity by this.
+    /// The newest life of `node`, if the process with that nonce began it. A joining process learns its identity by
+    /// this.
     pub fn life_of(&self, node: NodeId, nonce: Nonce) -> Option<Identity> {
         let (incarnation, life) = self.members.get(&node)?.newest()?;
         (life.nonce == nonce).then_some(Identity::new(node, incarnation))
@@ -147,8 +148,8 @@ impl ClusterState {
         self.lives().filter(|(_, life)| life.phase == Phase::Active).map(|(who, _)| who)
     }
 
-    /// The standing nodes: those whose newest life has neither ended nor is being fenced, and none of whose lives an open
-    /// fence order is against. Only they are counted on for a majority.
+    /// The standing nodes: those whose newest life has neither ended nor is being fenced, and none of whose lives an
+    /// open fence order is against. Only they are counted on for a majority.
     pub fn standing(&self) -> BTreeSet<NodeId> {
         let targets: BTreeSet<NodeId> = self.fences.open().map(|order| order.target.node).collect();
         let stands = |(node, member): (&NodeId, &Member)| (member.stands() && !targets.contains(node)).then_some(*node);
@@ -169,7 +170,8 @@ impl ClusterState {
         self.configuration.voters().into_iter().filter(|node| !decides_without(node)).collect()
     }
 
-    /// How many more standing nodes may be lost, whichever they are, before no majority is left. `None` if none is left now.
+    /// How many more standing nodes may be lost, whichever they are, before no majority is left. `None` if none is left
+    /// now.
     pub fn failure_tolerance(&self) -> Option<usize> {
         self.configuration.failure_tolerance(&self.standing())
     }

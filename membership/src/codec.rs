@@ -6,10 +6,10 @@
 //!            u8     u8     u16    u32 LE    u32 LE    of everything before it and the payload
 //! ```
 //!
-//! The envelope is written by hand, so that the payload format can be replaced one day. A kind or feature level that this
-//! build does not know is an error of its own and stops the replica, because an entry that others apply must not be skipped.
-//! Types evolve by appending enum variants and raising [`FEATURE_LEVEL`]. `tests/wire.rs` holds golden bytes for every
-//! variant, in both directions.
+//! The envelope is written by hand, so that the payload format can be replaced one day. A kind or feature level that
+//! this build does not know is an error of its own and stops the replica, because an entry that others apply must not
+//! be skipped. Types evolve by appending enum variants and raising [`FEATURE_LEVEL`]. `tests/wire.rs` holds golden
+//! bytes for every variant, in both directions.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -147,8 +147,8 @@ pub fn encode<T: Enveloped>(record: &T) -> Result<Vec<u8>, CodecError> {
     Ok(bytes)
 }
 
-/// Checks an envelope without decoding the payload: that it is complete and undamaged. The kind may be one that this build
-/// does not know: a node forwards such a record, but does not apply it.
+/// Checks an envelope without decoding the payload: that it is complete and undamaged. The kind may be one that this
+/// build does not know: a node forwards such a record, but does not apply it.
 ///
 /// # Errors
 /// Any [`CodecError`] but [`CodecError::UnknownKind`], [`CodecError::Newer`] and [`CodecError::Payload`].
@@ -177,8 +177,8 @@ pub fn inspect(bytes: &[u8]) -> Result<(), CodecError> {
 /// Reads a record back. Every byte must be used.
 ///
 /// # Errors
-/// [`CodecError`], which tells how the bytes are wrong. No input makes this function panic, or allocate more than [`LIMIT`]
-/// bytes at a time.
+/// [`CodecError`], which tells how the bytes are wrong. No input makes this function panic, or allocate more than
+/// [`LIMIT`] bytes at a time.
 pub fn decode<T: Enveloped>(bytes: &[u8]) -> Result<T, CodecError> {
     inspect(bytes)?;
     let (format, level) = (bytes[4], bytes[5]);

@@ -1,7 +1,7 @@
 //! Commands: what the cluster can be asked to do.
 //!
-//! A command is proposed to the log. Once it is committed, every replica answers it with [`decide`](crate::decide()): by
-//! events, or by a [`Rejection`](crate::Rejection) that changes nothing. Every command may be repeated.
+//! A command is proposed to the log. Once it is committed, every replica answers it with [`decide`](crate::decide()):
+//! by events, or by a [`Rejection`](crate::Rejection) that changes nothing. Every command may be repeated.
 
 use std::time::Duration;
 
@@ -28,7 +28,8 @@ pub enum Command {
         /// The id of the cluster, drawn at random by its first node.
         cluster: ClusterId,
     },
-    /// Begins a new life of a node, because a process of it has started. Repeated with the same nonce it changes nothing.
+    /// Begins a new life of a node, because a process of it has started. Repeated with the same nonce it changes
+    /// nothing.
     Join {
         /// The node whose process has started.
         node: NodeId,
@@ -142,14 +143,14 @@ pub enum Command {
         /// For how long it received nothing, on its own clock. At least D of the contract.
         waited: Duration,
     },
-    /// A life declares that its work dies with its process, whatever becomes of the machine. This allows the next life on
-    /// the same boot to inherit from it ([`Command::Inherit`]).
+    /// A life declares that its work dies with its process, whatever becomes of the machine. This allows the next life
+    /// on the same boot to inherit from it ([`Command::Inherit`]).
     DeclareProcessBound {
         /// The life itself. No other node may declare this for it.
         who: Identity,
     },
-    /// A new life, on the same boot and the same disk, reports that the process of the former life is gone, and takes over
-    /// its locks (P3). Accepted only if the former life had declared that its work dies with its process.
+    /// A new life, on the same boot and the same disk, reports that the process of the former life is gone, and takes
+    /// over its locks (P3). Accepted only if the former life had declared that its work dies with its process.
     Inherit {
         /// The new life: the newest of its node, and still joining.
         who: Identity,
@@ -167,8 +168,8 @@ pub enum Command {
         /// Whether to wait in line while it is not free.
         wait: bool,
     },
-    /// Releases a lock. It changes nothing unless the lock is held under this token by this holder, so a late or repeated
-    /// release is harmless.
+    /// Releases a lock. It changes nothing unless the lock is held under this token by this holder, so a late or
+    /// repeated release is harmless.
     Unlock {
         /// The lock.
         name: Name,
@@ -177,8 +178,8 @@ pub enum Command {
         /// The token of the grant to end.
         token: Revision,
     },
-    /// Settles a request of unknown outcome: from here on it has taken effect, or never will. If it waits for a lock, it
-    /// leaves the line.
+    /// Settles a request of unknown outcome: from here on it has taken effect, or never will. If it waits for a lock,
+    /// it leaves the line.
     Settle {
         /// The request to settle.
         request: Request,

@@ -20,7 +20,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// A bound on the error in the rate of a clock, in parts per million. At most [`Drift::LIMIT`]. Default: 10 000, which is 1 %.
+/// A bound on the error in the rate of a clock, in parts per million. At most [`Drift::LIMIT`]. Default: 10 000, which
+/// is 1 %.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Drift(u32);
 
@@ -71,14 +72,14 @@ const fn scale(time: Duration, by: u128, of: u128) -> Duration {
 /// What stops the work of a life when its lease ends. Variants are only ever appended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Stop {
-    /// Nothing reliable: at best a check in the process. Time never proves the end of such a life; a device, an operator or
-    /// a clean leave does. (Class P of the protocol.)
+    /// Nothing reliable: at best a check in the process. Time never proves the end of such a life; a device, an
+    /// operator or a clean leave does. (Class P of the protocol.)
     #[default]
     Unbounded,
     /// The resource itself rejects old tokens, so nothing has to be stopped. (Class T.)
     Tokens,
-    /// A hardware watchdog with one feeder, fed only while the lease lasts. The feeder may pause between checking the lease
-    /// and feeding, so twice the timeout counts. (Class H.)
+    /// A hardware watchdog with one feeder, fed only while the lease lasts. The feeder may pause between checking the
+    /// lease and feeding, so twice the timeout counts. (Class H.)
     Watchdog {
         /// The timeout that the device confirmed. At least 1 ms, and shorter than the lease (E5).
         timeout: Duration,
@@ -98,7 +99,8 @@ pub enum Stop {
 }
 
 impl Stop {
-    /// T_stop: how long after the end of the lease, in real time, it has acted at the latest. `None` if there is no bound.
+    /// T_stop: how long after the end of the lease, in real time, it has acted at the latest. `None` if there is no
+    /// bound.
     pub const fn bound(self, drift: Drift) -> Option<Duration> {
         match self {
             Self::Unbounded => None,
@@ -131,7 +133,8 @@ pub struct Contract {
     pub lease: Duration,
     /// What stops the work when the lease ends.
     pub stop: Stop,
-    /// T_io: how long an action that was started in time may still take effect, for example a queued write. At most 1 h.
+    /// T_io: how long an action that was started in time may still take effect, for example a queued write. At most 1
+    /// h.
     pub in_flight: Duration,
     /// ρ: by how much the clocks of this life and of any leader may be off. At most [`Drift::LIMIT`].
     pub drift: Drift,
@@ -238,8 +241,8 @@ impl Contract {
         }
     }
 
-    /// D (E1): how long a leader must have received no renewal, on its own clock, before this life is expired. `None` if no
-    /// wait proves its end. The larger of the two drifts counts.
+    /// D (E1): how long a leader must have received no renewal, on its own clock, before this life is expired. `None`
+    /// if no wait proves its end. The larger of the two drifts counts.
     pub fn wait(&self, drift_of_leader: Drift) -> Option<Duration> {
         let drift = self.drift.max(drift_of_leader);
         if cfg!(quorate_mutant = "no_drift_margin") {

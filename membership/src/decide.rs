@@ -5,14 +5,15 @@
 //!                                      └▶ Err(rejection)  nothing changed; the text names a remedy
 //! ```
 //!
-//! The state is a shared reference, so "a rejection changes nothing" (I16) holds by type. Every command may be repeated: a
-//! network repeats messages, and a proposer that lost an outcome must be able to ask again.
+//! The state is a shared reference, so "a rejection changes nothing" (I16) holds by type. Every command may be
+//! repeated: a network repeats messages, and a proposer that lost an outcome must be able to ask again.
 //!
 //! Members, roles and activations are in `decide/members.rs`, fence orders in `decide/fencing.rs`, proofs in
-//! `decide/ending.rs`, locks in `decide/locks.rs`, and records, queues and sessions in `decide/writes.rs`. What several of
-//! them check is in `decide/checks.rs`.
+//! `decide/ending.rs`, locks in `decide/locks.rs`, and records, queues and sessions in `decide/writes.rs`. What several
+//! of them check is in `decide/checks.rs`.
 //!
-//! The `quorate_mutant` branches are seeded mistakes. Only `make mutants` builds them, to check that a named test catches each.
+//! The `quorate_mutant` branches are seeded mistakes. Only `make mutants` builds them, to check that a named test
+//! catches each.
 
 mod checks;
 mod ending;
@@ -90,8 +91,8 @@ fn answer(state: &ClusterState, revision: Revision, command: &Command) -> Result
     }
 }
 
-/// P4. The number of the activation is that of its entry, so activations strictly grow (I20). Repeated with the same nonce, the
-/// command begins one activation only.
+/// P4. The number of the activation is that of its entry, so activations strictly grow (I20). Repeated with the same
+/// nonce, the command begins one activation only.
 fn activate_leader(
     state: &ClusterState,
     revision: Revision,

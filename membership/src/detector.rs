@@ -6,10 +6,10 @@
 //!                   └────────── contact ─────────┴───────── contact ────────┘
 //! ```
 //!
-//! A node that is heard every second and has not been heard for five is in trouble, unless this process itself was paused.
-//! So the detector watches its own polls too: if far more time than usual passed between two of them, it was paused, and it
-//! counts every silence again from there (the lesson of TigerBeetle's fault detector and of Lifeguard, HashiCorp 2017). A
-//! node that becomes silent and returns repeatedly is given more time, up to a bound.
+//! A node that is heard every second and has not been heard for five is in trouble, unless this process itself was
+//! paused. So the detector watches its own polls too: if far more time than usual passed between two of them, it was
+//! paused, and it counts every silence again from there (the lesson of TigerBeetle's fault detector and of Lifeguard,
+//! HashiCorp 2017). A node that becomes silent and returns repeatedly is given more time, up to a bound.
 //!
 //! Time is an argument. Safety does not depend on the detector: fencing needs a committed order and a proof.
 
@@ -112,8 +112,8 @@ impl Detector {
         }
     }
 
-    /// To be called at a steady pace. Notices a pause of this process, and remembers which nodes are silent. Returns the
-    /// length of the pause, if there was one.
+    /// To be called at a steady pace. Notices a pause of this process, and remembers which nodes are silent. Returns
+    /// the length of the pause, if there was one.
     pub fn poll(&mut self, now: Moment) -> Option<Duration> {
         let gap = self.polled.map_or(Duration::ZERO, |polled| now.since(polled));
         self.polled = Some(now);

@@ -5,8 +5,8 @@
 //! ```
 //!
 //! A duty is never a message, so none can be lost: if a leader dies in the middle of a join or a fence, the next leader
-//! computes the same duties from the same state. Every duty is idempotent. Which of them a leader begins now, the agenda
-//! decides ([`agenda`](crate::agenda())).
+//! computes the same duties from the same state. Every duty is idempotent. Which of them a leader begins now, the
+//! agenda decides ([`agenda`](crate::agenda())).
 
 use std::fmt;
 
@@ -55,8 +55,8 @@ impl fmt::Display for Duty {
     }
 }
 
-/// The duties of the leader in this state: fencing first, then the configuration, then activations. While a change of voters
-/// is unfinished, finishing it is the only duty about the configuration.
+/// The duties of the leader in this state: fencing first, then the configuration, then activations. While a change of
+/// voters is unfinished, finishing it is the only duty about the configuration.
 pub fn duties(state: &ClusterState) -> Vec<Duty> {
     let mut owed: Vec<Duty> = state.fences.open().map(|order| Duty::Fence(order.id)).collect();
     owed.extend(condemned(state));
@@ -87,7 +87,8 @@ fn configuration(state: &ClusterState) -> Vec<Duty> {
         match (member.role.votes(), votes) {
             (_, false) if !state.configuration.contains(*node) => stands.then_some(Duty::CatchUp(*node)),
             (true, false) => stands.then_some(Duty::Promote(*node)),
-            // Orders that were accepted since may have taken the majority that the demotion was granted on: then it waits.
+            // Orders that were accepted since may have taken the majority that the demotion was granted on: then it
+            // waits.
             (false, true) => spare().then_some(Duty::Demote(*node)),
             (true, true) | (false, false) => None,
         }

@@ -1,7 +1,8 @@
 //! Events: every change of the cluster's state, in the order of the log and the same on every node.
 //!
-//! [`decide`](crate::decide()) answers a command with events, [`evolve`](crate::evolve()) applies them, and consumers read
-//! them. The printed forms are in `event/text.rs`; topics, for readers that want only some events, are in `topic.rs`.
+//! [`decide`](crate::decide()) answers a command with events, [`evolve`](crate::evolve()) applies them, and consumers
+//! read them. The printed forms are in `event/text.rs`; topics, for readers that want only some events, are in
+//! `topic.rs`.
 
 mod text;
 

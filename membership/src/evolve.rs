@@ -1,8 +1,8 @@
 //! `evolve`: what an event does to the state.
 //!
-//! It is total: every event can be applied to every state. So the events alone rebuild the state, and a snapshot with the
-//! events after it gives the state to any watcher that starts late (I17). Locks, records, queues and sessions are in
-//! `evolve/store.rs`.
+//! It is total: every event can be applied to every state. So the events alone rebuild the state, and a snapshot with
+//! the events after it gives the state to any watcher that starts late (I17). Locks, records, queues and sessions are
+//! in `evolve/store.rs`.
 
 mod store;
 

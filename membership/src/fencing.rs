@@ -6,11 +6,11 @@
 //!   OrderFence ──▶ Ordered ──FenceStarted(n1, 1)──▶ Executing(n1, attempt 1) ┴──▶ Failed(attempt 1, why)
 //!                     │                                   │      ▲                       │
 //!                     │                                   │      └── FenceStarted(n2, 2) ┘   any leader, next attempt
-//!                     └── vouched for, left, expired ─────┴──── proof ──▶ confirmed: the life is Fenced, kept in history
+//!                     └── vouched for, left, expired ─────┴──── proof ──▶ the life is Fenced, kept in history
 //! ```
 //!
-//! An order is a committed entry. So only a quorum can fence, and a leader that dies in the middle leaves the order to the
-//! next one. What counts as proof is in `proof.rs`.
+//! An order is a committed entry. So only a quorum can fence, and a leader that dies in the middle leaves the order to
+//! the next one. What counts as proof is in `proof.rs`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;

@@ -1,4 +1,5 @@
-//! The former lives of nodes that have come back: how long their end is waited for, and what the next life declares (P3).
+//! The former lives of nodes that have come back: how long their end is waited for, and what the next life declares
+//! (P3).
 //!
 //! ```text
 //!   n3#1 active ── n3#2 joins ──▶ n3#1 is closing ── its end is proved ──▶ ended: n3 has to be heard once more
@@ -15,8 +16,8 @@
 //! ```
 //!
 //! A closing life is ended without a device if that is possible, because a device might hit the life that came back: it
-//! runs on the same machine. Every node keeps this record, not only the leader, so that a change of leaders does not start
-//! the wait again. Time is an argument.
+//! runs on the same machine. Every node keeps this record, not only the leader, so that a change of leaders does not
+//! start the wait again. Time is an argument.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -57,7 +58,8 @@ impl FormerLives {
     /// Whether `node`, last heard at `heard`, was heard after its former life had ended.
     ///
     /// A device that ended the former life may have ended the new one with it. If the new one were activated without
-    /// having been heard since, it would be fenced for its silence when the node comes back once more, and so on for ever.
+    /// having been heard since, it would be fenced for its silence when the node comes back once more, and so on for
+    /// ever.
     pub fn heard_since_end(&self, node: NodeId, heard: Option<Moment>, heartbeat: Duration) -> bool {
         let Some(ended) = self.ended.get(&node) else { return true };
         // A message that was under way when the life ended may arrive a little later.
@@ -66,8 +68,8 @@ impl FormerLives {
     }
 
     /// Whether the end of `former` can still be expected without a device: by time, within twice what its contract asks
-    /// for, or by its successor's [`Inherit`](crate::Command::Inherit), within `successor_timeout`, if it had declared that
-    /// its work dies with its process (P3).
+    /// for, or by its successor's [`Inherit`](crate::Command::Inherit), within `successor_timeout`, if it had declared
+    /// that its work dies with its process (P3).
     pub fn may_end_by_itself(
         &self,
         state: &ClusterState,
@@ -84,12 +86,12 @@ impl FormerLives {
     }
 }
 
-/// What `who` has to declare next; `None` when all is said. Predecessors come first, so that nobody fences this machine
-/// because of them.
+/// What `who` has to declare next; `None` if nothing is left to declare. Predecessors come first, so that this machine
+/// is not fenced because of them.
 ///
 /// * `process_bound`: this node is configured so that its work dies with its process.
-/// * `former_gone`: the process that had the data folder before is known to be gone. That the folder's lock is free does
-///   not suffice: it ends with the node, and the process may outlive that.
+/// * `former_gone`: the process that had the data folder before is known to be gone. A free lock on the folder does not
+///   prove that: the lock ends with the node, and the process may outlive the node.
 pub fn due_declaration(state: &ClusterState, who: Identity, process_bound: bool, former_gone: bool) -> Option<Command> {
     let life = state.life(who)?;
     let former = state.lives().find(|(other, former)| {

@@ -88,13 +88,14 @@ number!(
     Incarnation, "#", "an incarnation (#2)"
 );
 number!(
-    /// The number of the membership view, `e8`: grows with every change of members, of the phases of their lives, and of
-    /// voters.
+    /// The number of the membership view, `e8`: grows with every change of members, of the phases of their lives, and
+    /// of voters.
     Epoch, "e", "an epoch (e8)"
 );
 number!(
-    /// A position in the committed log, `r1042`. The revision that grants a right is its fencing token: it strictly grows
-    /// across the whole cluster and is decided by the log alone (unlike a Raft term, which several entries share).
+    /// A position in the committed log, `r1042`. The revision that grants a right is its fencing token: it strictly
+    /// grows across the whole cluster and is decided by the log alone (unlike a Raft term, which several entries
+    /// share).
     Revision, "r", "a revision (r1042)"
 );
 number!(
@@ -102,8 +103,8 @@ number!(
     FenceId, "f", "a fence order (f9)"
 );
 number!(
-    /// An activation of a leader, `a57`: the number of the entry that began it. What a leader concludes from time counts
-    /// only if its activation is still current when the conclusion is applied.
+    /// An activation of a leader, `a57`: the number of the entry that began it. What a leader concludes from time
+    /// counts only if its activation is still current when the conclusion is applied.
     Activation, "a", "an activation (a57)"
 );
 number!(
@@ -206,7 +207,8 @@ token!(
     DiskId, "a disk id (32 hexadecimal digits)"
 );
 token!(
-    /// The id of one boot of a machine. Information for operators and fencers; it proves nothing, as a cloned disk boots too.
+    /// The id of one boot of a machine. Information for operators and fencers; it proves nothing, as a cloned disk
+    /// boots too.
     BootId, "a boot id (32 hexadecimal digits)"
 );
 token!(

@@ -6,16 +6,16 @@
 //!                                                    poll_read ─▶ one ReadIndex, begun after the receipts
 //!   handle_grant: E := max(E, sent + L)  ◀────────── handle_read: granted iff the activation and the life still stand
 //!        │ nothing comes                                  │ nothing comes
-//!        ▼ E − M notice, E the mechanism acts              ▼ now − last ≥ D: Expiring for good, then Expire proposed
+//!        ▼ E − M notice, E the mechanism acts              ▼ now − last ≥ D: Expiring, finally; then Expire proposed
 //! ```
 //!
-//! The member counts its lease from the moment at which it *sent* the renewal, the leader from the later moment at which it
-//! *received* it. The leader waits a little longer than the lease, for the drift of clocks and for the stop mechanism. So the
-//! member has always stopped first. No node assumes that it is still the leader: a grant is a linearizable read, and an
-//! expiry counts only under the activation that is current when it is applied.
+//! The member counts its lease from the moment at which it *sent* the renewal, the leader from the later moment at
+//! which it *received* it. The leader waits a little longer than the lease, for the drift of clocks and for the stop
+//! mechanism. So the member has always stopped first. No node assumes that it is still the leader: a grant is a
+//! linearizable read, and an expiry counts only under the activation that is current when it is applied.
 //!
-//! Both sides are state machines without a clock, a socket or a task. Time is an argument, `handle_*` takes what arrives, and
-//! `poll_*` returns what is due.
+//! Both sides are state machines without a clock, a socket or a task. Time is an argument, `handle_*` takes what
+//! arrives, and `poll_*` returns what is due.
 
 mod grantor;
 mod member_lease;
@@ -27,9 +27,9 @@ pub use member_lease::{MemberLease, Stage};
 
 /// One reading of the two clocks that a lease is measured on.
 ///
-/// CLOCK_BOOTTIME counts while the machine is suspended, but its rate may be slewed. CLOCK_MONOTONIC_RAW is not slewed, but
-/// stops in suspend. A member takes the *larger* of the two advances and a leader the *smaller*. So each errs on its own safe
-/// side, and ρ has to cover the oscillator only.
+/// CLOCK_BOOTTIME counts while the machine is suspended, but its rate may be slewed. CLOCK_MONOTONIC_RAW is not slewed,
+/// but stops in suspend. A member takes the *larger* of the two advances and a leader the *smaller*. So each errs on
+/// its own safe side, and ρ has to cover the oscillator only.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Reading {
     boottime: Duration,

@@ -8,13 +8,24 @@
 //!                   └──────────────────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! Three verbs: [`decide()`] answers a command without touching the state, [`evolve()`] applies an event, [`duties`]
-//! reads off the state what the leader has yet to bring about. Every replica runs them on the same log and so holds the
-//! same [`ClusterState`]. The model checker, the property tests and the scripts under `tests/` drive these very types.
+//! There are three verbs. [`decide()`] answers a command and does not change the state, [`evolve()`] applies an event,
+//! and [`duties`] computes from the state what the leader has yet to bring about. Every replica runs them on the same
+//! log, and so holds the same [`ClusterState`]. The model checker, the property tests and the scripts in `tests/` use
+//! these very types.
 //!
-//! Where to read on: [`cluster`] for the phases of a life, [`fencing`] for orders and proofs, [`lease`] for the right to
-//! act, [`timing`] for its arithmetic, [`quorum`] for majorities, [`lock`], [`record`], [`queue`] and [`session`] for what
-//! consumers keep here.
+//! A file names only files of its own layer and of the layers below, and no files name each other in a circle:
+//!
+//! ```text
+//!   policy   agenda · former_lives · session · lease/ · proved_end         what a leader or a member does now
+//!   verbs    apply ──▶ decide/ ──▶ evolve/ · duty                          what follows from a command, an event, a state
+//!   state    cluster · command · event, topic · rejection                  what is committed, asked and answered
+//!   types    member · proof, fencing · store/                              what the state is made of
+//!   ground   id · text · quorum · contract, timing · detector · codec      numbers, bounds, arithmetic, bytes
+//! ```
+//!
+//! Where to read on: [`member`](mod@member) for the phases of a life, [`fencing`] for orders, [`FenceProof`] for
+//! proofs, [`lease`] for the right to act, [`timing`] for its arithmetic, [`quorum`] for majorities, [`agenda()`] for
+//! what a leader does next; [`lock`], [`record`], [`queue`] and [`session`] for what consumers store.
 //!
 //! ```
 //! use quorate_membership::*;
@@ -23,7 +34,7 @@
 //! let founded = apply(&mut state, Revision::new(1), &Command::Found { cluster: ClusterId::new(7) })?;
 //! assert_eq!(founded[0].to_string(), "founded 00000000000000000000000000000007");
 //!
-//! // A rejection says what to do, and changes nothing.
+//! // A rejection names a remedy, and changes nothing.
 //! let error = apply(&mut state, Revision::new(2), &Command::Remove { node: NodeId::new(3) }).unwrap_err();
 //! assert_eq!(error.to_string(), "n3 is not a member of this cluster; add it first");
 //! # Ok::<(), Rejection>(())
@@ -44,7 +55,7 @@ pub mod fencing;
 mod former_lives;
 mod id;
 pub mod lease;
-mod member;
+pub mod member;
 mod proof;
 mod proved_end;
 pub mod quorum;

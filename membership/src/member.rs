@@ -10,9 +10,9 @@
 //!                      (or a newer life: it never worked)
 //! ```
 //!
-//! A life is in exactly one phase and never goes back. An *Active* life may be given work. *Left* and *Fenced* are the two
-//! ends, and both are proved. A node that comes back is a new life, `n3#2`. It stays *Joining* until the end of each former
-//! life is proved: neither a restarted daemon nor a new boot id proves it, because a cloned disk boots too.
+//! A life is in exactly one phase and never goes back. An *Active* life may be given work. *Left* and *Fenced* are the
+//! two ends, and both are proved. A node that comes back is a new life, `n3#2`. It stays *Joining* until the end of
+//! each former life is proved: neither a restarted daemon nor a new boot id proves it, because a cloned disk boots too.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -27,8 +27,8 @@ use crate::text::text;
 pub const MAX_ADDRESSES: usize = 8;
 
 text!(
-    /// Where a node can be reached, as its transport understands it (`10.0.0.3:7400`). A name is resolved again on every
-    /// connect. At most 255 bytes, the longest name that DNS allows.
+    /// Where a node can be reached, as its transport understands it (`10.0.0.3:7400`). A name is resolved again on
+    /// every connect. At most 255 bytes, the longest name that DNS allows.
     Address, "an address", 255
 );
 
@@ -39,8 +39,8 @@ pub enum Role {
     Voter,
     /// Receives the log and may be given work, but does not vote.
     Learner,
-    /// Votes, and hands leadership over as soon as a voter can lead. Meant for a small machine: consumers give it no work,
-    /// although its lives become active like all others.
+    /// Votes, and hands leadership over as soon as a voter can lead. Meant for a small machine: consumers give it no
+    /// work, although its lives become active like all others.
     Witness,
 }
 
@@ -130,8 +130,8 @@ pub struct Life {
 
 /// A disk as a node shows it: its id, and how often its data folder has been opened.
 ///
-/// A copy of a disk has the same id. Once either is opened again, the count tells the copy from the original: the cluster
-/// accepts a join only with a higher count than that of the last join.
+/// A copy of a disk has the same id. Once either is opened again, the count tells the copy from the original: the
+/// cluster accepts a join only with a higher count than that of the last join.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Disk {
     /// Drawn at random when the data folder was created.

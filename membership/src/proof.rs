@@ -8,8 +8,8 @@
 //!   Succeeded    its work died with its process, and the next life on the same boot reports that the process is gone
 //! ```
 //!
-//! A proof is made from something that was seen or reported, never from an absence: there is no constructor for a fencer
-//! that timed out. The rules that decide whether a proof is accepted are in `decide/ending.rs`.
+//! A proof is made from something that was seen or reported, never from an absence: there is no constructor for a
+//! fencer that timed out. The rules that decide whether a proof is accepted are in `decide/ending.rs`.
 
 use std::fmt;
 use std::time::Duration;
@@ -20,7 +20,8 @@ use crate::id::{Activation, Identity, NodeId};
 use crate::text::{Reason, TextError, text};
 
 text!(
-    /// What a fencer saw that shows the target can do no more harm ("power status read back: off"). At most 4 096 bytes.
+    /// What a fencer saw that shows the target can do no more harm ("power status read back: off"). At most 4 096
+    /// bytes.
     Evidence, "the evidence of a fence", 4096
 );
 
@@ -75,8 +76,8 @@ pub enum FenceProof {
         /// For how long it received nothing, on its own clock. At least D of the contract.
         waited: Duration,
     },
-    /// Its work died with its process, as it had declared. Its successor on the same boot and the same disk, which holds the
-    /// lock on the data folder, reports that the process is gone (P3).
+    /// Its work died with its process, as it had declared. Its successor on the same boot and the same disk, which
+    /// holds the lock on the data folder, reports that the process is gone (P3).
     Succeeded {
         /// The next life of the same node.
         by: Identity,

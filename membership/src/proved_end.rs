@@ -20,7 +20,8 @@ pub struct ProvedEnd {
 }
 
 impl ProvedEnd {
-    /// The end of that life as the committed state has it. `None` if the life has not ended, or is no longer remembered.
+    /// The end of that life as the committed state has it. `None` if the life has not ended, or is no longer
+    /// remembered.
     pub fn committed(state: &ClusterState, who: Identity) -> Option<Self> {
         let proof = match state.life(who)?.phase {
             Phase::Left => FenceProof::CleanLeave,

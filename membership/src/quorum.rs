@@ -5,8 +5,8 @@
 //!   joint     {n1 n2 n3} and {n1 n2 n4}     a quorum holds 2 of each (Raft, section 6)
 //! ```
 //!
-//! Learners receive the log and do not count. The design follows the `quorum` package of etcd-io/raft: small, complete, and
-//! tested against counting by hand.
+//! Learners receive the log and do not count. The design follows the `quorum` package of etcd-io/raft: small, complete,
+//! and tested against counting by hand.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -34,7 +34,8 @@ impl Configuration {
         Self { voters: voters.into_iter().collect(), outgoing: None, learners: learners.into_iter().collect() }
     }
 
-    /// A change from the voters `outgoing` to `voters`. Until it is finished, every decision needs a majority of both sets.
+    /// A change from the voters `outgoing` to `voters`. Until it is finished, every decision needs a majority of both
+    /// sets.
     pub fn joint(
         outgoing: impl IntoIterator<Item = NodeId>,
         voters: impl IntoIterator<Item = NodeId>,
@@ -88,8 +89,8 @@ impl Configuration {
         self.sets().all(|set| set.intersection(up).count() >= majority(set.len()))
     }
 
-    /// How many more of the voters `up` may be lost, whichever they are, before no majority is left. `None` if none is left
-    /// now.
+    /// How many more of the voters `up` may be lost, whichever they are, before no majority is left. `None` if none is
+    /// left now.
     pub fn failure_tolerance(&self, up: &BTreeSet<NodeId>) -> Option<usize> {
         let spare = |set: &BTreeSet<NodeId>| set.intersection(up).count().checked_sub(majority(set.len()));
         self.sets().map(spare).min().flatten()
@@ -170,7 +171,7 @@ mod tests {
             if by_hand.is_none() {
                 assert_eq!(config.failure_tolerance(&nodes(up)), None);
             } else if up & !(old & new) == 0 {
-                // Where everybody up votes in both sets, losing any k is the worst case for both at once.
+                // Where all nodes up vote in both sets, losing any k is the worst case for both at once.
                 assert_eq!(config.failure_tolerance(&nodes(up)), by_hand.map(|k| k as usize), "{config} {up:05b}");
             }
         }

@@ -1,7 +1,8 @@
 //! Why a command was refused, and what to do instead.
 //!
-//! A rejection changes nothing: [`decide`](crate::decide()) takes the state by shared reference. Each text completes the
-//! phrase "failed to ..." and names a remedy where there is one. `tests/scripts/` shows every rejection in a scenario.
+//! A rejection changes nothing: [`decide`](crate::decide()) takes the state by shared reference. Each text completes
+//! the phrase "failed to ..." and names a remedy where there is one. `tests/scripts/` shows every rejection in a
+//! scenario.
 
 use std::time::Duration;
 
@@ -132,7 +133,8 @@ pub enum Rejection {
         /// The life that the confirmation names.
         got: Identity,
     },
-    /// The command names an attempt that was not begun, or that is no longer the latest. Another leader may have gone on.
+    /// The command names an attempt that was not begun, or that is no longer the latest. Another leader may have gone
+    /// on.
     #[error("attempt {got} is out of turn: fence order {order} has had {at} attempts")]
     Attempt {
         /// The order that the command names.
@@ -189,8 +191,8 @@ pub enum Rejection {
     /// The request was settled before it took effect, so it never will.
     #[error("request {0} was settled before it took effect; make a new one")]
     Void(Request),
-    /// The request was committed more than [`WINDOW`](crate::request::WINDOW) entries after it was made, or claims to have
-    /// been made later than it was committed. Whether an earlier copy of it took effect is no longer known.
+    /// The request was committed more than [`WINDOW`](crate::request::WINDOW) entries after it was made, or claims to
+    /// have been made later than it was committed. Whether an earlier copy of it took effect is no longer known.
     #[error("request {request} was committed at {at}, outside the window in which it counts; make a new one")]
     Outdated {
         /// The request as it was made.

@@ -7,11 +7,11 @@
 //!                             ExpireSession{under, waited} ──▶ SessionEnded, its locks delayed, then passed on
 //! ```
 //!
-//! The time to live is a lower bound: a session lives for at least that long on its client's clock, from the sending of a
-//! keep-alive that was answered. The argument is that of a lease's grant (P7, P8). The answer is a linearizable read begun
-//! after the receipt, so a later leader was activated later and begins its wait there. And once the end of a session is
-//! proposed, no keep-alive of it is answered under that activation. After a change of leaders a session ends late, never
-//! early.
+//! The time to live is a lower bound: a session lives for at least that long on its client's clock, from the sending of
+//! a keep-alive that was answered. The argument is that of a lease's grant (P7, P8). The answer is a linearizable read
+//! begun after the receipt, so a later leader was activated later and begins its wait there. And once the end of a
+//! session is proposed, no keep-alive of it is answered under that activation. After a change of leaders a session ends
+//! late, never early.
 //!
 //! The end of a session does not prove that its client has stopped; see [`lock`](crate::lock).
 
@@ -25,18 +25,20 @@ use crate::lease::Reading;
 use crate::store::lock::Name;
 pub use crate::store::session::{MAX_SESSIONS, MAX_TTL, MIN_TTL, Session, wait};
 
-/// When the leader heard each session last, and since when each lock-delay lasts. It has no clock: `now` is an argument.
+/// When the leader heard each session last, and since when each lock-delay lasts. It has no clock: `now` is an
+/// argument.
 #[derive(Debug, Clone, Default)]
 pub struct Sessions {
     heard: BTreeMap<SessionId, Reading>,
-    /// The sessions whose end is being proposed, with the time waited. Final under this activation: the proposal may have been
-    /// committed already.
+    /// The sessions whose end is being proposed, with the time waited. Final under this activation: the proposal may
+    /// have been committed already.
     ending: BTreeMap<SessionId, Duration>,
     delayed: BTreeMap<(Name, Revision), Reading>,
 }
 
 impl Sessions {
-    /// Follows the committed state. The waits for new sessions and lock-delays begin at `now`; ended ones are forgotten.
+    /// Follows the committed state. The waits for new sessions and lock-delays begin at `now`; ended ones are
+    /// forgotten.
     pub fn handle_applied(&mut self, state: &ClusterState, now: Reading) {
         let store = state.store();
         self.heard.retain(|session, _| store.session(*session).is_some());
@@ -60,8 +62,8 @@ impl Sessions {
         self.delayed.clear();
     }
 
-    /// A keep-alive of a session was received at `now`. `false` if its end is being proposed: then the keep-alive must not be
-    /// answered, since the session may have ended before the answer arrives.
+    /// A keep-alive of a session was received at `now`. `false` if its end is being proposed: then the keep-alive must
+    /// not be answered, since the session may have ended before the answer arrives.
     pub fn handle_keep_alive(&mut self, session: SessionId, now: Reading) -> bool {
         if self.ending.contains_key(&session) && !cfg!(quorate_mutant = "session_spared_too_late") {
             return false;
@@ -72,13 +74,14 @@ impl Sessions {
         true
     }
 
-    /// This leader itself was paused until `now`, so it may have missed keep-alives. Every wait for a session begins again.
+    /// This leader itself was paused until `now`, so it may have missed keep-alives. Every wait for a session begins
+    /// again.
     pub fn handle_pause(&mut self, now: Reading) {
         self.heard.values_mut().for_each(|heard| *heard = now);
     }
 
-    /// The commands to propose under the activation `under`: for sessions and lock-delays whose wait is over at `now`. A session
-    /// is marked in the same step, and proposed again until it has ended.
+    /// The commands to propose under the activation `under`: for sessions and lock-delays whose wait is over at `now`.
+    /// A session is marked in the same step, and proposed again until it has ended.
     pub fn poll(&mut self, state: &ClusterState, under: Activation, now: Reading) -> Vec<Command> {
         let store = state.store();
         for (session, heard) in &self.heard {

@@ -8,8 +8,8 @@
 //!   answered  request → what became of it                                        store/request.rs
 //! ```
 //!
-//! The maps are persistent: a copy shares everything and costs nothing. Everything is bounded, each bound stands beside its
-//! type, and a command that would exceed one is rejected with an error that names it.
+//! The maps are persistent: a copy shares everything and costs nothing. Everything is bounded, each bound stands beside
+//! its type, and a command that would exceed one is rejected with an error that names it.
 
 pub mod lock;
 pub mod queue;

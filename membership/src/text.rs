@@ -1,7 +1,8 @@
-//! Texts from outside (reasons, evidence, addresses, names, keys): checked and bounded, so that no text can fill the log.
+//! Texts from outside (reasons, evidence, addresses, names, keys): checked and bounded, so that no text can fill the
+//! log.
 //!
-//! The macro [`text`] makes a type with a bound. Each such type stands beside what it is for: `Address` in `member.rs`, `Name` in
-//! `store/lock.rs`, `Key` in `store/record.rs`, `Evidence` in `proof.rs`.
+//! The macro [`text`] makes a type with a bound. Each such type stands beside what it is for: `Address` in `member.rs`,
+//! `Name` in `store/lock.rs`, `Key` in `store/record.rs`, `Evidence` in `proof.rs`.
 
 use serde::{Deserialize, Serialize};
 
@@ -131,8 +132,8 @@ text!(
     Reason, "a reason", 1024
 );
 impl Reason {
-    /// Makes a reason of any text: cut at the bound, and "unspecified" if it is blank. For errors of a fencer, which must be
-    /// recorded however they are worded.
+    /// Makes a reason of any text: cut at the bound, and "unspecified" if it is blank. For errors of a fencer, which
+    /// must be recorded however they are worded.
     pub fn clipped(text: &str) -> Self {
         let mut end = text.len().min(Self::LIMIT);
         while !text.is_char_boundary(end) {

@@ -1,17 +1,17 @@
 //! Timing: how a cluster behaves in time, as one value that exists only if its inequalities hold.
 //!
 //! ```text
-//!   E1  D ≥ (1 + ρ) · (L / (1 − ρ) + T_stop + T_io)                                    nobody acts twice
-//!   E2  L − M > (1 + ρ) · (R + T_elect + (k − 1) · election_max + T_activate + H + 2δ)  nobody healthy lapses
+//!   E1  D ≥ (1 + ρ) · (L / (1 − ρ) + T_stop + T_io)                                    no two lives act at once
+//!   E2  L − M > (1 + ρ) · (R + T_elect + (k − 1) · election_max + T_activate + H + 2δ)  no healthy member lapses
 //!   E3  R ≤ (L − M) / 4                                    several renewals may be lost
 //!   E4  election_min ≥ 3 · heartbeat, T_elect = 2 · election_max + 2δ + F
 //!   E5  W < L, W ≥ 4 · feeding interval                    (watchdogs only)
 //!   E6  M > σ · L                                          (dead-man only: BOOTTIME may be slewed by σ)
 //! ```
 //!
-//! L is the lease, M the margin between notice and end, R the renewal interval, H the heartbeat, ρ the drift, 2δ the round
-//! trip, F one fsync, and k = 1 the elections to survive. T_activate = 2δ + 2F is one commit. E1 holds by construction: D is
-//! computed and never set.
+//! L is the lease, M the margin between notice and end, R the renewal interval, H the heartbeat, ρ the drift, 2δ the
+//! round trip, F one fsync, and k = 1 the elections to survive. T_activate = 2δ + 2F is one commit. E1 holds by
+//! construction: D is computed and never set.
 
 mod plan;
 
@@ -153,9 +153,9 @@ impl Timing {
         Ok(Self { plan })
     }
 
-    /// The calmest timing that fails over by time within `target` even if the leader dies (see [`Self::leader_crash`]). The
-    /// stop mechanism is a dead-man, and everything is the standard profile in proportion, or the fast one where that is too
-    /// slow.
+    /// The calmest timing that fails over by time within `target` even if the leader dies (see [`Self::leader_crash`]).
+    /// The stop mechanism is a dead-man, and everything is the standard profile in proportion, or the fast one where
+    /// that is too slow.
     ///
     /// # Errors
     /// [`TimingError::Unreachable`] if `target` is shorter than the fast profile needs.
@@ -171,9 +171,9 @@ impl Timing {
         (20..=2000).rev().find_map(holds).filter(|_| target >= fastest).ok_or(unreachable)
     }
 
-    /// The fastest timing for a disk whose slow fsyncs (about the 99th percentile) take `fsync`. A heartbeat is answered only
-    /// after earlier log writes are flushed, so it must not be shorter than that. `None` if the disk is too slow even for
-    /// four times the standard timing.
+    /// The fastest timing for a disk whose slow fsyncs (about the 99th percentile) take `fsync`. A heartbeat is
+    /// answered only after earlier log writes are flushed, so it must not be shorter than that. `None` if the disk is
+    /// too slow even for four times the standard timing.
     pub fn fastest_for(fsync: Duration) -> Option<Self> {
         let (fast, standard) = (Profile::Fast.plan(), Profile::Standard.plan());
         let holds = |plan: Plan| Self::new(plan).ok().filter(|t| t.holds_on(fsync));
@@ -203,16 +203,17 @@ impl Timing {
         self.plan.contract()
     }
 
-    /// The longest time from the crash of a member that does not lead until time proves its end. `None` if it never does.
+    /// The longest time from the crash of a member that does not lead until time proves its end. `None` if it never
+    /// does.
     pub fn member_crash(&self) -> Option<Duration> {
-        // The last renewal may be sent just before the crash and takes half a round trip. The wait, and the pace at which the
-        // leader checks, are measured on a clock that may be slow.
+        // The last renewal may be sent just before the crash and takes half a round trip. The wait, and the pace at
+        // which the leader checks, are measured on a clock that may be slow.
         let waited = self.contract().own_wait()? + self.plan.heartbeat / 4;
         Some(self.plan.round_trip / 2 + self.plan.drift.on_a_slow_clock(waited) + self.plan.commit())
     }
 
-    /// The longest time from the crash of the leader until time proves its end, if the first election succeeds. `None` if it
-    /// never does.
+    /// The longest time from the crash of the leader until time proves its end, if the first election succeeds. `None`
+    /// if it never does.
     pub fn leader_crash(&self) -> Option<Duration> {
         let led = self.plan.elect() + self.plan.commit() + self.plan.heartbeat;
         Some(self.plan.drift.on_a_slow_clock(led) + self.member_crash()?)

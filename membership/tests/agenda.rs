@@ -1,5 +1,5 @@
-//! What a leader should be doing, as scenarios: the state is told in the language of the scripts, what the leader sees is
-//! an [`Outlook`], and time is an argument.
+//! What a leader should be doing, as scenarios: the state is told in the language of the scripts, what the leader sees
+//! is an [`Outlook`], and time is an argument.
 
 #![expect(clippy::panic, clippy::unwrap_used, reason = "tests stop where something is wrong")]
 

@@ -34,7 +34,7 @@ use member::{Job, Member, at, ms, units};
 use quorate_membership::*;
 use stateright::{Checker, HasDiscoveries, Model, Path, Property};
 use steps::Step;
-use world::{Bounds, Seen, Used, World, Wrong};
+use world::{Bounds, Situation, Used, World, Wrong};
 
 /// What every clock shows at the beginning: longer than any wait.
 const START: u64 = 1000;
@@ -196,7 +196,7 @@ fn explore(bounds: Bounds, threads: usize) -> Found {
     let seconds = begun.elapsed().as_secs_f64();
     println!("{:<42} {unique:>9} unique states, {total:>10} in all, depth {depth:>3}, {seconds:>6.1} s", bounds.name);
     let seen = checker.model().seen.load(Ordering::Relaxed);
-    let unseen = |what: &&Seen| seen & (1 << **what as u32) == 0;
+    let unseen = |what: &&Situation| seen & (1 << **what as u32) == 0;
     let missing = bounds.reaches.iter().filter(unseen).map(|what| what.name()).collect();
     let wrong = checker.discoveries().into_values().map(|path| shortened(checker.model(), path));
     Found { wrong: wrong.min_by_key(|(_, path)| path.len()), missing }

@@ -21,7 +21,7 @@ mod world;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use checks::{Seen, Wrong};
+use checks::{Situation, Wrong};
 use moves::Step;
 use quorate_membership::*;
 use stateright::{Checker, HasDiscoveries, Model, Path, Property};
@@ -120,7 +120,7 @@ impl Model for Consumers {
 
 struct Found {
     wrong: Option<(&'static str, String)>,
-    missing: Vec<Seen>,
+    missing: Vec<Situation>,
 }
 
 /// One exploration at a time: each has both cores and the memory to itself, and its seconds mean something.

@@ -1,7 +1,7 @@
 //! What several rules check: that a life is known, that a majority is left, that an activation is current.
 //!
-//! Each check is a question with one [`Rejection`] for "no", so that a command is rejected with the same words whichever rule
-//! asks.
+//! Each check is a question with one [`Rejection`] for "no", so that a command is rejected with the same words
+//! whichever rule asks.
 
 use std::collections::BTreeSet;
 

@@ -51,8 +51,8 @@ pub(super) fn confirm(
     Ok(fenced(order, target))
 }
 
-/// An operator vouches for the end of a life, with or without an open order. This fences no node, so for a former life no
-/// majority of the others is required; for the newest life of a node the rule of every order applies.
+/// An operator vouches for the end of a life, with or without an open order. This fences no node, so for a former life
+/// no majority of the others is required; for the newest life of a node the rule of every order applies.
 pub(super) fn vouch(
     state: &ClusterState,
     token: Revision,
@@ -92,9 +92,9 @@ pub(super) fn leave(state: &ClusterState, token: Revision, who: Identity) -> Res
     }
 }
 
-/// P10, P11: time proves the end of a life whose contract has a bound, once a leader has received nothing of it for as long as
-/// the contract requires (E1). The leader reports the wait. Checked here is that the wait was long enough, and that the leader
-/// waited under the current activation.
+/// P10, P11: time proves the end of a life whose contract has a bound, once a leader has received nothing of it for as
+/// long as the contract requires (E1). The leader reports the wait. Checked here is that the wait was long enough, and
+/// that the leader waited under the current activation.
 pub(super) fn expire(
     state: &ClusterState,
     token: Revision,
@@ -143,8 +143,8 @@ pub(super) fn declare_process_bound(state: &ClusterState, who: Identity) -> Resu
     }
 }
 
-/// P3: the next life of the same node, on the same disk and the same boot, reports that the process of the former life is gone.
-/// The work of that life died with it. This fences no node, so no majority of the others is required.
+/// P3: the next life of the same node, on the same disk and the same boot, reports that the process of the former life
+/// is gone. The work of that life died with it. This fences no node, so no majority of the others is required.
 pub(super) fn inherit(
     state: &ClusterState,
     token: Revision,
@@ -177,8 +177,8 @@ pub(super) fn inherit(
     }
 }
 
-/// The event for a second proof of an end, if it is of another kind than the first. `None` if the order has not ended, or the
-/// proof adds nothing.
+/// The event for a second proof of an end, if it is of another kind than the first. `None` if the order has not ended,
+/// or the proof adds nothing.
 fn corroboration(state: &ClusterState, order: FenceId, who: Identity, proof: &FenceProof) -> Option<Vec<Event>> {
     let ended = state.fences.ended(who).filter(|ended| ended.id == order && state.fences.get(order).is_none())?;
     let fresh = ended.second.is_none() && ended.proof.kind() != proof.kind();

@@ -9,11 +9,11 @@ use crate::member::Phase;
 use crate::rejection::Rejection;
 use crate::text::Reason;
 
-/// Rejected unless the others hold a majority (I18): a minority never fences the majority, and a cluster never fences itself
-/// below what it needs to decide anything.
+/// Rejected unless the others hold a majority (I18): a minority never fences the majority, and a cluster never fences
+/// itself below what it needs to decide anything.
 ///
-/// The order of a leader counts only under the current activation (P5). One that is committed after its leader was replaced is
-/// void. An order that an operator or a consumer requests needs no activation.
+/// The order of a leader counts only under the current activation (P5). One that is committed after its leader was
+/// replaced is void. An order that an operator or a consumer requests needs no activation.
 pub(super) fn order(
     state: &ClusterState,
     revision: Revision,
@@ -25,7 +25,8 @@ pub(super) fn order(
     match life.phase {
         Phase::Active => {}
         Phase::Fencing => return Ok(vec![]), // merged with the open order
-        // It has never acted. It only forfeits the locks that it took over from its former life, and no proof is needed.
+        // It has never acted. It only forfeits the locks that it took over from its former life, and no proof is
+        // needed.
         Phase::Joining if state.store.held_by(target.into()).next().is_some() => {}
         phase @ (Phase::Joining | Phase::Fenced | Phase::Left) => return Err(Rejection::Phase { who: target, phase }),
     }

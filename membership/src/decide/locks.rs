@@ -155,8 +155,8 @@ fn next(state: &ClusterState, revision: Revision, name: &Name) -> Option<Event> 
     Some(Event::LockGranted { name: name.clone(), holder, token: token(state, revision), request })
 }
 
-/// The consequences when holders end, in the same entry as the proof (P11): their locks pass on, and the records bound to them
-/// are deleted.
+/// The consequences when holders end, in the same entry as the proof (P11): their locks pass on, and the records bound
+/// to them are deleted.
 pub(super) fn pass_on(state: &ClusterState, revision: Revision, events: &mut Vec<Event>) {
     let ended: Vec<_> = events.iter().filter_map(|event| end(state, event)).collect();
     if ended.is_empty() {

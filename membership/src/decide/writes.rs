@@ -210,7 +210,8 @@ pub(super) fn close(state: &ClusterState, session: SessionId) -> Vec<Event> {
     if open { vec![Event::SessionEnded { id: session, clean: true }] } else { vec![] }
 }
 
-/// Only the leader of the current activation expires a session, after a wait that is long enough on the clock of any client.
+/// Only the leader of the current activation expires a session, after a wait that is long enough on the clock of any
+/// client.
 pub(super) fn expire(
     state: &ClusterState,
     session: SessionId,

@@ -4,14 +4,14 @@
 //!   handle_gain(nonce) ─▶ ActivateLeader(self, nonce) proposed ─▶ applied: A set, last := now for every life at work
 //!
 //!   renewal ─▶ last := now, waiting ──poll_read──▶ round (closed to what comes later) ──handle_read──▶ grants
-//!   silence ─▶ now − last ≥ D: Expiring, for good within this activation ──poll_expiries──▶ Expire proposed
+//!   silence ─▶ now − last ≥ D: Expiring, finally within this activation ──poll_expiries──▶ Expire proposed
 //! ```
 //!
 //! Why it is safe: while the activation A is current, every grant ever made was *sent* no later than `last`.
 //!
 //! * A grant under A: `last` is noted after the renewal is received.
-//! * A grant under an earlier activation: its read saw that activation, so it lies before A was applied, and that is where
-//!   `last` begins.
+//! * A grant under an earlier activation: its read saw that activation, so it lies before A was applied, and that is
+//!   where `last` begins.
 //! * A grant under a later activation: then A is not current, and nothing proposed under A takes effect.
 //!
 //! This argument uses no clock. The wait D covers the drift of clocks (see [`Contract`](crate::Contract)).
@@ -47,7 +47,8 @@ pub enum NotRenewed {
     /// This node has no activation: it does not lead, or its activation is not applied yet.
     #[error("this node is not activated as leader; ask the leader")]
     NotActivated,
-    /// The life may not hold a lease: it is not active, is being fenced, has ended, or a newer life of its node has joined.
+    /// The life may not hold a lease: it is not active, is being fenced, has ended, or a newer life of its node has
+    /// joined.
     #[error("{0} may not hold a lease: it is not active, or a newer life of its node has joined")]
     NotLive(Identity),
     /// The leader has begun to expire the life, which is final within this activation.
@@ -84,8 +85,8 @@ impl Grantor {
         Self { me, drift, wanted: None, activation: None, watched, waiting, round: None, rounds: 0 }
     }
 
-    /// This node has gained leadership, or has started as leader (P4). It waits for the activation with that nonce, which
-    /// must never have been used before. Until that is applied it grants and expires nothing.
+    /// This node has gained leadership, or has started as leader (P4). It waits for the activation with that nonce,
+    /// which must never have been used before. Until that is applied it grants and expires nothing.
     pub fn handle_gain(&mut self, nonce: Nonce) {
         self.forget();
         self.wanted = Some(nonce);
@@ -178,9 +179,9 @@ impl Grantor {
         Ok(())
     }
 
-    /// Begins a round, if renewals wait and no round is under way. The caller must begin a linearizable read after this call,
-    /// and report its end with [`Self::handle_read`] or [`Self::handle_read_failed`]. Renewals received from here on wait
-    /// for the next round.
+    /// Begins a round, if renewals wait and no round is under way. The caller must begin a linearizable read after this
+    /// call, and report its end with [`Self::handle_read`] or [`Self::handle_read_failed`]. Renewals received from here
+    /// on wait for the next round.
     pub fn poll_read(&mut self) -> Option<Round> {
         if self.round.is_some() || self.waiting.is_empty() {
             return None;
@@ -199,8 +200,8 @@ impl Grantor {
         }
     }
 
-    /// The read has succeeded, and `state` is at least as new as what it read (P8). Returns each renewal of the round, and
-    /// whether it is granted.
+    /// The read has succeeded, and `state` is at least as new as what it read (P8). Returns each renewal of the round,
+    /// and whether it is granted.
     pub fn handle_read(&mut self, round: Round, state: &ClusterState) -> Vec<(Identity, u64, bool)> {
         let Some((_, mut taken)) = self.round.take_if(|(number, _)| *number == round) else { return vec![] };
         if cfg!(quorate_mutant = "read_before_receipt") {
@@ -221,14 +222,16 @@ impl Grantor {
         std::mem::take(&mut self.waiting).into_iter().map(|(who, seq)| (who, seq, true)).collect()
     }
 
-    /// This node itself was paused until `now`, so it may have missed renewals. The waits begin again; that is always safe.
+    /// This node itself was paused until `now`, so it may have missed renewals. The waits begin again; that is always
+    /// safe.
     pub fn handle_pause(&mut self, now: Reading) {
         self.watched.values_mut().filter(|watched| !watched.expiring).for_each(|watched| watched.last = now);
     }
 
-    /// The lives to expire at `now` (P10). Each is marked in this step, finally within this activation, and proposed only
-    /// after that. A marked life is returned again until it has ended, because a proposal may be lost. A life without which
-    /// the others would have no majority is not marked, since the rules would reject its end; it may still renew.
+    /// The lives to expire at `now` (P10). Each is marked in this step, finally within this activation, and proposed
+    /// only after that. A marked life is returned again until it has ended, because a proposal may be lost. A life
+    /// without which the others would have no majority is not marked, since the rules would reject its end; it may
+    /// still renew.
     pub fn poll_expiries(&mut self, now: Reading) -> Vec<Expiry> {
         let Some(under) = self.activation else { return vec![] };
         let mut due = vec![];

@@ -60,8 +60,8 @@ impl MemberLease {
         self.who
     }
 
-    /// The number of a renewal, if one is due at `now`. `now` is noted as the time of sending, so the bytes must be sent after
-    /// this call (P6). No number is used twice.
+    /// The number of a renewal, if one is due at `now`. `now` is noted as the time of sending, so the bytes must be
+    /// sent after this call (P6). No number is used twice.
     pub fn poll_renewal(&mut self, now: Reading) -> Option<u64> {
         if self.condemned || self.last_sent.is_some_and(|last| now.longest_since(last) < self.renew) {
             return None;
@@ -83,17 +83,17 @@ impl MemberLease {
         self.last_sent = None;
     }
 
-    /// A grant of renewal `seq` of `who` arrived (P9). It only refers to a time that this member noted itself, so a late,
-    /// repeated or reordered grant is harmless. Returns whether it prolonged the lease.
+    /// A grant of renewal `seq` of `who` arrived (P9). It only refers to a time that this member noted itself, so a
+    /// late, repeated or reordered grant is harmless. Returns whether it prolonged the lease.
     pub fn handle_grant(&mut self, who: Identity, seq: u64, now: Reading) -> bool {
-        let anybodys = cfg!(quorate_mutant = "stale_grant_accepted");
-        if who != self.who && !anybodys {
+        let accept_any = cfg!(quorate_mutant = "stale_grant_accepted");
+        if who != self.who && !accept_any {
             return false;
         }
         let sent = match self.sent.get(&seq) {
             Some(_) if cfg!(quorate_mutant = "lease_from_receipt") => now,
             Some(at) => *at,
-            None if anybodys => now,
+            None if accept_any => now,
             None => return false,
         };
         let better = self.from.is_none_or(|from| from.longest_since(sent).is_zero() && sent != from);
@@ -101,7 +101,7 @@ impl MemberLease {
             self.from = Some(sent);
         }
         // Renewals sent before the granted one can no longer prolong the lease.
-        self.sent.retain(|earlier, _| *earlier > seq || anybodys);
+        self.sent.retain(|earlier, _| *earlier > seq || accept_any);
         better
     }
 

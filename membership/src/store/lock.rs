@@ -8,16 +8,16 @@
 //!   the holder's session expired ─▶ delayed for the lock-delay of the session ───────▶ released
 //! ```
 //!
-//! A member's lock passes on when it is released, or when the end of the life that holds it is *proved*. It never passes on
-//! because a timer ran out: a life that is silent, suspected or being fenced keeps its locks, since it may still act. What
-//! time can prove, an expiry proves under a contract ([`lease`](crate::lease)).
+//! A member's lock passes on when it is released, or when the end of the life that holds it is *proved*. It never
+//! passes on because a timer ran out: a life that is silent, suspected or being fenced keeps its locks, since it may
+//! still act. What time can prove, an expiry proves under a contract ([`lease`](crate::lease)).
 //!
 //! The token is the revision of the grant (P13). The tokens of one lock strictly grow. Two locks that are granted by
 //! different entries have different tokens; those that pass on by the same entry share one.
 //!
 //! **What a session's lock does not promise.** Nothing can stop the client of a session. When the session expires, the
-//! client may not know it yet and may still act. The lock tells which client *should* act; only a resource that checks tokens
-//! enforces it. The lock-delay (Burrows, *Chubby*, 2006) makes harm less likely, and proves nothing.
+//! client may not know it yet and may still act. The lock tells which client *should* act; only a resource that checks
+//! tokens enforces it. The lock-delay (Burrows, *Chubby*, 2006) makes harm less likely, and proves nothing.
 
 use std::fmt;
 use std::time::Duration;

@@ -6,10 +6,10 @@
 //!                 └── the lock passes on: r42 is no longer its token, and the next holder can take q7
 //! ```
 //!
-//! An item leaves the queue only when it is acknowledged under the token that took it, while the lock is held under that
-//! token. So an item is not lost with a holder that dies, and under one token it is taken once only. It may be *carried out*
-//! twice: by a holder that died before it acknowledged, and by the next holder. To prevent that, acknowledge in the same
-//! [`Write`](crate::Command::Write) that stores the outcome.
+//! An item leaves the queue only when it is acknowledged under the token that took it, while the lock is held under
+//! that token. So an item is not lost with a holder that dies, and under one token it is taken once only. It may be
+//! *carried out* twice: by a holder that died before it acknowledged, and by the next holder. To prevent that,
+//! acknowledge in the same [`Write`](crate::Command::Write) that stores the outcome.
 
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};

@@ -1,4 +1,5 @@
-//! Records: a small key-value store for the consumer, written in transactions that take effect as a whole or not at all.
+//! Records: a small key-value store for the consumer, written in transactions that take effect as a whole or not at
+//! all.
 //!
 //! ```text
 //!   Write { request,
@@ -8,8 +9,8 @@
 //!     one does not      ─▶ a rejection that names it and what was found instead; nothing changed
 //! ```
 //!
-//! The version of a record is the revision that wrote it last. A record may be *bound* to a life or a session: then it is
-//! deleted in the same entry that ends the life or session.
+//! The version of a record is the revision that wrote it last. A record may be *bound* to a life or a session: then it
+//! is deleted in the same entry that ends the life or session.
 
 use std::fmt;
 use std::sync::Arc;

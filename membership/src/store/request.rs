@@ -6,10 +6,10 @@
 //!                  └── a copy ─▶ log ─▶ r40 + WINDOW + 1: too old, refused, whatever is remembered
 //! ```
 //!
-//! A network repeats and delays messages. What became of a request is remembered for [`WINDOW`] entries, and a request is
-//! rejected when its entry lies more than that after the last entry that its proposer had applied. So nothing has to be
-//! remembered for longer. A proposer that does not know the outcome [settles](crate::Command::Settle) the request: from then
-//! on it either has taken effect, at a revision that the proposer is told, or never will.
+//! A network repeats and delays messages. What became of a request is remembered for [`WINDOW`] entries, and a request
+//! is rejected when its entry lies more than that after the last entry that its proposer had applied. So nothing has to
+//! be remembered for longer. A proposer that does not know the outcome [settles](crate::Command::Settle) the request:
+//! from then on it either has taken effect, at a revision that the proposer is told, or never will.
 
 use std::fmt;
 
@@ -62,8 +62,8 @@ pub(crate) enum Admission {
     Done,
     /// The request was settled before it took effect, so no copy of it ever will.
     Void,
-    /// More than [`WINDOW`] entries late, or older than what its proposer claims to have applied. An earlier copy may or
-    /// may not have taken effect: that is no longer remembered.
+    /// More than [`WINDOW`] entries late, or older than what its proposer claims to have applied. An earlier copy may
+    /// or may not have taken effect: that is no longer remembered.
     Outdated,
 }
 

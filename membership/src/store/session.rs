@@ -5,8 +5,8 @@
 //!                                      └── ExpireSession ─▶ its locks are delayed by lock_delay, then pass on
 //! ```
 //!
-//! A session is for a client that is not a member. It holds locks like a life of a member does, and no proof shows that its
-//! client has stopped: its end is a decision of the cluster, by time.
+//! A session is for a client that is not a member. It holds locks like a life of a member does, and no proof shows that
+//! its client has stopped: its end is a decision of the cluster, by time.
 //!
 //! How the leader learns that a session is alive is in `session.rs`, one level up.
 
@@ -37,8 +37,8 @@ pub struct Session {
     pub label: Reason,
 }
 
-/// How long a leader has to wait on its own clock so that at least `ttl` has passed on the clock of any client: E1 without a
-/// stop mechanism and without actions in flight, for clocks that are off by up to 1 % each.
+/// How long a leader has to wait on its own clock so that at least `ttl` has passed on the clock of any client: E1
+/// without a stop mechanism and without actions in flight, for clocks that are off by up to 1 % each.
 pub const fn wait(ttl: Duration) -> Duration {
     let drift = Drift::ppm(10_000);
     drift.on_a_fast_clock(drift.on_a_slow_clock(ttl))

@@ -4,7 +4,7 @@
 //!   a leader spoke ├── election_max: nobody else is heard ──┤── [min, max] ──▶ PreVote ─▶ Vote ─▶ leader
 //! ```
 //!
-//! A healthy leader is not deposed: whoever heard it lately refuses, and a mere question changes nothing.
+//! A healthy leader is not deposed: a node that has heard it lately refuses, and a pre-vote changes nothing.
 
 use crate::clocks::Nanos;
 use crate::raft::{Role, Talk};

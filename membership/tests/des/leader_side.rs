@@ -237,7 +237,7 @@ impl World {
         }
     }
 
-    /// Somebody asks this leader to fence a life, rightly or not.
+    /// An operator asks this leader to fence a life, rightly or not.
     pub(crate) fn order_fence(&mut self, i: usize, target: Identity) {
         if let Ok(reason) = Reason::new("suspected") {
             let command = Command::OrderFence { target, cause: Cause::Requested { reason }, under: None };

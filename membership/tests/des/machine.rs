@@ -107,7 +107,7 @@ impl World {
             keeper: Keeper::new(&self.setup.plan, stubborn),
         });
         self.take_seat(i);
-        for act in [Act::Join, Act::Renewer, Act::Guard] {
+        for act in [Act::Join, Act::Renewer, Act::CheckAndWrite] {
             let wait = self.rng.between(MS, self.times.heartbeat);
             self.act(i, wait, act);
         }

@@ -77,7 +77,7 @@ impl World {
         self.turn_now(i);
     }
 
-    /// P16: whoever is told to stop does so within the margin, or late, or never.
+    /// P16: work that is told to stop does so within the margin, or late, or never.
     pub(crate) fn stop_work(&mut self, i: usize) {
         let margin = self.times.margin;
         let late = self.rng.percent(if self.setup.calm() { 0 } else { 15 });
@@ -104,9 +104,9 @@ impl World {
     }
 
     /// P15: the worker looks whether it may, and then writes.
-    pub(crate) fn guard(&mut self, i: usize) {
+    pub(crate) fn check_and_write(&mut self, i: usize) {
         let (now, draw) = (self.reading(i), self.rng.draw());
-        self.act(i, self.times.lease / 60, Act::Guard);
+        self.act(i, self.times.lease / 60, Act::CheckAndWrite);
         let Some(keeper) = self.keeper(i) else { return };
         let (Some(who), Some(work)) = (keeper.who, &keeper.work) else { return };
         if !keeper.stubborn && !matches!(keeper.stage(now), Stage::Held { .. }) {

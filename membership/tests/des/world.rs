@@ -292,7 +292,7 @@ impl World {
             Act::Arm { until, left } => self.arm(i, until, left),
             Act::Feed => self.feed(i),
             Act::Begin { job, token } => self.begin(i, job, token),
-            Act::Guard => self.guard(i),
+            Act::CheckAndWrite => self.check_and_write(i),
             Act::Write { effect } => self.write(i, effect),
             Act::Stopped { work } => self.stopped(i, work),
             Act::Exit => self.exits(i),

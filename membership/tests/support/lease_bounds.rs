@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use quorate_membership::*;
 
-use crate::world::{Bounds, Mistake, Seen};
+use crate::world::{Bounds, Mistake, Situation};
 
 const ANY: u8 = u8::MAX;
 
@@ -52,21 +52,22 @@ pub(crate) mod one_leader {
     pub(crate) const DEADMAN: Bounds = Bounds {
         name: "K: two members, one leader",
         sends: [ANY, ANY],
-        reaches: &[Seen::Stopped, Seen::ExpiringRefused, Seen::SecondMember, Seen::MinorityKept],
+        reaches: &[Situation::Stopped, Situation::ExpiringRefused, Situation::SecondMember, Situation::MinorityKept],
         ..BASE
     };
-    pub(crate) const LONG: Bounds = Bounds { name: "K: a longer lease", lease: 6, reaches: &[Seen::Stopped], ..BASE };
+    pub(crate) const LONG: Bounds =
+        Bounds { name: "K: a longer lease", lease: 6, reaches: &[Situation::Stopped], ..BASE };
     pub(crate) const RESTS: Bounds = Bounds {
         name: "K: work is laid down",
         rests: true,
         sends: [2, 0],
-        reaches: &[Seen::LapsedAndRegained, Seen::ExpiringRefused],
+        reaches: &[Situation::LapsedAndRegained, Situation::ExpiringRefused],
         ..BASE
     };
     pub(crate) const RESTS_FULL: Bounds = Bounds {
         name: "K: two members lay work down",
         sends: [ANY, 2],
-        reaches: &[Seen::LapsedAndRegained, Seen::MinorityKept, Seen::SecondMember],
+        reaches: &[Situation::LapsedAndRegained, Situation::MinorityKept, Situation::SecondMember],
         ..RESTS
     };
     pub(crate) const DOUBLES: Bounds = Bounds {
@@ -74,7 +75,7 @@ pub(crate) mod one_leader {
         sends: [ANY, 0],
         renewals: 2,
         doubles: true,
-        reaches: &[Seen::DoubledGrant, Seen::TwoInFlight],
+        reaches: &[Situation::DoubledGrant, Situation::TwoInFlight],
         ..BASE
     };
     pub(crate) const STEADY_DOG: Bounds = Bounds {
@@ -83,7 +84,7 @@ pub(crate) mod one_leader {
         drift: Drift::ppm(0),
         rates: [1, 1],
         sends: [2, 0],
-        reaches: &[Seen::Stopped, Seen::LapsedAndRegained],
+        reaches: &[Situation::Stopped, Situation::LapsedAndRegained],
         ..BASE
     };
     pub(crate) const DRIFTING_DOG: Bounds = Bounds {
@@ -91,19 +92,19 @@ pub(crate) mod one_leader {
         lease: 8,
         stop: watchdog(6),
         sends: [0, 0],
-        reaches: &[Seen::Stopped],
+        reaches: &[Situation::Stopped],
         ..BASE
     };
     pub(crate) const DRIFTING_DOG_FULL: Bounds = Bounds {
         name: "H: drifting clocks, a member renews",
         sends: [1, 0],
-        reaches: &[Seen::Stopped, Seen::LapsedAndRegained],
+        reaches: &[Situation::Stopped, Situation::LapsedAndRegained],
         ..DRIFTING_DOG
     };
     pub(crate) const STEADY_DOGS: Bounds = Bounds {
         name: "H: perfect clocks, two members renew",
         sends: [ANY, 1],
-        reaches: &[Seen::Stopped, Seen::LapsedAndRegained],
+        reaches: &[Situation::Stopped, Situation::LapsedAndRegained],
         ..STEADY_DOG
     };
 }
@@ -118,12 +119,12 @@ pub(crate) mod leaders {
         terms: 2,
         activations: 2,
         reaches: &[
-            Seen::TwoLeaders,
-            Seen::Voided,
-            Seen::Survived,
-            Seen::GrantAfterChange,
-            Seen::LaterExpiry,
-            Seen::StaleReadRefused,
+            Situation::TwoLeaders,
+            Situation::Voided,
+            Situation::Survived,
+            Situation::GrantAfterChange,
+            Situation::LaterExpiry,
+            Situation::StaleReadRefused,
         ],
         ..BASE
     };
@@ -139,7 +140,7 @@ pub(crate) mod leaders {
         stop: watchdog(3),
         drift: Drift::ppm(0),
         rates: [1, 1],
-        reaches: &[Seen::TwoLeaders, Seen::GrantAfterChange, Seen::LaterExpiry, Seen::Stopped],
+        reaches: &[Situation::TwoLeaders, Situation::GrantAfterChange, Situation::LaterExpiry, Situation::Stopped],
         ..TWO
     };
     pub(crate) const ANEW: Bounds = Bounds {
@@ -148,7 +149,12 @@ pub(crate) mod leaders {
         activations: 2,
         restarts: 1,
         rests: true,
-        reaches: &[Seen::RestartedInTerm, Seen::GrantAfterChange, Seen::LaterExpiry, Seen::ExpiringRefused],
+        reaches: &[
+            Situation::RestartedInTerm,
+            Situation::GrantAfterChange,
+            Situation::LaterExpiry,
+            Situation::ExpiringRefused,
+        ],
         ..BASE
     };
     pub(crate) const ANEW_FULL: Bounds =
@@ -163,7 +169,7 @@ pub(crate) mod lives {
         name: "K: two lives",
         lives: [2, 1],
         takeovers: 1,
-        reaches: &[Seen::SecondLifeHolds, Seen::ClosingRefused, Seen::TookOver, Seen::SecondMember],
+        reaches: &[Situation::SecondLifeHolds, Situation::ClosingRefused, Situation::TookOver, Situation::SecondMember],
         ..BASE
     };
     pub(crate) const SECOND_FULL: Bounds =
@@ -173,27 +179,33 @@ pub(crate) mod lives {
         terms: 2,
         activations: 2,
         takeovers: 0,
-        reaches: &[Seen::TwoLeaders, Seen::SecondLifeHolds, Seen::LaterExpiry, Seen::Survived, Seen::Voided],
+        reaches: &[
+            Situation::TwoLeaders,
+            Situation::SecondLifeHolds,
+            Situation::LaterExpiry,
+            Situation::Survived,
+            Situation::Voided,
+        ],
         ..SECOND
     };
     pub(crate) const DOUBLES: Bounds = Bounds {
         name: "K: two lives, grants arrive twice",
         doubles: true,
         takeovers: 0,
-        reaches: &[Seen::SecondLifeHolds, Seen::ClosingRefused, Seen::DoubledGrant],
+        reaches: &[Situation::SecondLifeHolds, Situation::ClosingRefused, Situation::DoubledGrant],
         ..SECOND
     };
     pub(crate) const FENCER: Bounds = Bounds {
         name: "K: fencer and expiry race",
         orders: 1,
         takeovers: 1,
-        reaches: &[Seen::SecondProof, Seen::Stopped, Seen::SecondMember, Seen::TookOver],
+        reaches: &[Situation::SecondProof, Situation::Stopped, Situation::SecondMember, Situation::TookOver],
         ..BASE
     };
     pub(crate) const FENCER_FULL: Bounds = Bounds {
         name: "K: fencer, expiry, two lives",
         lives: [2, 1],
-        reaches: &[Seen::SecondProof, Seen::SecondLifeHolds, Seen::TookOver, Seen::ClosingRefused],
+        reaches: &[Situation::SecondProof, Situation::SecondLifeHolds, Situation::TookOver, Situation::ClosingRefused],
         ..FENCER
     };
     pub(crate) const TOKENS: Bounds = Bounds {
@@ -201,20 +213,20 @@ pub(crate) mod lives {
         stop: Stop::Tokens,
         takeovers: 1,
         sends: [0, 1],
-        reaches: &[Seen::FloorRefused, Seen::LapsedAndRegained, Seen::TookOver],
+        reaches: &[Situation::FloorRefused, Situation::LapsedAndRegained, Situation::TookOver],
         ..BASE
     };
     pub(crate) const TOKENS_SHOT: Bounds = Bounds {
         name: "T: tokens, fencer and expiry",
         orders: 1,
         sends: [1, 0],
-        reaches: &[Seen::FloorRefused, Seen::SecondProof, Seen::TookOver],
+        reaches: &[Situation::FloorRefused, Situation::SecondProof, Situation::TookOver],
         ..TOKENS
     };
     pub(crate) const TOKENS_FULL: Bounds = Bounds {
         name: "T: tokens, two lives",
         lives: [2, 1],
-        reaches: &[Seen::FloorRefused, Seen::SecondProof, Seen::SecondLifeHolds, Seen::TookOver],
+        reaches: &[Situation::FloorRefused, Situation::SecondProof, Situation::SecondLifeHolds, Situation::TookOver],
         ..TOKENS_SHOT
     };
 }
@@ -231,7 +243,7 @@ pub(crate) mod broken {
         sends: [0, 0],
         orders: 1,
         takeovers: 1,
-        reaches: &[Seen::TookOver],
+        reaches: &[Situation::TookOver],
         ..FROZEN
     };
     pub(crate) const UNSTOPPED: Bounds =

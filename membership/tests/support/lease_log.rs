@@ -5,7 +5,7 @@
 //!      ▲                                                 entries of its log that are not committed
 //!      │ Commit: only the leader that a majority still
 //!      │ follows; what stands elsewhere in that place is gone
-//!   Append ◀── proposals of whoever believes to lead
+//!   Append ◀── proposals of every node that believes it leads
 //!   Elect  ◀── a majority promises; entries that were not committed may have been copied to the winner before
 //! ```
 //!
@@ -169,7 +169,7 @@ impl Votes {
     }
 }
 
-/// The life that a command says something of, if of one that exists already.
+/// The life that a command is about, if it exists already.
 pub(crate) fn target(command: &Command) -> Option<Identity> {
     match command {
         Command::Expire { target, .. } | Command::OrderFence { target, .. } | Command::ConfirmFence { target, .. } => {

@@ -12,7 +12,7 @@ use crate::leader_side::{LeaderSide, Read};
 use crate::log::{Entry, MEMBERS, NODES, id};
 use crate::member::{Member, Renewal, at};
 use crate::steps::Step;
-use crate::world::{Bounds, Call, Mistake, Seen, World, Wrong};
+use crate::world::{Bounds, Call, Mistake, Situation, World, Wrong};
 
 impl World {
     /// Does a step. `None` if it turns out to be none.
@@ -28,7 +28,7 @@ impl World {
                     let measured = self.members[at].as_ref().is_some_and(|m| m.works != 0);
                     if measured && self.member(at)?.is_stopped(now, dog, bounds) {
                         self.end(at, bounds);
-                        self.seen_if(true, Seen::Stopped);
+                        self.seen_if(true, Situation::Stopped);
                     }
                 }
             }
@@ -104,7 +104,7 @@ impl World {
                     after_read,
                 });
                 self.wire.sort_by_key(|r| (r.who, r.seq));
-                self.seen_if(self.wire.iter().filter(of_node).count() > 1, Seen::TwoInFlight);
+                self.seen_if(self.wire.iter().filter(of_node).count() > 1, Situation::TwoInFlight);
             }
             Step::Receive { node, renewal, newest } => {
                 let Renewal { who, seq, .. } = self.wire[renewal];
@@ -112,10 +112,10 @@ impl World {
                 let state = if newest { self.committed.clone() } else { self.desks[node].applied.clone() };
                 match self.leader_side(node).grantor.handle_renewal(who, seq, &state.cluster, now) {
                     Ok(()) => self.noted(node, who),
-                    Err(lease::NotRenewed::Expiring(_)) => self.seen_if(true, Seen::ExpiringRefused),
+                    Err(lease::NotRenewed::Expiring(_)) => self.seen_if(true, Situation::ExpiringRefused),
                     Err(lease::NotRenewed::NotLive(_)) => {
                         let newer = state.cluster.newest(who.node).is_some_and(|newest| newest != who);
-                        self.seen_if(newer && !state.over(who), Seen::ClosingRefused);
+                        self.seen_if(newer && !state.over(who), Situation::ClosingRefused);
                     }
                     Err(_) => {}
                 }
@@ -173,7 +173,7 @@ impl World {
                     self.jobs[job].floor = self.jobs[job].floor.max(token);
                 }
                 let successor = self.jobs[job].owner != Identity::new(id(job), Incarnation::new(1));
-                self.seen_if(successor, Seen::TookOver);
+                self.seen_if(successor, Situation::TookOver);
             }
             Step::LayDown(at) => self.member(at)?.lay_down(),
             Step::LookBeforeFeeding(at) => self.member(at)?.feeding = true,
@@ -182,7 +182,7 @@ impl World {
             Step::LandEffect(at, job) => {
                 let token = self.jobs[job].under_way[at].take()?;
                 let refused = token < self.jobs[job].floor;
-                self.seen_if(refused, Seen::FloorRefused);
+                self.seen_if(refused, Situation::FloorRefused);
                 if !refused {
                     self.wrong_if(token < self.jobs[job].landed, Wrong::Effects);
                     self.jobs[job].landed = self.jobs[job].landed.max(token);

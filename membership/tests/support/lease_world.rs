@@ -71,7 +71,7 @@ pub(crate) struct Bounds {
     pub(crate) timed: bool,
     pub(crate) mistake: Option<Mistake>,
     /// What must be seen, or the run has shown nothing.
-    pub(crate) reaches: &'static [Seen],
+    pub(crate) reaches: &'static [Situation],
 }
 
 impl Bounds {
@@ -93,9 +93,9 @@ pub(crate) enum Wrong {
     Effects,
 }
 
-/// What must have been seen, or nothing was shown.
+/// A situation that a run must reach; otherwise it has shown nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Seen {
+pub(crate) enum Situation {
     TwoLeaders,
     TwoInFlight,
     Voided,
@@ -117,7 +117,7 @@ pub(crate) enum Seen {
     FloorRefused,
 }
 
-impl Seen {
+impl Situation {
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::TwoLeaders => "two nodes believe to lead at once",
@@ -205,7 +205,7 @@ impl World {
         self.wrong |= u16::from(bad) << what as u16;
     }
 
-    pub(crate) fn seen_if(&mut self, reached: bool, what: Seen) {
+    pub(crate) fn seen_if(&mut self, reached: bool, what: Situation) {
         self.seen |= u32::from(reached) << what as u32;
     }
 
@@ -240,7 +240,7 @@ impl World {
         let noted = self.leader_side(node).apply(state, now);
         noted.into_iter().for_each(|who| self.noted(node, who));
         let activated = self.desks[node].grantor.activation().filter(|_| before.is_none());
-        self.seen_if(activated.is_some() && self.used.restarts > 0 && node == 2, Seen::RestartedInTerm);
+        self.seen_if(activated.is_some() && self.used.restarts > 0 && node == 2, Situation::RestartedInTerm);
     }
 
     /// The grantor hears that its node leads.
@@ -267,9 +267,9 @@ impl World {
         let (mut after, revision) = (before.cluster.clone(), Revision::new(before.version + 1));
         let answer = apply(&mut after, revision, command);
         let stale = under(command).is_some_and(|under| Some(under) != before.activation());
-        self.seen_if(matches!(answer, Err(Rejection::OtherActivation { .. })), Seen::Voided);
+        self.seen_if(matches!(answer, Err(Rejection::OtherActivation { .. })), Situation::Voided);
         let minority = matches!(answer, Err(Rejection::Majority { .. })) && matches!(command, Command::Expire { .. });
-        self.seen_if(minority, Seen::MinorityKept);
+        self.seen_if(minority, Situation::MinorityKept);
         let Ok(events) = answer else { return };
         if events.is_empty() {
             return;
@@ -286,12 +286,12 @@ impl World {
                 Event::Fenced { who, proof, .. } => {
                     self.wrong_if(before.over(*who), Wrong::SecondOfOne);
                     let expired = matches!(proof, FenceProof::Expired { .. });
-                    self.seen_if(expired && self.used.activated > 1, Seen::LaterExpiry);
+                    self.seen_if(expired && self.used.activated > 1, Situation::LaterExpiry);
                     let survived = expired && term < self.votes.voters[leader].leads;
-                    self.seen_if(survived, Seen::Survived);
-                    self.seen_if(who.node == id(1), Seen::SecondMember);
+                    self.seen_if(survived, Situation::Survived);
+                    self.seen_if(who.node == id(1), Situation::SecondMember);
                 }
-                Event::Corroborated { .. } => self.seen_if(true, Seen::SecondProof),
+                Event::Corroborated { .. } => self.seen_if(true, Situation::SecondProof),
                 Event::LeaderActivated { .. } => self.used.activated += 1,
                 _ => {}
             }
@@ -301,11 +301,11 @@ impl World {
 
     /// A read has ended, or was left out: the grants are on the wire.
     pub(crate) fn answered(&mut self, node: usize, answers: &[(Identity, u64, bool)], read: Option<&Read>) {
-        self.seen_if(answers.iter().any(|(_, _, granted)| !granted), Seen::StaleReadRefused);
+        self.seen_if(answers.iter().any(|(_, _, granted)| !granted), Situation::StaleReadRefused);
         for (who, seq, _) in answers.iter().filter(|(_, _, granted)| *granted) {
             let begun = read.map_or(&self.committed, |read| &read.begun).clone();
             self.wrong_if(begun.over(*who), Wrong::ReadAfterEnd);
-            self.seen_if(self.used.activated > 1, Seen::GrantAfterChange);
+            self.seen_if(self.used.activated > 1, Situation::GrantAfterChange);
             let Some(renewal) = self.wire.iter_mut().find(|r| (r.who, r.seq) == (*who, *seq)) else { continue };
             renewal.granted = true;
             let renewal = *renewal;
@@ -332,10 +332,10 @@ impl World {
         self.wrong_if(prolonged && (!own || from != Some(at(sent))), Wrong::Expiry);
         self.wrong_if(prolonged && delivered, Wrong::SecondOfOne);
         self.wrong_if(has < had, Wrong::Expiry);
-        self.seen_if(delivered, Seen::DoubledGrant);
-        self.seen_if(regains && had == 0 && has > 0, Seen::LapsedAndRegained);
+        self.seen_if(delivered, Situation::DoubledGrant);
+        self.seen_if(regains && had == 0 && has > 0, Situation::LapsedAndRegained);
         let second = has > 0 && who.incarnation > Incarnation::new(1);
-        self.seen_if(second, Seen::SecondLifeHolds);
+        self.seen_if(second, Situation::SecondLifeHolds);
         self.wire[renewal].delivered = true;
         Some(())
     }
@@ -343,7 +343,7 @@ impl World {
     pub(crate) fn step(&self, step: Step, bounds: &Bounds) -> Option<Self> {
         let mut next = Self { seen: 0, ..self.clone() };
         next.take(step, bounds)?;
-        next.seen_if(next.votes.leaders() > 1, Seen::TwoLeaders);
+        next.seen_if(next.votes.leaders() > 1, Situation::TwoLeaders);
         Some(next)
     }
 }

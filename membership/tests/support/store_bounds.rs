@@ -3,7 +3,7 @@
 //! Of two locks, two lives that contend, two requests of each: in the small ones of everything that matters to what they
 //! are for, in the wide ones of more.
 
-use crate::checks::Seen;
+use crate::checks::Situation;
 use crate::world::{ACTORS, Bounds, FIRST, OTHER, SECOND};
 
 const NOBODY: [u8; ACTORS] = [0; ACTORS];
@@ -39,17 +39,17 @@ pub(crate) mod locks {
         orders: 1,
         restarts: true,
         reaches: &[
-            Seen::PassedByRelease,
-            Seen::PassedByProof,
-            Seen::TwoByOneEnd,
-            Seen::LateRelease,
-            Seen::LateReleaseOfAnotherGrant,
-            Seen::ActsWhileFenced,
-            Seen::EndedUnknown,
-            Seen::FormerHolds,
-            Seen::SecondLifeHolds,
-            Seen::MayNotHold,
-            Seen::Copy,
+            Situation::PassedByRelease,
+            Situation::PassedByProof,
+            Situation::TwoByOneEnd,
+            Situation::LateRelease,
+            Situation::LateReleaseOfAnotherGrant,
+            Situation::ActsWhileFenced,
+            Situation::EndedUnknown,
+            Situation::FormerHolds,
+            Situation::SecondLifeHolds,
+            Situation::MayNotHold,
+            Situation::Copy,
         ],
         ..BASE
     };
@@ -68,7 +68,13 @@ pub(crate) mod locks {
         asks: [[2, 1], [1, 1], [0, 0], [0, 0], [0, 0]],
         settles: 1,
         leaves: 1,
-        reaches: &[Seen::PassedByLeaving, Seen::VoidCopy, Seen::Withdrawn, Seen::Copy, Seen::TwoByOneEnd],
+        reaches: &[
+            Situation::PassedByLeaving,
+            Situation::VoidCopy,
+            Situation::Withdrawn,
+            Situation::Copy,
+            Situation::TwoByOneEnd,
+        ],
         ..BASE
     };
     pub(crate) const LEFT_FULL: Bounds = Bounds {
@@ -86,7 +92,13 @@ pub(crate) mod locks {
         restarts: true,
         reboots: true,
         process_bound: true,
-        reaches: &[Seen::TakenUpByHeir, Seen::PassedByProof, Seen::SecondLifeHolds, Seen::LateRelease, Seen::Forfeited],
+        reaches: &[
+            Situation::InheritedBySuccessor,
+            Situation::PassedByProof,
+            Situation::SecondLifeHolds,
+            Situation::LateRelease,
+            Situation::Forfeited,
+        ],
         ..BASE
     };
     pub(crate) const MORTAL_FULL: Bounds = Bounds {
@@ -108,12 +120,12 @@ pub(crate) mod queue {
         takes: 2,
         orders: 1,
         reaches: &[
-            Seen::TakenAgainBySuccessor,
-            Seen::LateAcknowledgement,
-            Seen::Acknowledged,
-            Seen::PassedByProof,
-            Seen::PassedByRelease,
-            Seen::Copy,
+            Situation::TakenAgainBySuccessor,
+            Situation::LateAcknowledgement,
+            Situation::Acknowledged,
+            Situation::PassedByProof,
+            Situation::PassedByRelease,
+            Situation::Copy,
         ],
         ..BASE
     };
@@ -136,12 +148,12 @@ pub(crate) mod compare {
         writes: [2, 2, 0, 0, 0],
         orders: 1,
         reaches: &[
-            Seen::StaleTokenRefused,
-            Seen::ComparisonRefused,
-            Seen::ComparedTwice,
-            Seen::PassedByProof,
-            Seen::LateReleaseOfAnotherGrant,
-            Seen::Copy,
+            Situation::StaleTokenRefused,
+            Situation::ComparisonRefused,
+            Situation::ComparedTwice,
+            Situation::PassedByProof,
+            Situation::LateReleaseOfAnotherGrant,
+            Situation::Copy,
         ],
         ..BASE
     };
@@ -159,7 +171,7 @@ pub(crate) mod compare {
         bound: true,
         settles: 2,
         orders: 1,
-        reaches: &[Seen::ComparisonRefused, Seen::ComparedTwice, Seen::VoidCopy, Seen::Vanished],
+        reaches: &[Situation::ComparisonRefused, Situation::ComparedTwice, Situation::VoidCopy, Situation::Vanished],
         ..BASE
     };
     pub(crate) const BARE_FULL: Bounds =
@@ -177,21 +189,21 @@ pub(crate) mod sessions {
         bound: true,
         leads: 1,
         reaches: &[
-            Seen::PassedByClosing,
-            Seen::PassedAfterDelay,
-            Seen::ClientActsOn,
-            Seen::StaleTokenRefused,
-            Seen::StaleActivation,
-            Seen::MayNotHold,
-            Seen::Vanished,
-            Seen::Copy,
+            Situation::PassedByClosing,
+            Situation::PassedAfterDelay,
+            Situation::ClientActsOn,
+            Situation::StaleTokenRefused,
+            Situation::StaleActivation,
+            Situation::MayNotHold,
+            Situation::Vanished,
+            Situation::Copy,
         ],
         ..BASE
     };
     pub(crate) const SETTLED_FULL: Bounds = Bounds {
         name: "sessions: one ends, requests are settled",
         settles: 1,
-        reaches: &[Seen::VoidCopy, Seen::ClientActsOn, Seen::PassedAfterDelay, Seen::Vanished],
+        reaches: &[Situation::VoidCopy, Situation::ClientActsOn, Situation::PassedAfterDelay, Situation::Vanished],
         ..ENDED
     };
     pub(crate) const TWO_FULL: Bounds = Bounds {
@@ -205,7 +217,12 @@ pub(crate) mod sessions {
         asks: [[2, 0], [0, 0], [0, 0], [2, 0], [1, 0]],
         orders: 1,
         leads: 1,
-        reaches: &[Seen::PassedByProof, Seen::PassedAfterDelay, Seen::ClientActsOn, Seen::EndedUnknown],
+        reaches: &[
+            Situation::PassedByProof,
+            Situation::PassedAfterDelay,
+            Situation::ClientActsOn,
+            Situation::EndedUnknown,
+        ],
         ..BASE
     };
 }

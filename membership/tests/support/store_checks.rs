@@ -27,16 +27,16 @@ pub(crate) enum Wrong {
     Overtaken,
 }
 
-/// What has to be seen, or the run has shown nothing.
+/// A situation that a run must reach; otherwise it has shown nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Seen {
+pub(crate) enum Situation {
     PassedByRelease,
     PassedByProof,
     PassedByLeaving,
     PassedByClosing,
     /// A session ended by time; its lock was held back, and passed on.
     PassedAfterDelay,
-    TakenUpByHeir,
+    InheritedBySuccessor,
     /// Who had taken a lock up fell silent before it could begin.
     Forfeited,
     /// Two locks passed on by one end, and share a token.
@@ -45,7 +45,7 @@ pub(crate) enum Seen {
     LateRelease,
     /// A release came after its own holder had got the lock again.
     LateReleaseOfAnotherGrant,
-    /// The holder of a lock for which somebody waits is being fenced, and still acts.
+    /// The holder of a lock that others wait for is being fenced, and still acts.
     ActsWhileFenced,
     /// It does not act any more, and the cluster does not know yet.
     EndedUnknown,
@@ -75,7 +75,7 @@ const fn bit(wrong: Wrong) -> u16 {
     1 << wrong as u16
 }
 
-const fn shown(seen: Seen) -> u32 {
+const fn shown(seen: Situation) -> u32 {
     1 << seen as u32
 }
 
@@ -147,7 +147,7 @@ pub(crate) fn wrong(world: &World, at: Revision, command: &Command, events: &[Ev
     wrong
 }
 
-/// Whether somebody who waited longer for the lock, and may hold it, did not get it. Who takes up the lock of its own
+/// Whether a waiter that waited longer for the lock, and may hold it, did not get it. A life that takes over the lock of its own
 /// former life overtakes nobody.
 fn overtakes(world: &World, after: &ClusterState, lock: &Name, request: Nonce, events: &[Event]) -> bool {
     let Some(known) = world.cluster.store().lock(lock) else { return false };
@@ -159,7 +159,7 @@ fn overtakes(world: &World, after: &ClusterState, lock: &Name, request: Nonce, e
     ahead.filter(|waiter| after.may_hold(waiter.holder)).count() > 0
 }
 
-/// Whether an item is gone that nobody acknowledged, or there that somebody did.
+/// Whether an item is gone that was not acknowledged, or is still there although it was.
 pub(crate) fn lost(world: &World) -> u16 {
     let queue = name(0);
     let there = world.cluster.store().queue(&queue).map(|(item, _)| item);
@@ -172,18 +172,18 @@ pub(crate) fn seen(world: &World, command: &Command, answer: &Result<Vec<Event>,
         (Command::Unlock { name, holder, token }, Ok(events)) if events.is_empty() => {
             let grant = world.cluster.store().lock(name).and_then(|lock| lock.grant);
             grant.filter(|grant| grant.token != *token).map_or(0, |grant| match grant.holder == *holder {
-                true => shown(Seen::LateReleaseOfAnotherGrant),
-                false => shown(Seen::LateRelease),
+                true => shown(Situation::LateReleaseOfAnotherGrant),
+                false => shown(Situation::LateRelease),
             })
         }
-        (_, Ok(events)) if events.is_empty() && request_of(command).is_some() => shown(Seen::Copy),
-        (_, Err(Rejection::Void(_))) => shown(Seen::VoidCopy),
-        (_, Err(Rejection::Version { .. })) => shown(Seen::ComparisonRefused),
-        (_, Err(Rejection::MayNotHold(_))) => shown(Seen::MayNotHold),
-        (_, Err(Rejection::OtherActivation { .. })) => shown(Seen::StaleActivation),
+        (_, Ok(events)) if events.is_empty() && request_of(command).is_some() => shown(Situation::Copy),
+        (_, Err(Rejection::Void(_))) => shown(Situation::VoidCopy),
+        (_, Err(Rejection::Version { .. })) => shown(Situation::ComparisonRefused),
+        (_, Err(Rejection::MayNotHold(_))) => shown(Situation::MayNotHold),
+        (_, Err(Rejection::OtherActivation { .. })) => shown(Situation::StaleActivation),
         (Command::Write { changes, .. }, Err(Rejection::NotHolder { .. })) => {
             let late = changes.iter().any(|change| matches!(change, Change::Acknowledge { .. }));
-            shown(if late { Seen::LateAcknowledgement } else { Seen::StaleTokenRefused })
+            shown(if late { Situation::LateAcknowledgement } else { Situation::StaleTokenRefused })
         }
         _ => 0,
     }
@@ -201,25 +201,25 @@ pub(crate) fn reached(before: &World, events: &[Event], after: &World) -> u32 {
     let over = any(&|e| matches!(e, Event::Fenced { .. } | Event::Left { .. } | Event::SessionEnded { .. }));
     let closed = any(&|e| matches!(e, Event::SessionEnded { clean: true, .. }));
     if granted > 0 {
-        when(unlocked, Seen::PassedByRelease);
-        when(successor, Seen::TakenUpByHeir);
-        when(!successor && any(&|e| matches!(e, Event::Fenced { .. })), Seen::PassedByProof);
-        when(any(&|e| matches!(e, Event::Left { .. })), Seen::PassedByLeaving);
-        when(closed, Seen::PassedByClosing);
-        when(ended && !over, Seen::Forfeited);
-        when(any(&|e| matches!(e, Event::LockLifted { .. })), Seen::PassedAfterDelay);
-        when(granted == 2, Seen::TwoByOneEnd);
+        when(unlocked, Situation::PassedByRelease);
+        when(successor, Situation::InheritedBySuccessor);
+        when(!successor && any(&|e| matches!(e, Event::Fenced { .. })), Situation::PassedByProof);
+        when(any(&|e| matches!(e, Event::Left { .. })), Situation::PassedByLeaving);
+        when(closed, Situation::PassedByClosing);
+        when(ended && !over, Situation::Forfeited);
+        when(any(&|e| matches!(e, Event::LockLifted { .. })), Situation::PassedAfterDelay);
+        when(granted == 2, Situation::TwoByOneEnd);
     }
     for event in events {
         match event {
             Event::Taken { item, .. } => {
-                when(before.given.iter().any(|(given, _)| given == item), Seen::TakenAgainBySuccessor);
+                when(before.given.iter().any(|(given, _)| given == item), Situation::TakenAgainBySuccessor);
             }
-            Event::Acknowledged { .. } => when(true, Seen::Acknowledged),
-            Event::LockWithdrawn { .. } => when(true, Seen::Withdrawn),
-            Event::Deleted { .. } => when(true, Seen::Vanished),
+            Event::Acknowledged { .. } => when(true, Situation::Acknowledged),
+            Event::LockWithdrawn { .. } => when(true, Situation::Withdrawn),
+            Event::Deleted { .. } => when(true, Situation::Vanished),
             Event::Put { .. } => {
-                when(before.cluster.store().records("").count() > 0, Seen::ComparedTwice);
+                when(before.cluster.store().records("").count() > 0, Situation::ComparedTwice);
             }
             _ => {}
         }
@@ -227,12 +227,12 @@ pub(crate) fn reached(before: &World, events: &[Event], after: &World) -> u32 {
     for (lock, known) in (0..LOCKS).filter_map(|lock| Some((lock, after.cluster.store().lock(&name(lock))?))) {
         let Some(actor) = known.grant.and_then(|grant| after.actor_of(grant.holder)) else { continue };
         let fencing = after.phase(actor) == Some(Phase::Fencing);
-        when(fencing && !known.waiters.is_empty() && after.actors[actor].acts, Seen::ActsWhileFenced);
-        when(fencing && !after.actors[actor].acts, Seen::EndedUnknown);
-        when(actor == SECOND, Seen::SecondLifeHolds);
-        when(after.actors[SECOND].holder.is_some() && actor == crate::world::FIRST, Seen::FormerHolds);
+        when(fencing && !known.waiters.is_empty() && after.actors[actor].acts, Situation::ActsWhileFenced);
+        when(fencing && !after.actors[actor].acts, Situation::EndedUnknown);
+        when(actor == SECOND, Situation::SecondLifeHolds);
+        when(after.actors[SECOND].holder.is_some() && actor == crate::world::FIRST, Situation::FormerHolds);
         let client = |other: &usize| *other != actor && after.actors[*other].may_act_under(lock);
-        when(crate::world::CLIENTS.iter().any(client), Seen::ClientActsOn);
+        when(crate::world::CLIENTS.iter().any(client), Situation::ClientActsOn);
     }
     seen
 }

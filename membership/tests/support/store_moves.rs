@@ -21,11 +21,11 @@ use crate::world::{ACTORS, Bounds, CLIENTS, FIRST, Guard, LOCKS, OTHER, SECOND, 
 pub(crate) enum Step {
     /// It comes to stand in the log: for the first time or again, at once or late.
     Append(Command),
-    /// A holder stops acting under a guard, and says so.
+    /// A holder stops acting under a grant, and releases it.
     Release(usize, usize),
-    /// Somebody reads the record, and sends a comparison and set; under which guard, if under one.
+    /// A client reads the record, and sends a comparison and set; the grant under which it does so, if any.
     Prepare(usize, Option<usize>),
-    /// A life stops everything, and says so.
+    /// A life stops everything, and leaves.
     LayDown(usize),
     /// The device ends the life that it was called for. However late.
     Shoot(usize),

@@ -20,7 +20,7 @@ pub(crate) fn tokens_of_a_lock_strictly_grow(walk: &Walk) {
     }
 }
 
-/// A lock passes on when its holder says so under its token, in the entry that ends its holder, or when a life that took
+/// A lock passes on when its holder releases it under its token, in the entry that ends its holder, or when a life that took
 /// it up is to be ended before it could begin; never otherwise.
 pub(crate) fn a_lock_is_released_by_its_token_or_by_an_end(step: &Step) {
     let ended = |holder: Holder| {

@@ -10,7 +10,7 @@
 //!                                                    └───────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! There is no list of what is on its way. What somebody *could have sent* by now may come to stand in the log at any
+//! There is no list of messages on their way. What a client *could have sent* by now may be committed to the log at any
 //! moment, in any order and any number of times; `store_moves.rs` lists it. So a command is as late as it can be, and
 //! comes as often. A life that is silent, suspected or replaced on its node goes on acting until a device has really
 //! ended it; a session goes on acting for ever.
@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use quorate_membership::*;
 
-use crate::checks::{self, Seen};
+use crate::checks::{self, Situation};
 use crate::moves::Step;
 
 /// Two locks; the queue belongs to the first.
@@ -43,7 +43,7 @@ pub(crate) struct Bounds {
     pub(crate) writes: [u8; ACTORS],
     /// Whether writes show the token that they are made under.
     pub(crate) guarded: bool,
-    /// Whether the record is bound to whoever writes it.
+    /// Whether the record is bound to the holder that writes it.
     pub(crate) bound: bool,
     /// Items of the queue, pushed by n2#1.
     pub(crate) pushes: u8,
@@ -62,7 +62,7 @@ pub(crate) struct Bounds {
     pub(crate) reboots: bool,
     /// Whether the work of n1#1 dies with its process, so that it may say so.
     pub(crate) process_bound: bool,
-    pub(crate) reaches: &'static [Seen],
+    pub(crate) reaches: &'static [Situation],
 }
 
 /// What a holder believes that it holds: from the grant until it says itself that it lays it down.
@@ -92,7 +92,7 @@ pub(crate) struct Actor {
     /// Whether it was told that it may begin. A life that only joins does nothing under what it took up, and on its way
     /// to being told it hears of whatever it lost.
     pub(crate) begun: bool,
-    /// It has laid everything down, and says so.
+    /// It has stopped everything, and leaves.
     pub(crate) left: bool,
     pub(crate) guards: Vec<Guard>,
     pub(crate) writes: Vec<Write>,

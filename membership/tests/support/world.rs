@@ -65,18 +65,18 @@ pub(crate) enum Step {
     /// The request of that process arrives, be the process long dead.
     Join(NodeId, u64),
     Activate(Identity),
-    /// Somebody takes a life for silent, rightly or not.
+    /// A leader takes a life for silent, rightly or not.
     Suspect(Identity),
     /// A leader commits that it begins, and calls the fencer.
     Begin(FenceId),
-    /// The fencer ends the life. However late, and whoever leads by now.
+    /// The fencer ends the life, however late and whichever node leads by now.
     Shoot(Call),
     /// The fencer did not succeed.
     Miss(Call),
     Deliver(Message),
-    /// The process stops its work and says so.
+    /// The process stops its work, and the life leaves.
     Leave(NodeId),
-    /// An operator looks, sees that nothing of that life is left, and says so.
+    /// An operator looks, sees that nothing of that life is left, and vouches for it.
     Vouch(Identity),
     /// A consumer heard that the owner of a job has ended, and gives the job to another life.
     TakeOver(NodeId, Identity),
