@@ -16,7 +16,7 @@ import grpc
 from grpc_status import rpc_status
 from quorate.v1 import cluster_pb2, raft_pb2, store_pb2
 
-PATIENCE = 120  # seconds: how long anything may take that has to happen
+TIMEOUT = 120  # seconds: how long anything may take that has to happen
 
 
 
@@ -48,7 +48,7 @@ def refused(call, case):
 
 def anywhere(nodes, call):
     """Asks one node after the other until one answers. For what may be repeated: reads, and a request with a name."""
-    give_up = time.monotonic() + PATIENCE
+    give_up = time.monotonic() + TIMEOUT
     while True:
         for node in [node for node in nodes if node.alive]:
             try:
@@ -167,7 +167,7 @@ class Reader(threading.Thread):
     def until(self, kind, wanted=lambda event: True):
         """The next event of a kind that is wanted."""
         while True:
-            event = self.news.get(timeout=PATIENCE)
+            event = self.news.get(timeout=TIMEOUT)
             if isinstance(event, AssertionError):
                 raise event
             if event.WhichOneof("kind") == kind and wanted(getattr(event, kind)):

@@ -19,7 +19,7 @@ import tempfile
 import time
 
 import grpc
-from client import PATIENCE, Reader, Session, anywhere, failure, name, refused
+from client import TIMEOUT, Reader, Session, anywhere, failure, name, refused
 from quorate.v1 import cluster_pb2, cluster_pb2_grpc, raft_pb2, store_pb2, store_pb2_grpc
 
 TTL, LOCK_DELAY = 4.0, 1.0  # seconds
@@ -103,7 +103,7 @@ def line_of(node, lock):
 
 
 def until(claim, holding):
-    give_up = time.monotonic() + PATIENCE
+    give_up = time.monotonic() + TIMEOUT
     while not holding():
         assert time.monotonic() < give_up, f"never: {claim}"
         time.sleep(0.05)
@@ -130,9 +130,9 @@ def holding(nodes, ada, bob):
     token = ada.try_lock([n2], "writer")
     held = refused(lambda: bob.try_lock([n3], "writer"), "lock_held")
     assert (held.holder.session, held.token) == (ada.number, token), held
-    waiting = bob.lock(n3, "writer", wait=PATIENCE)
+    waiting = bob.lock(n3, "writer", wait=TIMEOUT)
     until("bob is in line", lambda: line_of(n1, "writer") == 1)
-    given_up = bob.lock(n2, "writer", wait=PATIENCE)
+    given_up = bob.lock(n2, "writer", wait=TIMEOUT)
     until("a second request of bob's is in line", lambda: line_of(n1, "writer") == 2)
     given_up.cancel()
     until("the cancelled one has left it", lambda: line_of(n1, "writer") == 1)
@@ -158,7 +158,7 @@ def passing_on(nodes, ada, bob, token, waiting):
     """Ada falls silent. Returns bob's token."""
     n1, n2, n3 = nodes
     heard = ada.silence()
-    newer = waiting.result(timeout=PATIENCE).token
+    newer = waiting.result(timeout=TIMEOUT).token
     waited = time.monotonic() - heard
     assert newer > token, f"tokens grow: {token}, {newer}"
     assert waited >= TTL + LOCK_DELAY, f"passed on {waited:.2f} s after a keep-alive that promised {TTL} s"
