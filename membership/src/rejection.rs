@@ -1,8 +1,8 @@
 //! Why a command was refused, and what to do instead.
 //!
 //! A rejection changes nothing: [`decide`](crate::decide()) takes the state by shared reference. Each text completes
-//! the phrase "failed to ..." and names a remedy where there is one. `tests/scripts/` shows every rejection in a
-//! scenario.
+//! the phrase "failed to ..." and names a remedy where there is one. The scenarios in `tests/scripts/` show
+//! most of them.
 
 use std::time::Duration;
 
