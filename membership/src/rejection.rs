@@ -179,7 +179,7 @@ pub enum Rejection {
     },
     /// The former life did not declare that its work dies with its process, so its process being gone proves nothing.
     #[error("{0} has not declared that its work dies with its process; fence it, or vouch for its end")]
-    NotMortal(Identity),
+    NotProcessBound(Identity),
     /// Only the newest life of the same node on the same boot can inherit, and only while it is joining.
     #[error("{who} cannot inherit from {former}: it is not the next life of the same node on the same boot")]
     NotItsSuccessor {

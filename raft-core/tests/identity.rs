@@ -75,7 +75,7 @@ async fn the_number_of_a_removed_node_is_not_given_again() -> Result<()> {
     t.node(3)?.stop().await;
     std::fs::remove_dir_all(t.node(3)?.data())?;
     let refused = t.add(3, Role::Voter).await.unwrap_err().to_string();
-    assert!(refused.contains("its number is not given again"), "{refused}");
+    assert!(refused.contains("its number is never reused"), "{refused}");
     Ok(())
 }
 

@@ -159,7 +159,7 @@ pub(super) fn inherit(
         return Err(Rejection::NotItsSuccessor { who, former });
     }
     if !gone.process_bound {
-        return Err(Rejection::NotMortal(former));
+        return Err(Rejection::NotProcessBound(former));
     }
     let fenced = |order| Event::Fenced { order, who: former, proof: FenceProof::Succeeded { by: who }, token };
     match gone.phase {

@@ -74,7 +74,7 @@ fn of_members(rejection: &Rejection) -> Option<(&'static str, pb::rejection::Kin
             let (waited_ns, need_ns) = (nanos(*waited), nanos(*need));
             ("too_early", Out::TooEarly(pb::TooEarly { who: Some((*who).into()), waited_ns, need_ns }))
         }
-        Rejection::NotMortal(who) => ("not_mortal", Out::NotMortal((*who).into())),
+        Rejection::NotProcessBound(who) => ("not_process_bound", Out::NotProcessBound((*who).into())),
         Rejection::NotItsSuccessor { who, former } => ("not_its_successor", Out::NotItsSuccessor(two(who, former))),
         Rejection::NotOver(who) => ("not_over", Out::NotOver((*who).into())),
         _ => return None,
@@ -131,7 +131,7 @@ impl FromWire<pb::Rejection> for Rejection {
                 waited: Duration::from_nanos(waited_ns),
                 need: Duration::from_nanos(need_ns),
             },
-            In::NotMortal(who) => Self::NotMortal(who.into()),
+            In::NotProcessBound(who) => Self::NotProcessBound(who.into()),
             In::NotItsSuccessor(pb::TwoLives { who, other }) => {
                 Self::NotItsSuccessor { who: life(who)?, former: life(other)? }
             }

@@ -82,7 +82,7 @@ fn rejection() -> impl Strategy<Value = Rejection> {
             to
         }),
         life().prop_map(Rejection::NotOver),
-        life().prop_map(Rejection::NotMortal),
+        life().prop_map(Rejection::NotProcessBound),
         (life(), life()).prop_map(|(who, former)| Rejection::NotItsSuccessor { who, former }),
     ];
     prop_oneof![of_locks, of_records]

@@ -57,7 +57,7 @@ fn rejections() -> Vec<Rejection> {
         Rejection::OtherActivation { under: Activation::new(57), current: None },
         Rejection::WithoutActivation,
         Rejection::NeverExpires(life(16, 1)),
-        Rejection::NotMortal(life(18, 1)),
+        Rejection::NotProcessBound(life(18, 1)),
         Rejection::NotItsSuccessor { who: life(19, 2), former: life(19, 1) },
         Rejection::NotOver(life(20, 1)),
         Rejection::TooEarly { who: life(17, 1), waited: Duration::from_nanos(3_312_999_999), need: ms(3313) },
