@@ -8,7 +8,7 @@
 //! before, and two logs that agree in the place of one entry agree up to it.
 
 use crate::engine::log_store::memory::State;
-use crate::engine::log_store::writer::Change;
+use crate::engine::log_store::operation::Change;
 use crate::rpc::{Ballot, Position};
 
 /// What is durable, or would be.

@@ -23,7 +23,7 @@ use quorate_membership::detector::Moment;
 use tokio::sync::{Notify, watch};
 
 use crate::engine::log_store::Stats;
-use crate::engine::log_store::writer::Op;
+use crate::engine::log_store::operation::Op;
 use crate::engine::types::{OrEntry, log_id_from};
 use crate::host::clock;
 use crate::rpc::{Ballot, Position, SnapshotMeta};

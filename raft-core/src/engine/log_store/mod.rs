@@ -14,14 +14,15 @@
 //! The first failure of the disk stops the store for good: nothing is tried again, because after a failed fsync the
 //! kernel may have dropped the pages and report success. What was acknowledged before is durable; what was under way
 //! may or may not be, and is found out by the next start. One failure is none: a *write* that found no room. The store
-//! waits then until there is some (`room.rs`), and says so ([`LogStore::trouble`]).
+//! waits then until there is some (`full_disk.rs`), and says so ([`LogStore::trouble`]).
 
 pub(crate) mod backend;
 mod extent;
 pub(crate) mod file;
+mod full_disk;
 pub(crate) mod memory;
+pub(crate) mod operation;
 mod raft;
-mod room;
 pub(crate) mod shape;
 #[cfg(test)]
 mod tests;
@@ -40,7 +41,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::engine::log_store::file::Opened;
 use crate::engine::log_store::memory::{Memory, Shared};
-use crate::engine::log_store::writer::{Change, Done, Op};
+use crate::engine::log_store::operation::{Change, Done, Op};
 use crate::rpc::{Ballot, SnapshotMeta};
 
 /// Why the log could not be opened. The file is as it was.

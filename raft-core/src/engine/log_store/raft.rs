@@ -10,8 +10,8 @@ use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use quorate_membership::codec::encode;
 use tokio::sync::oneshot;
 
+use crate::engine::log_store::operation::{Change, Done, Op};
 use crate::engine::log_store::shape::{StoredEntry, StoredPosition, StoredVote};
-use crate::engine::log_store::writer::{Change, Done, Op};
 use crate::engine::log_store::{LogStore, answered};
 use crate::engine::types::{OrEntry, OrLogId, OrVote, Types, entry_from, log_id_from, log_id_to, vote_from, vote_to};
 

@@ -18,7 +18,8 @@ use redb::StorageBackend;
 use crate::engine::log_store::extent::Extent;
 use crate::engine::log_store::file::open_behind;
 use crate::engine::log_store::memory::Failure;
-use crate::engine::log_store::writer::{Change, WriteFailure, Writer};
+use crate::engine::log_store::operation::Change;
+use crate::engine::log_store::writer::{WriteFailure, Writer};
 
 /// The first wait; each is twice the one before.
 const FIRST: Duration = Duration::from_millis(125);
