@@ -28,6 +28,7 @@ use super::process::{Process, Running, Setting};
 use super::rng::Rng;
 use super::sim_disk::Pace;
 use super::time::{Time, TimeHand};
+use super::transport::SimTransport;
 
 struct Place {
     machine: Arc<Machine>,
@@ -144,7 +145,8 @@ impl World {
     /// When it does not start, or there is no such machine.
     pub async fn start(&mut self, node: NodeId) -> anyhow::Result<Running> {
         let process = self.begin(node)?;
-        let (running, _bound) = process.start(self.net.transport(node), vec![Net::address(node)?]).await?;
+        let (running, _bound) =
+            process.start(Arc::new(SimTransport::new(self.net.clone(), node)), vec![Net::address(node)?]).await?;
         self.net.connect(running.node.service(), running.host.clone());
         self.runs(running.clone());
         Ok(running)
