@@ -29,9 +29,7 @@ pub enum Refusal {
         theirs: ClusterId,
     },
     /// The call was addressed to another node.
-    #[error(
-        "the call was meant for {meant}, this is {here}; their addresses are mixed up: set the address of {meant}"
-    )]
+    #[error("the call was meant for {meant}, this is {here}; their addresses are mixed up: set the address of {meant}")]
     OtherNode {
         /// The node that the caller addressed.
         meant: NodeId,
@@ -170,7 +168,9 @@ pub enum ProposeError {
 #[non_exhaustive]
 pub enum ReadError {
     /// No quorum confirmed a leader in time. The state of this node may be stale.
-    #[error("no quorum confirmed a leader within {waited:?}, so the state of this node may be stale; check that a majority of the voters is up")]
+    #[error(
+        "no quorum confirmed a leader within {waited:?}, so the state of this node may be stale; check that a majority of the voters is up"
+    )]
     MaybeStale {
         /// How long this node tried.
         waited: Duration,
