@@ -1,4 +1,4 @@
-//! What the file must hold, in five words: compared when it is opened again after the disk was full.
+//! What the file must hold, in five numbers: compared when it is opened again after the disk was full.
 //!
 //! ```text
 //!   acknowledged ──group──▶ acknowledged and the group       found must be the one or the other

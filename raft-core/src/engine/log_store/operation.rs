@@ -1,4 +1,4 @@
-//! What waits in the queue of the log: a change of the file, and who is told when it is durable.
+//! An operation in the queue of the log: a change of the file, and the caller that waits until it is durable.
 //!
 //! ```text
 //!   raft.rs, save_snapshot ──▶ Op { change, done } ──▶ queue ──▶ writer.rs ──▶ file, then `done`
@@ -31,9 +31,9 @@ pub(crate) enum Change {
     Snapshot { record: Vec<u8>, meta: SnapshotMeta, data: Arc<[u8]> },
 }
 
-/// Who is told when the change is durable, or that it is not.
+/// The caller that hears when the change is durable, or that it will not be.
 pub(crate) enum Done {
-    Nobody,
+    Unwatched,
     Append(IOFlushed<Types>),
     Answer(oneshot::Sender<io::Result<()>>),
 }
@@ -41,14 +41,14 @@ pub(crate) enum Done {
 impl std::fmt::Debug for Done {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Self::Nobody => "Nobody",
+            Self::Unwatched => "Unwatched",
             Self::Append(_) => "Append",
             Self::Answer(_) => "Answer",
         })
     }
 }
 
-/// A change, and who waits for it.
+/// A change, and the caller that waits for it.
 #[derive(Debug)]
 pub(crate) struct Op {
     pub(crate) change: Change,

@@ -1,4 +1,4 @@
-//! The thread that writes: everything that has gathered in the queue goes into one transaction, with one sync.
+//! The thread that writes. Everything that has gathered in the queue goes into one transaction, with one sync.
 //!
 //! ```text
 //!   queue   a a v a t a a │ a a s │ a ...         while one group is synced, the next one gathers
@@ -104,9 +104,9 @@ impl Writer {
         for done in waiting {
             let result = result.as_ref().copied().map_err(Failure::error);
             match done {
-                Done::Nobody => {}
+                Done::Unwatched => {}
                 Done::Append(callback) => callback.io_completed(result),
-                // Who no longer waits need not be told.
+                // The caller may have gone.
                 Done::Answer(answer) => drop(answer.send(result)),
             }
         }
@@ -152,11 +152,11 @@ impl Writer {
             }
             Err(_) => Failure { kind: io::ErrorKind::Other, reason: "a write to the log failed: redb panicked".into() },
         };
-        // What redb's error calls itself does not tell; which call it came from does.
+        // The kind of redb's error does not decide; the call that it came from does.
         Err(if self.backend.only_full() { WriteFailure::Full(failure) } else { WriteFailure::Final(failure) })
     }
 
-    /// Shows what has become durable to those who read only that.
+    /// Makes what has become durable visible to readers of durable state.
     fn publish(&self, changes: Vec<Change>) {
         let mut memory = self.shared.lock();
         for change in changes {
