@@ -184,7 +184,7 @@ fn hold(small: &[Bounds], wide: &[Bounds]) {
 #[test]
 fn a_lock_has_one_holder_that_may_act() {
     use bounds::locks::*;
-    hold(&[FENCED, LEFT, MORTAL], &[FENCED_FULL, LED_FULL, LEFT_FULL, MORTAL_FULL]);
+    hold(&[FENCED, LEFT, PROCESS_BOUND], &[FENCED_FULL, LED_FULL, LEFT_FULL, PROCESS_BOUND_FULL]);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The settings of a node, each with what it trades, its unit and its bounds. Checked once, at start.
+//! The settings of a node, with the bounds and the default of each. Checked once, at start.
 
 use std::time::Duration;
 
@@ -7,36 +7,37 @@ use quorate_membership::detector::Thresholds;
 
 use crate::error::StartError;
 
-/// How a node behaves in time. Heartbeat and election bounds are the same on every node of a cluster, or calls between
-/// them are refused; the rest should be.
+/// The settings of a node. Heartbeat and election bounds must be the same on every node of a cluster, or the nodes refuse
+/// each other's calls. The others should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// Heartbeat, elections and leases: one value whose inequalities hold. Default: the standard profile (heartbeat
-    /// 80 ms, elections 400 to 800 ms, leases of 3 s). Its stop mechanism is replaced by the one that the node is given.
+    /// Heartbeat, elections and leases, whose inequalities hold by type. Default: the standard profile (heartbeat 80 ms,
+    /// elections 400 to 800 ms, leases of 3 s). The stop mechanism in it is replaced by the one that the node is given.
     pub timing: Timing,
-    /// Silence after which the detector is worried. At least 3 heartbeats, default 600 ms.
+    /// The silence after which the leader suspects a node. At least 3 heartbeats, default 600 ms.
     pub suspect_after: Duration,
-    /// Silence after which the leader asks for a fence order. More than `suspect_after` and `election_max`, default 1.5 s.
+    /// The silence after which the leader orders a node fenced. More than `suspect_after` and `election_max`, up to 1 h,
+    /// default 1.5 s. Shorter fails over sooner, and fences for shorter hiccups.
     pub fence_after: Duration,
-    /// How long one call of the fencer may take. 100 ms to 1 h, default 30 s. Past it the attempt has failed.
+    /// How long one call of the fencer may take. 100 ms to 1 h, default 30 s. After that the attempt has failed.
     pub fence_deadline: Duration,
-    /// How long to wait after a failed fence attempt, doubled each time up to 16-fold. 10 ms to 1 h, default 500 ms.
+    /// The wait after a failed fence attempt. Doubles with each attempt, up to 16-fold. 10 ms to 1 h, default 500 ms.
     pub fence_backoff: Duration,
-    /// How long a command may look for a leader and wait for its end. 100 ms to 1 h, default 10 s.
+    /// How long a command may look for a leader and wait for its result. 100 ms to 1 h, default 10 s.
     pub propose_timeout: Duration,
-    /// After how many entries the log is folded into a snapshot. 16 to 1 000 000, default 4 096.
+    /// The number of entries after which the log is replaced by a snapshot. 16 to 1 000 000, default 4 096.
     pub snapshot_every: u64,
-    /// How many of the folded entries are kept for followers that are a little behind. At most `snapshot_every`,
+    /// The number of entries before a snapshot that are kept for followers that are a little behind. 0 to `snapshot_every`,
     /// default 512.
     pub keep_entries: u64,
-    /// How many events are kept for readers that resume. 16 to 1 000 000, default 8 192.
+    /// The number of events that are kept for readers that resume. 16 to 1 000 000, default 8 192.
     pub event_history: usize,
-    /// Says in the log that this life's work dies with its process. A next life on the same boot then stands in for it
-    /// at once, without any fencing, and takes its locks up. Default: false.
+    /// Declares in the log that this life's work dies with its process. The next life on the same boot then takes its
+    /// place and its locks at once, without fencing. Default: false.
     ///
-    /// Say so only where all of the work runs inside this process: not where children run it (they may outlive it by a
-    /// moment), not where it left writes under way elsewhere, and never in machines that are cloned or resumed from a
-    /// snapshot while the original runs: they share a boot id.
+    /// Set it only where all of the work runs inside this process: not where children run it (they may outlive the process
+    /// by a moment), not where it leaves writes in flight elsewhere, and never in machines that are cloned, or resumed from
+    /// a snapshot while the original runs, because they share a boot id.
     pub work_dies_with_process: bool,
 }
 
@@ -62,7 +63,7 @@ impl Config {
     /// Checks every setting against its bounds and against the others.
     ///
     /// # Errors
-    /// [`StartError::Config`] names the first that cannot work, its value and what it must be.
+    /// [`StartError::Config`] names the first setting that cannot work, its value and its bounds.
     pub fn check(&self) -> Result<(), StartError> {
         let (ms, s) = (Duration::from_millis, Duration::from_secs);
         let within = |what, value: Duration, low: Duration, high: Duration| match value {
@@ -91,8 +92,8 @@ impl Config {
         counted("event_history", self.event_history as u64, 16, 1_000_000)
     }
 
-    /// How often the leader speaks. Shorter detects sooner and costs more; below the worst fsync of a follower it makes
-    /// healthy nodes look silent.
+    /// The interval of the leader's heartbeats. Shorter detects failures sooner and costs more; shorter than the slow fsyncs
+    /// of a follower makes healthy nodes look silent.
     pub fn heartbeat(&self) -> Duration {
         self.timing.plan().heartbeat
     }
@@ -102,13 +103,14 @@ impl Config {
         self.timing.plan().election_min
     }
 
-    /// The longest. It is also Raft's leader lease, hence the same everywhere.
+    /// The longest silence after which a follower stands for election. It is also Raft's leader lease, and therefore the
+    /// same on every node.
     pub fn election_max(&self) -> Duration {
         self.timing.plan().election_max
     }
 
-    /// How long a restarted voter gives no vote: the longest that a promise from before its restart can still be relied
-    /// on by a leader, on the slower of two clocks (P22).
+    /// How long a restarted voter gives no vote: as long as a leader may still rely on a promise from before the restart, by
+    /// the slower of two clocks (P22).
     pub fn embargo(&self) -> Duration {
         if cfg!(quorate_mutant = "lease_reads_without_embargo") {
             return Duration::ZERO;

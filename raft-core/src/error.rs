@@ -1,4 +1,12 @@
-//! What can go wrong, and for each: what it did or did not change, and what to do.
+//! The errors of a node. Each says what happened, what it did or did not change, and the remedy.
+//!
+//! ```text
+//!   StartError       the node does not run, or is not in its cluster
+//!   ProposeError     a command has no result             ReadError       a read is not linearizable now
+//!   HandOverError    leadership did not move             SucceedError    this node does not take the lead over
+//!   TransportError   a call to another node failed  ◀──  Refusal         that node refused it
+//!   Fatal            the node has stopped for good
+//! ```
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,8 +14,7 @@ use std::time::Duration;
 use quorate_membership::codec::CodecError;
 use quorate_membership::{ClusterId, Disk, Identity, NodeId, Rejection, TextError};
 
-/// Why a node did not take a call from another process. Nothing was changed by the refused call, unless a
-/// variant says otherwise.
+/// Why a node refused a call from another process. The refused call changed nothing, unless a variant says otherwise.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
@@ -16,113 +23,112 @@ pub enum Refusal {
         "the caller belongs to cluster {theirs}, this node to {ours}; correct the address, or wipe the data folder that came from elsewhere"
     )]
     OtherCluster {
-        /// This node's cluster.
+        /// The cluster of this node.
         ours: ClusterId,
-        /// The caller's.
+        /// The cluster of the caller.
         theirs: ClusterId,
     },
-    /// The caller meant another node.
-    #[error(
-        "the call was meant for {meant}, this is {here}; the addresses of the two are mixed up: set the address of {meant}"
-    )]
+    /// The call was addressed to another node.
+    #[error("the call was meant for {meant}, this is {here}; their addresses are mixed up: set the address of {meant}")]
     OtherNode {
-        /// Whom the caller meant.
+        /// The node that the caller addressed.
         meant: NodeId,
-        /// Who was reached.
+        /// The node that was reached.
         here: NodeId,
     },
-    /// The caller's number was given up when its node was removed.
+    /// The caller's number belonged to a node that was removed. A number is not given twice.
     #[error("{0} was removed from this cluster; wipe its data folder and add it under a new number")]
     Retired(NodeId),
-    /// The caller's number belongs to another disk: a wiped disk or a number used twice.
-    #[error("{node} is known with disk {}, not {}: a wiped disk is a new node; remove {node} and add this one under a new number", known.id, got.id)]
+    /// The caller's number belongs to another disk: the disk was wiped, or the number is used twice.
+    #[error("{node} is known with disk {}, not {}; a wiped disk is a new node: remove {node}, and add this one under a new number", known.id, got.id)]
     OtherDisk {
-        /// The caller's node.
+        /// The caller's number.
         node: NodeId,
-        /// The disk that the cluster knows.
+        /// The disk on record in the cluster.
         known: Disk,
-        /// The disk that called.
+        /// The disk of the caller.
         got: Disk,
     },
-    /// The caller's disk was opened less often than one that called before under this number: an old state, or a copy.
-    #[error("{node} calls from a disk opened {} times, but it has called from opening {} before: a copy or an old state of it is running; stop one of the two", got.opened, known.opened)]
+    /// The caller's disk was opened less often than the disk that called under this number before: it is a copy, or an
+    /// old state was restored.
+    #[error("{node} calls from a disk opened {} times, and has called from one opened {} times before: a copy or an old state of it is running; stop one of the two", got.opened, known.opened)]
     ClonedDisk {
-        /// The caller's node.
+        /// The caller's number.
         node: NodeId,
-        /// What is known.
+        /// The disk that called last.
         known: Disk,
-        /// What called.
+        /// The disk of the caller.
         got: Disk,
     },
-    /// Two processes call under this number with equal disks: copies of one folder, both running.
+    /// Two processes call under one number with equal disks: copies of one folder that both run.
     #[error(
         "two processes call as {0} from copies of one disk; stop one of them, wipe its folder, and add it under a new number"
     )]
     TwoProcesses(NodeId),
-    /// The caller runs with other timing, which would break the leader lease that both rely on.
-    #[error("the caller's timing profile differs from this node's; give every node of a cluster the same one")]
+    /// The caller runs with another timing. That would break the leader lease, which both rely on.
+    #[error("the caller's timing profile differs from this node's; give every node of the cluster the same one")]
     OtherTiming,
-    /// A voter gives no vote so soon after its start.
+    /// A restarted voter does not vote yet (P22).
     #[error(
-        "no vote before {remaining:?} have passed since this node started: the promise it gave before its restart may still hold"
+        "no vote before {remaining:?} have passed: a promise that this node gave before its restart may still hold; try again then"
     )]
     Embargo {
-        /// How much longer.
+        /// The time until it may vote.
         remaining: Duration,
     },
-    /// This node has not joined a cluster yet.
+    /// This node has joined no cluster yet.
     #[error("this node belongs to no cluster yet; try again once it has joined")]
     NotReady,
     /// This node has stopped for good.
     #[error("this node has stopped: {0}")]
     Stopped(String),
-    /// The call does not make sense.
+    /// The call breaks the rules of the protocol.
     #[error("malformed: {0}")]
     Malformed(String),
-    /// A join was refused by the rules.
+    /// The rules of the cluster refuse the join.
     #[error(transparent)]
     Rejected(#[from] Rejection),
-    /// The node could not do it just now. A join that ends so may or may not have been taken in: it may be repeated.
+    /// The node cannot do it at the moment. A join with this answer may have taken effect all the same; it may be repeated.
     #[error("{0}; try again")]
     Unavailable(String),
 }
 
-/// Why a call to another node gave no answer.
+/// Why a call to another node has no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TransportError {
-    /// It did not arrive: no connection could be made. Nothing changed there.
+    /// No connection could be made. The call did not arrive, and changed nothing.
     #[error("{0}")]
     Unreachable(String),
-    /// No answer in time. It may have arrived.
+    /// No answer came in time. The call may have arrived.
     #[error("no answer within {0:?}")]
     Timeout(Duration),
-    /// The connection broke in the middle. It may have arrived.
+    /// The connection broke during the call. The call may have arrived.
     #[error("{0}")]
     Broken(String),
-    /// It arrived and was refused. Nothing changed there.
+    /// The call arrived and was refused. It changed nothing.
     #[error(transparent)]
     Refused(#[from] Refusal),
 }
 
-/// The node has stopped for good and must be started again. Its disk is as it was when it stopped.
+/// Why a node has stopped for good. It has to be started again; its disk is as it was when it stopped.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Fatal {
-    /// Storage failed. What was acknowledged before is durable; the state of what was under way is unknown, and is
-    /// found out by the next start. A failed fsync is never retried: the kernel may have dropped the pages.
+    /// Storage failed. What was acknowledged before is durable. What was being written may be durable or not; the next
+    /// start finds out. A failed fsync is never retried, because the kernel may have dropped the pages.
     #[error(
-        "storage failed, and this node has stopped so as not to acknowledge what is not durable: {0}; check the disk, then start the node again"
+        "storage failed, and this node has stopped rather than acknowledge what is not durable: {0}; check the disk, then start the node again"
     )]
     Storage(String),
-    /// An entry that this build cannot read. It was not skipped.
-    #[error("an entry of the log cannot be applied: {0}")]
+    /// This build cannot read an entry of the log. The entry was not skipped.
+    #[error("an entry of the log cannot be applied: {0}; upgrade this node if another runs a newer version")]
     Entry(#[from] CodecError),
-    /// It was shut down by its user.
+    /// The node was shut down by its user.
     #[error("this node was shut down")]
     Shutdown,
-    /// The engine ended unexpectedly.
-    #[error("the engine ended: {0}")]
+    /// The engine ended for a reason of its own.
+    #[error("the engine ended: {0}; start the node again")]
     Engine(String),
 }
 
@@ -130,32 +136,32 @@ pub enum Fatal {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProposeError {
-    /// Refused by the rules of the cluster. Nothing changed.
+    /// The rules of the cluster refuse the command. Nothing changed.
     #[error(transparent)]
     Rejected(#[from] Rejection),
     /// No leader was found in time. Nothing was proposed.
     #[error("no leader was found within {waited:?}; nothing was proposed; check that a majority of the voters is up")]
     NoLeader {
-        /// For how long it was tried.
+        /// How long this node tried.
         waited: Duration,
     },
-    /// It was proposed, and its end is not known: it may take effect, now or later, or never. Every command may be
-    /// repeated safely.
+    /// The command was proposed, and its result is not known: it may take effect now, later or never. Every command may
+    /// be repeated safely.
     #[error("the outcome is unknown: {reason}; look at the state, or repeat the command")]
     OutcomeUnknown {
-        /// What happened.
+        /// What kept the result from this node.
         reason: String,
     },
-    /// The command is too large or cannot be written. Nothing was proposed.
-    #[error("the command cannot be written to the log: {0}")]
+    /// The command is too large, or cannot be encoded. Nothing was proposed.
+    #[error("the command cannot be written to the log: {0}; nothing was proposed")]
     Encoding(#[from] CodecError),
     /// A name or a key is not one. Nothing was proposed.
     #[error("{0}; nothing was proposed")]
     Text(#[from] TextError),
-    /// The other node refused to deal with this one. Nothing was proposed.
+    /// The leader refuses calls of this node. Nothing was proposed.
     #[error("refused: {0}")]
     Refused(Refusal),
-    /// This node has stopped. Nothing was proposed.
+    /// This node has stopped for good. Nothing was proposed.
     #[error(transparent)]
     Stopped(#[from] Fatal),
 }
@@ -164,42 +170,45 @@ pub enum ProposeError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadError {
-    /// No quorum confirmed a leader in time: what this node has may be stale.
-    #[error("no quorum confirmed within {waited:?}; what this node holds may be stale")]
+    /// No quorum confirmed a leader in time. The state of this node may be stale.
+    #[error(
+        "no quorum confirmed a leader within {waited:?}, so the state of this node may be stale; check that a majority of the voters is up"
+    )]
     MaybeStale {
-        /// For how long it was tried.
+        /// How long this node tried.
         waited: Duration,
     },
-    /// This node has stopped.
+    /// This node has stopped for good.
     #[error(transparent)]
     Stopped(#[from] Fatal),
 }
 
-/// Why this node did not stand in place of a leader that has ended. Nothing was changed; the ordinary election comes.
+/// Why this node did not stand for election at once in place of a leader that has ended. Nothing changed; the ordinary
+/// election takes place.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SucceedError {
-    /// The life that ended does not lead, as far as this node knows.
-    #[error("{who} does not lead ({})", leader.map_or("nobody is known to".to_string(), |leader| format!("{leader} does")))]
+    /// The life that ended did not lead, as far as this node knows.
+    #[error("{who} does not lead ({}); there is nothing to take over", leader.map_or("no leader is known".to_string(), |leader| format!("{leader} does")))]
     NotTheLeader {
-        /// The life.
+        /// The life that ended.
         who: Identity,
-        /// Who leads.
+        /// The leader that this node knows.
         leader: Option<NodeId>,
     },
-    /// This voter has been started again so lately that a promise of its former life may still hold.
-    #[error("this node was started lately and may stand for election in {remaining:?}")]
+    /// This voter was restarted recently, and a promise of its former life may still hold (P22).
+    #[error("this node was restarted recently and may stand for election only in {remaining:?}")]
     Embargo {
-        /// For how long.
+        /// The time until it may stand.
         remaining: Duration,
     },
-    /// A node that can make nothing durable cannot lead.
+    /// The disk of this node takes no writes. A node that can make nothing durable cannot lead.
     #[error("this node cannot lead now: {0}")]
     Disk(String),
-    /// A node that does not vote cannot lead.
-    #[error("{0} does not vote; say it to a voter")]
+    /// This node does not vote. Only a voter can lead.
+    #[error("{0} does not vote and cannot lead; call this on a voter")]
     NoVoter(NodeId),
-    /// The node has stopped.
+    /// This node has stopped for good.
     #[error(transparent)]
     Stopped(#[from] Fatal),
 }
@@ -208,110 +217,111 @@ pub enum SucceedError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HandOverError {
-    /// Only the leader can hand over. Nothing changed.
+    /// This node does not lead, and only the leader can hand over. Nothing changed.
     #[error("this node does not lead; ask {}", leader.map_or("the leader".into(), |l| l.to_string()))]
     NotLeader {
-        /// Who leads, as far as this node knows.
+        /// The leader that this node knows.
         leader: Option<NodeId>,
     },
-    /// Nobody can take it. Nothing changed.
-    #[error("{0} cannot take leadership over: it is not a voter that stands")]
+    /// The node named cannot lead. Nothing changed.
+    #[error("{0} cannot take leadership over: it is not a voter that stands for election")]
     NotAVoter(NodeId),
-    /// There is nobody else.
-    #[error("no other voter could take leadership over")]
+    /// No other voter can lead. Nothing changed.
+    #[error("no other voter can take leadership over; start or add one")]
     Nobody,
-    /// It was asked for, and had not happened in time. It may still happen.
-    #[error("leadership had not moved within {waited:?}; it may still move")]
+    /// The other voter was asked to take over, and had not done so in time. It still may.
+    #[error("leadership had not moved within {waited:?}, and may still move; look at the state before asking again")]
     TimedOut {
-        /// For how long it was waited.
+        /// How long this node waited.
         waited: Duration,
     },
-    /// This node has stopped.
+    /// This node has stopped for good.
     #[error(transparent)]
     Stopped(#[from] Fatal),
 }
 
-/// Why a node did not start. Unless said otherwise the data folder is as it was.
+/// Why a node did not start, or did not come into its cluster. Unless a variant says otherwise, the data folder is as it
+/// was.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// A setting that cannot work.
+    /// A setting cannot work.
     #[error("{what} is {value}: {why}")]
     Config {
-        /// Which setting.
+        /// The name of the setting.
         what: &'static str,
-        /// What was given.
+        /// The value that was given.
         value: String,
-        /// What it must be.
+        /// The values that would work, and why this one does not.
         why: String,
     },
     /// The data folder cannot be used.
     #[error("cannot use the data folder {}: {source}", path.display())]
     Folder {
-        /// Which.
+        /// The data folder.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: std::io::Error,
     },
     /// Another process has the data folder open.
     #[error("the data folder {} is in use by another process, or by a node of this one that has not finished stopping; stop it first", .0.display())]
     InUse(PathBuf),
     /// The data folder belongs to another node.
-    #[error("the data folder {} belongs to {found}, not {wanted}; use that number, or another folder", path.display())]
+    #[error("the data folder {} belongs to {found}, not {wanted}; start {found} on it, or use another folder", path.display())]
     OtherNode {
-        /// Which folder.
+        /// The data folder.
         path: PathBuf,
-        /// Whose it is.
+        /// The node that it belongs to.
         found: NodeId,
-        /// Who was to start.
+        /// The node that was to start.
         wanted: NodeId,
     },
     /// The data folder belongs to a cluster already.
-    #[error("the data folder {} belongs to cluster {cluster} already; resume it, or use an empty folder", path.display())]
+    #[error("the data folder {} belongs to cluster {cluster} already; resume the node, or use an empty folder", path.display())]
     Occupied {
-        /// Which folder.
+        /// The data folder.
         path: PathBuf,
-        /// Its cluster.
+        /// The cluster that it belongs to.
         cluster: ClusterId,
     },
     /// The data folder belongs to no cluster.
-    #[error("the data folder {} belongs to no cluster yet; bootstrap one, or join one", .0.display())]
+    #[error("the data folder {} belongs to no cluster yet; bootstrap a cluster, or join one", .0.display())]
     Vacant(PathBuf),
-    /// What is on the disk cannot be read.
+    /// The data on the disk cannot be trusted. Nothing was overwritten.
     #[error("the data in {} is damaged: {why}; remove this node, wipe the folder, and add it under a new number", path.display())]
     Damaged {
-        /// Which file.
+        /// The damaged file.
         path: PathBuf,
-        /// What is wrong.
+        /// What is wrong with it.
         why: String,
     },
-    /// No member let this node in.
+    /// No member took this node in.
     #[error("could not join through {tried}: {last}")]
     Join {
-        /// The addresses that were asked.
+        /// The addresses that were tried.
         tried: String,
-        /// What the last said.
+        /// The error of the last one.
         last: String,
     },
-    /// The node was let in and then something failed.
+    /// The command that announces this life failed. The node may be a member already: start it again with `resume`.
     #[error(transparent)]
     Propose(#[from] ProposeError),
-    /// It did not become active in time. It is a member: start it again with `resume`.
-    #[error("{who} had not become active within {waited:?}: {why}")]
+    /// The node did not become active in time. It is a member: start it again with `resume`.
+    #[error("{who} had not become active within {waited:?}: {why}; it is a member: resume it")]
     NotActive {
-        /// Which node.
+        /// The node.
         who: NodeId,
-        /// For how long it was waited.
+        /// How long it waited.
         waited: Duration,
-        /// What it waits for.
+        /// What it was waiting for.
         why: String,
     },
-    /// The network could not be used.
+    /// The node cannot listen on its address.
     #[error("cannot listen on {address}: {source}")]
     Listen {
-        /// Where.
+        /// The address.
         address: String,
-        /// What the system said.
+        /// The error of the system.
         source: std::io::Error,
     },
     /// The engine did not start.

@@ -5,8 +5,8 @@
 //!                            └────▶ reader B at r12: too far behind ▶ Gap{snapshot at r1042} ▶ goes on from there
 //! ```
 //!
-//! Nothing is dropped silently: a reader that has fallen out of the history is told so by a [`FeedItem::Gap`] with a
-//! whole picture to go on from. After a restart the history begins empty, so who resumes from before it gets a gap too.
+//! Nothing is dropped silently. A reader that is behind the history gets a [`FeedItem::Gap`] with a whole state to go on
+//! from. After a restart the history is empty, so a reader that resumes from before it gets a gap, too.
 
 mod filter;
 
@@ -22,17 +22,17 @@ use tokio::sync::watch;
 
 pub use self::filter::Filter;
 
-/// What a reader of the feed sees.
+/// An item of the feed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FeedItem {
     /// A committed event.
     Event {
-        /// The entry that it came from. Several events of one entry share it.
+        /// The revision of its entry in the log. Events of one entry share it.
         revision: Revision,
-        /// What happened.
+        /// The event.
         event: Event,
     },
-    /// Events after the reader's revision are no longer, or not, in this node's history.
+    /// The history of this node does not have the events after the reader's revision (any more).
     Gap {
         /// The state to go on from, as of [`ClusterState::revision`]. The events after it follow.
         state: Arc<ClusterState>,
@@ -55,14 +55,14 @@ struct History {
     events: VecDeque<(Revision, Event)>,
     state: Arc<ClusterState>,
     limit: usize,
-    /// What the events weigh, in bytes.
+    /// The size of the events, in bytes.
     weight: usize,
 }
 
 /// The most bytes of events that are kept, whatever their number.
 const MAX_WEIGHT: usize = 32 << 20;
 
-/// Where events are published and read. One a node.
+/// The feed of a node, where events are published and read.
 #[derive(Debug, Clone)]
 pub(crate) struct Feed {
     history: Arc<Mutex<History>>,
@@ -80,7 +80,7 @@ impl Feed {
         self.history.lock()
     }
 
-    /// Appends the events of one entry; `state` is what they led to.
+    /// Appends the events of one entry; `state` is the state after them.
     pub(crate) fn publish(&self, revision: Revision, events: Vec<Event>, state: Arc<ClusterState>) {
         let mut history = self.lock();
         history.state = state;
@@ -102,7 +102,7 @@ impl Feed {
         self.grew.send_modify(grown);
     }
 
-    /// Starts anew from a state that came whole (a snapshot).
+    /// Starts again from a whole state (a snapshot).
     pub(crate) fn reset(&self, state: Arc<ClusterState>) {
         let mut history = self.lock();
         history.events.clear();
@@ -169,7 +169,7 @@ impl Feed {
                 }
             }
         });
-        // Who asks again after the end is told again that it has ended.
+        // A reader may poll again after the end.
         items.fuse().boxed()
     }
 
@@ -181,7 +181,7 @@ impl Feed {
 
 const CLOSED: u64 = u64::MAX;
 
-/// One more; what is closed stays closed, even if an entry is applied in the last moment.
+/// Counts one more. A closed feed stays closed, even if an entry is applied at the last moment.
 fn grown(count: &mut u64) {
     if *count != CLOSED {
         *count += 1;

@@ -1,4 +1,4 @@
-//! Who a data folder belongs to, and that only one process has it.
+//! The data folder: the node and cluster that it belongs to, and its lock for one process.
 //!
 //! ```text
 //!   /var/lib/quorate/
@@ -8,8 +8,8 @@
 //!   └── log.redb    log, vote, snapshots
 //! ```
 //!
-//! The count of openings goes up, durably, before anything else is done with the folder: it is how the cluster tells a
-//! copy of a disk from the original (see [`quorate_membership::Disk`]).
+//! Each opening is counted, durably, before anything else is done with the folder. By that count the cluster tells a copy of
+//! a disk from the original (see [`quorate_membership::Disk`]).
 
 pub(crate) mod opener;
 
@@ -58,7 +58,7 @@ pub(crate) struct Folder {
 }
 
 impl Folder {
-    /// Opens the folder for `node`, making it if need be, and counts the opening.
+    /// Opens the folder for `node`, creates it if it does not exist, and counts the opening.
     pub(crate) fn open(path: &Path, node: NodeId) -> Result<Self, StartError> {
         Self::open_on(Box::new(Files::lock(path)?), path, node)
     }
@@ -145,7 +145,7 @@ impl FolderStorage for Files {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 let log = self.path.join("log.redb");
                 if log.exists() {
-                    let why = format!("{} is there without it", log.display());
+                    let why = format!("{} exists without it", log.display());
                     return Err(StartError::Damaged { path: file, why });
                 }
                 Ok(None)

@@ -1,12 +1,12 @@
-//! How slow the disk is: measured at start, because a timing that the disk cannot hold makes healthy nodes look dead.
+//! Measures the disk at start. A timing that the disk cannot hold makes healthy nodes look dead.
 //!
 //! ```text
 //!   32 small writes, each with fdatasync ──▶ sorted: median │ slow (9 of 10 are faster) │ worst
-//!   up to 3 rounds, the best counts: a busy moment at the start is not the disk
+//!   3 rounds, the best counts: a busy moment at the start is not the disk
 //! ```
 //!
-//! A follower answers a heartbeat only after what was logged before it is flushed, so the slow fsyncs are the floor of
-//! every interval (see [`Timing::fastest_for`]).
+//! A follower answers a heartbeat only after it has flushed what was logged before. The slow fsyncs are therefore the lower
+//! bound of every interval (see [`Timing::fastest_for`]).
 
 use std::fs::OpenOptions;
 use std::io::{self, Seek, SeekFrom, Write};
@@ -24,16 +24,16 @@ const ROUNDS: usize = 3;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Probe {
-    /// Half were faster.
+    /// Half of the syncs were faster.
     pub median: Duration,
-    /// Nine of ten were faster.
+    /// Nine of ten syncs were faster.
     pub slow: Duration,
-    /// The slowest of all.
+    /// The slowest sync of all rounds.
     pub worst: Duration,
 }
 
-/// Measures the disk that `folder` is on, in a file of its own that is removed again. The folder must exist. Blocks for
-/// as long as some hundred fsyncs take at the most.
+/// Measures the disk of `folder` with a file of its own, which is removed again. The folder must exist. Blocks for about a
+/// hundred fsyncs.
 ///
 /// # Errors
 /// When the file cannot be written or synced.
@@ -69,7 +69,7 @@ fn rounds(path: &Path) -> io::Result<Probe> {
     Ok(best)
 }
 
-/// Refuses a timing that the disk of `folder` does not hold, and names one that it does.
+/// Refuses a timing that the disk of `folder` cannot hold, and names one that it can.
 pub(crate) fn admit(folder: &Path, timing: Timing) -> Result<(), StartError> {
     let found = probe(folder).map_err(|source| StartError::Folder { path: folder.into(), source })?;
     if timing.holds_on(found.slow) {
@@ -80,7 +80,8 @@ pub(crate) fn admit(folder: &Path, timing: Timing) -> Result<(), StartError> {
         Some(fits) => format!("one with a heartbeat of {:?} would do (Timing::fastest_for)", fits.plan().heartbeat),
         None => "no timing would do; use a faster disk".into(),
     };
-    let why = format!("it is meant for fsyncs of {meant:?}, and one of ten takes more than {slow:?} here; {fits}");
+    let why =
+        format!("it is meant for fsyncs of {meant:?}, and on this disk one of ten takes more than {slow:?}; {fits}");
     Err(StartError::Config { what: "the timing", value: format!("heartbeat {:?}", timing.plan().heartbeat), why })
 }
 

@@ -3,11 +3,11 @@
 //! ```text
 //!   admit(r42) ─▶ larger than any before: remembered (durably, where asked), then admitted
 //!   admit(r42) ─▶ the same: admitted
-//!   admit(r40) ─▶ refused: whoever shows it was superseded, and may not know it yet
+//!   admit(r40) ─▶ refused: its holder was superseded, and may not know it yet
 //! ```
 //!
-//! This is what makes a late write harmless however long its writer was paused (Gray and Cheriton's *leases* bound time;
-//! a token needs no bound). It stands where the writes go through: in front of a file, a volume, a database.
+//! A gate makes a late write harmless, however long its writer was paused: a lease bounds time, and a token needs no bound.
+//! Put it where the writes pass: in front of a file, a volume, a database.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -16,57 +16,57 @@ use std::path::{Path, PathBuf};
 use parking_lot::Mutex;
 use quorate_membership::Revision;
 
-/// A token was not admitted. The resource was not touched.
+/// Why a token was not admitted. The resource was not touched.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum GateError {
-    /// A larger one was shown before: its holder has been superseded.
+    /// A larger token was shown before, so the holder of this one was superseded.
     #[error("token {shown} was superseded by {seen}; stop, and begin nothing under it any more")]
     Superseded {
-        /// What was shown.
+        /// The token that was shown.
         shown: Revision,
-        /// The largest that was seen.
+        /// The largest token that was shown before.
         seen: Revision,
     },
-    /// The token could not be remembered, so nobody was admitted under it.
-    #[error("token {shown} could not be remembered in {}: {source}", path.display())]
+    /// The token could not be remembered, so it was not admitted.
+    #[error("token {shown} could not be remembered in {}, so it was not admitted: {source}", path.display())]
     Unwritten {
-        /// What was shown.
+        /// The token that was shown.
         shown: Revision,
-        /// Where.
+        /// The file of the gate.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
 }
 
-/// Remembers the largest token that was shown to it. Shared by reference between threads.
+/// Admits a token unless a larger one was shown before. Threads may share it by reference.
 #[derive(Debug)]
 pub struct TokenGate {
     seen: Mutex<Revision>,
     file: Option<PathBuf>,
-    /// Held for as long as the gate is there: two gates on one file would forget what the other has seen.
+    /// Locked while the gate exists: two gates on one file would not know each other's tokens.
     _lock: Option<File>,
 }
 
 impl TokenGate {
-    /// One that forgets with the process: for a resource that does not outlive it either.
+    /// A gate in memory, for a resource that does not outlive the process either.
     pub fn in_memory() -> Self {
         Self { seen: Mutex::default(), file: None, _lock: None }
     }
 
-    /// One that remembers in a file of its own, synced before a larger token is admitted. The folder must exist; beside the
-    /// file there will be one named `.lock` and, for a moment, one named `.new`.
+    /// A gate that remembers the largest token in a file of its own, synced before the token is admitted. The folder must
+    /// exist. Beside the file there is one that ends in `.lock` and, at times, one that ends in `.new`.
     ///
     /// # Errors
-    /// When another gate has the file, or when it cannot be read or does not hold a token: then it is not known who was
-    /// admitted, and nobody is.
+    /// When another gate has the file, or when it cannot be read or holds no token: then it is not known which tokens were
+    /// admitted, and no gate is opened.
     pub fn durable(file: impl AsRef<Path>) -> io::Result<Self> {
         let file = file.as_ref().to_path_buf();
         let lock = OpenOptions::new().create(true).truncate(false).write(true).open(beside(&file, ".lock"))?;
         rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|error| {
             let error = io::Error::from(error);
-            io::Error::new(error.kind(), format!("{}: another gate has this file: {error}", file.display()))
+            io::Error::new(error.kind(), format!("{}: another gate has this file open: {error}", file.display()))
         })?;
         let seen = match File::open(&file) {
             Ok(_) if cfg!(quorate_mutant = "token_reused_after_restore") => Revision::default(),
@@ -76,7 +76,10 @@ impl TokenGate {
                 text.trim().parse().map_err(|error| {
                     io::Error::new(
                         io::ErrorKind::InvalidData,
-                        format!("{}: {error}; restore it, or remove it only when nobody writes", file.display()),
+                        format!(
+                            "{}: {error}; restore the file, or remove it when nothing writes to the resource",
+                            file.display()
+                        ),
                     )
                 })?
             }
@@ -84,7 +87,7 @@ impl TokenGate {
             Err(error) => return Err(error),
         };
         if seen != Revision::default() {
-            // What a process read that has crashed since may not have come to the disk yet.
+            // A former process may have crashed between the renaming of the file and its sync.
             File::open(&file)?.sync_all()?;
             sync_folder_of(&file)?;
         }
@@ -96,8 +99,8 @@ impl TokenGate {
         *self.seen.lock()
     }
 
-    /// Whether what is done under `token` may be done. A larger one than ever before is remembered first: from then on
-    /// smaller ones are refused. Reads and writes its file only then.
+    /// Admits `token` unless a larger one was shown before. A larger token than ever before is remembered first; from then
+    /// on smaller ones are refused. Only then the file is written.
     ///
     /// # Errors
     /// [`GateError`]: the resource must not be touched.
@@ -105,11 +108,11 @@ impl TokenGate {
         self.admit_and(token, || ())
     }
 
-    /// As [`Self::admit`], and does `what` before anybody with a larger token is admitted: so that nothing of the former
-    /// holder lands after the first effect of the next.
+    /// As [`Self::admit`], and calls `what` before a larger token is admitted, so that no effect of the former holder comes
+    /// after the first effect of the next.
     ///
     /// # Errors
-    /// [`GateError`]: `what` was not done.
+    /// [`GateError`]: `what` was not called.
     pub fn admit_and<T>(&self, token: Revision, what: impl FnOnce() -> T) -> Result<T, GateError> {
         let mut seen = self.seen.lock();
         if token < *seen {
@@ -128,7 +131,7 @@ impl TokenGate {
     }
 }
 
-/// Whole or not at all, and on the disk when it returns.
+/// Replaces the content of the file in one step, durably.
 fn remember(path: &Path, token: Revision) -> io::Result<()> {
     let fresh = beside(path, ".new");
     let mut file = File::create(&fresh)?;
@@ -138,7 +141,7 @@ fn remember(path: &Path, token: Revision) -> io::Result<()> {
     sync_folder_of(path)
 }
 
-/// The whole name with something behind it: no two gates of one folder share a file.
+/// The path with `end` appended to the whole name, so that no two gates of one folder share a file.
 fn beside(path: &Path, end: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(end);

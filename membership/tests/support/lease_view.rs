@@ -20,7 +20,7 @@ impl Hash for World {
         Used { activated: 0, ..self.used }.hash(hasher);
         for node in 0..NODES {
             self.hash_voter(node, hasher);
-            self.hash_desk(node, hasher);
+            self.hash_leader(node, hasher);
         }
         (0..MEMBERS).for_each(|member| self.hash_member(member, hasher));
         let current = (0..NODES).filter(|node| self.desks[*node].is_current(&self.committed));
@@ -65,7 +65,7 @@ impl World {
         }
     }
 
-    fn hash_desk<H: Hasher>(&self, node: usize, hasher: &mut H) {
+    fn hash_leader<H: Hasher>(&self, node: usize, hasher: &mut H) {
         let leader_side = &self.desks[node];
         let (grantor, activation) = (&leader_side.grantor, leader_side.grantor.activation());
         leader_side.pending.len().hash(hasher);

@@ -84,7 +84,7 @@ pub(crate) mod locks {
         orders: 1,
         ..LEFT
     };
-    pub(crate) const MORTAL: Bounds = Bounds {
+    pub(crate) const PROCESS_BOUND: Bounds = Bounds {
         name: "locks: a new life takes them up",
         asks: [[1, 1], [1, 0], [1, 0], [0, 0], [0, 0]],
         orders: 1,
@@ -101,11 +101,11 @@ pub(crate) mod locks {
         ],
         ..BASE
     };
-    pub(crate) const MORTAL_FULL: Bounds = Bounds {
+    pub(crate) const PROCESS_BOUND_FULL: Bounds = Bounds {
         name: "locks: a new life takes them up, and leaves",
         asks: [[2, 1], [1, 1], [1, 0], [0, 0], [0, 0]],
         leaves: 1,
-        ..MORTAL
+        ..PROCESS_BOUND
     };
 }
 

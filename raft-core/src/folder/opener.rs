@@ -1,12 +1,12 @@
-//! Which process opened a data folder, and whether the one that had it last is gone.
+//! The process that opened a data folder, and whether the one that had it before is gone.
 //!
 //! ```text
 //!   opener:  pid 4711, started 8812345 ticks after the boot 3f2e…
 //! ```
 //!
-//! The lock on the folder ends with the *node*, which may have been shut down while its process, and the work in it, goes
-//! on; and a copy of the folder has a lock of its own. So a life that says that its predecessor's process is gone (P3) has
-//! to have looked for that process. Anything that cannot be told for certain is "not gone".
+//! The lock on the folder ends with the *node*, which may have been shut down while its process and the work in it go on. A
+//! copy of the folder has a lock of its own. A life that reports that the process of its predecessor is gone (P3) must
+//! therefore have looked for that process. Whatever is not certain counts as "not gone".
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -14,7 +14,7 @@ use std::path::Path;
 
 use crate::host::clock;
 
-/// Notes this process, durably.
+/// Records this process, durably.
 pub(crate) fn record(folder: &Path) -> io::Result<()> {
     let me = std::process::id();
     let started = started(me)?.map_or_else(String::new, |ticks| ticks.to_string());
@@ -25,14 +25,14 @@ pub(crate) fn record(folder: &Path) -> io::Result<()> {
     fs::rename(&new, &file)
 }
 
-/// Whether the process noted last ran in this boot, as far as can be told, and is there no more.
+/// Whether the process recorded last ran in this boot and has certainly ended.
 pub(crate) fn is_gone(folder: &Path) -> bool {
     let Ok(text) = fs::read_to_string(folder.join("opener")) else { return false };
     let words: Vec<&str> = text.split_whitespace().collect();
     let [pid, began, boot] = words[..] else { return false };
     let (Ok(pid), Ok(began)) = (pid.parse::<u32>(), began.parse::<u64>()) else { return false };
     if boot != clock::boot_id().to_string() {
-        // Another boot: another rule's business.
+        // Another rule covers other boots.
         return false;
     }
     match started(pid) {
@@ -42,12 +42,11 @@ pub(crate) fn is_gone(folder: &Path) -> bool {
     }
 }
 
-/// When a process of that number began, in ticks since the boot; `None` if there is none, or only what its parent has not
-/// collected of it yet.
+/// When the process of that number began, in ticks since the boot; `None` if there is none, or only a zombie.
 fn started(pid: u32) -> io::Result<Option<u64>> {
     let text = match fs::read_to_string(format!("/proc/{pid}/stat")) {
         Ok(text) => text,
-        // Only where /proc shows every process does its silence tell anything.
+        // A missing entry proves something only where /proc shows every process.
         Err(error) if error.kind() == io::ErrorKind::NotFound && Path::new("/proc/self/stat").exists() => {
             return if hidden()? { Err(io::Error::other("/proc hides processes")) } else { Ok(None) };
         }
@@ -62,7 +61,7 @@ fn started(pid: u32) -> io::Result<Option<u64>> {
     fields.get(19).and_then(|ticks| ticks.parse().ok()).map(Some).ok_or_else(odd)
 }
 
-/// Whether processes of others are hidden from this one (`hidepid`).
+/// Whether /proc hides the processes of other users (`hidepid`).
 fn hidden() -> io::Result<bool> {
     let mounts = fs::read_to_string("/proc/self/mounts")?;
     let hides = |line: &str| {
@@ -78,7 +77,7 @@ mod tests {
     #[test]
     fn only_a_process_that_is_certainly_gone_is_gone() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(!is_gone(folder.path()), "nobody is known to have had it");
+        assert!(!is_gone(folder.path()), "no process is known to have had it");
         record(folder.path()).unwrap();
         assert!(!is_gone(folder.path()), "this process is there");
         let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();

@@ -1,5 +1,5 @@
-//! The keeper of this node's lease: a thread of the operating system's, so that neither a blocked async runtime nor a
-//! slow task keeps it from giving notice and from letting the stop mechanism act in time.
+//! The keeper of this node's lease. It is a thread of the operating system, so that neither a blocked async runtime nor a
+//! slow task delays its notice or the stop mechanism.
 //!
 //! ```text
 //!   renewer (async) ◀── renewals, each noted before it leaves ── keeper ──▶ Limits (atomics): check()
@@ -8,8 +8,8 @@
 //!                                                        sustain(left) │ disarm │ fire ──▶ StopMechanism
 //! ```
 //!
-//! It waits for messages and for the clock, for nothing else: the ledger has a thread of its own, and the network is the
-//! renewer's. Should this thread itself stand still, nobody sustains the mechanism, and it acts.
+//! It waits for messages and for the clock, and for nothing else: the ledger has a thread of its own, and the renewer uses
+//! the network. If this thread itself stands still, the mechanism is not sustained, and acts.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
@@ -45,7 +45,7 @@ struct Thread {
     plan: Plan,
     holder: Option<MemberLease>,
     works: ProtectedWork,
-    /// The lease was given up, or the node is shut down: for good, whatever is granted or begun later.
+    /// The lease was given up, or the node is shut down. That is final, whatever is granted or begun later.
     given_up: bool,
     closed: bool,
     limits: Arc<Limits>,
@@ -54,11 +54,11 @@ struct Thread {
     ledger: Ledger,
 }
 
-/// The longest sleep, so that a clock that jumps (a resumed machine) is noticed soon.
+/// The longest sleep. It bounds how late a clock that jumps is noticed, as on a machine that was resumed.
 const NAP: Duration = Duration::from_millis(100);
 
 impl Keeper {
-    /// Starts the thread. Renewals that are due come out of `outbox`.
+    /// Starts the thread. It sends the renewals that are due to `outbox`.
     pub(crate) fn start(
         plan: Plan,
         mechanism: Box<dyn StopMechanism>,
@@ -98,8 +98,8 @@ impl Keeper {
         latest(&self.views)
     }
 
-    /// Gives the lease up before this life says that it has stopped. Answers what is still protected; `None` when the
-    /// keeper does not answer.
+    /// Gives the lease up, before this life reports that it has stopped. Returns the names of what is still protected;
+    /// `None` when the keeper does not answer within `timeout`.
     pub(crate) async fn surrender(&self, timeout: Duration) -> Option<Vec<String>> {
         let (reply, replied) = oneshot::channel();
         self.handle.send(Message::Surrender { reply }).ok()?;
@@ -125,7 +125,7 @@ impl Work for Thread {
             match self.inbox.try_recv() {
                 Ok(message) => self.handle(message),
                 Err(TryRecvError::Empty) => break,
-                // No message can report a stop any more: what is armed acts at the end of the lease.
+                // No message can report a stop any more. What is armed acts at the end of the lease.
                 Err(TryRecvError::Disconnected) => {
                     self.closed = true;
                     break;
@@ -137,15 +137,14 @@ impl Work for Thread {
 }
 
 impl Thread {
-    /// Whether nothing is left to keep. Says so to whoever still holds a handle.
+    /// Whether nothing is left to keep. If so, every handle is told that there is no lease.
     fn has_ended(&self) -> bool {
-        let over = self.closed && self.works.is_empty();
-        if over {
+        let ended = self.closed && self.works.is_empty();
+        if ended {
             self.limits.set(None);
-            // Whoever holds a handle still learns that there is no lease any more, and that none will come.
             self.views.send_modify(|view| view.stage = LeaseStage::Lapsed);
         }
-        over
+        ended
     }
 
     fn handle(&mut self, message: Message) {
@@ -177,18 +176,18 @@ impl Thread {
             Message::Condemned => self.condemn(),
             Message::Surrender { reply } => {
                 self.give_up();
-                let _nobody_waits = reply.send(self.works.names());
+                let _caller_gone = reply.send(self.works.names());
             }
             Message::Protect { what, token, at_end, keeper, reply } => {
                 let made = match &self.holder {
                     Some(holder) if !self.given_up => self.works.protect(holder, what, token, at_end),
                     Some(_) | None => Err(NotHeld.into()),
                 };
-                // Who has it sees it, too.
+                // Before the reply: a caller that has its protection also sees it in the view.
                 self.views
                     .send_modify(|view| (view.armed, view.protecting) = (self.works.are_armed(), self.works.names()));
                 // An offer that is not taken reports by itself that the work has stopped.
-                let _nobody_waits = reply.send(made.map(|id| Offer::new(id, keeper)));
+                let _caller_gone = reply.send(made.map(|id| Offer::new(id, keeper)));
             }
             Message::Stopped { id } => self.works.stopped(id),
             Message::Close => {
@@ -218,7 +217,7 @@ impl Thread {
         if !self.closed
             && let Some(seq) = holder.poll_renewal(now)
         {
-            // A renewer that is gone sends nothing: the lease lapses.
+            // Without a renewer nothing is sent, and the lease lapses.
             let _runtime_gone = self.outbox.send(Renewal { who, seq });
         }
         let (stage, left, from) = (holder.stage(now), holder.left(now), holder.held_from());
@@ -266,12 +265,14 @@ impl Thread {
             // The reason is on its way to the disk before any reset (P16).
             LeaseStage::Notice => {
                 let waiting = protecting.join(", ");
-                tracing::warn!(%who, ?left, condemned, protecting = waiting, "the lease runs out; what runs has to stop");
+                tracing::warn!(%who, ?left, condemned, protecting = waiting, "the lease is about to end; what runs has to stop");
                 self.ledger.note(Note::Notice { who, left, condemned, protecting });
             }
             LeaseStage::Lapsed => {
                 if !protecting.is_empty() {
-                    tracing::error!(%who, protecting = protecting.join(", "), "the lease is over with work left; it is ended");
+                    // With a dead-man this is the last line of the process.
+                    let left = protecting.join(", ");
+                    tracing::error!(%who, protecting = left, "the lease has ended with work left; the stop mechanism ends it");
                 }
                 self.ledger.note(Note::Lapsed { who, protecting });
             }
@@ -304,7 +305,7 @@ mod tests {
         (keeper, stop, "n3#1".parse().unwrap(), folder)
     }
 
-    /// P19. A life that said that it gives its lease up, and begins only then, must not get one behind its own back.
+    /// P19. A life that gave its lease up, and begins only then, must not get one all the same.
     #[tokio::test]
     async fn a_lease_that_was_given_up_is_not_held_again() {
         let (keeper, stop, who, _folder) = kept();
@@ -316,7 +317,7 @@ mod tests {
         assert!(lease.check().is_err() && stop.seen().sustained == 0);
     }
 
-    /// Whoever holds a handle to a node that is shut down learns that there is no lease, and does not spin.
+    /// The holder of a handle to a node that is shut down learns that there is no lease, and does not spin.
     #[tokio::test]
     async fn after_the_end_of_the_keeper_nothing_is_held() {
         let (keeper, _, who, _folder) = kept();

@@ -1,16 +1,16 @@
-//! The local ledger: what a node held, granted and proved, in a bounded file beside its log.
+//! The local ledger: a bounded file beside the log, in which a node records what it held, granted and proved.
 //!
 //! ```text
 //!   keeper, renewer, grantor ──note──▶ bounded queue ──▶ one thread ──▶ ledger, ledger.1   (4 MiB each, append only)
-//!                               │ full: counted, and said by a line                │
+//!                               │ full: counted, and noted by a line               │
 //!                               └ never waits, never fails                         ├─▶ LastEnd: how the former process ended
 //!                                                                                  └─▶ audit: did two ever act at once?
 //! ```
 //!
-//! What is noted survives the death of the process as soon as the thread has written it, within microseconds as a rule.
-//! Only what gives the reason of a reset ([`Note::Notice`], and [`Note::Lapsed`] with work protected) and [`Note::Closed`]
-//! are synced to the disk at once; everything else may be lost with the machine, up to what its kernel had not yet
-//! written back. The auditor takes that into account.
+//! A note survives the death of the process as soon as the thread has written it, as a rule within microseconds. Only the
+//! notes that give the reason of a reset ([`Note::Notice`], and [`Note::Lapsed`] with work protected) and [`Note::Closed`]
+//! are synced to the disk at once. All others may be lost with the machine, as far as its kernel had not written them
+//! back. The auditor takes that into account.
 
 pub mod audit;
 mod last_end;
@@ -37,13 +37,13 @@ pub use note::{Entry, LineError, Note};
 pub use reader::{Kept, LedgerLine, Place, Unreadable, read};
 use writer::Order;
 
-/// What a ledger may take of the disk and of memory.
+/// How much of the disk and of memory a ledger may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
-    /// The size at which a file is closed and the next begun, in bytes: 64 KiB at the least. There are two, so the disk
-    /// holds up to twice that, and a little for the line that no longer fitted.
+    /// The size in bytes at which a file is closed and the next one begins. At least 64 KiB, default 4 MiB. There are two
+    /// files, so the disk holds up to twice that, and the one line that exceeds it.
     pub file: u64,
-    /// How many notes may wait to be written: 1 at the least. More are counted as dropped.
+    /// How many notes may wait to be written. At least 1, default 4 096. Further notes are dropped, and counted.
     pub queue: usize,
 }
 
@@ -69,7 +69,7 @@ struct Shared {
     last_end: LastEnd,
 }
 
-/// Where a node writes its notes down. Clones write to the same file; with the last of them the thread ends.
+/// The ledger of a node. Clones write to the same file; the thread ends with the last of them.
 #[derive(Clone)]
 pub struct Ledger(Arc<Shared>);
 
@@ -80,17 +80,17 @@ impl fmt::Debug for Ledger {
 }
 
 impl Ledger {
-    /// Opens the ledger in the data folder of `node`, and sees how the former process ended. The caller holds the lock
+    /// Opens the ledger in the data folder of `node`, and reads how the former process ended. The caller must hold the lock
     /// on the folder.
     ///
     /// # Errors
-    /// When the thread cannot be started. A file that cannot be written is no error: it is said in the log file of the
-    /// process, tried again with each note, and what is lost is counted.
+    /// When the thread cannot be started. A file that cannot be written is no error: it is logged, tried again with each
+    /// note, and lost notes are counted.
     pub fn open(folder: &Path, node: NodeId) -> io::Result<Self> {
         Self::open_bounded(folder, node, Bounds::default())
     }
 
-    /// As [`Self::open`], within other bounds.
+    /// As [`Self::open`], with other bounds.
     ///
     /// # Errors
     /// As [`Self::open`].
@@ -115,15 +115,15 @@ impl Ledger {
         Self(Arc::new(Shared { node, sink, closed: AtomicBool::new(false), last_end }))
     }
 
-    /// Writes a note down, soon: never waits for the disk, and never fails. What finds no room is counted.
+    /// Queues a note to be written. Never waits for the disk, and never fails: a note that finds the queue full is counted.
     pub fn note(&self, note: Note) {
         tracing::trace!(%note, "ledger");
         self.0.sink.note(note);
     }
 
-    /// Notes that the node is shut down, and waits until that and all before it is on the disk, up to `timeout`. What
-    /// is noted later is still written, but begins no new file: the folder may belong to another process by then.
-    /// Answers whether it came to the disk's turn in time; true when it was closed before.
+    /// Notes that the node is shut down, and waits until this note and all before it are on the disk, at most for
+    /// `timeout`. Later notes are still written, but begin no new file: the folder may belong to another process by then.
+    /// Returns whether it was done in time; true if the ledger was closed before.
     pub async fn close(&self, timeout: Duration) -> bool {
         if self.0.closed.swap(true, Ordering::Relaxed) {
             return true;
@@ -131,7 +131,7 @@ impl Ledger {
         tokio::time::timeout(timeout, self.0.sink.close()).await.unwrap_or(false)
     }
 
-    /// How the process before this one ended, as the ledger has it.
+    /// How the process before this one ended, as far as the ledger shows it.
     pub fn last_end(&self) -> &LastEnd {
         &self.0.last_end
     }

@@ -1,12 +1,14 @@
-//! This node's own right to act: held, used, and ended in time.
+//! This node's lease, its right to act: how it is held and used, and how the work under it is ended in time.
 //!
 //! ```text
-//!   handle     Lease, Protection: what the consumer sees            ─┐
-//!   keeper     a thread that renews, gives notice, ends the lease    ├─▶ stop    the mechanism that ends the work
-//!   protected  the work that runs under the lease                   ─┘    ledger  what was held, granted and proved
+//!   handle     Lease, Protection: what the consumer uses         stop    the mechanism that ends the work: dead-man,
+//!      │                                                                 watchdog, children
+//!      ▼                                                         ledger  what was held, granted and proved, and its audit
+//!   message ──▶ keeper ──▶ protected ──▶ stop, ledger
+//!                  └─────▶ status: what handle reads
 //! ```
 //!
-//! This room does not know openraft.
+//! Nothing here knows openraft, or any other node.
 
 mod error;
 pub(crate) mod handle;

@@ -1,9 +1,9 @@
-//! What runs under the lease, and the mechanism that ends it.
+//! The work that runs under the lease, and the mechanism that ends it.
 //!
 //! ```text
-//!   protect: armed, then looked again ─▶ sustain … ─▶ the last one stopped ─▶ disarmed
-//!                                           │ the lease is over
-//!                                           └──▶ each work's own end, and the mechanism's
+//!   protect: arm, check the lease again ─▶ sustain … ─▶ the last work has stopped ─▶ disarm
+//!                                             │ the lease has ended
+//!                                             └──▶ `at_end` of each work, then the mechanism fires
 //! ```
 
 use std::time::Duration;
@@ -52,19 +52,19 @@ impl ProtectedWork {
         self.works.iter().map(|work| work.what.clone()).collect()
     }
 
-    /// What is wrong with the mechanism.
+    /// Why the mechanism does not work, if it does not.
     pub(crate) fn trouble(&self) -> Option<&str> {
         self.trouble.as_deref()
     }
 
-    /// How long until the mechanism has to hear something again, while anything runs.
+    /// How long until the mechanism has to be sustained again; `None` when nothing is protected.
     pub(crate) fn until_due(&self, now: Reading) -> Option<Duration> {
         let since = self.sustained.map_or(Duration::MAX, |at| now.longest_since(at));
         (!self.works.is_empty()).then(|| self.mechanism.pace().saturating_sub(since))
     }
 
-    /// P14: armed before the work may begin, and the lease still held when it is: whoever stood still in between must not
-    /// begin.
+    /// P14: the mechanism is armed before the work may begin, and the lease is checked again after that, because the
+    /// process may have been paused in between.
     pub(crate) fn protect(
         &mut self,
         holder: &MemberLease,
@@ -94,7 +94,7 @@ impl ProtectedWork {
         Ok(id)
     }
 
-    /// Whether the mechanism is armed: never without work.
+    /// Whether the mechanism is armed. Never without work.
     pub(crate) fn are_armed(&self) -> bool {
         !self.is_empty() && self.stop() != Stop::Unbounded
     }
@@ -114,18 +114,18 @@ impl ProtectedWork {
         match self.mechanism.disarm() {
             Ok(()) => self.trouble = None,
             Err(error) => {
-                tracing::error!(%error, "the stop mechanism could not be disarmed and may act");
+                tracing::error!(%error, "the stop mechanism could not be disarmed, and may act although nothing is protected");
                 self.trouble = Some(format!("disarming it failed: {error}"));
             }
         }
     }
 
-    /// The end of the lease has moved: the mechanism has to hear of it with the next turn.
+    /// The end of the lease has moved. The next turn sustains the mechanism with the new one.
     pub(crate) fn extended(&mut self) {
         self.sustained = None;
     }
 
-    /// Tells the mechanism what is left, as of `looked`, if it is due.
+    /// Sustains the mechanism, if that is due, with what was left of the lease at `looked`.
     pub(crate) fn sustain(&mut self, looked: Reading, left: Duration) {
         let due = self.sustained.is_none_or(|at| looked.longest_since(at) >= self.mechanism.pace());
         if self.works.is_empty() || left.is_zero() || !due || cfg!(quorate_mutant = "never_armed") {
@@ -133,17 +133,17 @@ impl ProtectedWork {
         }
         self.sustained = Some(looked);
         if let Err(error) = self.mechanism.sustain(looked, left) {
-            tracing::error!(%error, "the stop mechanism does not work; nothing further is begun");
+            tracing::error!(%error, "the stop mechanism does not work; no further work may begin");
             self.trouble.get_or_insert(error.to_string());
         }
     }
 
-    /// The lease is held, again perhaps: its next end is another one.
+    /// The lease is held, perhaps again. Its next end fires the mechanism again.
     pub(crate) fn held(&mut self) {
         self.fired = false;
     }
 
-    /// The lease is over: what still runs is ended, once.
+    /// The lease has ended. Ends what is still protected, once.
     pub(crate) fn end(&mut self) {
         if self.works.is_empty() || self.fired {
             return;

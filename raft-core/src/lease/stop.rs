@@ -1,4 +1,4 @@
-//! What ends the work of a life when its lease does, whatever state its process is in.
+//! Stop mechanisms: what ends the work of a life when its lease ends, in whatever state its process is.
 //!
 //! ```text
 //!   protect ─▶ sustain(left) ─▶ … sustain(left) at every pace ─▶ all stopped: disarm
@@ -6,8 +6,8 @@
 //!                                           └──────────────▶ it acts, within the bound that it promised
 //! ```
 //!
-//! A mechanism is armed only while something is protected. Everything about it is on the safe side: a call that comes
-//! too late or not at all lets it act, never the other way round.
+//! A mechanism is armed only while something is protected. It errs on the safe side: it acts when a call is late or does
+//! not come.
 
 mod child;
 mod deadman;
@@ -26,44 +26,44 @@ pub use child::BoundChild;
 pub use deadman::Deadman;
 pub use watchdog::Watchdog;
 
-/// Ends the work of this life when it is no longer told to wait. All calls come from the keeper's own thread. Dropping it
-/// while it is armed must not disarm it: that is how it ends should the keeper die.
+/// Ends the work of this life unless it is told again and again to wait. All calls come from the keeper's thread. Dropping
+/// an armed mechanism must not disarm it: it is dropped when the keeper dies.
 pub trait StopMechanism: Send + 'static {
-    /// What it promises. Registered with each life of the node when it joins; every leader computes its wait from it, so
-    /// it must be the same for as long as the process lives.
+    /// What it promises. Each life of the node registers this when it joins, and every leader computes its wait from it. It
+    /// must not change while the process lives.
     fn stop(&self) -> Stop;
 
-    /// Tries out whatever can be tried without arming it, at the start of the node.
+    /// Checks at the start of the node whatever can be checked without arming it.
     ///
     /// # Errors
-    /// When it could not be relied on: the node does not start.
+    /// When it cannot be relied on. The node does not start.
     fn check(&mut self) -> io::Result<()>;
 
-    /// How often [`Self::sustain`] is to be called while it is armed, at the least. For a watchdog at most a quarter of
-    /// its timeout (E5).
+    /// The longest time between two calls of [`Self::sustain`] while it is armed. For a watchdog at most a quarter of its
+    /// timeout (E5).
     fn pace(&self) -> Duration;
 
-    /// Arms it, or has it wait on: it must act at the latest `left` after `looked`, plus the bound that it promised, if it
-    /// is not called again. Both are on the lease clock. That is an instant and not a span from this call: a pause between
-    /// the look and the call must not move the end.
+    /// Arms it, or moves its end. Without another call it must act at the latest `left` after `looked`, plus the bound that
+    /// it promised, on the lease clock. The end is an instant, not a span from this call: a pause of the process between
+    /// the reading of the clock and the call must not move it.
     ///
     /// # Errors
-    /// When it could not be armed, or may not act in time: nothing further is begun under this lease, and what is
-    /// protected is told to stop.
+    /// When it could not be armed, or may not act in time. No further work begins under this lease, and what is protected
+    /// has to stop.
     fn sustain(&mut self, looked: Reading, left: Duration) -> io::Result<()>;
 
-    /// Everything that was protected has stopped: it must not act any more.
+    /// Disarms it: everything that was protected has stopped, and it must not act.
     ///
     /// # Errors
-    /// When it may act all the same.
+    /// When it may still act.
     fn disarm(&mut self) -> io::Result<()>;
 
-    /// The lease is over and something is still protected. What a kernel timer or a device does anyway needs nothing
-    /// here.
+    /// Acts now: the lease has ended and something is still protected. A mechanism that a kernel timer or a device
+    /// completes need do nothing here.
     fn fire(&mut self);
 }
 
-/// The resource checks tokens ([`Stop::Tokens`]): nothing here has to stop anything.
+/// For resources that check tokens ([`Stop::Tokens`]): nothing on this machine has to be stopped.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct TokensOnly;
 
@@ -91,7 +91,7 @@ impl StopMechanism for TokensOnly {
     fn fire(&mut self) {}
 }
 
-/// Nothing is relied on ([`Stop::Unbounded`]): only a device, an operator or a clean leave proves the end of such a life.
+/// No mechanism ([`Stop::Unbounded`]): only a device, an operator or a clean leave proves the end of such a life.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Nothing;
 
@@ -119,7 +119,7 @@ impl StopMechanism for Nothing {
     fn fire(&mut self) {}
 }
 
-/// Takes a mechanism in at the start of a node: tries it out, and fits the timing to what it promises.
+/// Admits a mechanism at the start of a node: checks it, and fits the timing to what it promises.
 pub(crate) fn admit(
     mechanism: &mut dyn StopMechanism,
     timing: Timing,
@@ -132,8 +132,8 @@ pub(crate) fn admit(
         Stop::Tokens | Stop::Unbounded => false,
     };
     if by_time && !trust_vm_clock && in_a_virtual_machine() {
-        let why = "this is a virtual machine, and what its host freezes does not notice the time: fence it by a device, \
-                   let the resource check tokens, or say with trust_vm_clock that its clock counts all the same";
+        let why = "this is a virtual machine, which does not notice the time while its host has frozen it: fence it by a \
+                   device, let the resource check tokens, or set trust_vm_clock if its clock counts all the same";
         return Err(refused(why.into()));
     }
     mechanism.check().map_err(|error| refused(error.to_string()))?;
@@ -141,19 +141,21 @@ pub(crate) fn admit(
         && mechanism.pace() > timeout / 4
     {
         let pace = mechanism.pace();
-        return Err(refused(format!("it is fed every {pace:?}, and must be four times within its timeout (E5)")));
+        return Err(refused(format!(
+            "it is sustained every {pace:?}, which must be at most a quarter of its timeout (E5)"
+        )));
     }
     timing.stopped_by(stop).map_err(|error| refused(error.to_string()))
 }
 
-/// Whether there may be a hypervisor under this machine. What cannot be told counts as one.
+/// Whether this machine may be a virtual one. Counts as virtual where that cannot be found out.
 fn in_a_virtual_machine() -> bool {
     if cfg!(any(target_arch = "x86", target_arch = "x86_64")) {
-        // The processor says so itself.
+        // The processor has a flag for it.
         let Ok(text) = std::fs::read_to_string("/proc/cpuinfo") else { return true };
         let mut flags = text.lines().filter(|line| line.starts_with("flags")).peekable();
         return flags.peek().is_none() || flags.any(|line| line.split_whitespace().any(|flag| flag == "hypervisor"));
     }
-    // Elsewhere no flag does: only a firmware that names a physical maker would be believed, and none is asked here.
+    // Other processors have no such flag.
     true
 }

@@ -10,13 +10,14 @@
 //! Give a clone to redb ([`redb::StorageBackend`]) and keep one to set its faults, to count, and to take the image that
 //! a power cut would leave; [`Disk::with_content`] makes a sound disk of an image again.
 
-use std::io;
+mod storage;
+
 use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
-use redb::StorageBackend;
 use rustix::io::Errno;
 
+use self::storage::put;
 use super::sim::Rng;
 use crate::engine::log_store::backend::Backend;
 use crate::engine::log_store::file::{Opened, open_behind};
@@ -35,7 +36,7 @@ impl LogStore {
 /// What a disk writes whole or not at all.
 const PIECE: usize = 512;
 
-/// Which un-synced pieces are on the sim_disk after a power cut.
+/// Which un-synced pieces are on the disk after a power cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Survive {
     /// None: only what was synced.
@@ -66,7 +67,7 @@ enum Change {
 }
 
 #[derive(Debug, Default)]
-struct SimDisk {
+struct DiskState {
     durable: Vec<u8>,
     current: Vec<u8>,
     unsynced: Vec<Change>,
@@ -85,14 +86,14 @@ struct SimDisk {
 /// A disk in memory with faults to order. Clones are the same disk.
 #[derive(Debug, Clone, Default)]
 pub struct Disk {
-    sim_disk: Arc<Mutex<SimDisk>>,
+    state: Arc<Mutex<DiskState>>,
     moved: Arc<Condvar>,
 }
 
 impl Disk {
     /// Opens the log on it, or makes an empty one.
     pub(crate) fn open_log(&self) -> Result<Opened, OpenError> {
-        let fresh = self.len()? == 0;
+        let fresh = self.lock().current.is_empty();
         open_behind(Backend::new(self.clone()), fresh)
     }
 
@@ -105,18 +106,18 @@ impl Disk {
     pub fn with_content(content: Vec<u8>) -> Self {
         let disk = Self::new();
         {
-            let mut sim_disk = disk.lock();
-            sim_disk.current.clone_from(&content);
-            sim_disk.durable = content;
+            let mut state = disk.lock();
+            state.current.clone_from(&content);
+            state.durable = content;
         }
         disk
     }
 
     /// Cuts the power at the `n`th operation from now on (the first is 1): it and everything after it fails, and nothing
-    /// more gets onto the sim_disk.
+    /// more gets onto the disk.
     pub fn cut_power_at(&self, n: u64) {
-        let mut sim_disk = self.lock();
-        sim_disk.cut_at = Some(sim_disk.counts.operations + n);
+        let mut state = self.lock();
+        state.cut_at = Some(state.counts.operations + n);
     }
 
     /// Lets `bytes` more be written, then answers every write with `ENOSPC`, until there is room again. Growing the file
@@ -127,8 +128,8 @@ impl Disk {
 
     /// As [`Self::fill_up_after`], from the `n`th operation from now on (the first is 1).
     pub fn fill_up_at(&self, n: u64) {
-        let mut sim_disk = self.lock();
-        sim_disk.full_at = Some(sim_disk.counts.operations + n);
+        let mut state = self.lock();
+        state.full_at = Some(state.counts.operations + n);
     }
 
     /// How many writes were refused for want of room, ever.
@@ -138,21 +139,21 @@ impl Disk {
 
     /// Makes room: every write finds some again.
     pub fn make_room(&self) {
-        let mut sim_disk = self.lock();
-        (sim_disk.room, sim_disk.full_at) = (None, None);
+        let mut state = self.lock();
+        (state.room, state.full_at) = (None, None);
     }
 
     /// As [`Self::fail_sync`], with `ENOSPC`: what a file system says that finds out late that it has no room.
     pub fn find_no_room_at_sync(&self, n: u64) {
-        let mut sim_disk = self.lock();
-        sim_disk.failing_sync = Some((sim_disk.counts.syncs + n, Errno::NOSPC));
+        let mut state = self.lock();
+        state.failing_sync = Some((state.counts.syncs + n, Errno::NOSPC));
     }
 
-    /// Answers the `n`th sync from now on (the first is 1; 0 is none) with `EIO`, drops what it should have made durable, as Linux
-    /// may, and lets the later ones succeed: whoever tries again is told that all is well, and loses data.
+    /// Answers the `n`th sync from now on (the first is 1; 0 is none) with `EIO`, drops what it should have made durable,
+    /// as Linux may, and lets the later ones succeed. A store that syncs again hears that all is well, and loses data.
     pub fn fail_sync(&self, n: u64) {
-        let mut sim_disk = self.lock();
-        sim_disk.failing_sync = Some((sim_disk.counts.syncs + n, Errno::IO));
+        let mut state = self.lock();
+        state.failing_sync = Some((state.counts.syncs + n, Errno::IO));
     }
 
     /// From now on a sync answers that all is well and does nothing. A test that finds no loss on such a disk would find
@@ -183,10 +184,10 @@ impl Disk {
 
     /// The content after a power cut at this moment.
     pub fn image(&self, survive: Survive) -> Vec<u8> {
-        let sim_disk = self.lock();
-        let mut image = sim_disk.durable.clone();
+        let state = self.lock();
+        let mut image = state.durable.clone();
         let mut coin = Coin::new(survive);
-        for change in &sim_disk.unsynced {
+        for change in &state.unsynced {
             match change {
                 Change::Length(length) => {
                     if coin.toss() {
@@ -205,8 +206,8 @@ impl Disk {
         image
     }
 
-    fn lock(&self) -> MutexGuard<'_, SimDisk> {
-        self.sim_disk.lock()
+    fn lock(&self) -> MutexGuard<'_, DiskState> {
+        self.state.lock()
     }
 }
 
@@ -227,7 +228,7 @@ impl HeldSyncs {
 
     /// Blocks until a sync waits.
     pub fn wait_for_one(&self) {
-        let waiting = |sim_disk: &mut SimDisk| sim_disk.waiting == 0;
+        let waiting = |state: &mut DiskState| state.waiting == 0;
         self.disk.moved.wait_while(&mut self.disk.lock(), waiting);
     }
 }
@@ -237,114 +238,6 @@ impl Drop for HeldSyncs {
         self.disk.lock().held = None;
         self.disk.moved.notify_all();
     }
-}
-
-impl StorageBackend for Disk {
-    fn len(&self) -> io::Result<u64> {
-        Ok(self.lock().current.len() as u64)
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let sim_disk = self.lock();
-        let from = usize::try_from(offset).map_err(io::Error::other)?;
-        let there = from.checked_add(out.len()).and_then(|to| sim_disk.current.get(from..to));
-        out.copy_from_slice(there.ok_or(io::ErrorKind::UnexpectedEof)?);
-        Ok(())
-    }
-
-    fn set_len(&self, length: u64) -> io::Result<()> {
-        let mut sim_disk = self.lock();
-        sim_disk.begin()?;
-        let length = usize::try_from(length).map_err(io::Error::other)?;
-        let growth = length.saturating_sub(sim_disk.current.len());
-        sim_disk.take_room(growth)?;
-        sim_disk.current.resize(length, 0);
-        sim_disk.unsynced.push(Change::Length(length));
-        Ok(())
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        let mut sim_disk = self.lock();
-        sim_disk.counts.syncs += 1;
-        let this = sim_disk.counts.syncs;
-        sim_disk.begin()?;
-        if sim_disk.held.is_some() {
-            sim_disk.waiting += 1;
-            self.moved.notify_all();
-            let held = |sim_disk: &mut SimDisk| sim_disk.held == Some(0);
-            self.moved.wait_while(&mut sim_disk, held);
-            sim_disk.waiting -= 1;
-            sim_disk.held = sim_disk.held.map(|passes| passes.saturating_sub(1));
-        }
-        if let Some((_, errno)) = sim_disk.failing_sync.filter(|(failing, _)| *failing == this) {
-            sim_disk.unsynced.clear();
-            return Err(errno.into());
-        }
-        if !sim_disk.lies {
-            for change in std::mem::take(&mut sim_disk.unsynced) {
-                sim_disk.harden(change);
-            }
-        }
-        Ok(())
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let mut sim_disk = self.lock();
-        sim_disk.counts.writes += 1;
-        sim_disk.begin()?;
-        let offset = usize::try_from(offset).map_err(io::Error::other)?;
-        if let Err(full) = sim_disk.take_room(data.len()) {
-            let half = &data[..data.len() / 2 / PIECE * PIECE];
-            if !half.is_empty() {
-                put(&mut sim_disk.current, offset, half);
-                sim_disk.unsynced.push(Change::Write(offset, half.to_vec()));
-            }
-            return Err(full);
-        }
-        put(&mut sim_disk.current, offset, data);
-        sim_disk.unsynced.push(Change::Write(offset, data.to_vec()));
-        Ok(())
-    }
-}
-
-impl SimDisk {
-    fn begin(&mut self) -> io::Result<()> {
-        self.counts.operations += 1;
-        match self.cut_at {
-            Some(cut) if self.counts.operations >= cut => Err(io::Error::other("the power was cut")),
-            _ => Ok(()),
-        }
-    }
-
-    fn take_room(&mut self, bytes: usize) -> io::Result<()> {
-        let full = self.full_at.is_some_and(|at| self.counts.operations >= at);
-        match (&mut self.room, bytes as u64) {
-            (_, 0) => return Ok(()),
-            (None, _) if !full => return Ok(()),
-            (Some(room), bytes) if !full && bytes <= *room => {
-                *room -= bytes;
-                return Ok(());
-            }
-            _ => {}
-        }
-        self.refusals += 1;
-        Err(Errno::NOSPC.into())
-    }
-
-    fn harden(&mut self, change: Change) {
-        match change {
-            Change::Write(offset, bytes) => put(&mut self.durable, offset, &bytes),
-            Change::Length(length) => self.durable.resize(length, 0),
-        }
-    }
-}
-
-fn put(content: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
-    let end = offset + bytes.len();
-    if content.len() < end {
-        content.resize(end, 0);
-    }
-    content[offset..end].copy_from_slice(bytes);
 }
 
 /// Decides which pieces survive.

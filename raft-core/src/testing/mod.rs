@@ -12,10 +12,12 @@ mod cluster;
 pub mod disk;
 mod fencer;
 mod network;
+mod node;
 pub mod sim;
 mod stop;
 
-pub use cluster::{TestCluster, TestNode, fast};
+pub use cluster::{TestCluster, fast};
 pub use fencer::{DeviceBehaviour, TestFencer};
 pub use network::MemoryNetwork;
+pub use node::TestNode;
 pub use stop::{Seen, TestStop};

@@ -1,4 +1,4 @@
-//! What stands between redb and the file: it passes everything on, and remembers what failed.
+//! The backend between redb and the file. It passes every call on, and remembers which kind of call failed.
 //!
 //! ```text
 //!   redb ──▶ backend ──▶ file, or a disk of a test
@@ -6,12 +6,12 @@
 //!              └  sync, and anything else  ─▶ never again, whatever the error calls itself
 //! ```
 //!
-//! redb tells an error and not which call it came from; but on that hangs what it means. A write that found no room was
-//! not taken. After a failed sync nobody knows what was: the kernel may have dropped the pages and report success next
-//! time, so that even `ENOSPC` from a sync is final.
+//! redb reports an error, but not which call it came from, and the meaning depends on that. A write that found no room
+//! changed nothing. After a failed sync it is unknown what is durable: the kernel may have dropped the pages, and report
+//! success next time. Even `ENOSPC` from a sync is therefore final.
 //!
-//! The file stays open from the first opening of the log to its close, however often redb opens and closes it: Linux tells
-//! a failed write-back once to each open file, and one that is opened afterwards may never hear of it.
+//! The file stays open from the first opening of the log to its close, however often redb opens and closes it: Linux reports
+//! a failed write-back once to each open file, and to a file opened later perhaps never.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -36,7 +36,7 @@ struct Inner {
     backend: Box<dyn StorageBackend>,
     /// A write found no room since [`Backend::begin`].
     full: AtomicBool,
-    /// Something else failed, ever.
+    /// Something else has failed since the opening.
     broken: AtomicBool,
 }
 
@@ -55,12 +55,12 @@ impl Backend {
         Ok(Self::new(FileBackend::new(file)?))
     }
 
-    /// Forgets what found no room before.
+    /// Forgets earlier writes that found no room.
     pub(crate) fn begin(&self) {
         self.inner.full.store(false, Ordering::Release);
     }
 
-    /// Whether want of room is what failed since [`Self::begin`], and nothing else ever did.
+    /// Whether a write found no room since [`Self::begin`], and nothing else ever failed.
     pub(crate) fn only_full(&self) -> bool {
         self.inner.full.load(Ordering::Acquire) && !self.inner.broken.load(Ordering::Acquire)
     }

@@ -1,4 +1,4 @@
-//! What the file must hold, in five words: compared when it is opened again after the disk was full.
+//! What the file must hold, in five numbers: compared when it is opened again after the disk was full.
 //!
 //! ```text
 //!   acknowledged ──group──▶ acknowledged and the group       found must be the one or the other
@@ -8,7 +8,7 @@
 //! before, and two logs that agree in the place of one entry agree up to it.
 
 use crate::engine::log_store::memory::State;
-use crate::engine::log_store::writer::Change;
+use crate::engine::log_store::operation::Change;
 use crate::rpc::{Ballot, Position};
 
 /// What is durable, or would be.

@@ -1,4 +1,4 @@
-//! MakeCommand the file, opening it, and checking what is in it before a single promise rests on it.
+//! Creates the file, opens it, and checks its content before any promise rests on it.
 //!
 //! ```text
 //!   log.redb.new-…   made, written, synced
@@ -7,8 +7,8 @@
 //!   log.redb         folder synced, then opened: every page's checksum, every record, every rule of the log
 //! ```
 //!
-//! A crash while redb initialises a file leaves one that cannot be opened, hence the temporary name; whatever is found
-//! under one is thrown away.
+//! A crash while redb initialises a file leaves one that cannot be opened. Hence the temporary name; files found under one
+//! are removed.
 
 use std::fs::File;
 use std::io;
@@ -90,7 +90,7 @@ fn create(path: &Path) -> Result<(), OpenError> {
         File::open(&temporary)?.sync_all()?;
         Ok(())
     });
-    // Where another process was faster, its file stays: this one has nothing in it.
+    // If another process was faster, its file stays. This one is empty.
     let linked = made.and_then(|()| match std::fs::hard_link(&temporary, path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error.into()),
         _ => Ok(()),
@@ -128,7 +128,7 @@ fn remove_leftovers(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads everything, and believes nothing that breaks a rule.
+/// Reads everything, and refuses content that breaks a rule of the log.
 fn load(database: &Database) -> Result<State, OpenError> {
     let transaction = database.begin_read().map_err(storage)?;
     let log = transaction.open_table(LOG).map_err(storage)?;
@@ -175,7 +175,7 @@ fn read<T: Enveloped>(name: &str, bytes: &[u8]) -> Result<T, OpenError> {
     decode(bytes).map_err(|error| unreadable(name, &error))
 }
 
-/// What a newer build wrote is not damaged: nobody should be told to wipe it.
+/// Content of a newer build is not damaged, and must not be wiped.
 fn unreadable(name: &str, error: &CodecError) -> OpenError {
     let why = format!("{name}: {error}");
     match error {
@@ -193,7 +193,7 @@ fn storage(error: impl Into<redb::Error>) -> OpenError {
     }
 }
 
-/// How redb says that a file is none of its own, or too short.
+/// Whether redb means that the file is not one of its own, or too short.
 fn is_damage(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
 }

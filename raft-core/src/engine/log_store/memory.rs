@@ -7,8 +7,8 @@
 //!                       entries: no hole, terms never fall
 //! ```
 //!
-//! A change that would break a rule is refused before anything is touched, here or on the disk. The rules are Raft's; a
-//! refusal means that whoever asked is wrong, and that going on could cost acknowledged entries.
+//! A change that would break a rule is refused before anything is touched, here or on the disk. The rules are Raft's. A
+//! refusal means that the caller is wrong, and that going on could cost acknowledged entries.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -23,7 +23,7 @@ use quorate_membership::detector::Moment;
 use tokio::sync::{Notify, watch};
 
 use crate::engine::log_store::Stats;
-use crate::engine::log_store::writer::Op;
+use crate::engine::log_store::operation::Op;
 use crate::engine::types::{OrEntry, log_id_from};
 use crate::host::clock;
 use crate::rpc::{Ballot, Position, SnapshotMeta};
@@ -41,7 +41,7 @@ pub(crate) struct State {
     pub(crate) snapshot: Option<(SnapshotMeta, Arc<[u8]>)>,
 }
 
-/// The first failure, which is told to everybody from then on.
+/// The first failure, with which every later operation fails.
 #[derive(Debug, Clone)]
 pub(crate) struct Failure {
     pub(crate) kind: io::ErrorKind,
@@ -55,8 +55,8 @@ impl Failure {
     }
 }
 
-/// The state, and the way to the disk. Whoever changes the one while holding the lock sends to the other before letting
-/// go of it, so that the order of changes is the same in both.
+/// The state, and the queue to the disk. A change of the state is sent to the queue under the same lock, so that both have
+/// the same order.
 #[derive(Debug)]
 pub(crate) struct Memory {
     pub(crate) state: State,
@@ -78,7 +78,7 @@ impl Memory {
         Self { state, asked, covered, failure: None, queue: Some(queue), bell: Arc::default() }
     }
 
-    /// Fails, always with the same words, if the store has stopped or was closed.
+    /// Fails, always with the same text, if the store has stopped or was closed.
     pub(crate) fn usable(&self) -> io::Result<()> {
         match (&self.failure, &self.queue) {
             (Some(failure), _) => Err(failure.error()),
@@ -198,11 +198,11 @@ pub(crate) struct Shared {
     pub(crate) failed: watch::Sender<Option<String>>,
     groups: AtomicU64,
     operations: AtomicU64,
-    /// Since when a group is being written, if one is: the oldest that is not durable.
+    /// Since when the oldest group that is not durable is being written, if one is.
     under_way: Mutex<Option<Moment>>,
     /// The disk is full, and the writer waits for room.
     full: AtomicBool,
-    /// The writer is to wait for room no more.
+    /// The writer must wait for room no more.
     hurry: Mutex<bool>,
     hurried: Condvar,
 }
@@ -260,7 +260,7 @@ impl Shared {
         self.full.load(Ordering::Acquire)
     }
 
-    /// Lets time pass on the writer's thread. `false`, at once, when nobody wants to wait any more.
+    /// Blocks the writer's thread for `wait`. Returns `false`, at once, when the store must wait no more.
     pub(crate) fn wait_for_room(&self, wait: Duration) -> bool {
         let mut hurry = self.hurry.lock();
         self.hurried.wait_while_for(&mut hurry, |hurry| !*hurry, wait);

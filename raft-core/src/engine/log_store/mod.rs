@@ -11,17 +11,18 @@
 //! on the disk whole or not at all, and groups are there in the order of the calls. Nothing is acknowledged before its
 //! group is durable.
 //!
-//! The first failure of the disk stops the store for good: nothing is tried again, because after a failed fsync the
-//! kernel may have dropped the pages and report success. What was acknowledged before is durable; what was under way
-//! may or may not be, and is found out by the next start. One failure is none: a *write* that found no room. The store
-//! waits then until there is some (`room.rs`), and says so ([`LogStore::trouble`]).
+//! The first failure of the disk stops the store for good. Nothing is tried again, because after a failed fsync the kernel
+//! may have dropped the pages and report success. What was acknowledged before is durable; what was under way may be or
+//! not, and the next start finds out. The one exception is a *write* that found no room: the store waits until there is
+//! some (`full_disk.rs`), and reports that it does ([`LogStore::trouble`]).
 
 pub(crate) mod backend;
 mod extent;
 pub(crate) mod file;
+mod full_disk;
 pub(crate) mod memory;
+pub(crate) mod operation;
 mod raft;
-mod room;
 pub(crate) mod shape;
 #[cfg(test)]
 mod tests;
@@ -40,7 +41,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::engine::log_store::file::Opened;
 use crate::engine::log_store::memory::{Memory, Shared};
-use crate::engine::log_store::writer::{Change, Done, Op};
+use crate::engine::log_store::operation::{Change, Done, Op};
 use crate::rpc::{Ballot, SnapshotMeta};
 
 /// Why the log could not be opened. The file is as it was.
@@ -49,10 +50,10 @@ pub(crate) enum OpenError {
     /// Another process, or another store of this one, has it open.
     #[error("the log is in use; stop the process that has it open first")]
     InUse,
-    /// What is there cannot be trusted. Nothing was overwritten.
+    /// The content cannot be trusted. Nothing was overwritten.
     #[error("the log is damaged: {0}")]
     Damaged(String),
-    /// The system refused.
+    /// The system refused an operation.
     #[error("the log cannot be opened: {0}")]
     Io(#[from] io::Error),
 }
@@ -66,12 +67,12 @@ pub(crate) struct Stats {
     pub(crate) operations: u64,
 }
 
-/// Why nothing becomes durable just now, although nothing has failed.
+/// Why nothing becomes durable at the moment, although nothing has failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Trouble {
-    /// There is no room. What is asked for waits.
+    /// The disk is full. Operations wait.
     Full,
-    /// A write or a sync is under way and has not ended for as long as this.
+    /// A write or a sync has been under way for longer than this.
     Slow(Duration),
 }
 
@@ -113,8 +114,8 @@ impl LogStore {
         Self::start(file::open_or_create(path)?)
     }
 
-    /// Opens the log at `path`, which must be there: for a node that has been a member before. If its log is gone, so is
-    /// its vote, and it must not go on under its number.
+    /// Opens the log at `path`, which must exist: for a node that was a member before. A node whose log is gone has lost its
+    /// vote with it, and must not go on under its number.
     ///
     /// # Errors
     /// See [`OpenError`]; a missing file is [`OpenError::Damaged`].
@@ -148,7 +149,7 @@ impl LogStore {
         self.shared().lock().state.vote
     }
 
-    /// The vote that was asked for and is not durable yet, if there is one. The engine does nothing else until it is.
+    /// The vote that is not durable yet, if there is one. The engine does nothing else until it is.
     pub(crate) fn vote_under_way(&self) -> Option<Ballot> {
         let memory = self.shared().lock();
         memory.asked.filter(|asked| memory.state.vote != Some(*asked))
@@ -219,7 +220,7 @@ impl LogStore {
         self.shared().writing_for().filter(|time| *time > timeout).map(|_| Trouble::Slow(timeout))
     }
 
-    /// From now on a full disk is a failure like any other: who waits for room is told so, and nothing more is written.
+    /// From now on a full disk is a failure like any other: operations that wait for room fail, and nothing more is written.
     pub(crate) fn wait_no_more(&self) {
         self.shared().wait_no_more();
     }
@@ -230,8 +231,8 @@ impl LogStore {
         self.shared().stats()
     }
 
-    /// Writes what is queued, if there is room for it, closes the file and returns when another may open it. Every later
-    /// operation, of any clone, fails and says that the store was closed. Blocks on the disk; may be called more than once.
+    /// Writes what is queued, if there is room for it, closes the file, and returns when another store may open it. Every
+    /// later operation of any clone fails: the log was closed. Blocks on the disk; may be called more than once.
     pub(crate) fn close(&self) {
         self.handle.close();
     }

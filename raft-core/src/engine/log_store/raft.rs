@@ -10,8 +10,8 @@ use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use quorate_membership::codec::encode;
 use tokio::sync::oneshot;
 
+use crate::engine::log_store::operation::{Change, Done, Op};
 use crate::engine::log_store::shape::{StoredEntry, StoredPosition, StoredVote};
-use crate::engine::log_store::writer::{Change, Done, Op};
 use crate::engine::log_store::{LogStore, answered};
 use crate::engine::types::{OrEntry, OrLogId, OrVote, Types, entry_from, log_id_from, log_id_to, vote_from, vote_to};
 
@@ -93,7 +93,7 @@ impl RaftLogStorage<Types> for LogStore {
         let committed = committed.as_ref().map(log_id_from);
         let record = encode(&StoredPosition(committed)).map_err(io::Error::other)?;
         let mut memory = self.shared().lock();
-        memory.send(Op { change: Change::Committed { record }, done: Done::Nobody })?;
+        memory.send(Op { change: Change::Committed { record }, done: Done::Unwatched })?;
         memory.state.committed = committed;
         Ok(())
     }
@@ -131,7 +131,7 @@ impl RaftLogStorage<Types> for LogStore {
         memory.usable()?;
         memory.check_truncate(after)?;
         if memory.state.entries.range(from..).next().is_some() {
-            memory.send(Op { change: Change::Truncate { from, last: after }, done: Done::Nobody })?;
+            memory.send(Op { change: Change::Truncate { from, last: after }, done: Done::Unwatched })?;
             drop(memory.state.entries.split_off(&from));
         }
         Ok(())
@@ -146,7 +146,7 @@ impl RaftLogStorage<Types> for LogStore {
             return Ok(());
         }
         memory.check_purge(upto)?;
-        memory.send(Op { change: Change::Purge { upto, record }, done: Done::Nobody })?;
+        memory.send(Op { change: Change::Purge { upto, record }, done: Done::Unwatched })?;
         let kept = memory.state.entries.split_off(&upto.index.saturating_add(1));
         memory.state.entries = kept;
         memory.state.purged = Some(upto);

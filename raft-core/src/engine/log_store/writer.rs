@@ -1,4 +1,4 @@
-//! The thread that writes: everything that has gathered in the queue goes into one transaction, with one sync.
+//! The thread that writes. Everything that has gathered in the queue goes into one transaction, with one sync.
 //!
 //! ```text
 //!   queue   a a v a t a a │ a a s │ a ...         while one group is synced, the next one gathers
@@ -12,73 +12,17 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
 
-use openraft::storage::IOFlushed;
 use redb::{Database, Durability};
-use tokio::sync::oneshot;
 
 use crate::engine::log_store::backend::Backend;
 use crate::engine::log_store::extent::Extent;
 use crate::engine::log_store::memory::{Failure, Shared};
+use crate::engine::log_store::operation::{Change, Done, Op};
 use crate::engine::log_store::shape::{COMMITTED, LOG, META, PURGED, SNAPSHOT, SNAPSHOT_DATA, VOTE};
-use crate::engine::types::Types;
-use crate::rpc::{Ballot, Position, SnapshotMeta};
 
 /// A group is closed at this many bytes or operations, so that the first in it does not wait for ever for the last.
 const GROUP_BYTES: usize = 4 << 20;
 const GROUP_OPERATIONS: usize = 4096;
-
-/// One change of the file, checked and encoded.
-#[derive(Debug)]
-#[cfg_attr(quorate_mutant = "purge_before_snapshot", derive(Clone))]
-pub(crate) enum Change {
-    /// Entries with their indexes; the last of them.
-    Append { records: Vec<(u64, Vec<u8>)>, last: Option<Position> },
-    /// Every entry from this index on goes; the last that stays.
-    Truncate { from: u64, last: Option<Position> },
-    /// Every entry up to this one, inclusive, goes.
-    Purge { upto: Position, record: Vec<u8> },
-    /// The vote.
-    Vote { vote: Ballot, record: Vec<u8> },
-    /// How far the log is committed.
-    Committed { record: Vec<u8> },
-    /// The snapshot.
-    Snapshot { record: Vec<u8>, meta: SnapshotMeta, data: Arc<[u8]> },
-}
-
-/// Who is told when the change is durable, or that it is not.
-pub(crate) enum Done {
-    Nobody,
-    Append(IOFlushed<Types>),
-    Answer(oneshot::Sender<io::Result<()>>),
-}
-
-impl std::fmt::Debug for Done {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Nobody => "Nobody",
-            Self::Append(_) => "Append",
-            Self::Answer(_) => "Answer",
-        })
-    }
-}
-
-/// A change, and who waits for it.
-#[derive(Debug)]
-pub(crate) struct Op {
-    pub(crate) change: Change,
-    pub(crate) done: Done,
-}
-
-impl Change {
-    fn size(&self) -> usize {
-        match self {
-            Self::Append { records, .. } => records.iter().map(|(_, record)| record.len()).sum(),
-            Self::Truncate { .. } => 0,
-            Self::Purge { record, .. } | Self::Vote { record, .. } | Self::Committed { record } => record.len(),
-            Self::Snapshot { record, data, .. } => record.len() + data.len(),
-        }
-    }
-}
 
 /// Starts the thread. It ends when the queue has no sender left and everything in it has been dealt with; the file is
 /// closed by then.
@@ -160,9 +104,9 @@ impl Writer {
         for done in waiting {
             let result = result.as_ref().copied().map_err(Failure::error);
             match done {
-                Done::Nobody => {}
+                Done::Unwatched => {}
                 Done::Append(callback) => callback.io_completed(result),
-                // Who no longer waits need not be told.
+                // The caller may have gone.
                 Done::Answer(answer) => drop(answer.send(result)),
             }
         }
@@ -208,11 +152,11 @@ impl Writer {
             }
             Err(_) => Failure { kind: io::ErrorKind::Other, reason: "a write to the log failed: redb panicked".into() },
         };
-        // What redb's error calls itself does not tell; which call it came from does.
+        // The kind of redb's error does not decide; the call that it came from does.
         Err(if self.backend.only_full() { WriteFailure::Full(failure) } else { WriteFailure::Final(failure) })
     }
 
-    /// Shows what has become durable to those who read only that.
+    /// Makes what has become durable visible to readers of durable state.
     fn publish(&self, changes: Vec<Change>) {
         let mut memory = self.shared.lock();
         for change in changes {

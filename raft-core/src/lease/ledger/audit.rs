@@ -1,4 +1,4 @@
-//! The auditor: proves from the ledgers of all nodes of a run that nobody acted when others were told that it could not.
+//! The auditor: proves from the ledgers of all nodes that no life acted after others had heard of its end.
 //!
 //! ```text
 //!   n3#2   protects ├───────── may act ──────────┤ E + T_stop + T_io   (or `stopped`, if that was earlier)
@@ -7,14 +7,13 @@
 //!   works  db r7   ├─────────────────────────────┤                    ├── db r9 on n1#1 …
 //! ```
 //!
-//! Where both ends of a comparison are times of one boot, clocks are compared. Elsewhere nothing is concluded from the
-//! times of two machines; there the order that the log gives has to do: whose end was concluded from time, the leader
-//! waited long enough on its own clock, from a moment that lies after its activation and after each grant that it made,
-//! and no grant was made under a later activation.
+//! Times are compared only within one boot of one machine. Between machines the order of the log has to do: for an end that
+//! was concluded from time, the leader waited long enough on its own clock, since a moment after its activation and after
+//! each grant that it made, and no grant was made under a later activation.
 //!
-//! Lines may be missing, so a life is taken to have held what its own lines *or* the leaders' grants say, whichever is
-//! longer. A device's or an operator's proof is taken as what it is, and counted. The auditor errs on the side of an
-//! alarm: what it cannot see to be sound it calls incomplete.
+//! Lines may be missing. A life therefore counts as having held what its own lines *or* the leaders' grants show, whichever
+//! is longer. A proof by a device or an operator is accepted, and counted. The auditor errs on the side of an alarm: what
+//! it cannot prove sound is incomplete.
 
 mod lives;
 mod report;
@@ -28,8 +27,8 @@ pub use report::{Gap, Incomplete, Interval, Report, Rule, Verdict, Violation};
 use super::reader::{Kept, Unreadable, read};
 use lives::Record;
 
-/// Reads the ledgers in these data folders, both files of each, and judges them together. They must be those of all
-/// nodes of one cluster: what a node wrote that is not among them is missing in the proof.
+/// Reads the ledgers in these data folders, both files of each, and judges them together. They must be the folders of all
+/// nodes of one cluster: the notes of a node that is left out are missing in the proof.
 ///
 /// # Errors
 /// [`Unreadable`]: nothing was judged.
@@ -38,7 +37,7 @@ pub fn audit(folders: &[PathBuf]) -> Result<Report, Unreadable> {
     Ok(judge(&kept))
 }
 
-/// Judges what was read from the data folders of all nodes of one cluster.
+/// Judges the ledgers that were read from the data folders of all nodes of one cluster.
 pub fn judge(ledgers: &[Kept]) -> Report {
     let record = Record::of(ledgers);
     let mut report = Report { ledgers: ledgers.len(), ..Report::default() };

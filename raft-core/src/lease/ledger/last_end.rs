@@ -1,7 +1,7 @@
-//! Why was I reset: how the former process of a node ended, as far as its ledger tells.
+//! How the former process of a node ended, as far as its ledger shows: why was I reset?
 //!
 //! ```text
-//!                             the last word in the ledger
+//!                             the last note in the ledger
 //!   nothing at all            None
 //!   closed                    Closed
 //!   notice or lapsed, and     SelfFenced: the mechanism acted, and this is why
@@ -18,12 +18,12 @@ use quorate_membership::{BootId, Identity, Revision};
 
 use super::note::{Entry, Note};
 
-/// When something was noted: a time within a boot.
+/// A time within a boot of the machine.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Stamp {
     /// The boot of the machine.
     pub boot: BootId,
-    /// What CLOCK_BOOTTIME showed.
+    /// What CLOCK_BOOTTIME showed in that boot.
     pub at: Duration,
 }
 
@@ -36,9 +36,9 @@ impl fmt::Display for Stamp {
 /// Why a lease was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Loss {
-    /// No grant came in time, or the stop mechanism did not work: nobody had said anything against this life.
+    /// No grant came in time, or the stop mechanism did not work. The cluster had not ended this life.
     Ungranted,
-    /// The log said that the life was being fenced, or was over.
+    /// The log showed that the life had ended or was being fenced.
     Condemned,
 }
 
@@ -51,43 +51,42 @@ impl fmt::Display for Loss {
     }
 }
 
-/// How the former process of a node ended. Only as good as what came to the disk: see the head of
-/// [the module](super).
+/// How the former process of a node ended. It rests on the notes that came to the disk; see [the module](super).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LastEnd {
-    /// No former process has left anything here.
+    /// No former process has left a note.
     #[default]
     None,
     /// It was shut down.
     Closed {
-        /// When.
+        /// When it was.
         at: Stamp,
     },
-    /// Its lease ran out with work protected: the mechanism acted.
+    /// Its lease ended with work protected: the mechanism acted.
     SelfFenced {
         /// When the end of the lease was noted, or the notice before it if nothing could be noted any more.
         at: Stamp,
-        /// Which life.
+        /// The life.
         who: Identity,
-        /// What had not stopped.
+        /// The work that had not stopped.
         protecting: Vec<String>,
-        /// Why.
+        /// Why its lease was lost.
         reason: Loss,
     },
-    /// It ended without a word while it protected something: stopped, blocked, or killed from outside. If it had not
-    /// ended by itself, the mechanism ended it when its lease had run out.
+    /// It wrote no last note while it protected something: it was stopped, blocked, or killed from outside. If it had not
+    /// ended by itself, the mechanism ended it at the end of its lease.
     Silent {
         /// Its last note.
         last: Stamp,
-        /// Which life.
+        /// The life.
         who: Identity,
-        /// What it protected.
+        /// The work that it protected.
         protecting: Vec<String>,
         /// Until when its lease ran, on CLOCK_BOOTTIME of the same boot; `None` if that is not on record.
         until: Option<Duration>,
     },
-    /// It ended without a word, and protected nothing.
+    /// It wrote no last note, and protected nothing.
     Unarmed {
         /// Its last note.
         last: Stamp,
@@ -95,7 +94,7 @@ pub enum LastEnd {
 }
 
 impl LastEnd {
-    /// Sums up what one process noted, in the order in which it did.
+    /// Sums up the notes of one process, oldest first.
     pub fn of(entries: &[Entry]) -> Self {
         let Some(last) = entries.last() else { return Self::None };
         let stamp = |entry: &Entry| Stamp { boot: entry.boot, at: entry.at };

@@ -1,4 +1,4 @@
-//! What a node writes down of leases, and the line that it becomes: what it held, granted, proved.
+//! The notes of a ledger, what a node held, granted and proved, and the line that each becomes.
 //!
 //! ```text
 //!   q1 1f0c…9a 8123456789 n3 held who=n3#2 seq=17 from=8120000000/8119999000 5d0f12ab
@@ -6,7 +6,7 @@
 //!   │  │       │          └ node
 //!   │  │       └ CLOCK_BOOTTIME in nanoseconds, when it was noted
 //!   │  └ boot id
-//!   └ version of the form
+//!   └ version of the format
 //! ```
 
 use std::fmt;
@@ -18,123 +18,123 @@ use quorate_membership::{Activation, BootId, Drift, FenceId, Identity, NodeId, N
 
 use super::text::Value;
 
-/// One thing that a node writes down. When, in which boot and by which node stands beside it in an [`Entry`].
+/// One note. Its time, boot and node are in its [`Entry`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Note {
     /// A process of the node has started.
     Started {
-        /// Drawn by it.
+        /// The random number of that process.
         session: Nonce,
     },
-    /// It has a name, and this is what stops it.
+    /// The process has its identity, and registered this contract.
     RequestName {
         /// The life.
         who: Identity,
-        /// What was registered with it.
+        /// What stops its work.
         stop: Stop,
-        /// How long its leases last.
+        /// The length of its leases.
         lease: Duration,
-        /// For how long something that was begun in time may still land.
+        /// How long an effect that began in time may still be in flight.
         in_flight: Duration,
-        /// What the clocks may be off.
+        /// How far clocks may be off.
         drift: Drift,
     },
-    /// A grant has come: the life may act until `from` plus the lease, on the lease clock.
+    /// A grant has arrived: the life may act until `from` plus the lease, on the lease clock.
     Held {
         /// The life.
         who: Identity,
-        /// Which renewal was granted.
+        /// The renewal that was granted.
         seq: u64,
-        /// When it was sent.
+        /// When that renewal was sent.
         from: Reading,
     },
-    /// Work is protected from here on: it may run under this token.
+    /// Work is protected from now on: it may run under this token.
     Protects {
         /// The life.
         who: Identity,
-        /// Which work.
+        /// The work.
         what: String,
         /// The token that it runs under.
         token: Revision,
     },
-    /// The work has stopped: the consumer said so, or its processes were seen to be gone.
+    /// The work has stopped: its consumer reported it, or its processes are gone.
     Stopped {
         /// The life.
         who: Identity,
-        /// Which work.
+        /// The work.
         what: String,
         /// The token that it ran under.
         token: Revision,
     },
-    /// The lease runs out with something protected: unless all of it stops in time, the mechanism acts.
+    /// The lease is about to end. Unless all protected work stops in time, the mechanism acts.
     Notice {
         /// The life.
         who: Identity,
         /// How much time is left.
         left: Duration,
-        /// Whether the log said that the life is being fenced or over, rather than that grants stayed away.
+        /// Whether the log showed that the life has ended or is being fenced; otherwise no grant arrived.
         condemned: bool,
-        /// What is protected.
+        /// The work that is protected.
         protecting: Vec<String>,
     },
-    /// The lease is over.
+    /// The lease has ended.
     Lapsed {
         /// The life.
         who: Identity,
-        /// What is still protected, against which the mechanism acts now.
+        /// The work that is still protected. The mechanism acts now.
         protecting: Vec<String>,
     },
-    /// This node counts as leader, as far as conclusions from time go.
+    /// This node was activated as leader: it may conclude from time that a life has ended.
     Activated {
-        /// Under which number.
+        /// The activation.
         activation: Activation,
-        /// From when on it counts silence: no wait of this activation began before.
+        /// From when on it counts silence. No wait of this activation began before.
         since: Reading,
     },
     /// This node, as leader, granted a renewal.
     Granted {
         /// The life.
         who: Identity,
-        /// Which renewal.
+        /// The renewal.
         seq: u64,
-        /// Under which activation.
+        /// The activation that it was granted under.
         activation: Activation,
-        /// When that renewal had been received, on this node's clocks: it was sent before.
+        /// When that renewal was received, on this node's clocks.
         received: Reading,
     },
-    /// This node, as leader, found the time of a life to be up.
+    /// This node, as leader, concluded that the time of a life is up.
     Expiring {
         /// The life.
         who: Identity,
-        /// Under which activation.
+        /// The activation that this was concluded under.
         under: Activation,
-        /// For how long nothing had been received.
+        /// How long nothing had been received.
         waited: Duration,
     },
-    /// The log says that a life has ended: from here on others may take its work over.
+    /// The log shows that a life has ended. From now on others may take its work over.
     Ended {
         /// The life.
         who: Identity,
-        /// The token of those who take over.
+        /// The token under which others take over.
         token: Revision,
-        /// The order; `None` for a clean leave without one.
+        /// The fence order; `None` for a clean leave without one.
         order: Option<FenceId>,
         /// The kind of proof, as [`quorate_membership::FenceProof::kind`] names it.
         proof: String,
-        /// For a proof by time: the activation that it was concluded under.
+        /// For a proof by time, the activation that it was concluded under.
         under: Option<Activation>,
-        /// For a proof by time: for how long that leader had received nothing, on its own clock.
+        /// For a proof by time, how long that leader had received nothing, on its own clock.
         waited: Option<Duration>,
     },
-    /// The node has been shut down. What it still protects stays protected: notes may follow.
+    /// The node was shut down. What it still protects stays protected, so notes may follow.
     Closed,
-    /// So many notes were lost before this line, for want of room in the queue or on the disk.
+    /// Notes were lost before this line, because the queue or the disk was full.
     Dropped {
-        /// How many, at the most.
+        /// How many notes, at most.
         notes: u64,
     },
-    /// A new file was begun: what is still in force of the one before follows, copied as it stood there.
+    /// A new file begins. The notes of the previous file that are still in force follow, copied as they were.
     Rotated,
 }
 
@@ -190,7 +190,7 @@ impl Values<'_> {
 }
 
 impl Note {
-    /// Whether it has to be on the disk before the mechanism may act: the reason of a reset (P16).
+    /// Whether the note has to be on the disk before the mechanism may act, because it is the reason of a reset (P16).
     pub(super) fn must_be_durable(&self) -> bool {
         match self {
             Self::Notice { .. } | Self::Closed => true,
@@ -200,20 +200,20 @@ impl Note {
     }
 }
 
-/// A note with when and where it was made: one line of a ledger.
+/// A note with its time and node: one line of a ledger.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// In which boot of the machine: clocks compare only within one.
+    /// The boot of the machine. Clocks compare only within one boot.
     pub boot: BootId,
-    /// When, on CLOCK_BOOTTIME of that boot.
+    /// The time of the note, on CLOCK_BOOTTIME of that boot.
     pub at: Duration,
-    /// Which node.
+    /// The node that wrote the note.
     pub node: NodeId,
-    /// What.
+    /// The note itself.
     pub note: Note,
 }
 
-/// The version of the form of a line.
+/// The version of the format of a line.
 const VERSION: &str = "q1";
 
 impl fmt::Display for Entry {
@@ -228,14 +228,14 @@ impl fmt::Display for Entry {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LineError {
-    /// It is not as it was written: torn, overwritten, or never a line of a ledger.
-    #[error("its checksum does not fit")]
+    /// The line is not as it was written: torn, overwritten, or never a line of a ledger.
+    #[error("its checksum does not match")]
     Damaged,
-    /// It was written in a form that this version does not know.
-    #[error("it is of the form `{0}`, and only `{VERSION}` is known")]
+    /// The line has a format that this version does not know.
+    #[error("its format is `{0}`, and this version knows only `{VERSION}`")]
     Version(String),
-    /// It is whole, but says nothing that this version knows.
-    #[error("it says nothing that is known")]
+    /// The line is whole, and this version does not know its note.
+    #[error("this version does not know its note")]
     Unknown,
 }
 

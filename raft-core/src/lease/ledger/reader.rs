@@ -1,4 +1,4 @@
-//! Reads ledgers back: what is whole, what was torn off at the end of a process, and what is damaged.
+//! Reads ledgers back, and tells lines that are whole from those torn off at the end of a process and those damaged.
 //!
 //! ```text
 //!   … held held he          torn: the last line of a process that was killed; nothing after it was lost
@@ -21,12 +21,12 @@ pub(super) const NEW: &str = "ledger";
 /// The one before it.
 pub(super) const OLD: &str = "ledger.1";
 
-/// Where a line stands.
+/// The place of a line.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Place {
     /// The file.
     pub file: Arc<Path>,
-    /// Which line of it, from 1.
+    /// The number of the line in it, from 1.
     pub line: usize,
 }
 
@@ -39,9 +39,9 @@ impl fmt::Display for Place {
 /// A line that was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LedgerLine {
-    /// Where it stands.
+    /// Its place.
     pub place: Place,
-    /// What it says.
+    /// Its content.
     pub entry: Entry,
 }
 
@@ -51,21 +51,21 @@ impl fmt::Display for LedgerLine {
     }
 }
 
-/// What is kept of the ledger of one data folder.
+/// The content of the ledger of one data folder.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Kept {
-    /// The lines, in the order in which they were written. What a new file repeats of the one before stands once.
+    /// The lines, in the order in which they were written. A line that a new file repeats is here once.
     pub lines: Vec<LedgerLine>,
-    /// How many lines were torn off where a process was killed or its machine died.
+    /// The number of lines torn off where a process was killed or its machine died.
     pub torn: usize,
     /// The lines that cannot be read, and why.
     pub damaged: Vec<(Place, LineError)>,
-    /// Whether older lines are gone, for the files are bounded.
+    /// Whether older lines are gone because the files are bounded.
     pub begins_later: bool,
 }
 
 impl Kept {
-    /// How many notes their writer could not write, at the most.
+    /// How many notes the writer could not write, at most.
     pub fn dropped(&self) -> u64 {
         let notes = |line: &LedgerLine| match line.entry.note {
             Note::Dropped { notes } => notes,
@@ -79,22 +79,22 @@ impl Kept {
 #[derive(Debug, thiserror::Error)]
 #[error("the ledger {path} cannot be read: {source}")]
 pub struct Unreadable {
-    /// Which file or folder.
+    /// The file or folder.
     pub path: PathBuf,
-    /// Why.
+    /// The error of the system.
     pub source: io::Error,
 }
 
-/// Reads both files of the ledger in a data folder. It may be written at the same time: then it ends where it was read.
+/// Reads both files of the ledger in a data folder. If it is written at the same time, it ends where it was read.
 ///
 /// # Errors
-/// [`Unreadable`] when there is none, or the system does not give it.
+/// [`Unreadable`] when there is no ledger, or the system refuses to read it.
 pub fn read(folder: &Path) -> Result<Kept, Unreadable> {
     // The new file first: should it be renamed meanwhile, its lines are seen twice, and kept once.
     let new = content(folder, NEW)?;
     let old = content(folder, OLD)?;
     if new.is_none() && old.is_none() {
-        let source = io::Error::new(io::ErrorKind::NotFound, "there is none");
+        let source = io::Error::new(io::ErrorKind::NotFound, "there is no ledger");
         return Err(Unreadable { path: folder.join(NEW), source });
     }
     let (mut kept, mut seen) = (Kept::default(), HashSet::new());
@@ -135,12 +135,12 @@ pub fn read(folder: &Path) -> Result<Kept, Unreadable> {
     Ok(kept)
 }
 
-/// The content of a file; `None` where there is none. What is not a plain file might never end, and is not read.
+/// The content of a file; `None` where there is no file. A file that is not plain might never end, and is not read.
 fn content(folder: &Path, name: &str) -> Result<Option<Vec<u8>>, Unreadable> {
     let path = folder.join(name);
     let read = || match std::fs::metadata(&path)?.is_file() {
         true => std::fs::read(&path),
-        false => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a plain file")),
+        false => Err(io::Error::new(io::ErrorKind::InvalidInput, "this is not a plain file")),
     };
     match read() {
         Ok(bytes) => Ok(Some(bytes)),
@@ -149,15 +149,15 @@ fn content(folder: &Path, name: &str) -> Result<Option<Vec<u8>>, Unreadable> {
     }
 }
 
-/// What the last process that wrote in this folder noted, oldest first; nothing where nothing can be read. Reads no
-/// further back than it has to.
+/// The notes of the last process that wrote in this folder, oldest first; none where nothing can be read. Reads no further
+/// back than it has to.
 pub(super) fn last_process(folder: &Path) -> Vec<Entry> {
     let mut entries = vec![];
     'files: for name in [NEW, OLD] {
         let text = match content(folder, name) {
             Ok(text) => text.unwrap_or_default(),
             Err(error) => {
-                tracing::warn!(%error, "how the former process ended is not known");
+                tracing::warn!(%error, "the ledger cannot be read, so it is not known how the former process ended");
                 return vec![];
             }
         };

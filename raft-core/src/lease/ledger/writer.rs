@@ -1,10 +1,10 @@
-//! The thread that writes a ledger: append only, two files, bounded for ever, and not stopped by any disk.
+//! The thread that writes a ledger: append only, in two bounded files, and never stopped by a disk.
 //!
 //! ```text
 //!   queue ──▶ a batch of lines ──▶ ledger ──full──▶ renamed to ledger.1 (the one before it is gone)
 //!                                    ▲                    a new ledger begins with what is still in force
-//!                                    └── a write fails: said once, the batch is counted as dropped, and the next
-//!                                        batch opens the file anew and says how many are missing
+//!                                    └── a write fails: logged once, the batch counts as dropped, and the next batch
+//!                                        opens the file anew and notes how many are missing
 //! ```
 
 use std::collections::VecDeque;
@@ -23,20 +23,20 @@ use super::note::{Entry, Note};
 use super::reader::{NEW, OLD};
 use crate::host::clock;
 
-/// What the thread is told.
+/// An order to the thread.
 #[derive(Debug)]
 pub(super) enum Order {
     Write(Entry),
     Close(Entry, oneshot::Sender<()>),
 }
 
-/// The longest line. What a consumer protects is named by the consumer, and may be named at length.
+/// The longest line. A consumer names its work, and may choose long names.
 const LINE: usize = 16 << 10;
 
 /// The smallest file: a few of the longest lines.
 const SMALLEST: u64 = 4 * LINE as u64;
 
-/// How many notes are written at once, at the most. With lines of ordinary length, about one page in memory.
+/// The most notes written at once. Lines of ordinary length then take about one page of memory.
 const BATCH: usize = 256;
 
 /// Starts the thread. It ends when the queue has no sender left and everything in it is written.
@@ -71,13 +71,13 @@ struct Writer {
     limit: u64,
     boot: BootId,
     node: NodeId,
-    /// Lost, and not yet said by a line.
+    /// How many notes were lost and not yet reported by a line.
     dropped: Arc<AtomicU64>,
     file: Option<File>,
     size: u64,
-    /// The file was begun after another, and does not begin as it should yet.
+    /// The file was begun after another, and the notes in force are still to be copied to its head.
     head_due: bool,
-    /// It was said that writing fails.
+    /// It was logged that writing fails.
     failing: bool,
     closed: bool,
     in_force: InForce,
@@ -103,7 +103,7 @@ impl Writer {
             self.write(batch);
             if let Some(done) = closing {
                 self.closed = true;
-                let _nobody_waits = done.send(());
+                let _caller_gone = done.send(());
             }
         }
         self.write(vec![]); // what was dropped after the last line
@@ -147,7 +147,7 @@ impl Writer {
                 self.file = None;
                 if !std::mem::replace(&mut self.failing, true) {
                     let folder = self.folder.display();
-                    tracing::error!(%error, %folder, "the ledger cannot be written; notes are lost, and counted");
+                    tracing::error!(%error, %folder, "the ledger cannot be written; notes are lost and counted until it can");
                 }
             }
         }
@@ -160,7 +160,7 @@ impl Writer {
         };
         let longer = self.size + bytes.len() as u64;
         if self.closed && longer > 2 * self.limit {
-            return Err(io::Error::new(io::ErrorKind::StorageFull, "the ledger is closed, and full"));
+            return Err(io::Error::new(io::ErrorKind::StorageFull, "the ledger is closed and full"));
         }
         if !self.closed && longer > self.limit && self.size > 0 && !self.head_due {
             drop(file);

@@ -1,4 +1,4 @@
-//! Children that cannot outlive the lease under which they were started.
+//! Bound children: processes that cannot outlive the lease that they were started under.
 //!
 //! ```text
 //!   lease.spawn(command, "postgres", r19) ─▶ BoundChild ── wait() ── kill() ── drop
@@ -9,14 +9,14 @@
 //!   the child                                                               its thread here, by its group
 //! ```
 //!
-//! A dead-man kills its own process and nothing else; a timer is not inherited. So each child is started by a thread of
-//! its own, in a process group of its own, beside a *guardian* that does nothing but wait for that thread's death. What
-//! is protected is said to have stopped only when nobody of the group is left.
+//! A dead-man kills its own process and nothing else, because timers are not inherited. Each child is therefore started by
+//! a thread of its own, in a process group of its own, beside a *guardian* that only waits for that thread's death. The
+//! work counts as stopped only when no process of the group is left.
 //!
-//! What it does not hold: a grandchild that leaves the process group (`setsid`, job control, a daemon that detaches
-//! itself), that has fully become another user, or that is not a descendant at all (started by a service manager on
-//! request). Run such work under a cgroup, a device or a watchdog. The guardian is a fork of this process that shares
-//! its memory as of then: pages that are written to later are kept twice while the child lives.
+//! It does not hold a grandchild that leaves the process group (`setsid`, job control, a daemon that detaches itself), that
+//! has fully become another user, or that is no descendant (started by a service manager on request). Run such work under
+//! a cgroup, a device or a watchdog. The guardian is a fork of this process: pages that this process writes to later are
+//! kept twice while the child lives.
 
 mod group;
 mod privilege;
@@ -37,15 +37,15 @@ use crate::lease::handle::{Lease, Protection};
 
 /// A child process that dies with its lease, with this process, and with this value.
 ///
-/// The pipes that its command asked for are the fields, to be taken; `tokio::process::ChildStdin::from_std` and its
-/// likes make them asynchronous.
+/// The fields are the pipes that its command asked for, to be taken. `tokio::process::ChildStdin::from_std` and its
+/// siblings make them asynchronous.
 #[derive(Debug)]
 pub struct BoundChild {
-    /// Its standard input, if piped.
+    /// The standard input of the child, if piped.
     pub stdin: Option<ChildStdin>,
-    /// Its standard output, if piped.
+    /// The standard output of the child, if piped.
     pub stdout: Option<ChildStdout>,
-    /// Its standard error, if piped.
+    /// The standard error of the child, if piped.
     pub stderr: Option<ChildStderr>,
     pid: u32,
     what: String,
@@ -55,18 +55,19 @@ pub struct BoundChild {
 }
 
 impl Lease {
-    /// Starts `command` as work named `what` under `token`, bound to this lease: as [`Lease::protect`], and the process
-    /// and all of its process group are killed when the lease ends, when this process ends, and when the child is
-    /// dropped. The command's own choice of a process group is replaced.
+    /// Starts `command` as work named `what` under `token`, bound to this lease. It is protected as by [`Lease::protect`],
+    /// and its whole process group is killed when the lease ends, when this process ends, and when the child is dropped.
+    /// The command's own choice of a process group is replaced.
     ///
-    /// To be called within a tokio runtime. Dropping the future before it resolves leaves nothing running: what was
-    /// started is killed.
+    /// Call it within a tokio runtime. Dropping the future before it resolves leaves nothing running: what was started is
+    /// killed.
     ///
     /// # Errors
-    /// [`ProtectError::Unbound`] when this node has no mechanism that ends a process. [`ProtectError::Spawn`] when it
-    /// could not be started, would lose the parent-death signal (setuid, setgid, file capabilities), or was not as it
-    /// has to be: then whatever was started is dead, and nothing is protected, unless the error says otherwise. The
-    /// others as for [`Lease::protect`].
+    /// [`ProtectError::Unbound`] when this node has no mechanism that ends a process, [`ProtectError::ProcessBound`] when
+    /// this life declared that its work dies with its process. [`ProtectError::Spawn`] when the child could not be started,
+    /// would lose the parent-death signal (setuid, setgid, file capabilities), or failed a check after its start; whatever
+    /// was started is dead then and nothing is protected, unless the error says otherwise. The others as for
+    /// [`Lease::protect`].
     pub async fn spawn(
         &self,
         command: Command,
@@ -86,7 +87,7 @@ impl Lease {
             .name("quorate-child".into())
             .spawn(move || live(&lease, command, what, token, &runtime, reply))
             .map_err(|error| ProtectError::Spawn(format!("no thread for it: {error}")))?;
-        replied.await.map_err(|_| ProtectError::Spawn("the thread that was to start it has ended".into()))?
+        replied.await.map_err(|_| ProtectError::Spawn("the thread that should start it has ended".into()))?
     }
 }
 
@@ -104,11 +105,11 @@ fn live(
         let slot = slot.clone();
         move || {
             if let Err(error) = slot.end() {
-                tracing::error!(%error, "a bound child could not be killed at the end of the lease");
+                tracing::error!(%error, "a bound child could not be killed at the end of its lease");
             }
         }
     };
-    // Armed first (P14). Nobody can cancel it here.
+    // Armed first (P14). On this thread no caller can cancel it.
     let (protection, started) = match runtime.block_on(lease.protect_until(what.clone(), token, Some(Box::new(at_end))))
     {
         Ok(protection) => {
@@ -116,7 +117,7 @@ fn live(
             (protection, started)
         }
         Err(error) => {
-            let _nobody_waits = reply.send(Err(error));
+            let _caller_gone = reply.send(Err(error));
             return;
         }
     };
@@ -126,7 +127,7 @@ fn live(
             if gone {
                 protection.stopped();
             }
-            let _nobody_waits = reply.send(Err(error));
+            let _caller_gone = reply.send(Err(error));
             return;
         }
     };
@@ -141,7 +142,7 @@ fn live(
         group: started.group.clone(),
         ended,
     };
-    // Sent to nobody it comes back, is dropped right here, and is thereby killed.
+    // Without a receiver the child comes back, is dropped right here, and is killed by that.
     drop(reply.send(Ok(child)));
     let status = start::outlive(started);
     match &status {
@@ -160,43 +161,43 @@ fn begin(
     reply: &oneshot::Sender<Result<BoundChild, ProtectError>>,
 ) -> Result<Started, (ProtectError, bool)> {
     if reply.is_closed() {
-        return Err((ProtectError::Spawn("nobody waits for it any more".into()), true));
+        return Err((ProtectError::Spawn("its caller does not wait for it any more".into()), true));
     }
     protection.check().map_err(|error| (error.into(), true))?;
     start::spawn(slot, command).map_err(|NotStarted { why, gone }| {
-        let doubt = if gone { "" } else { "; whether all of it is dead is not known, so it stays protected" };
+        let doubt = if gone { "" } else { "; it stays protected, because it is not certain that all of it is dead" };
         (ProtectError::Spawn(format!("{why}{doubt}")), gone)
     })
 }
 
 impl BoundChild {
-    /// Its process id.
+    /// The process id of the child.
     pub fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// Its process group, which its guardian leads.
+    /// The process group of the child, which its guardian leads.
     pub fn group(&self) -> u32 {
         self.group.id.as_raw_pid().unsigned_abs()
     }
 
-    /// The token that it runs under.
+    /// The token that the child runs under.
     pub fn token(&self) -> Revision {
         self.token
     }
 
-    /// The name under which it is protected.
+    /// The name that the child is protected under.
     pub fn what(&self) -> &str {
         &self.what
     }
 
-    /// Waits until it has ended and nobody of its group is left: who is left when it ends is killed. By then what it did
-    /// is no longer protected. Cancel-safe; may be called again. A child that reads its standard input may wait for
-    /// [`Self::stdin`] to be dropped.
+    /// Waits until the child has ended and no process of its group is left; those that are left when it ends are killed.
+    /// Its work is not protected any more then. Cancel-safe; may be called again. A child that reads its standard input may
+    /// wait for [`Self::stdin`] to be dropped.
     ///
     /// # Errors
-    /// When it is not known whether somebody of the group is left; then it stays protected, and the stop mechanism acts
-    /// at the end of the lease.
+    /// When it is not certain that no process of the group is left. The work stays protected, and the stop mechanism acts at
+    /// the end of the lease.
     pub async fn wait(&self) -> io::Result<ExitStatus> {
         let mut ended = self.ended.clone();
         let known = ended.wait_for(Option::is_some).await;
@@ -204,17 +205,17 @@ impl BoundChild {
         status.unwrap_or_else(|| Err("the thread that it was bound to has ended".into())).map_err(io::Error::other)
     }
 
-    /// Kills it and everybody in its group (SIGKILL), and waits as [`Self::wait`] does.
+    /// Kills the child and every process of its group (SIGKILL), and waits as [`Self::wait`] does.
     ///
     /// # Errors
-    /// When it could not be killed, and as [`Self::wait`].
+    /// When it could not be killed, and as for [`Self::wait`].
     pub async fn kill(&self) -> io::Result<ExitStatus> {
         self.group.kill()?;
         self.wait().await
     }
 }
 
-/// Kills it and everybody in its group, without waiting.
+/// Kills the child and every process of its group, without waiting.
 impl Drop for BoundChild {
     fn drop(&mut self) {
         if let Err(error) = self.group.kill() {

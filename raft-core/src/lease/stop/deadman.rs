@@ -1,5 +1,5 @@
-//! Class K: a timer in the kernel that kills this process when nobody pushes it on, be the process stopped, blocked or
-//! spinning.
+//! The dead-man (class K): a timer in the kernel that kills this process unless it is moved again and again, whether the
+//! process is stopped, blocked or spinning.
 //!
 //! ```text
 //!   sustain          sustain          sustain                             E
@@ -8,16 +8,16 @@
 //!   │                │                ├─ 0.9 · left ──────────────────────▶ kill
 //! ```
 //!
-//! The timer runs on CLOCK_BOOTTIME, which counts while the machine sleeps but whose rate may be steered by σ
-//! ([`SLEW_PERCENT`]). Armed σ short of what is left it can only be early, and each renewed arming has less left to be
-//! wrong about: a keeper that lives comes as close to E as σ of its pace.
+//! The timer runs on CLOCK_BOOTTIME, which counts while the machine sleeps, and whose rate may be steered by σ
+//! ([`SLEW_PERCENT`]). It is armed σ short of what is left, so it can only be early. Each new arming has less left to be
+//! wrong about: with a live keeper it comes as close to the end E of the lease as σ of its pace.
 //!
-//! **From when `left` counts.** From the caller's look at its lease, not from the call: a pause of the process may fall
-//! between the two, and an instant counted from the call would then lie *behind* E.
+//! **`left` counts from the caller's reading of the clock**, not from the call. The process may be paused between the
+//! two, and an instant counted from the call would then lie *after* E.
 //!
-//! What it does not reach: a process in an uninterruptible wait of a kernel that hangs; a machine whose hypervisor has
-//! frozen it; other processes (see [`BoundChild`](crate::BoundChild) for children: a timer is not inherited by fork);
-//! the first process of a pid namespace, which no signal from within can kill and where it therefore refuses to start.
+//! It does not reach: a process in an uninterruptible wait of a kernel that hangs; a machine that its hypervisor has
+//! frozen; other processes (see [`BoundChild`](crate::BoundChild) for children: fork does not inherit timers); the first
+//! process of a pid namespace, which no signal from within can kill. There it refuses to start.
 
 use std::io;
 use std::process::abort;
@@ -34,22 +34,22 @@ use crate::host::clock;
 
 /// Kills this process at the end of its lease, by a timer of the kernel's ([`Stop::Deadman`]).
 ///
-/// One to a process is enough; two are independent of each other, and the earlier one kills.
+/// One per process is enough. Two are independent of each other, and the earlier one kills.
 ///
-/// **Dropping it while it is armed does not disarm it**: nobody said that the work has stopped, so the process is killed
-/// all the same. Only [`StopMechanism::disarm`] takes it back.
+/// **Dropping it while it is armed does not disarm it.** The work may still run, so the process is killed at the end of the
+/// lease. Only [`StopMechanism::disarm`] disarms it.
 #[derive(Debug)]
 pub struct Deadman {
     lateness: Duration,
     timer: Option<Timer>,
-    /// What CLOCK_BOOTTIME shows when the kernel acts.
+    /// What CLOCK_BOOTTIME shows when the kernel acts; `None` when it is disarmed.
     armed: Option<Duration>,
 }
 
-/// How often it is pushed on. The last arming before E is at most this old, and short of E by σ of that.
+/// How often it is moved. The last arming before E is at most this old, and early by σ of it.
 const PACE: Duration = Duration::from_millis(20);
 
-/// How far ahead it is armed to try it out: no start of a node takes that long, and nothing runs yet that could be lost.
+/// How far ahead the check arms it. No start of a node takes that long, and no work runs yet.
 const TRIAL: Duration = Duration::from_secs(3600);
 
 impl Default for Deadman {
@@ -59,21 +59,21 @@ impl Default for Deadman {
 }
 
 impl Deadman {
-    /// One that promises the end of the process within 250 ms, which a machine keeps unless it is far overloaded or
-    /// throttled by a small CPU quota.
+    /// A dead-man that promises the end of the process within 250 ms after the end of the lease. A machine keeps that
+    /// unless it is far overloaded or throttled by a small CPU quota.
     pub fn new() -> Self {
         Self::within(Duration::from_millis(250))
     }
 
-    /// One that promises the end of the process within `lateness` after the end of the lease: what the kernel needs to
-    /// deliver the signal and the process to exit. 0 to 1 h. Every other node waits that much longer; measure it where
-    /// it matters.
+    /// A dead-man that promises the end of the process within `lateness` after the end of the lease: the time that the
+    /// kernel needs to deliver the signal and the process to exit. 0 to 1 h. Every other node waits that much longer;
+    /// measure it where that matters.
     pub fn within(lateness: Duration) -> Self {
         Self { lateness, timer: None, armed: None }
     }
 
-    /// What CLOCK_BOOTTIME will show when the kernel kills this process, unless it is pushed on or disarmed; `None` when
-    /// it is not armed.
+    /// What CLOCK_BOOTTIME will show when the kernel kills this process, unless the dead-man is moved or disarmed; `None`
+    /// when it is not armed.
     pub fn deadline(&self) -> Option<Duration> {
         self.armed
     }
@@ -91,8 +91,8 @@ impl StopMechanism for Deadman {
         Stop::Deadman { lateness: self.lateness }
     }
 
-    /// Creates the timer, arms it an hour ahead, reads it back and disarms it, so that a container that forbids it is
-    /// noticed at the start.
+    /// Creates the timer, arms it an hour ahead, reads it back and disarms it. A container that forbids timers is noticed
+    /// at the start.
     fn check(&mut self) -> io::Result<()> {
         if getpid().is_init() {
             let why = "this process is the first of its pid namespace (pid 1), which no signal from within can kill: \
@@ -105,7 +105,7 @@ impl StopMechanism for Deadman {
         timer.set(None).map_err(|e| refused("disarm", &e))?;
         match read.map_err(|e| refused("read", &e))? {
             Some(left) if left <= TRIAL && left >= TRIAL / 2 => Ok(()),
-            other => Err(io::Error::other(format!("a timer armed {TRIAL:?} ahead says that {other:?} is left"))),
+            other => Err(io::Error::other(format!("a timer armed {TRIAL:?} ahead reads {other:?} as what is left"))),
         }
     }
 
@@ -117,7 +117,7 @@ impl StopMechanism for Deadman {
         let at = instant(looked.boottime(), left);
         if self.armed.is_none() && at <= clock::now().since_origin() {
             return Err(io::Error::other(
-                "the lease was over before the timer was armed; nothing runs that it should end",
+                "the lease ended before the timer could be armed; nothing runs that it should end",
             ));
         }
         self.timer()?.set(Some(at)).map_err(|e| refused("arm", &e))?;
@@ -145,7 +145,7 @@ impl Drop for Deadman {
         if self.armed.is_some()
             && let Some(timer) = self.timer.take()
         {
-            // Left to the kernel, armed.
+            // Stays armed in the kernel.
             std::mem::forget(timer);
         }
     }
@@ -190,7 +190,7 @@ mod tests {
         assert_eq!((k.deadline(), k.timer().unwrap().left().unwrap()), (None, None));
     }
 
-    /// Whoever looked, was paused and then calls must not push the instant beyond the end of its lease.
+    /// A caller that read the clock, was paused and then calls must not move the instant beyond the end of its lease.
     #[test]
     fn a_pause_between_the_look_and_the_call_moves_nothing_beyond_the_end_of_the_lease() {
         let mut k = Deadman::new();

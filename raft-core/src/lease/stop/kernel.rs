@@ -6,8 +6,7 @@
 //!   fork_guardian        fork: a process that waits for its parent's death and nothing    child/start.rs
 //! ```
 //!
-//! Every function here is a thin, safe skin over one or a few system calls; what they are for is told where they are
-//! used.
+//! Every function here is a thin, safe wrapper of one or a few system calls. Its users explain its purpose.
 
 #![expect(unsafe_code, reason = "timers, fork and ioctls have no safe binding; each block says why it is sound")]
 
@@ -82,9 +81,9 @@ impl Drop for Timer {
     }
 }
 
-/// What may be asked of a watchdog device with one number (`linux/watchdog.h`).
+/// The requests to a watchdog device that carry one number (`linux/watchdog.h`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ask {
+pub(super) enum WatchdogRequest {
     /// 1 stops it, 2 starts it.
     SetOptions,
     /// It waits its whole timeout again.
@@ -95,14 +94,14 @@ pub(super) enum Ask {
     Timeout,
 }
 
-/// Asks it, and returns what the number is afterwards.
-pub(super) fn watchdog_ask(device: BorrowedFd<'_>, ask: Ask, number: i32) -> io::Result<i32> {
+/// Makes a request, and returns the number that the device left.
+pub(super) fn watchdog_ask(device: BorrowedFd<'_>, ask: WatchdogRequest, number: i32) -> io::Result<i32> {
     const GROUP: u32 = b'W' as u32;
     let request = match ask {
-        Ask::SetOptions => libc::_IOR::<libc::c_int>(GROUP, 4),
-        Ask::KeepAlive => libc::_IOR::<libc::c_int>(GROUP, 5),
-        Ask::SetTimeout => libc::_IOWR::<libc::c_int>(GROUP, 6),
-        Ask::Timeout => libc::_IOR::<libc::c_int>(GROUP, 7),
+        WatchdogRequest::SetOptions => libc::_IOR::<libc::c_int>(GROUP, 4),
+        WatchdogRequest::KeepAlive => libc::_IOR::<libc::c_int>(GROUP, 5),
+        WatchdogRequest::SetTimeout => libc::_IOWR::<libc::c_int>(GROUP, 6),
+        WatchdogRequest::Timeout => libc::_IOR::<libc::c_int>(GROUP, 7),
     };
     let mut number: libc::c_int = number;
     // SAFETY: each of these requests reads or writes at most the one `int` that it is given.
@@ -141,8 +140,8 @@ pub(super) fn die_with_parent(command: &mut Command) {
 }
 
 /// Forks a process that leads a process group of its own, does nothing, and kills that group when the *thread* that
-/// called this ends, and with it when this process does, however it does. It says on `ready` that it is prepared: one
-/// `i32`, 0 or the number of an error.
+/// called this ends, and so when this process ends in any way. It reports on `ready` that it is prepared: one `i32`, 0 or
+/// the number of an error.
 ///
 /// It shares the memory of this process as of now: a page that is written to later is kept twice while it lives.
 pub(super) fn fork_guardian(ready: BorrowedFd<'_>) -> io::Result<Pid> {
@@ -168,7 +167,7 @@ pub(super) fn fork_guardian(ready: BorrowedFd<'_>) -> io::Result<Pid> {
     }
 }
 
-/// How often the guardian looks for its parent, should the signal not have come: a process that has changed its user may
+/// How often the guardian looks for its parent in case the signal does not come: a process that has changed its user may
 /// not signal those that it started before.
 static LOOK: libc::timespec = libc::timespec { tv_sec: 1, tv_nsec: 0 };
 
@@ -198,7 +197,7 @@ unsafe fn guard(parent: Pid, ready: i32, death: i32) -> ! {
         while getppid() == Some(parent) {
             let mut from = std::mem::zeroed::<libc::siginfo_t>();
             let got = libc::sigtimedwait(&raw const awaited, &raw mut from, &raw const LOOK);
-            // The thread is dead, and its process may still be listed as the parent. Nobody else's signal counts.
+            // The thread is dead, and its process may still be listed as the parent. Signals of others do not count.
             if got == death && from.si_pid() == parent.as_raw_pid() {
                 break;
             }

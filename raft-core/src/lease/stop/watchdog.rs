@@ -1,4 +1,5 @@
-//! Class H: a hardware watchdog that resets the machine when it is not fed, and that is fed only while the lease lasts.
+//! The watchdog (class H): a device that resets the machine when it is not fed, and that is fed only while the lease lasts.
+//! The ioctls are in `watchdog/device.rs` and `kernel.rs`.
 //!
 //! ```text
 //!   feed     feed     feed     feed   E                                     E + 2W
@@ -7,20 +8,20 @@
 //!                                  look ├─ pause ─▶ feed ├────────── W ──────▶
 //! ```
 //!
-//! *2W, not W*: a pause may fall between the look at the lease and the feeding, and it lasts less than W, or the feeding
-//! before it has run out. Everything of the machine ends with it, also what a dead-man does not reach: children of
-//! children, other users, a process that hangs in the kernel.
+//! *The bound is 2W, not W*: the process may be paused between its check of the lease and the feeding. The pause is
+//! shorter than W, or the previous feeding has run out. A reset ends everything on the machine, also what a dead-man does
+//! not reach: children of children, other users, a process that hangs in the kernel.
 //!
-//! **Opening a watchdog starts it.** So nothing is opened before the first work is protected (I19); until then only the
-//! node of the device is looked at. When the last work has stopped, the device is stopped and closed.
+//! **Opening a watchdog starts it.** The device is therefore not opened before the first work is protected (I19); until
+//! then only its node in the file system is checked. After the last work has stopped, the device is stopped and closed.
 //!
-//! **nowayout.** A kernel may be told that no watchdog is ever stopped again. Then, once anything was protected, this
-//! process has to feed it for as long as it lives, and its mere crash resets the machine although nothing is protected.
-//! That is refused unless [`Watchdog::accept_nowayout`] says so.
+//! **nowayout.** A kernel may be configured never to stop a watchdog again. Once anything was protected, this process then
+//! has to feed it for as long as it lives, and a mere crash resets the machine although nothing is protected. Such a
+//! device is refused without [`Watchdog::accept_nowayout`].
 //!
-//! What it does not reach: a hypervisor that freezes the machine together with an emulated watchdog; a machine that is
-//! suspended, where the timer of most devices stands still: forbid suspending; a device that is broken or not wired to
-//! the reset line: pull the process's plug once (`kill -STOP`) and watch.
+//! It does not reach: a hypervisor that freezes the machine together with an emulated watchdog; a machine that is
+//! suspended, where the timer of most devices stands still (forbid suspending); a device that is broken or not wired to the
+//! reset line (stop the process once with `kill -STOP`, and watch).
 
 mod device;
 mod owner;
@@ -39,11 +40,11 @@ use super::StopMechanism;
 
 /// Resets the machine at the end of the lease, by a watchdog device ([`Stop::Watchdog`]).
 ///
-/// Several of one process share a device: it is fed only while each of them that is armed is within its own lease, so
-/// that whoever runs out first ends the machine for all. They have to agree on the timeout. Another process, a service
-/// manager too, cannot have the device at the same time.
+/// Several watchdogs of one process share a device. It is fed only while each of them that is armed is within its own
+/// lease, so the first lease that ends resets the machine for all. They have to agree on the timeout. No other process, a
+/// service manager included, can have the device at the same time.
 ///
-/// **Dropping it while it is armed does not disarm it**: nobody said that the work has stopped, so the machine is reset.
+/// **Dropping it while it is armed does not disarm it.** The work may still run, so the machine is reset.
 #[derive(Debug)]
 pub struct Watchdog {
     path: PathBuf,
@@ -55,8 +56,8 @@ pub struct Watchdog {
 }
 
 impl Watchdog {
-    /// `/dev/watchdog`, with that timeout: whole seconds, at least one, less than the lease (E5). The device must take
-    /// exactly this; one that rounds it is refused when it is first armed.
+    /// `/dev/watchdog` with the given timeout: whole seconds, at least one, less than the lease (E5). A device that rounds
+    /// the timeout is refused when it is first armed.
     pub fn new(timeout: Duration) -> Self {
         static USERS: AtomicU64 = AtomicU64::new(0);
         let user = USERS.fetch_add(1, Ordering::Relaxed);
@@ -64,22 +65,21 @@ impl Watchdog {
         Self { path, timeout, reset: Duration::ZERO, accept_nowayout: false, user, owner: None }
     }
 
-    /// Another device.
+    /// Uses the device at `path` instead.
     #[must_use]
     pub fn open_at(self, path: impl Into<PathBuf>) -> Self {
         Self { path: path.into(), ..self }
     }
 
-    /// For how long the machine may still act after the device has bitten: 0 to 1 h. Zero, the default, is right for a
+    /// How long the machine may still act after the timeout of the device: 0 to 1 h. Zero, the default, is right for a
     /// device on the reset line; a software watchdog or a management controller takes longer.
     #[must_use]
     pub fn reset_within(self, reset: Duration) -> Self {
         Self { reset, ..self }
     }
 
-    /// Takes a device that cannot be stopped any more once it was started. From the first protected work on, this
-    /// process feeds it for as long as it lives, whether or not anything is protected, and **its crash resets the
-    /// machine even when nothing is**.
+    /// Accepts a device that cannot be stopped once it was started. From the first protected work on, this process feeds it
+    /// for as long as it lives, and **a crash of the process resets the machine even when nothing is protected**.
     #[must_use]
     pub fn accept_nowayout(self) -> Self {
         Self { accept_nowayout: true, ..self }
@@ -100,13 +100,13 @@ impl StopMechanism for Watchdog {
         Stop::Watchdog { timeout: self.timeout, reset: self.reset }
     }
 
-    /// Looks at the device's node, and at what the kernel tells of it in /sys, without opening it: that would start it.
+    /// Checks the device's node and what the kernel shows of it in /sys. Does not open it: that would start it.
     fn check(&mut self) -> io::Result<()> {
         self.terms()?;
         device::look(&self.path, self.accept_nowayout)
     }
 
-    /// An eighth of the timeout: whoever naps for up to 100 ms in between still feeds within a quarter (E5).
+    /// An eighth of the timeout: a keeper that naps for up to 100 ms in between still feeds within a quarter (E5).
     fn pace(&self) -> Duration {
         self.timeout / 8
     }
@@ -121,6 +121,6 @@ impl StopMechanism for Watchdog {
         self.owner.as_ref().map_or(Ok(()), |owner| owner.disarm(self.user))
     }
 
-    /// Nothing: it is not fed any more, and bites.
+    /// Nothing: the device is not fed any more, and resets the machine.
     fn fire(&mut self) {}
 }

@@ -1,13 +1,17 @@
-//! The two clocks of a simulated machine: each runs at its own rate, and one of them stands still while it sleeps.
+//! The two clocks of a simulated machine, and the timers of its kernel. Each clock runs at its own rate; one of them
+//! stands still while the machine sleeps.
 //!
 //! ```text
 //!   world time ──▶ CLOCK_MONOTONIC_RAW   × oscillator                      stops in suspend
 //!              └─▶ CLOCK_BOOTTIME        × oscillator × what NTP slews     counts suspend
 //! ```
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use quorate_membership::lease::Reading;
+use tokio::sync::Notify;
 
 /// How fast the clocks of a machine run, in millionths more (or less) than the world's.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -66,6 +70,45 @@ impl Clocks {
     pub(super) fn change(&mut self, now: Duration, rate: Rate, asleep: bool) {
         let shown = self.read(now);
         *self = Self { since: now, boottime: shown.boottime(), raw: shown.raw(), rate, asleep };
+    }
+}
+
+/// A timer of the kernel on CLOCK_BOOTTIME.
+#[derive(Default)]
+pub(super) struct Timer {
+    /// What CLOCK_BOOTTIME shows when it fires; `None` when it is disarmed.
+    fires: Mutex<Option<Duration>>,
+    changed: Notify,
+}
+
+impl Timer {
+    pub(super) fn set(&self, fires: Option<Duration>) {
+        *self.fires.lock() = fires;
+        self.changed.notify_one();
+    }
+
+    pub(super) fn fires(&self) -> Option<Duration> {
+        *self.fires.lock()
+    }
+
+    /// Waits until it is set.
+    pub(super) async fn is_set(&self) {
+        self.changed.notified().await;
+    }
+}
+
+/// The timers of one process.
+#[derive(Clone, Default)]
+pub(super) struct Timers(Arc<Mutex<Vec<Arc<Timer>>>>);
+
+impl Timers {
+    pub(super) fn add(&self, timer: Arc<Timer>) {
+        self.0.lock().push(timer);
+    }
+
+    /// Whether one of them should have fired.
+    pub(super) fn are_due(&self, now: Duration) -> bool {
+        self.0.lock().iter().any(|timer| timer.fires().is_some_and(|fires| fires <= now))
     }
 }
 

@@ -6,9 +6,9 @@ use std::time::Duration;
 use parking_lot::{Mutex, MutexGuard};
 use quorate_membership::Evidence;
 
-use super::host::{End, SimHost};
+use super::host::SimHost;
 use super::net::Net;
-use super::observation::Observation;
+use super::observation::{End, Observation};
 use super::rng::Rng;
 use crate::fencer::{FenceFuture, FenceRequest, Fencer};
 

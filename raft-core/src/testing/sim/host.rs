@@ -23,23 +23,13 @@ use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::Instant;
 
-use super::clocks::{Clocks, Rate, unscaled};
-use super::observation::{Durable, Observation, Sink};
+use super::clocks::{Clocks, Rate, Timers, unscaled};
+use super::observation::{Durable, End, Observation, Sink};
 use super::rng::Rng;
 use super::sim_disk::SimDisk;
-use super::stop::Timers;
 use super::time::Time;
 use crate::host::{self, Host, SIMULATED, Work, task};
 use crate::rpc::{Position, VoterSets};
-
-/// How a process ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
-    /// Killed: what it had written is in the memory of the machine, and comes to the disk.
-    Killed,
-    /// The machine lost power: of what was not synced, pieces are on the disk or not, as chance will have it.
-    PowerCut,
-}
 
 /// What outlives the processes on a machine.
 pub(super) struct Machine {
@@ -214,7 +204,10 @@ impl SimHost {
     pub fn resume(&self) {
         if self.is_asleep() {
             self.machine.sleep(false);
-            self.timers.serve(self);
+            // The kernel serves its timers before any process runs again.
+            if self.timers.are_due(self.reading().boottime()) {
+                self.fire();
+            }
         }
         let woken = {
             let mut sleepers = self.sleepers.lock();
@@ -227,6 +220,12 @@ impl SimHost {
     /// Whether its tasks are held.
     pub fn is_paused(&self) -> bool {
         self.sleepers.lock().paused
+    }
+
+    /// Ends the process by its dead-man.
+    pub(super) fn fire(&self) {
+        self.tell(Observation::Fired);
+        self.end(End::Killed);
     }
 
     /// Ends the process now.

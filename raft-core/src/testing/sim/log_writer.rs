@@ -11,10 +11,11 @@ use quorate_membership::codec::{decode, encode};
 
 use super::host::SimHost;
 use super::observation::{Durable, Observation, Stored};
-use super::sim_disk::Latency;
+use super::sim_disk::{Latency, OpenLog};
 use crate::engine::log_store::memory::{Memory, Shared};
+use crate::engine::log_store::operation::{Change, Op};
 use crate::engine::log_store::shape::StoredEntry;
-use crate::engine::log_store::writer::{Change, Op, Writer, gather};
+use crate::engine::log_store::writer::{Writer, gather};
 use crate::engine::log_store::{LogStore, LogWriter, OpenError};
 use crate::engine::types::entry_from;
 use crate::rpc::{Body, LogEntry};
@@ -137,22 +138,6 @@ impl WriterTask {
         }
     }
 
-    /// Writes the group whose time has come.
-    pub(crate) fn write_what_waits(&mut self) {
-        let group = std::mem::take(&mut self.group);
-        let Some(writer) = self.writer.as_mut().filter(|_| !group.is_empty()) else { return };
-        let told: Vec<Durable> = group.iter().filter_map(|op| durable(&op.change)).collect();
-        if !self.host.is_alive() {
-            self.host.is_unsure(told.clone());
-        }
-        writer.handle(group);
-        if writer.still_working().is_err() {
-            self.host.is_unsure(told);
-        } else {
-            told.into_iter().for_each(|durable| self.host.tell(Observation::Durable(durable)));
-        }
-    }
-
     /// Writes everything that is queued, and closes the file.
     pub(crate) fn finish(&mut self) {
         if !self.host.is_alive() {
@@ -167,9 +152,25 @@ impl WriterTask {
             writer.close();
         }
     }
+}
 
-    /// Lets go of the file as it is.
-    pub(crate) fn abandon(&mut self) {
+impl OpenLog for WriterTask {
+    fn write_what_waits(&mut self) {
+        let group = std::mem::take(&mut self.group);
+        let Some(writer) = self.writer.as_mut().filter(|_| !group.is_empty()) else { return };
+        let told: Vec<Durable> = group.iter().filter_map(|op| durable(&op.change)).collect();
+        if !self.host.is_alive() {
+            self.host.is_unsure(told.clone());
+        }
+        writer.handle(group);
+        if writer.still_working().is_err() {
+            self.host.is_unsure(told);
+        } else {
+            told.into_iter().for_each(|durable| self.host.tell(Observation::Durable(durable)));
+        }
+    }
+
+    fn abandon(&mut self) {
         if let Some(writer) = self.writer.take() {
             writer.close();
         }

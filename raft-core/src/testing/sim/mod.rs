@@ -19,9 +19,7 @@
 mod bound;
 mod clocks;
 mod device;
-mod folder;
 mod host;
-mod ledger;
 mod log_writer;
 mod net;
 mod observation;
@@ -36,11 +34,11 @@ mod world;
 
 pub use clocks::Rate;
 pub use device::{Device, Mood};
-pub use host::{End, SimHost};
+pub use host::SimHost;
 pub use net::{FaultCounts, Net, Weather};
-pub use observation::{Durable, Observation, Sighting, Stored};
-pub use process::{Process, Running};
+pub use observation::{Durable, End, Observation, Sighting, Stored};
+pub use process::{Process, Running, Setting};
 pub use rng::Rng;
 pub use sim_disk::Pace;
 pub use time::TimeHand;
-pub use world::{Setting, World};
+pub use world::World;

@@ -14,9 +14,7 @@ use quorate_membership::{Address, NodeId};
 
 use super::host::SimHost;
 use super::rng::Rng;
-use super::transport::SimTransport;
 use crate::client_service::Service;
-use crate::transport::Transport;
 
 /// How the network treats its messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,10 +102,6 @@ impl Net {
 
     pub(super) fn node_at(address: &Address) -> Option<NodeId> {
         address.as_str().strip_prefix("sim:")?.parse().ok()
-    }
-
-    pub(super) fn transport(&self, from: NodeId) -> Arc<dyn Transport> {
-        Arc::new(SimTransport::new(self.clone(), from))
     }
 
     pub(super) fn connect(&self, service: Arc<dyn Service>, host: Arc<SimHost>) {

@@ -7,10 +7,18 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use quorate_membership::{ClusterState, Command, Event, Identity, Name, NodeId, Rejection, Revision};
 
-use super::host::End;
 use super::time::Time;
 use crate::lease::ledger::Note;
 use crate::rpc::{Ballot, Position, VoterSets};
+
+/// How a process ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Killed: what it had written is in the memory of the machine, and comes to the disk.
+    Killed,
+    /// The machine lost power: of what was not synced, pieces are on the disk or not, as chance will have it.
+    PowerCut,
+}
 
 /// One thing that happened on a machine.
 #[derive(Debug, Clone)]

@@ -5,22 +5,44 @@
 //!                                                         └─▶ Service      what answers to the network, on that host
 //! ```
 
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use quorate_membership::{Address, NodeId, Role};
+use futures_util::future::BoxFuture;
+use quorate_membership::{Address, NodeId, Role, Stop};
 
 use super::bound::Bound;
 use super::device::Device;
 use super::host::SimHost;
+use super::log_writer;
+use super::observation::Observation;
 use super::stop::SimStop;
-use super::world::Setting;
-use super::{folder, ledger, log_writer};
 use crate::client_service::Service;
+use crate::config::Config;
 use crate::error::StartError;
+use crate::folder::{Folder, FolderStorage};
+use crate::host::Host;
+use crate::lease::ledger::{LastEnd, Ledger, Note, Sink};
 use crate::node::{Node, NodeSettings};
 use crate::transport::Transport;
+
+/// What a world is made of.
+#[derive(Debug, Clone)]
+pub struct Setting {
+    /// Decides everything that is left to chance.
+    pub seed: u64,
+    /// How every node behaves in time. Its lease is fitted to `stop`.
+    pub config: Config,
+    /// What stops the work of each node at the end of its lease; `None`: nothing.
+    pub stop: Option<Stop>,
+    /// Whether there is a device that fences.
+    pub device: bool,
+    /// Every line of the trace is printed to standard error as it comes.
+    pub aloud: bool,
+}
 
 /// A process of a node that runs.
 #[derive(Clone)]
@@ -57,9 +79,11 @@ impl Process {
         let here = host.clone();
         let made = host.spawn(async move {
             let node = here.node();
-            let folder = folder::open(&here)?;
+            let path = PathBuf::from(format!("simulated/{node}"));
+            let folder = Folder::open_on(Box::new(SimFolder(here.clone())), &path, node)?;
             let store = log_writer::open(&here).map_err(|error| anyhow::anyhow!("{node}: {error}"))?;
-            let ledger = ledger::open(&here);
+            // It does not know how the process before it ended.
+            let ledger = Ledger::on(Box::new(SimLedger(here.clone())), node, LastEnd::None);
             let stop = setting.stop.map(|stop| Box::new(SimStop::new(&here, stop)) as _);
             let settings = NodeSettings {
                 node,
@@ -100,5 +124,39 @@ impl Running {
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
         }));
+    }
+}
+
+/// The data folder of a machine: one record in its memory, which outlives its processes.
+#[derive(Debug)]
+struct SimFolder(Arc<SimHost>);
+
+impl FolderStorage for SimFolder {
+    fn load(&self) -> Result<Option<Vec<u8>>, StartError> {
+        Ok(self.0.sim_disk().folder())
+    }
+
+    /// Within one boot the former process is gone: one process runs on a machine at a time.
+    fn take_over(&self) -> io::Result<bool> {
+        let boot = self.0.boot_id();
+        Ok(self.0.sim_disk().opener(boot) == Some(boot))
+    }
+
+    fn save(&self, bytes: &[u8]) -> io::Result<()> {
+        self.0.sim_disk().set_folder(bytes.to_vec());
+        Ok(())
+    }
+}
+
+/// The ledger of a process. Its notes are observations of the world.
+struct SimLedger(Arc<SimHost>);
+
+impl Sink for SimLedger {
+    fn note(&self, note: Note) {
+        self.0.tell(Observation::Noted(note));
+    }
+
+    fn close(&self) -> BoxFuture<'_, bool> {
+        Box::pin(std::future::ready(true))
     }
 }

@@ -52,3 +52,18 @@ impl Rng {
         of.get(index)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_decides_every_draw_and_a_fork_has_draws_of_its_own() {
+        let (mut one, mut two) = (Rng::new(7), Rng::new(7));
+        let mut fork = one.fork();
+        assert_eq!(fork.draw(), two.fork().draw());
+        assert_eq!(one.draw(), two.draw());
+        assert_ne!(fork.draw(), one.draw());
+        assert!((0..100).all(|_| (3..=5).contains(&one.between(3, 5)) && one.below(0) == 0));
+    }
+}

@@ -12,8 +12,7 @@ use std::time::Duration;
 use parking_lot::{Mutex, MutexGuard};
 use quorate_membership::BootId;
 
-use super::host::End;
-use super::log_writer::WriterTask;
+use super::observation::End;
 use super::rng::Rng;
 use crate::testing::disk::{Disk, Survive};
 
@@ -37,26 +36,35 @@ pub(crate) enum Latency {
     Full,
 }
 
-struct Kept {
+/// The log of a process, as the end of its machine finds it.
+pub(super) trait OpenLog: Send {
+    /// Writes the group whose turn it is.
+    fn write_what_waits(&mut self);
+
+    /// Lets go of the file as it is.
+    fn abandon(&mut self);
+}
+
+struct Content {
     rng: Rng,
     pace: Pace,
     /// What is on the disk, while no process has it open.
     image: Option<Vec<u8>>,
-    open: Option<(Disk, Arc<Mutex<WriterTask>>)>,
+    open: Option<(Disk, Arc<Mutex<dyn OpenLog>>)>,
     folder: Option<Vec<u8>>,
     opener: Option<BootId>,
 }
 
 /// The storage of one machine.
-pub(crate) struct SimDisk(Mutex<Kept>);
+pub(crate) struct SimDisk(Mutex<Content>);
 
 impl SimDisk {
     pub(super) fn new(rng: Rng) -> Self {
-        let kept = Kept { rng, pace: Pace::Quick, image: None, open: None, folder: None, opener: None };
-        Self(Mutex::new(kept))
+        let content = Content { rng, pace: Pace::Quick, image: None, open: None, folder: None, opener: None };
+        Self(Mutex::new(content))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Kept> {
+    fn lock(&self) -> MutexGuard<'_, Content> {
         self.0.lock()
     }
 
@@ -69,23 +77,23 @@ impl SimDisk {
     }
 
     /// A process has the log open.
-    pub(crate) fn opened(&self, disk: Disk, task: Arc<Mutex<WriterTask>>) {
+    pub(super) fn opened(&self, disk: Disk, task: Arc<Mutex<dyn OpenLog>>) {
         self.lock().open = Some((disk, task));
     }
 
     /// It has closed it.
     pub(crate) fn closed(&self) {
-        let mut kept = self.lock();
-        if let Some((disk, _)) = kept.open.take() {
-            kept.image = Some(disk.image(Survive::Everything));
+        let mut content = self.lock();
+        if let Some((disk, _)) = content.open.take() {
+            content.image = Some(disk.image(Survive::Everything));
         }
     }
 
     pub(crate) fn latency(&self) -> Latency {
-        let mut kept = self.lock();
+        let mut content = self.lock();
         let us = |rng: &mut Rng, low, high| Duration::from_micros(rng.between(low, high));
-        let pace = kept.pace;
-        let rng = &mut kept.rng;
+        let pace = content.pace;
+        let rng = &mut content.rng;
         match pace {
             Pace::Quick if rng.chance(10) => Latency::Takes(us(rng, 2_000, 20_000)),
             Pace::Quick => Latency::Takes(us(rng, 150, 900)),
@@ -120,8 +128,8 @@ impl SimDisk {
     /// The process has ended: what it was writing is cut off somewhere.
     pub(super) fn end(&self, how: End) {
         let (open, cut, seed) = {
-            let mut kept = self.lock();
-            (kept.open.take(), kept.rng.below(24), kept.rng.draw())
+            let mut content = self.lock();
+            (content.open.take(), content.rng.below(24), content.rng.draw())
         };
         let Some((disk, task)) = open else { return };
         if cut > 0 {

@@ -7,33 +7,13 @@ use std::io;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use quorate_membership::Stop;
 use quorate_membership::lease::Reading;
 use quorate_membership::timing::SLEW_PERCENT;
-use tokio::sync::Notify;
 
-use super::host::{End, SimHost};
-use super::observation::Observation;
+use super::clocks::Timer;
+use super::host::SimHost;
 use crate::lease::stop::StopMechanism;
-
-#[derive(Default)]
-struct Timer {
-    /// On CLOCK_BOOTTIME.
-    fires: Mutex<Option<Duration>>,
-    set: Notify,
-}
-
-impl Timer {
-    fn set(&self, fires: Option<Duration>) {
-        *self.fires.lock() = fires;
-        self.set.notify_one();
-    }
-
-    fn fires(&self) -> Option<Duration> {
-        *self.fires.lock()
-    }
-}
 
 /// A dead-man.
 pub(super) struct SimStop {
@@ -53,29 +33,9 @@ impl SimStop {
         if let Some(lateness) = lateness {
             // The kernel's, not the process's: no pause of the host holds it.
             tokio::spawn(watch(Arc::downgrade(host), timer.clone(), lateness));
-            host.timers().0.lock().push(timer.clone());
+            host.timers().add(timer.clone());
         }
         Self { host: Arc::downgrade(host), promise, timer }
-    }
-}
-
-fn fire(host: &SimHost) {
-    host.tell(Observation::Fired);
-    host.end(End::Killed);
-}
-
-/// The timers of one process.
-#[derive(Clone, Default)]
-pub(super) struct Timers(Arc<Mutex<Vec<Arc<Timer>>>>);
-
-impl Timers {
-    /// A machine that wakes up serves its timers before any process runs again.
-    pub(super) fn serve(&self, host: &SimHost) {
-        let now = host.reading().boottime();
-        let due = |timer: &Arc<Timer>| timer.fires().is_some_and(|fires| fires <= now);
-        if self.0.lock().iter().any(due) {
-            fire(host);
-        }
     }
 }
 
@@ -92,7 +52,7 @@ async fn watch(host: Weak<SimHost>, timer: Arc<Timer>, lateness: Duration) {
                 tokio::time::sleep(late).await;
                 // A signal that is late finds what is disarmed by then.
                 if host.is_alive() && timer.fires().is_some() {
-                    return fire(&host);
+                    return host.fire();
                 }
             }
             Some(left) => {
@@ -103,7 +63,7 @@ async fn watch(host: Weak<SimHost>, timer: Arc<Timer>, lateness: Duration) {
             None => {
                 drop(host);
                 // Looks up now and then, so that it ends with its host.
-                let _set_or_not = tokio::time::timeout(Duration::from_secs(1), timer.set.notified()).await;
+                let _set_or_not = tokio::time::timeout(Duration::from_secs(1), timer.is_set()).await;
             }
         }
     }

@@ -16,34 +16,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use quorate_membership::{NodeId, Role, Stop};
+use quorate_membership::{NodeId, Role};
 use tokio::time::Instant;
 
 use super::clocks::Rate;
 use super::device::Device;
-use super::host::{End, Machine, SimHost};
+use super::host::{Machine, SimHost};
 use super::net::Net;
-use super::observation::{Observation, Sighting, Sink};
-use super::process::{Process, Running};
+use super::observation::{End, Observation, Sighting, Sink};
+use super::process::{Process, Running, Setting};
 use super::rng::Rng;
 use super::sim_disk::Pace;
 use super::time::{Time, TimeHand};
-use crate::config::Config;
-
-/// What a world is made of.
-#[derive(Debug, Clone)]
-pub struct Setting {
-    /// Decides everything that is left to chance.
-    pub seed: u64,
-    /// How every node behaves in time. Its lease is fitted to `stop`.
-    pub config: Config,
-    /// What stops the work of each node at the end of its lease; `None`: nothing.
-    pub stop: Option<Stop>,
-    /// Whether there is a device that fences.
-    pub device: bool,
-    /// Every line of the trace is printed to standard error as it comes.
-    pub aloud: bool,
-}
+use super::transport::SimTransport;
 
 struct Place {
     machine: Arc<Machine>,
@@ -160,7 +145,8 @@ impl World {
     /// When it does not start, or there is no such machine.
     pub async fn start(&mut self, node: NodeId) -> anyhow::Result<Running> {
         let process = self.begin(node)?;
-        let (running, _bound) = process.start(self.net.transport(node), vec![Net::address(node)?]).await?;
+        let (running, _bound) =
+            process.start(Arc::new(SimTransport::new(self.net.clone(), node)), vec![Net::address(node)?]).await?;
         self.net.connect(running.node.service(), running.host.clone());
         self.runs(running.clone());
         Ok(running)

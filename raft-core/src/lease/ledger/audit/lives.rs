@@ -1,4 +1,4 @@
-//! Everything that the ledgers say, sorted by life.
+//! All lines of the ledgers, sorted by life.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -82,11 +82,11 @@ pub(super) struct Life<'a> {
     pub(super) grants: Vec<Grant<'a>>,
     pub(super) waits: Vec<Wait<'a>>,
     pub(super) works: Vec<Work<'a>>,
-    /// Every line that says that it has ended.
+    /// Every line that reports its end.
     pub(super) ended: Vec<&'a LedgerLine>,
-    /// Its machine died, and may have lost the last that it wrote.
+    /// Its machine died, and may have lost the last lines.
     pub(super) machine_died: bool,
-    /// What its process wrote, as far as it is known to be all of it.
+    /// All lines of its process; `None` if some may be missing.
     pub(super) process: Option<&'a [LedgerLine]>,
 }
 
@@ -109,7 +109,7 @@ impl<'a> Life<'a> {
         self.contract.map(|(_, boot)| boot)
     }
 
-    /// The first line of its own boot that says that it has ended, and the first of any boot otherwise.
+    /// The first line of its own boot that reports its end; the first of any boot if there is none.
     pub(super) fn first_end(&self) -> Option<&'a LedgerLine> {
         let own = self.boot();
         let of_own = self.ended.iter().filter(|line| Some(line.entry.boot) == own);
@@ -150,10 +150,10 @@ impl<'a> Life<'a> {
     }
 }
 
-/// What all ledgers together say.
+/// The lines of all ledgers together.
 pub(super) struct Record<'a> {
     pub(super) lives: BTreeMap<Identity, Life<'a>>,
-    /// From when on each activation counted silence, and in which line it says so.
+    /// From when on each activation counted silence, with the line of it.
     pub(super) activations: BTreeMap<Activation, (&'a LedgerLine, Reading)>,
     /// The nodes whose ledger is there from its beginning.
     pub(super) whole: BTreeSet<NodeId>,
@@ -235,7 +235,7 @@ impl<'a> Record<'a> {
     }
 }
 
-/// The lines of each process: from where it says that it has started to the next that does.
+/// The lines of each process: from the note of its start to that of the next.
 fn processes(lines: &[LedgerLine]) -> Vec<Range<usize>> {
     let started = |(at, line): (usize, &LedgerLine)| matches!(line.entry.note, Note::Started { .. }).then_some(at);
     let mut begins: Vec<usize> = lines.iter().enumerate().filter_map(started).collect();

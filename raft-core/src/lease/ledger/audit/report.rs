@@ -1,4 +1,4 @@
-//! What an audit found, and how it is told.
+//! The report of an audit: its verdict, the rules violated, what is missing, and how it is printed.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,44 +10,44 @@ use quorate_membership::{Identity, NodeId, Revision};
 use crate::lease::ledger::note::LineError;
 use crate::lease::ledger::reader::{LedgerLine, Place};
 
-/// What an audit comes to.
+/// The result of an audit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// Everything is on record, and nothing contradicts the promise.
+    /// Everything is on record, and no rule is violated.
     Clean,
-    /// Something does.
+    /// A rule is violated.
     Overlap,
-    /// Nothing that is on record does, but not everything is.
+    /// No rule is violated by what is on record, but not everything is on record.
     Incomplete,
 }
 
-/// What has to hold of the lines of a run.
+/// A rule for the lines of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Rule {
-    /// A life could do no more harm when others heard that it had ended (I6).
+    /// A life can do no more harm when others hear that it has ended (I6).
     EndedBeforeToldSo,
-    /// Two do not hold one work at once (I7).
+    /// A work has one holder at a time (I7).
     OneHolder,
-    /// Who holds a work later holds it under a higher token (I1).
+    /// A later holder of a work has a higher token (I1).
     TokensGrow,
-    /// An end that was concluded from time was waited for as long as the contract asks (E1).
+    /// Before a leader concludes an end from time, it waits as long as the contract asks (E1).
     WaitedLongEnough,
-    /// Time proves nothing of a life without a bound.
+    /// Time proves nothing for a life that nothing stops within a bound (E1).
     BoundedByTime,
-    /// The wait for an end began after the activation that it was concluded under (P4).
+    /// The wait for an end begins after the activation that it is concluded under (P4).
     WaitedSinceActivation,
-    /// Nothing is granted to a life whose time was found to be up (P10).
+    /// Nothing is granted to a life after its time was found to be up (P10).
     NothingGrantedAfter,
     /// Nothing is granted under a later activation than the one that ended the life (P5).
     NoLaterGrant,
     /// A lease is counted from the sending of a renewal, which lies before its receipt (P9).
     CountedFromSending,
-    /// Who leaves has stopped everything (P19).
+    /// A life that leaves has stopped all its work (P19).
     LeftWithNothing,
-    /// The mechanism acts: a process with work protected writes nothing after the end of its lease and the bound (A6).
+    /// The stop mechanism acts: a process with protected work writes nothing after its lease and the bound (A6).
     MechanismActs,
-    /// The log says the same everywhere (I17).
+    /// All nodes record the same end of a life (I17).
     OneHistory,
 }
 
@@ -67,7 +67,7 @@ impl fmt::Display for Rule {
             Self::CountedFromSending => "a lease was counted from after the receipt of its renewal (P9)",
             Self::LeftWithNothing => "a life left with work that had not stopped (P19)",
             Self::MechanismActs => "a process with work protected outlived its lease: its mechanism did not act (A6)",
-            Self::OneHistory => "two nodes have it differently how a life ended (I17)",
+            Self::OneHistory => "two nodes record different ends of one life (I17)",
         })
     }
 }
@@ -75,13 +75,13 @@ impl fmt::Display for Rule {
 /// Two lines that contradict a rule, or one that does by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
-    /// Which rule.
+    /// The rule.
     pub rule: Rule,
-    /// Whose action.
+    /// The life that violated it.
     pub who: Identity,
-    /// By how much, where that is a time of one clock.
+    /// By how much, where that is a span of one clock.
     pub by: Option<Duration>,
-    /// The lines, as they stand in the files.
+    /// The lines that show it.
     pub lines: Vec<LedgerLine>,
 }
 
@@ -101,53 +101,53 @@ impl fmt::Display for Violation {
 pub enum Incomplete {
     /// A line cannot be read.
     Damaged {
-        /// Where.
+        /// The place of the line.
         place: Place,
-        /// Why.
+        /// What is wrong with it.
         why: LineError,
     },
     /// A writer could not write everything.
     Dropped {
         /// The first file of that ledger.
         file: PathBuf,
-        /// How many notes, at the most.
+        /// How many notes, at most.
         notes: u64,
     },
-    /// A life held leases or ended, and what it promised is not on record: the ledger of its node is not among those
-    /// read, or has dropped lines so old.
+    /// A life held leases or ended, and its contract is not on record: the ledger of its node was not read, or begins
+    /// later.
     NoContract {
-        /// Which life.
+        /// The life.
         who: Identity,
     },
-    /// A life ended, and the ledger of its node, where it would stand whether it ever acted, is not among those read.
+    /// A life ended, and the ledger of its node, which would show whether it ever acted, was not read.
     NoLedger {
-        /// Which life.
+        /// The life.
         who: Identity,
         /// Its node.
         node: NodeId,
     },
-    /// A life ended by time on another machine's word, and no leader's line says who granted one of its renewals.
+    /// A life was ended by time by a leader on another machine, and no leader's line shows the grant of one of its renewals.
     NoGrant {
-        /// Which life.
+        /// The life.
         who: Identity,
-        /// Its own line.
+        /// The line of the life itself.
         held: LedgerLine,
     },
-    /// A life ended by time on another machine's word, and the leader's line of its wait is not on record.
+    /// A life was ended by time by a leader on another machine, and the leader's line of its wait is not on record.
     NoWait {
-        /// Which life.
+        /// The life.
         who: Identity,
     },
     /// A life ended by a kind of proof that this version does not know.
     UnknownProof {
-        /// The line.
+        /// The line of the end.
         ended: LedgerLine,
     },
-    /// Two held one work on two machines, and nothing shows which of them was first to end.
+    /// A work was held on two machines, and nothing shows that one ended before the other began.
     NotOrdered {
-        /// Which work.
+        /// The work.
         what: String,
-        /// The lines.
+        /// The lines that begin the two.
         lines: Vec<LedgerLine>,
     },
 }
@@ -159,23 +159,23 @@ impl fmt::Display for Incomplete {
             Self::Dropped { file, notes } => write!(f, "{}: up to {notes} notes were dropped", file.display()),
             Self::NoContract { who } => write!(f, "{who}: what it promised is not on record"),
             Self::NoLedger { who, node } => write!(f, "{who}: the ledger of {node} is not here, or begins later"),
-            Self::NoGrant { who, held } => write!(f, "{who}: nobody's grant of this is on record\n      {held}"),
+            Self::NoGrant { who, held } => write!(f, "{who}: no leader's grant of this is on record\n      {held}"),
             Self::NoWait { who } => write!(f, "{who}: the wait for its end is not on record"),
             Self::UnknownProof { ended } => write!(f, "this kind of proof is not known\n      {ended}"),
             Self::NotOrdered { what, lines } => {
-                write!(f, "{what}: held on two machines, and nothing orders them")?;
+                write!(f, "{what}: held on two machines, and nothing shows which was first")?;
                 lines.iter().try_for_each(|line| write!(f, "\n      {line}"))
             }
         }
     }
 }
 
-/// When a life could act, as far as is on record: on the clock of its own boot.
+/// The time in which a life could act, as far as it is on record, on the clock of its own boot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interval {
     /// The life.
     pub who: Identity,
-    /// When it first protected something; `None` if that is presumed, for its machine died and may have lost the line.
+    /// When it first protected something; `None` if that is presumed, because its machine died and may have lost the line.
     pub from: Option<Duration>,
     /// Until when it could act, in flight and all; `None` if only the proof of its end bounds it.
     pub until: Option<Duration>,
@@ -183,16 +183,16 @@ pub struct Interval {
     pub proof: Option<String>,
 }
 
-/// How long before others heard of the end of a life it could act no more.
+/// The gap between the last possible action of a life and the first line that reports its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gap {
-    /// How long.
+    /// The length of the gap.
     pub gap: Duration,
     /// The life.
     pub who: Identity,
     /// The line that its possible action is counted from.
     pub last: LedgerLine,
-    /// The first line of anyone that says that it has ended.
+    /// The first line of any node that reports its end.
     pub ended: LedgerLine,
 }
 
@@ -201,40 +201,40 @@ pub struct Gap {
 pub struct Report {
     /// How many ledgers were read.
     pub ledgers: usize,
-    /// How many lines.
+    /// How many lines were read.
     pub lines: usize,
-    /// How many lines were torn off at the end of a process, which proves nothing against anybody.
+    /// How many lines were torn off at the end of a process. They are no fault.
     pub torn: usize,
     /// How many lives are on record.
     pub lives: usize,
     /// How many renewals leaders granted.
     pub granted: usize,
-    /// How many grants came.
+    /// How many grants arrived.
     pub held: usize,
-    /// How many of those no leader's line is on record for: it was killed before the line was written.
+    /// How many of those have no leader's line: the leader was killed before it was written.
     pub unmatched: usize,
     /// How many lives ended by each kind of proof.
     pub proofs: BTreeMap<String, usize>,
-    /// How many ended with work protected by a device's or an operator's proof, which is taken as what it is.
+    /// How many lives with protected work were ended by a device's or an operator's proof, which is accepted.
     pub vouched: usize,
-    /// When each life could act that ever could.
+    /// The time in which each life could act, for lives that ever could.
     pub intervals: Vec<Interval>,
     /// How many times work was protected, by name.
     pub works: BTreeMap<String, usize>,
-    /// How many hand-overs of work between machines rest on the word of its consumer that it had stopped.
+    /// How many hand-overs of work between machines rest on the consumer's report that it had stopped.
     pub by_word: usize,
     /// The highest token of all work.
     pub highest_token: Option<Revision>,
-    /// The smallest gap between the end of possible action and the first word of it.
+    /// The smallest gap between the last possible action of a life and the first line that reports its end.
     pub smallest_gap: Option<Gap>,
-    /// What contradicts the promise.
+    /// The rules that are violated.
     pub violations: Vec<Violation>,
     /// What is missing for a proof.
     pub incomplete: Vec<Incomplete>,
 }
 
 impl Report {
-    /// What it comes to.
+    /// The result.
     pub fn verdict(&self) -> Verdict {
         match (self.violations.is_empty(), self.incomplete.is_empty()) {
             (false, _) => Verdict::Overlap,
@@ -276,20 +276,23 @@ impl fmt::Display for Report {
         let times: usize = self.works.values().sum();
         writeln!(f, "ledgers    {ledgers}, of {lines} lines ({torn} torn off at the end of a process)")?;
         writeln!(f, "lives      {lives}, of which {} could act", self.intervals.len())?;
-        writeln!(f, "grants     {granted} made, {held} came ({unmatched} without the leader's line)")?;
+        writeln!(f, "grants     {granted} made, {held} arrived ({unmatched} without the leader's line)")?;
         let proofs: Vec<_> = self.proofs.iter().map(|(kind, n)| format!("{n} {kind}")).collect();
         writeln!(
             f,
-            "ends       {} ({vouched} with work left, on the word of a device or a person)",
+            "ends       {} ({vouched} with work left, by the proof of a device or an operator)",
             proofs.join(", ")
         )?;
         let works = self.works.len();
         write!(
             f,
-            "works      {works}, protected {times} times ({by_word} moved between machines on the word of their consumer)"
+            "works      {works}, protected {times} times ({by_word} moved between machines on the report of their consumer)"
         )?;
         if let Some(Gap { gap, who, last, ended }) = &self.smallest_gap {
-            write!(f, "\nsmallest gap between the end of possible action and its first word: {gap:?}, of {who}")?;
+            write!(
+                f,
+                "\nsmallest gap between the last possible action and the first report of the end: {gap:?}, of {who}"
+            )?;
             write!(f, "\n    {last}\n    {ended}")?;
         }
         list(f, "violations", &self.violations)?;
@@ -298,7 +301,7 @@ impl fmt::Display for Report {
             f,
             "\n{}",
             match self.verdict() {
-                Verdict::Clean => "clean: nobody could act when others were told that it had ended",
+                Verdict::Clean => "clean: no life could act when others heard that it had ended",
                 Verdict::Overlap => "NOT SOUND: see the lines above",
                 Verdict::Incomplete => "incomplete: nothing on record is unsound, but not everything is on record",
             }

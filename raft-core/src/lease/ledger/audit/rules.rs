@@ -1,5 +1,4 @@
-//! What has to hold of one life: its own lines, those of the leaders that granted and waited, and those that tell its
-//! end.
+//! The rules for one life: its own lines, those of the leaders that granted and waited, and those that report its end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -16,7 +15,7 @@ const EXPIRED: &str = "expired";
 const CLEAN: &str = "clean leave";
 const WORDS: [&str; 2] = ["device", "operator"];
 
-/// How a line says that a life ended.
+/// The end of a life, as one line reports it.
 struct End<'a> {
     line: &'a LedgerLine,
     proof: &'a str,
@@ -81,7 +80,7 @@ pub(super) fn check(record: &Record<'_>, life: &Life<'_>, report: &mut Report) {
     }
 }
 
-/// I17: whoever tells the end of a life tells the same.
+/// I17: all lines that report the end of a life agree.
 fn one_history(life: &Life<'_>, report: &mut Report) {
     let Some(first) = life.ended.first() else { return };
     let other = life.ended.iter().find(|line| line.entry.note != first.entry.note);
@@ -117,7 +116,7 @@ fn ended_before(life: &Life<'_>, end: &End<'_>, until: Until<'_>, report: &mut R
     }
 }
 
-/// What the log itself shows of an end by time.
+/// What the log itself shows about an end by time.
 fn expired(life: &Life<'_>, contract: Contract, end: &End<'_>, report: &mut Report) {
     let who = life.who;
     let Some(need) = contract.own_wait() else {
@@ -135,7 +134,7 @@ fn expired(life: &Life<'_>, contract: Contract, end: &End<'_>, report: &mut Repo
     }
 }
 
-/// What the leaders' own clocks show: each wait began after the activation, and after the receipt of all that was granted.
+/// What the leaders' own clocks show: each wait began after the activation, and after the receipt of each granted renewal.
 fn waits(record: &Record<'_>, life: &Life<'_>, contract: Contract, report: &mut Report) {
     let who = life.who;
     for wait in &life.waits {
@@ -185,7 +184,7 @@ fn counted_from_sending(life: &Life<'_>, report: &mut Report) {
     }
 }
 
-/// A6, for mechanisms that end the process itself: with work protected it writes nothing after the bound.
+/// A6, for mechanisms that end the process itself: with protected work it writes nothing after the bound.
 fn mechanism_acts(life: &Life<'_>, contract: Contract, report: &mut Report) {
     let (Some(process), Stop::Deadman { .. } | Stop::Watchdog { .. }) = (life.process, contract.stop) else { return };
     let Some(bound) = contract.stop.bound(contract.drift) else { return };

@@ -1,4 +1,4 @@
-//! What has to hold of each work across all lives: one holder at a time, and tokens that grow (I1, I7).
+//! The rules for one work across all lives: one holder at a time, and tokens that grow (I1, I7).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,7 +19,7 @@ struct Tenure<'a> {
     begins: &'a LedgerLine,
     until: Until<'a>,
     stopped: Option<&'a LedgerLine>,
-    /// The token of those who take over from its life, if that has ended.
+    /// The token under which others take over from its life, if that has ended.
     successors: Option<Revision>,
 }
 
@@ -50,7 +50,7 @@ fn tenure<'a>(life: &Life<'a>, work: &Work<'a>) -> Tenure<'a> {
         _ => None,
     });
     let mut until = life.work_end(work);
-    // What a device or a person vouches for is over when it is told, whatever the lease says.
+    // By the proof of a device or an operator the work has ended at the line of that proof, however long the lease runs.
     if let Some(line) = end.filter(|line| vouched(line) && line.entry.boot == boot)
         && until.at().is_none_or(|until| line.entry.at < until)
     {
@@ -66,12 +66,12 @@ fn vouched(line: &LedgerLine) -> bool {
 /// `first` has the lower token, or the same.
 fn pair(what: &str, first: &Tenure<'_>, second: &Tenure<'_>, report: &mut Report) {
     if first.who == second.who && first.token == second.token {
-        return; // one holder, which said so twice
+        return; // one holder, noted twice
     }
     let lines = [first.begins, second.begins];
     if first.boot != second.boot {
-        // Whose token is that of the other's end, or a later one, had it from the log after that end. Should the end
-        // itself not be sound, that is said where it is checked.
+        // The second took its token, that of the first one's end or a later one, from the log after that end. Whether the
+        // end itself is sound is checked elsewhere.
         if first.token < second.token && first.successors.is_some_and(|token| token <= second.token) {
             return;
         }

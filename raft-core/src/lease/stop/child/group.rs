@@ -1,8 +1,8 @@
-//! A process group that is certainly gone: killed as a whole, and looked for until nobody of it is left.
+//! A process group, killed as a whole, and searched for until no process of it is left.
 //!
 //! ```text
-//!   kill(−group, SIGKILL) ─▶ /proc: who is of this group and not dead? ─▶ nobody ─▶ the guardian is reaped
-//!        the guardian leads the group, and until it is reaped its number cannot come to mean another one
+//!   kill(−group, SIGKILL) ─▶ /proc: which processes of this group are not dead? ─▶ none ─▶ the guardian is reaped
+//!        the guardian leads the group; until it is reaped, the kernel gives its number to no other group
 //! ```
 
 use std::fs;
@@ -23,7 +23,7 @@ use rustix::process::{
 pub(super) struct Group {
     /// The number of the group, and of its guardian.
     pub(super) id: Pid,
-    /// What the group is there for, once it was started. It may leave the group, and is then still reached.
+    /// The child itself, once it was started. It is reached even if it leaves the group.
     pub(super) worker: OnceLock<OwnedFd>,
     fate: Mutex<Fate>,
 }
@@ -32,7 +32,7 @@ pub(super) struct Group {
 enum Fate {
     Alive,
     Killed,
-    /// Its number is the kernel's again.
+    /// The kernel may give its number to another process.
     Reaped,
 }
 
@@ -42,7 +42,7 @@ impl Group {
         Self { id: guardian, worker: OnceLock::new(), fate: Mutex::new(Fate::Alive) }
     }
 
-    /// SIGKILL to everybody in it. Does not wait; does nothing once the group is gone.
+    /// Sends SIGKILL to every process of the group. Does not wait; does nothing once the group is gone.
     pub(super) fn kill(&self) -> io::Result<()> {
         let mut fate = self.fate.lock();
         if *fate == Fate::Reaped {
@@ -57,7 +57,7 @@ impl Group {
         sent(kill_process_group(self.id, Signal::KILL))
     }
 
-    /// Whether somebody here has meant to kill it.
+    /// Whether this process has killed it.
     pub(super) fn is_killed(&self) -> bool {
         *self.fate.lock() != Fate::Alive
     }
@@ -68,16 +68,16 @@ impl Group {
         Ok(self.wait(options)?.is_some())
     }
 
-    /// Kills everybody in it until nobody is left, and gives the number of the group back to the kernel.
+    /// Kills the processes of the group until none is left, and gives the number of the group back to the kernel.
     ///
     /// # Errors
-    /// When it could not be found out for five seconds whether anybody is left. Somebody may be.
+    /// When /proc could not be read for five seconds. A process of the group may be left.
     pub(super) fn end(&self) -> io::Result<()> {
         let (mut pause, mut readable) = (Duration::from_millis(1), Instant::now());
         loop {
             match self.kill().and_then(|()| living(self.id)) {
                 Ok(left) if left.is_empty() => break,
-                // Who waits in the kernel dies when it returns from there.
+                // A process that waits in the kernel dies when it returns from there.
                 Ok(_) => readable = Instant::now(),
                 Err(error) if readable.elapsed() > Duration::from_secs(5) => return Err(error),
                 Err(_) => {}
@@ -92,7 +92,7 @@ impl Group {
         Ok(())
     }
 
-    /// Kills a guardian that never came to guard anything, and gives its number back.
+    /// Kills a guardian whose child was never started, and gives its number back.
     pub(super) fn abandon(&self) {
         let _dead_already = kill_process(self.id, Signal::KILL);
         let _reaped_elsewhere = self.wait(WaitIdOptions::EXITED);
@@ -101,15 +101,15 @@ impl Group {
     fn wait(&self, options: WaitIdOptions) -> io::Result<Option<WaitIdStatus>> {
         waitid(WaitId::Pid(self.id), options).map_err(|errno| match errno {
             Errno::CHILD => io::Error::other(
-                "something else in this process has waited for the guardian of a bound child, so that the number of its \
-                 group may mean another one: wait for children by their number only",
+                "other code of this process has waited for the guardian of a bound child, so the number of its group may \
+                 belong to another group by now: wait for children by their number only",
             ),
             errno => errno.into(),
         })
     }
 }
 
-/// Nobody there to be sent it is what it was sent for.
+/// A process that is gone already needs no signal.
 fn sent(outcome: Result<(), Errno>) -> io::Result<()> {
     match outcome {
         Ok(()) | Err(Errno::SRCH) => Ok(()),
@@ -117,9 +117,9 @@ fn sent(outcome: Result<(), Errno>) -> io::Result<()> {
     }
 }
 
-/// Who is of that group and not dead. An error is never "nobody".
+/// The processes of that group that are not dead. An error never reads as "none".
 pub(super) fn living(group: Pid) -> io::Result<Vec<i32>> {
-    everybody_is_shown()?;
+    all_processes_are_shown()?;
     let mut found = vec![];
     for entry in fs::read_dir("/proc")? {
         let name = entry?.file_name();
@@ -133,7 +133,7 @@ pub(super) fn living(group: Pid) -> io::Result<Vec<i32>> {
 }
 
 /// A /proc of another pid namespace, or one that hides the processes of others, would show an empty group.
-fn everybody_is_shown() -> io::Result<()> {
+fn all_processes_are_shown() -> io::Result<()> {
     let own = fs::read_link("/proc/self")?;
     if own.as_os_str().to_str() != Some(&getpid().as_raw_pid().to_string()) {
         return Err(io::Error::other("/proc is not that of this process's pid namespace"));

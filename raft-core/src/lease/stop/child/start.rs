@@ -1,14 +1,14 @@
-//! Starts a guardian and, in its group, a worker; sees that both are as they have to be; waits for the worker's end.
+//! Starts a guardian and, in its group, a worker; checks both; waits for the worker's end.
 //!
 //! ```text
 //!   this process                                 group
 //!   └─ thread "quorate-child" ──fork──────────▶ guardian   leads the group, waits for the thread's death
 //!        │                    ──fork, exec────▶ worker     dies with the thread (parent-death signal)
 //!        │                                       └─ grandchildren …   killed by the guardian, with the group
-//!        └─ waits for the worker, ends the group, says so; only then it ends itself
+//!        └─ waits for the worker, ends the group, reports that; only then it ends itself
 //! ```
 //!
-//! The parent-death signal belongs to the *thread* that forked: this one lives as long as anybody of the group does.
+//! The parent-death signal belongs to the *thread* that forked, so this thread lives as long as any process of the group.
 
 use std::io::{self, Read, pipe};
 use std::os::fd::AsFd;
@@ -25,7 +25,7 @@ use super::group::Group;
 use super::privilege::{refuse_gained, refuse_privileged};
 use crate::lease::stop::kernel::{die_with_parent, fork_guardian};
 
-/// What the end of the lease finds: nothing begun, or a group to be killed.
+/// What has to be killed at the end of the lease: nothing yet, or a group.
 #[derive(Debug, Default)]
 pub(super) struct Slot(Mutex<State>);
 
@@ -34,22 +34,22 @@ enum State {
     #[default]
     Empty,
     Filled(Arc<Group>),
-    Over,
+    Ended,
 }
 
 impl Slot {
-    /// The lease is over: whatever is in here is killed at once, and nothing comes in any more.
+    /// The lease has ended. Kills the group at once, and takes none any more.
     pub(super) fn end(&self) -> io::Result<()> {
-        match std::mem::replace(&mut *self.0.lock(), State::Over) {
+        match std::mem::replace(&mut *self.0.lock(), State::Ended) {
             State::Filled(group) => group.kill(),
-            State::Empty | State::Over => Ok(()),
+            State::Empty | State::Ended => Ok(()),
         }
     }
 
     fn fill(&self, group: Arc<Group>) -> io::Result<()> {
         let mut state = self.0.lock();
         match *state {
-            State::Over => Err(over()),
+            State::Ended => Err(ended()),
             State::Empty | State::Filled(_) => {
                 *state = State::Filled(group);
                 Ok(())
@@ -59,13 +59,13 @@ impl Slot {
 
     fn still_open(&self) -> io::Result<()> {
         match *self.0.lock() {
-            State::Over => Err(over()),
+            State::Ended => Err(ended()),
             State::Empty | State::Filled(_) => Ok(()),
         }
     }
 }
 
-fn over() -> io::Error {
+fn ended() -> io::Error {
     io::Error::other("the lease ended while it was being started")
 }
 
@@ -90,7 +90,7 @@ impl From<io::Error> for NotStarted {
     }
 }
 
-/// Starts both. To be called by the thread that then waits for the end.
+/// Starts both. The calling thread must be the one that then waits for the end.
 pub(super) fn spawn(slot: &Slot, mut command: Command) -> Result<Started, NotStarted> {
     refuse_privileged(&command)?;
     let group = Arc::new(Group::led_by(guardian()?));
@@ -110,7 +110,7 @@ fn guardian() -> io::Result<Pid> {
         errno => Err(io::Error::from_raw_os_error(errno)),
     });
     prepared.map_err(|error| {
-        // It has no group to guard, and ends by itself or by this.
+        // It has no group to guard. It ends by itself, or by this.
         Group::led_by(pid).abandon();
         io::Error::new(error.kind(), format!("its guardian could not be prepared: {error}"))
     })
@@ -133,16 +133,18 @@ fn verify(slot: &Slot, group: &Group, worker: Pid) -> io::Result<()> {
     let _set_once = group.worker.set(pidfd_open(worker, PidfdFlags::empty())?);
     refuse_gained(worker)?;
     if getpgid(Some(worker))? != group.id {
-        return Err(io::Error::other("it has left its process group, where it could not be found at the end"));
+        return Err(io::Error::other(
+            "it has left its process group, and could not be found there at the end of the lease",
+        ));
     }
     if group.is_unguarded()? {
         return Err(io::Error::other("its guardian has ended"));
     }
-    // The end of the lease may have come before there was a worker to be killed.
+    // The lease may have ended before there was a worker to kill.
     slot.still_open()
 }
 
-/// Waits until the worker has ended, and then until nobody of its group is left.
+/// Waits until the worker has ended, and then until no process of its group is left.
 pub(super) fn outlive(started: Started) -> io::Result<ExitStatus> {
     let Started { group, worker } = started;
     let watched = watch(&group);
@@ -152,7 +154,7 @@ pub(super) fn outlive(started: Started) -> io::Result<ExitStatus> {
     finish(&group, Some(worker))?.ok_or_else(|| io::Error::other("there was no worker"))
 }
 
-/// Waits for the end of the worker or of the guardian: whether it was that of the worker.
+/// Waits until the worker or the guardian has ended. Whether it was the worker.
 fn watch(group: &Group) -> io::Result<bool> {
     let Some(worker) = group.worker.get() else { return Ok(false) };
     let guardian = pidfd_open(group.id, PidfdFlags::empty())?;
@@ -160,7 +162,7 @@ fn watch(group: &Group) -> io::Result<bool> {
         let mut both = [PollFd::new(worker, PollFlags::IN), PollFd::new(&guardian, PollFlags::IN)];
         match poll(&mut both, None) {
             Ok(_) if !both[0].revents().is_empty() => return Ok(true),
-            // Killed with the whole group, the guardian may have been the first to die.
+            // When the whole group is killed, the guardian may be the first to die.
             Ok(_) => return Ok(false),
             Err(Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),

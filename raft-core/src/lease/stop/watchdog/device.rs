@@ -1,11 +1,11 @@
-//! One watchdog device: looked at, started, fed, stopped.
+//! One watchdog device, by its ioctls: checked, started, fed, stopped.
 //!
 //! ```text
 //!   open: it runs ─▶ can it be stopped? ─▶ timeout set ─▶ and read back ─▶ fed …  ─▶ stopped ─▶ "V", close
 //! ```
 //!
-//! A device without magic close is refused: it stops whenever it is closed, and so with the death of this process, of
-//! which it is to be the witness.
+//! A device without magic close is refused. It stops whenever it is closed, and so when this process dies, which is the
+//! very case that it is there for.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{major, minor};
 use rustix::io::Errno;
 
-use crate::lease::stop::kernel::{Ask, watchdog_ask, watchdog_options};
+use crate::lease::stop::kernel::{WatchdogRequest, watchdog_ask, watchdog_options};
 
 /// WDIOF_SETTIMEOUT, WDIOF_MAGICCLOSE, WDIOF_ALARMONLY; WDIOS_DISABLECARD, WDIOS_ENABLECARD.
 const CAN_SET_TIMEOUT: u32 = 0x0080;
@@ -25,21 +25,21 @@ const ALARM_ONLY: u32 = 0x0400;
 const OFF: i32 = 1;
 const ON: i32 = 2;
 
-pub(super) const NOWAYOUT: &str = "this watchdog cannot be stopped once it runs (nowayout), so that a mere crash of this \
-                                   process resets the machine";
+pub(super) const NOWAYOUT: &str = "this watchdog cannot be stopped once it runs (nowayout), so a mere crash of this process \
+                                   resets the machine";
 
 fn refused(why: impl Into<String>) -> io::Error {
     io::Error::new(ErrorKind::Unsupported, why.into())
 }
 
-/// Whether the device could be used, as far as that can be told without opening it.
+/// Whether the device can be used, as far as that shows without opening it.
 pub(super) fn look(path: &Path, accept_nowayout: bool) -> io::Result<()> {
     let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
     let about = fs::metadata(path).map_err(named)?;
     if !about.file_type().is_char_device() {
         return Err(refused(format!("{} is no character device", path.display())));
     }
-    let Some(folder) = told_of(about.rdev()) else { return Ok(()) };
+    let Some(folder) = folder_in_sys(about.rdev()) else { return Ok(()) };
     let says = |name: &str| fs::read_to_string(folder.join(name)).unwrap_or_default().trim().to_string();
     if says("nowayout") == "1" && !accept_nowayout {
         return Err(refused(format!("{}: {NOWAYOUT}; {ALLOW}", path.display())));
@@ -58,8 +58,8 @@ pub(super) fn look(path: &Path, accept_nowayout: bool) -> io::Result<()> {
 
 const ALLOW: &str = "allow that with accept_nowayout, or load its driver with nowayout=0";
 
-/// Where the kernel tells of it, if it does.
-fn told_of(device: u64) -> Option<PathBuf> {
+/// The folder in which the kernel describes it, if it does.
+fn folder_in_sys(device: u64) -> Option<PathBuf> {
     let folder = match (major(device), minor(device)) {
         // The old name of the first one.
         (10, 130) => "/sys/class/watchdog/watchdog0".into(),
@@ -68,7 +68,7 @@ fn told_of(device: u64) -> Option<PathBuf> {
     Some(PathBuf::from(folder)).filter(|folder| folder.join("nowayout").exists())
 }
 
-/// A device that is open, and therefore runs.
+/// A device that is open, and so runs.
 #[derive(Debug)]
 pub(super) struct Device {
     file: File,
@@ -78,7 +78,7 @@ pub(super) struct Device {
 }
 
 impl Device {
-    /// Starts it, with whatever timeout it has.
+    /// Opens the device, which starts it, with whatever timeout it has.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let opened = OpenOptions::new().write(true).open(path);
         let file =
@@ -86,7 +86,7 @@ impl Device {
         Ok(Self { file, path: path.into(), seconds: None, nowayout: false })
     }
 
-    /// The timeout that it has confirmed.
+    /// The timeout in seconds that the device has confirmed.
     pub(super) fn terms(&self) -> Option<i32> {
         self.seconds
     }
@@ -99,16 +99,16 @@ impl Device {
         accept_nowayout || !self.nowayout
     }
 
-    fn ask(&self, ask: Ask, number: i32) -> io::Result<i32> {
+    fn ask(&self, ask: WatchdogRequest, number: i32) -> io::Result<i32> {
         let named =
             |error: io::Error| io::Error::new(error.kind(), format!("{}: {ask:?}: {error}", self.path.display()));
         watchdog_ask(self.file.as_fd(), ask, number).map_err(named)
     }
 
-    /// Finds out what it can do, sets its timeout, and has it confirm that.
+    /// Finds out what the device can do, sets its timeout, and reads the timeout back.
     ///
     /// # Errors
-    /// When it cannot be relied on. It runs all the same: it has to be stopped.
+    /// When it cannot be relied on. It still runs, and has to be stopped.
     pub(super) fn prepare(&mut self, seconds: i32, accept_nowayout: bool) -> io::Result<()> {
         self.seconds = None;
         let path = self.path.display();
@@ -126,9 +126,9 @@ impl Device {
             )));
         }
         if can & CAN_SET_TIMEOUT != 0 {
-            self.ask(Ask::SetTimeout, seconds)?;
+            self.ask(WatchdogRequest::SetTimeout, seconds)?;
         }
-        match self.ask(Ask::Timeout, 0)? {
+        match self.ask(WatchdogRequest::Timeout, 0)? {
             got if got == seconds => self.seconds = Some(got),
             got => {
                 let why = format!("{path} waits {got} s where {seconds} s are promised; promise what it can do");
@@ -138,28 +138,28 @@ impl Device {
         Ok(())
     }
 
-    /// By trying to stop it: nothing else tells in a container without /sys.
+    /// Finds out by stopping it: in a container without /sys there is no other way.
     fn is_nowayout(&self) -> io::Result<bool> {
-        match watchdog_ask(self.file.as_fd(), Ask::SetOptions, OFF) {
-            Ok(_) => self.ask(Ask::SetOptions, ON).map(|_| false),
+        match watchdog_ask(self.file.as_fd(), WatchdogRequest::SetOptions, OFF) {
+            Ok(_) => self.ask(WatchdogRequest::SetOptions, ON).map(|_| false),
             Err(error) if errno(&error) == Some(Errno::BUSY) => Ok(true),
-            // A driver that is not of the kernel's common kind: its magic close is all there is.
+            // A driver outside of the kernel's watchdog core has its magic close only.
             Err(error) if matches!(errno(&error), Some(Errno::NOTTY | Errno::OPNOTSUPP | Errno::INVAL)) => Ok(false),
             Err(error) => Err(error),
         }
     }
 
-    /// It waits its whole timeout again.
+    /// Feeds it: it waits its whole timeout again.
     pub(super) fn keep_alive(&self) -> io::Result<()> {
-        self.ask(Ask::KeepAlive, 0).map(|_| ())
+        self.ask(WatchdogRequest::KeepAlive, 0).map(|_| ())
     }
 
-    /// Stops it and closes it.
+    /// Stops the device and closes it.
     ///
     /// # Errors
-    /// With the device when it runs on.
+    /// With the device, which runs on.
     pub(super) fn stop(mut self) -> Result<(), (Self, io::Error)> {
-        match watchdog_ask(self.file.as_fd(), Ask::SetOptions, OFF) {
+        match watchdog_ask(self.file.as_fd(), WatchdogRequest::SetOptions, OFF) {
             Err(error) if errno(&error) == Some(Errno::BUSY) => {
                 self.nowayout = true;
                 return Err((self, refused(NOWAYOUT)));

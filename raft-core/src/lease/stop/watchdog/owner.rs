@@ -1,4 +1,4 @@
-//! The one owner that a watchdog device has in this process, and the users that share it.
+//! The one owner of a watchdog device in this process, and the users that share it.
 //!
 //! ```text
 //!   node 1 ── sustain: until E₁ ──▶ Owner ── all of E₁, E₂, … ahead? ──▶ feed          no user: stop and close
@@ -34,9 +34,9 @@ pub(super) struct Owner {
 #[derive(Debug, Default)]
 struct State {
     open: Option<Device>,
-    /// Who is armed, and what CLOCK_BOOTTIME shows at the end of its lease.
+    /// The users that are armed, and what CLOCK_BOOTTIME shows at the end of each one's lease.
     users: BTreeMap<u64, Duration>,
-    /// Whether the thread runs that feeds what cannot be stopped while nobody uses it.
+    /// Whether the thread runs that feeds a device that cannot be stopped and has no user.
     fed_for_ever: bool,
 }
 
@@ -62,7 +62,7 @@ impl Owner {
     /// every user is within its lease.
     ///
     /// # Errors
-    /// When it was not fed. A user that was not armed before is not armed then.
+    /// When it was not fed. A user that was not armed before is not armed.
     pub(super) fn sustain(self: &Arc<Self>, user: u64, terms: Terms, until: Duration) -> io::Result<()> {
         let mut state = self.lock();
         let result = self.start(&mut state, terms).and_then(|()| {
@@ -85,7 +85,7 @@ impl Owner {
             none => none.insert(Device::open(&self.path)?),
         };
         match device.terms() {
-            // The thread that feeds it for ever keeps an old timeout only until somebody needs another.
+            // The thread that feeds it for ever keeps an old timeout only until a user needs another.
             Some(seconds) if !state.users.is_empty() && seconds != terms.seconds => Err(io::Error::other(format!(
                 "{} runs with a timeout of {seconds} s for another user of this process and cannot have {} s as well",
                 self.path.display(),
@@ -96,17 +96,18 @@ impl Owner {
         }
     }
 
-    /// `user` runs nothing any more. Stops the device after the last; one that cannot be stopped is fed from here on.
+    /// `user` runs nothing any more. After the last user the device is stopped; one that cannot be stopped is fed from then
+    /// on.
     ///
     /// # Errors
-    /// When it could not be stopped, and will act.
+    /// When it could not be stopped, and will reset the machine.
     pub(super) fn disarm(self: &Arc<Self>, user: u64) -> io::Result<()> {
         let mut state = self.lock();
         state.users.remove(&user);
         if state.users.is_empty() { self.release(&mut state) } else { Ok(()) }
     }
 
-    /// Nobody uses a device that was opened all the same: it must not act.
+    /// Stops a device that was opened and has no user, so that it does not reset the machine.
     fn retreat(self: &Arc<Self>, state: &mut State, error: io::Error) -> io::Error {
         match self.release(state) {
             Ok(()) => error,
@@ -126,7 +127,7 @@ impl Owner {
         }
     }
 
-    /// Starts the thread that feeds a device while nobody uses it. It ends when somebody does.
+    /// Starts the thread that feeds a device without users. It ends when the device has one.
     fn feed_for_ever(self: &Arc<Self>, state: &mut State) -> io::Result<()> {
         if state.fed_for_ever {
             return Ok(());
@@ -143,7 +144,7 @@ impl Owner {
         Ok(())
     }
 
-    /// Feeds it if nobody uses it; whether the thread is still needed.
+    /// Feeds the device if it has no user. Whether the thread is still needed.
     fn feed_unused(&self) -> bool {
         let mut state = self.lock();
         let Some(device) = state.open.as_ref().filter(|_| state.users.is_empty()) else {
@@ -158,8 +159,8 @@ impl Owner {
 }
 
 impl State {
-    /// The look at every lease, and the feeding as the very next thing. A `user` that has run out itself is not told so:
-    /// nothing is wrong with the device.
+    /// Checks every lease, and feeds as the very next thing. That `user`'s own lease has ended is no error: nothing is wrong
+    /// with the device.
     fn feed(&self, user: u64) -> io::Result<()> {
         let Some(device) = &self.open else { return Err(io::Error::other("the watchdog is not open")) };
         let now = clock::now().since_origin();
@@ -167,7 +168,7 @@ impl State {
             None => device.keep_alive(),
             Some((late, _)) if *late == user => Ok(()),
             Some(_) => Err(io::Error::other(
-                "the lease of another user of this watchdog is over: it is not fed, and resets the machine within its \
+                "the lease of another user of this watchdog has ended: it is not fed, and resets the machine within its \
                  timeout",
             )),
         }

@@ -1,14 +1,15 @@
-//! A full disk: wait until there is room, look whether the file is what it must be, and write the same group again.
+//! A full disk: wait until there is room, check that the file is what it must be, and write the same group again.
 //!
 //! ```text
 //!   write ─▶ no room ─▶ sync what is there ─▶ close ─▶ wait ─▶ open, read it all ─▶ as acknowledged? ─▶ write again
 //!                            │ fails: final                      │ no room: wait       │ no: final
 //! ```
 //!
-//! A write that found no room was not taken, and nobody was told of its group: nothing is lost by waiting. redb, though,
-//! refuses every call after an error until it is opened anew, and then rolls back to its last whole commit. What was
-//! written by halves is synced before that, on the file that it was written to: if that fails, the rule for failed syncs
-//! holds. Whoever waits for the group goes on waiting, and so do those behind it, for the order must stay.
+//! A full disk is noticed here by the *write* that fails with `ENOSPC` or `EDQUOT` (`backend.rs`). Such a write changed
+//! nothing and its group was not acknowledged, so nothing is lost by waiting. redb refuses every call after an error until
+//! it is opened again, and then rolls back to its last whole commit. What was half written is synced before that, on the
+//! file that it was written to; if that fails, the rule for failed syncs holds. The callers of this group and of those
+//! behind it go on waiting, because the order must stay.
 
 use std::io;
 use std::time::Duration;
@@ -18,16 +19,17 @@ use redb::StorageBackend;
 use crate::engine::log_store::extent::Extent;
 use crate::engine::log_store::file::open_behind;
 use crate::engine::log_store::memory::Failure;
-use crate::engine::log_store::writer::{Change, WriteFailure, Writer};
+use crate::engine::log_store::operation::Change;
+use crate::engine::log_store::writer::{WriteFailure, Writer};
 
-/// The first wait; each is twice the one before.
+/// The first wait. Each is twice the one before.
 const FIRST: Duration = Duration::from_millis(125);
 
-/// The longest: reading the log through, only to find that there is no room yet, costs something too.
+/// The longest wait. Shorter ones would read the whole log too often, only to find that there is no room yet.
 const LONGEST: Duration = Duration::from_secs(2);
 
 impl Writer {
-    /// One transaction, one sync, after as long a wait as it takes. When the store is told to wait no more, it tries once
+    /// One transaction with one sync, after as long a wait as it takes. When the store must wait no more, it tries once
     /// again and then gives up: the group was not written, and nothing after it will be.
     pub(super) fn commit_when_there_is_room(&mut self, changes: &[Change]) -> Result<(), Failure> {
         let result = match self.commit(changes) {
@@ -38,7 +40,7 @@ impl Writer {
                 self.commit_later(changes)
             }
         };
-        // In this order: what had to wait for room was not slow.
+        // In this order: a write that waited for room does not count as slow.
         self.shared.end();
         self.shared.set_full(false);
         result
@@ -61,7 +63,7 @@ impl Writer {
         }
     }
 
-    /// Leaves the file with nothing in it that is not on the disk.
+    /// Syncs and closes the file, so that nothing in it is not on the disk.
     fn set_aside(&mut self) -> Result<(), Failure> {
         if self.database.is_none() {
             return Ok(());

@@ -1,0 +1,67 @@
+//! An operation in the queue of the log: a change of the file, and the caller that waits until it is durable.
+//!
+//! ```text
+//!   raft.rs, save_snapshot ──▶ Op { change, done } ──▶ queue ──▶ writer.rs ──▶ file, then `done`
+//! ```
+
+use std::io;
+use std::sync::Arc;
+
+use openraft::storage::IOFlushed;
+use tokio::sync::oneshot;
+
+use crate::engine::types::Types;
+use crate::rpc::{Ballot, Position, SnapshotMeta};
+
+/// One change of the file, checked and encoded.
+#[derive(Debug)]
+#[cfg_attr(quorate_mutant = "purge_before_snapshot", derive(Clone))]
+pub(crate) enum Change {
+    /// Entries with their indexes; the last of them.
+    Append { records: Vec<(u64, Vec<u8>)>, last: Option<Position> },
+    /// Every entry from this index on goes; the last that stays.
+    Truncate { from: u64, last: Option<Position> },
+    /// Every entry up to this one, inclusive, goes.
+    Purge { upto: Position, record: Vec<u8> },
+    /// The vote.
+    Vote { vote: Ballot, record: Vec<u8> },
+    /// How far the log is committed.
+    Committed { record: Vec<u8> },
+    /// The snapshot.
+    Snapshot { record: Vec<u8>, meta: SnapshotMeta, data: Arc<[u8]> },
+}
+
+/// The caller that hears when the change is durable, or that it will not be.
+pub(crate) enum Done {
+    Unwatched,
+    Append(IOFlushed<Types>),
+    Answer(oneshot::Sender<io::Result<()>>),
+}
+
+impl std::fmt::Debug for Done {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Unwatched => "Unwatched",
+            Self::Append(_) => "Append",
+            Self::Answer(_) => "Answer",
+        })
+    }
+}
+
+/// A change, and the caller that waits for it.
+#[derive(Debug)]
+pub(crate) struct Op {
+    pub(crate) change: Change,
+    pub(crate) done: Done,
+}
+
+impl Change {
+    pub(super) fn size(&self) -> usize {
+        match self {
+            Self::Append { records, .. } => records.iter().map(|(_, record)| record.len()).sum(),
+            Self::Truncate { .. } => 0,
+            Self::Purge { record, .. } | Self::Vote { record, .. } | Self::Committed { record } => record.len(),
+            Self::Snapshot { record, data, .. } => record.len() + data.len(),
+        }
+    }
+}
