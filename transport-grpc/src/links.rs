@@ -12,11 +12,12 @@
 //! goes unnoticed. When the addresses of a node change, its link is replaced; calls under way on the old one end there.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
+use parking_lot::Mutex;
 use quorate_membership::{Address, NodeId};
 use quorate_raft_core::{Lane, Peer, TransportError};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
@@ -54,7 +55,7 @@ impl Links {
 
     /// The link to `peer` for calls of that lane.
     pub(crate) fn link(&self, peer: &Peer, lane: Lane) -> Arc<Link> {
-        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = self.table.lock();
         let mut settings = self.settings;
         if lane == Lane::Snapshot {
             // A ping waits behind the piece of the snapshot that is on its way: on a slow line that is no sign of death.
@@ -104,11 +105,6 @@ impl Link {
         Self { name, addresses, settings, state: Mutex::new(state) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // No change below can panic midway.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// An open connection, within that time. Whatever goes wrong here, nothing was sent.
     pub(crate) async fn connection(self: &Arc<Self>, within: Duration) -> Result<Connection, TransportError> {
         let attempt = match self.current() {
@@ -128,7 +124,7 @@ impl Link {
 
     /// Somebody else answers at the address that worked: hangs up, so that the next call begins with the next address.
     pub(crate) fn wrong_number(&self) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if state.connection.take().is_some() {
             state.preferred = (state.preferred + 1) % self.addresses.len().max(1);
             state.note_failure(true);
@@ -137,7 +133,7 @@ impl Link {
 
     /// The open connection, or the attempt to make one, begun now if none is under way.
     fn current(self: &Arc<Self>) -> Result<Connection, Attempt> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         match &state.connection {
             Some((connection, _)) if !connection.is_closed() => return Ok(connection.clone()),
             Some((_, made)) => {
@@ -160,7 +156,7 @@ impl Link {
     async fn attempt(self: Arc<Self>, preferred: usize, not_before: Instant) -> Result<Connection, Arc<str>> {
         sleep_until(not_before).await;
         let made = self.dial(preferred).await;
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.attempt = None;
         match made {
             Ok((connection, worked)) => {

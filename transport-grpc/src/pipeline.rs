@@ -9,10 +9,11 @@
 //! Each append has one answer, so a count is enough. Silence while nothing waits is no silence: a leader without
 //! anything to say may keep the stream open for days.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::{self, BoxStream, StreamExt};
+use parking_lot::Mutex;
 use prost::Message;
 use quorate_raft_core::TransportError;
 use quorate_raft_core::rpc::{Append, Caller, StreamAppended};
@@ -51,13 +52,9 @@ impl Pipeline {
         Self { idle, waiting: Arc::new(Mutex::new(waiting)), began: Arc::default() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Counts one more that waits for an answer.
     fn sent(&self) {
-        let mut waiting = self.lock();
+        let mut waiting = self.waiting.lock();
         if waiting.count == 0 {
             waiting.since = Instant::now();
             self.began.notify_one();
@@ -67,7 +64,7 @@ impl Pipeline {
 
     /// Counts one off. `false` if nothing was waiting: then this is no answer.
     fn answered(&self) -> bool {
-        let mut waiting = self.lock();
+        let mut waiting = self.waiting.lock();
         waiting.since = Instant::now();
         let expected = waiting.count > 0;
         waiting.count = waiting.count.saturating_sub(1);
@@ -89,7 +86,7 @@ impl Pipeline {
             // Also for one that is not sent: the end that the other side owes us now is awaited no longer than an answer.
             pipeline.sent();
             if let Err(fault) = fit {
-                pipeline.lock().fault = Some(fault);
+                pipeline.waiting.lock().fault = Some(fault);
                 return std::future::ready(None);
             }
             std::future::ready(Some(message(Message::Append(append))))
@@ -120,13 +117,13 @@ impl Pipeline {
         let answer = tokio::select! {
             biased;
             answer = answers.message() => answer,
-            () = self.silence() => return Some(Err(self.lock().fault.take().unwrap_or(TransportError::Timeout(self.idle)))),
+            () = self.silence() => return Some(Err(self.waiting.lock().fault.take().unwrap_or(TransportError::Timeout(self.idle)))),
         };
         match answer {
             Ok(Some(answer)) if self.answered() => Some(StreamAppended::from_wire(answer).map_err(unreadable)),
             Ok(Some(_)) => Some(Err(TransportError::Broken("an answer came that no append was waiting for".into()))),
             Ok(None) => {
-                let mut waiting = self.lock();
+                let mut waiting = self.waiting.lock();
                 let fault = waiting.fault.take();
                 let unanswered =
                     || TransportError::Broken(format!("the stream ended, {} appends unanswered", waiting.count));
@@ -140,7 +137,7 @@ impl Pipeline {
     async fn silence(&self) {
         loop {
             let ends = {
-                let waiting = self.lock();
+                let waiting = self.waiting.lock();
                 (waiting.count > 0).then(|| waiting.since.checked_add(self.idle))
             };
             match ends {

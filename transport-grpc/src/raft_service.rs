@@ -1,10 +1,11 @@
 //! The calls between nodes, from the network to the [`PeerService`].
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt};
+use parking_lot::Mutex;
 use quorate_membership::{NodeId, SessionId, codec};
 use quorate_raft_core::rpc::{
     Append, Caller, InstallSnapshot, KeepAlive, PreVote, ReadIndex, Renewal, Rpc, SnapshotMeta, Transfer, VoteRequest,
@@ -168,7 +169,7 @@ async fn appends(
         match read {
             Ok(append) => append.map(|append| (append, (messages, noted))),
             Err(refusal) => {
-                *noted.lock().unwrap_or_else(PoisonError::into_inner) = Some(refusal);
+                *noted.lock() = Some(refusal);
                 None
             }
         }
@@ -176,7 +177,7 @@ async fn appends(
     let answers = service.append_stream(caller, requests.boxed());
     let answers = answers.map(|answer| answer.map(Into::into).map_err(|refusal| refused(&refusal)));
     let last = stream::iter([()]).filter_map(move |()| {
-        let fault = fault.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let fault = fault.lock().take();
         std::future::ready(fault.map(|refusal| Err(refused(&refusal))))
     });
     answers.chain(last).boxed()

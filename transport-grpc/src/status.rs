@@ -11,8 +11,8 @@
 use std::error::Error;
 use std::time::Duration;
 
-use bytes::Bytes;
 use prost::Message;
+use prost_types::Any;
 use quorate_raft_core::{HandOverError, ProposeError, ReadError, Refusal, TransportError};
 use tonic::{Code, Status};
 
@@ -22,29 +22,9 @@ use crate::{convert, pb};
 const REFUSAL: &str = "type.googleapis.com/quorate.v1.Refusal";
 const FAILURE: &str = "type.googleapis.com/quorate.v1.Failure";
 
-/// `google.rpc.Status`.
-#[derive(Clone, PartialEq, Message)]
-struct RpcStatus {
-    #[prost(int32, tag = "1")]
-    code: i32,
-    #[prost(string, tag = "2")]
-    message: String,
-    #[prost(message, repeated, tag = "3")]
-    details: Vec<Any>,
-}
-
-/// `google.protobuf.Any`.
-#[derive(Clone, PartialEq, Message)]
-struct Any {
-    #[prost(string, tag = "1")]
-    type_url: String,
-    #[prost(bytes = "bytes", tag = "2")]
-    value: Bytes,
-}
-
 fn with_detail(code: Code, message: String, type_url: &str, detail: &impl Message) -> Status {
-    let any = Any { type_url: type_url.into(), value: detail.encode_to_vec().into() };
-    let rich = RpcStatus { code: code as i32, message: message.clone(), details: vec![any] };
+    let any = Any { type_url: type_url.into(), value: detail.encode_to_vec() };
+    let rich = tonic_types::Status { code: code as i32, message: message.clone(), details: vec![any] };
     Status::with_details(code, message, rich.encode_to_vec().into())
 }
 
@@ -112,9 +92,9 @@ pub(crate) fn hand_over_failed(error: &HandOverError) -> Status {
 
 /// The refusal in a status, if it carries one.
 pub(crate) fn refusal(status: &Status) -> Option<Refusal> {
-    let rich = RpcStatus::decode(status.details()).ok()?;
+    let rich = tonic_types::Status::decode(status.details()).ok()?;
     let any = rich.details.iter().find(|any| any.type_url == REFUSAL)?;
-    pb::Refusal::decode(any.value.clone()).ok().map(Refusal::from)
+    pb::Refusal::decode(any.value.as_slice()).ok().map(Refusal::from)
 }
 
 /// What a failed call says about whether it arrived. `waited` is the deadline that was given.

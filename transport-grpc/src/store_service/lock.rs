@@ -10,10 +10,11 @@
 //! A request with a name may have been answered by another node, which this one does not hear of: what it was granted is
 //! not given back here, or a client would lose a lock that it was told it has.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use parking_lot::Mutex;
 use quorate_membership::{Command, Holder, Name, Nonce, Rejection, Request, Revision, SessionId, Topic};
 use quorate_raft_core::transport::RequestName;
 use quorate_raft_core::{ClientService, Filter, ProposeError};
@@ -84,7 +85,7 @@ impl Waiting {
             None => true,
         };
         if unwanted {
-            let asked = *asked.lock().unwrap_or_else(PoisonError::into_inner);
+            let asked = *asked.lock();
             if let Some(request) = asked {
                 self.tidy(request).await;
             }
@@ -99,7 +100,7 @@ impl Waiting {
         let make = move |request: Request| {
             // Of zeros it is only to be looked at.
             if request.nonce != Nonce::default() {
-                *note.lock().unwrap_or_else(PoisonError::into_inner) = Some(request);
+                *note.lock() = Some(request);
             }
             Command::Lock { request, name: name.clone(), holder, wait }
         };
