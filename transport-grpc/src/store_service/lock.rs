@@ -20,12 +20,12 @@ use quorate_raft_core::transport::RequestName;
 use quorate_raft_core::{ClientService, Filter, ProposeError};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
 use crate::convert;
 use crate::pb;
 use crate::pb::failure::Kind;
-use crate::server::{Stop, stopped};
 use crate::status::{command_failed, failed};
 
 /// How long to wait before a withdrawal that did not get through is said again.
@@ -34,7 +34,7 @@ const AGAIN: Duration = Duration::from_millis(500);
 /// One client's wish for a lock.
 pub(super) struct Waiting {
     pub(super) service: Arc<dyn ClientService>,
-    pub(super) stop: Stop,
+    pub(super) stop: CancellationToken,
     pub(super) named: Option<RequestName>,
     pub(super) session: SessionId,
     pub(super) name: Name,
@@ -124,7 +124,7 @@ impl Waiting {
                     return Err(Unmet { status: Status::unavailable("this node has stopped; ask another one"), loose: true });
                 },
                 () = &mut time_is_up => break,
-                () = stopped(self.stop.clone()) => break,
+                () = self.stop.cancelled() => break,
             }
         }
         let settled = self.say(self.settle(request)).await;
