@@ -1,4 +1,4 @@
-//! The calling side: [`Transport`] over gRPC.
+//! The client: [`Transport`] over gRPC.
 //!
 //! ```text
 //!   call ──▶ size checked ──▶ connection of the lane, within the deadline ──▶ sent, with what is left of the deadline
@@ -7,7 +7,7 @@
 //!          Refused(Malformed)      Unreachable                       answer │ Timeout │ Broken │ Refused
 //! ```
 //!
-//! Every future may be dropped at any time: the call is reset on the connection, and the connection stays.
+//! Every future may be dropped at any time. That resets the call and keeps the connection.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,49 +23,18 @@ use quorate_raft_core::rpc::{Answer, Append, Call, Caller, InstallSnapshot};
 use quorate_raft_core::transport::{AppendReplies, JoinAnswer, JoinRequest};
 use quorate_raft_core::{Lane, Peer, Refusal, Transport, TransportError};
 use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
 use tonic::{Response, Status};
 
-use crate::connection::{Connection, Tether};
-use crate::convert::{self, FromWire, Malformed};
+use crate::connection::Connection;
+use crate::convert::{self, FromWire};
 use crate::links::{Link, Links};
+use crate::pb;
 use crate::pb::cluster_client::ClusterClient;
 use crate::pb::raft_client::RaftClient;
 use crate::pipeline::Pipeline;
-use crate::status::transport_error;
-use crate::{APPEND_LIMIT, CHUNK_LIMIT, MESSAGE_LIMIT, SNAPSHOT_LIMIT, pb};
-
-/// What a transport trades.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ClientSettings {
-    /// How long one address may take to accept a connection before the next is tried. Shorter moves on sooner, and fails
-    /// on long lines. 50 ms to 10 s, default 500 ms.
-    pub connect_timeout: Duration,
-    /// How often a silent connection is tested. 100 ms to 1 min, default 500 ms.
-    pub ping_every: Duration,
-    /// How long the test may take before the connection is given up for a new one. Shorter finds a healed line sooner,
-    /// and gives up connections of a machine that only stutters. Tenfold for snapshots, behind whose bytes a test has to
-    /// queue. 100 ms to 1 min, default 1 s.
-    pub ping_timeout: Duration,
-}
-
-impl Default for ClientSettings {
-    fn default() -> Self {
-        let ms = Duration::from_millis;
-        Self { connect_timeout: ms(500), ping_every: ms(500), ping_timeout: ms(1000) }
-    }
-}
-
-impl ClientSettings {
-    /// The same, each value moved into its bounds.
-    fn bounded(self) -> Self {
-        let (ms, s) = (Duration::from_millis, Duration::from_secs);
-        Self {
-            connect_timeout: self.connect_timeout.clamp(ms(50), s(10)),
-            ping_every: self.ping_every.clamp(ms(100), s(60)),
-            ping_timeout: self.ping_timeout.clamp(ms(100), s(60)),
-        }
-    }
-}
+use crate::settings::{APPEND_LIMIT, CHUNK_LIMIT, ClientSettings, MESSAGE_LIMIT, SNAPSHOT_LIMIT};
+use crate::status::{check_size, transport_error, unreadable};
 
 /// A [`Transport`] over gRPC. Clones share their connections; the connections close with the last of them.
 ///
@@ -93,7 +62,7 @@ impl GrpcTransport {
     }
 }
 
-/// What stands before every path. Nobody looks at it: the connection decides where a call goes.
+/// The scheme and host in front of every path. They are ignored: the connection decides where a call goes.
 fn origin() -> Uri {
     Uri::from_static("http://quorate")
 }
@@ -102,18 +71,7 @@ fn raft(connection: Connection) -> RaftClient<Connection> {
     RaftClient::with_origin(connection, origin())
 }
 
-/// An answer that makes no sense: what was asked for may have happened.
-pub(crate) fn unreadable(Malformed(why): Malformed) -> TransportError {
-    TransportError::Broken(format!("the answer cannot be read: {why}; both nodes should run the same version"))
-}
-
-/// Refuses a message that the other side would refuse, before it is sent.
-pub(crate) fn fits(length: usize, limit: usize, what: &str) -> Result<(), TransportError> {
-    let why = || format!("{what} is {length} bytes, more than the {limit} that may be sent; nothing was sent");
-    if length <= limit { Ok(()) } else { Err(Refusal::Malformed(why()).into()) }
-}
-
-/// A connection, and what is left of the deadline once it is there.
+/// A connection, and the rest of the deadline once it is open.
 async fn connect(link: &Arc<Link>, deadline: Duration) -> Result<(Connection, Duration), TransportError> {
     let begun = Instant::now();
     let connection = link.connection(deadline).await?;
@@ -122,12 +80,12 @@ async fn connect(link: &Arc<Link>, deadline: Duration) -> Result<(Connection, Du
 
 fn timed<T>(message: T, left: Duration) -> tonic::Request<T> {
     let mut request = tonic::Request::new(message);
-    // The header has no room for more than eight digits; nobody waits for longer than a day.
+    // The header has room for eight digits. No call takes longer than a day.
     request.set_timeout(left.min(Duration::from_secs(24 * 3600)));
     request
 }
 
-/// One call. `send` makes it on a connection; the answer is awaited for as long as the deadline leaves.
+/// One call. `send` makes it on a connection; the answer may take the rest of the deadline.
 async fn call<Q, F, P, A>(
     link: Arc<Link>,
     deadline: Duration,
@@ -144,7 +102,7 @@ where
         Ok(Err(status)) => {
             let error = transport_error(&status, deadline);
             if let TransportError::Refused(Refusal::OtherNode { .. } | Refusal::OtherCluster { .. }) = error {
-                link.wrong_number();
+                link.reject_address();
             }
             Err(error)
         }
@@ -152,7 +110,7 @@ where
     }
 }
 
-/// [`call`] with a message that is whole, and bounded.
+/// [`call`] with a single message, whose size is checked first.
 async fn bounded<Q, F, P, A>(
     link: Arc<Link>,
     deadline: Duration,
@@ -164,11 +122,11 @@ where
     F: Future<Output = Result<Response<P>, Status>>,
     A: FromWire<P>,
 {
-    fits(message.encoded_len(), limit, what)?;
+    check_size(message.encoded_len(), limit, what)?;
     call(link, deadline, message, send).await
 }
 
-/// One call between nodes: makes its message, checks the size, sends it on the link, and names the answer after it.
+/// One call between nodes: makes its message, checks the size, sends it on the link, and wraps the reply.
 async fn request(link: Arc<Link>, caller: Caller, call: Call, deadline: Duration) -> Result<Answer, TransportError> {
     let caller = Some(caller.into());
     macro_rules! unary {
@@ -229,7 +187,7 @@ fn snapshot_messages(
 ) -> Result<impl Stream<Item = pb::SnapshotRequest> + Send + 'static, TransportError> {
     use pb::snapshot_request::Message;
     let InstallSnapshot { ballot, meta, data } = request;
-    fits(data.len(), SNAPSHOT_LIMIT, "the snapshot")?;
+    check_size(data.len(), SNAPSHOT_LIMIT, "the snapshot")?;
     let header = pb::SnapshotHeader {
         caller,
         ballot: Some(ballot.into()),
@@ -237,7 +195,7 @@ fn snapshot_messages(
         length: data.len() as u64,
         crc32c: crc32c::crc32c(&data),
     };
-    fits(header.encoded_len(), MESSAGE_LIMIT, "the header of the snapshot")?;
+    check_size(header.encoded_len(), MESSAGE_LIMIT, "the header of the snapshot")?;
     let data = Bytes::from_owner(data);
     let chunks = (0..data.len()).step_by(CHUNK_LIMIT).map(move |from| {
         let to = data.len().min(from + CHUNK_LIMIT);
@@ -270,9 +228,13 @@ impl Transport for GrpcTransport {
         Box::pin(async move {
             let (connection, left) = connect(&link, idle).await?;
             let pipeline = Pipeline::new(idle);
-            let (tether, outgoing) = Tether::tie(pipeline.outgoing(caller, requests));
+            // Once an answer has begun, hyper goes on sending although no one reads. The guard ends the messages when
+            // the reader of the answers drops it, and that resets the call.
+            let ended = CancellationToken::new();
+            let guard = ended.clone().drop_guard();
+            let outgoing = pipeline.outgoing(caller, requests).take_until(ended.cancelled_owned());
             match timeout(left, raft(connection).append_stream(outgoing)).await {
-                Ok(Ok(answers)) => Ok(pipeline.answers(answers.into_inner(), tether)),
+                Ok(Ok(answers)) => Ok(pipeline.answers(answers.into_inner(), guard)),
                 Ok(Err(status)) => Err(transport_error(&status, idle)),
                 Err(_) => Err(TransportError::Timeout(idle)),
             }
@@ -285,7 +247,7 @@ impl Transport for GrpcTransport {
         request: JoinRequest,
         deadline: Duration,
     ) -> BoxFuture<'static, Result<JoinAnswer, TransportError>> {
-        let link = self.links.stranger(address);
+        let link = self.links.to_address(address);
         Box::pin(async move {
             let message = convert::join_request(&request).map_err(Refusal::from)?;
             let join = |to, message| async move { ClusterClient::with_origin(to, origin()).join(message).await };

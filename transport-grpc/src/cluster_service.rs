@@ -5,21 +5,21 @@ use std::sync::Arc;
 use futures_util::stream::{BoxStream, StreamExt};
 use quorate_membership::{Command, NodeId, Revision};
 use quorate_raft_core::{Filter, Service};
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use crate::convert::{self, FromWire};
 use crate::pb;
 use crate::pb::cluster_server::Cluster;
-use crate::server::{Stop, stopped};
 use crate::status::{command_failed, hand_over_failed, refused};
 
 pub(crate) struct ClusterService {
     service: Arc<dyn Service>,
-    stop: Stop,
+    stop: CancellationToken,
 }
 
 impl ClusterService {
-    pub(crate) fn new(service: Arc<dyn Service>, stop: Stop) -> Self {
+    pub(crate) fn new(service: Arc<dyn Service>, stop: CancellationToken) -> Self {
         Self { service, stop }
     }
 
@@ -94,6 +94,6 @@ impl Cluster for ClusterService {
     async fn events(&self, request: Request<pb::EventsRequest>) -> Result<Response<Self::EventsStream>, Status> {
         let after = Revision::new(request.into_inner().after_revision);
         let events = self.service.events_since(after, Filter::all()).map(|item| Ok(convert::item(&item)));
-        Ok(Response::new(events.take_until(stopped(self.stop.clone())).boxed()))
+        Ok(Response::new(events.take_until(self.stop.clone().cancelled_owned()).boxed()))
     }
 }

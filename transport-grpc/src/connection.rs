@@ -1,4 +1,9 @@
-//! One HTTP/2 connection to a node, as the generated clients want it.
+//! One HTTP/2 connection to a node, in the form that the generated clients expect.
+//!
+//! ```text
+//!   generated client ──Request──▶ Connection ──▶ hyper ──▶ TCP
+//!                                     └─ NeverSent: the connection closed before the call was sent
+//! ```
 
 use std::error::Error;
 use std::fmt;
@@ -6,19 +11,17 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::{Stream, StreamExt};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::oneshot;
 use tonic::body::Body;
 use tower_service::Service;
 
 type AnyError = Box<dyn Error + Send + Sync>;
 
-/// The call did not leave this process: certainly nothing happened over there.
+/// The call did not leave this process, so the peer has certainly not acted on it.
 #[derive(Debug)]
 pub(crate) struct NeverSent(hyper::Error);
 
@@ -35,8 +38,8 @@ impl Error for NeverSent {}
 pub(crate) struct Connection(http2::SendRequest<Body>);
 
 impl Connection {
-    /// Opens HTTP/2 on a stream of bytes: TCP today, TLS on top of it one day. Pings find out when the other side has
-    /// vanished without a word, which TCP alone would not say for minutes.
+    /// Opens HTTP/2 on a stream of bytes, such as TCP. Pings detect a peer that has vanished without closing the
+    /// connection, which TCP alone would report only after minutes.
     pub(crate) async fn open<T>(io: T, ping_every: Duration, ping_timeout: Duration) -> Result<Self, hyper::Error>
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -46,31 +49,16 @@ impl Connection {
         let (sender, driver) = builder.keep_alive_while_idle(true).handshake(TokioIo::new(io)).await?;
         tokio::spawn(async move {
             if let Err(error) = driver.await {
-                // With its causes: on the outside a ping without an answer is but an "http2 error".
+                // With its causes: the outer error of an unanswered ping is only "http2 error".
                 tracing::debug!(error = &error as &dyn Error, "connection closed");
             }
         });
         Ok(Self(sender))
     }
 
-    /// Whether it is of no more use.
+    /// Whether no more calls can be made on it.
     pub(crate) fn is_closed(&self) -> bool {
         self.0.is_closed()
-    }
-}
-
-/// Ties the messages of a stream to whoever reads its answers. Once the first part of an answer is there, hyper goes on
-/// sending although nobody reads any more; so the messages end when this is dropped, and then the call is reset.
-#[derive(Debug)]
-pub(crate) struct Tether {
-    _held: oneshot::Sender<()>,
-}
-
-impl Tether {
-    /// `messages`, for as long as the tether is held.
-    pub(crate) fn tie<S: Stream>(messages: S) -> (Self, impl Stream<Item = S::Item>) {
-        let (held, dropped) = oneshot::channel();
-        (Self { _held: held }, messages.take_until(dropped))
     }
 }
 
@@ -80,7 +68,7 @@ impl Service<Request<Body>> for Connection {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, AnyError>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), AnyError>> {
-        // Whether it is closed is told by `call`, together with whether the call was sent.
+        // `call` reports a closed connection, together with whether the call was sent.
         Poll::Ready(Ok(()))
     }
 

@@ -17,10 +17,6 @@ mod refusal;
 mod rejection;
 mod renewal;
 mod store;
-mod stored_event;
-mod stored_rejection;
-#[cfg(test)]
-mod stored_tests;
 #[cfg(test)]
 mod tests;
 

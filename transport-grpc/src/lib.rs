@@ -1,4 +1,4 @@
-//! The wire of quorate: nodes speak gRPC with each other, and so may anybody who has something to ask of one.
+//! The network of quorate: nodes speak gRPC with each other, and clients in any language speak it with a node.
 //!
 //! ```text
 //!   raft-core ──▶ GrpcTransport ──links.rs──▶ connection: Control ═╗
@@ -8,20 +8,22 @@
 //!                                             any language, Cluster, Store ═══▶
 //! ```
 //!
-//! The protocol is `proto/quorate/v1`: `raft.proto` between nodes, `cluster.proto` and `store.proto` for everybody. Its generated types
-//! stay inside this crate; `convert` stands between them and those of [`quorate_raft_core::rpc`].
+//! The protocol is `proto/quorate/v1`: `raft.proto` between nodes, `cluster.proto` and `store.proto` for clients. Its generated types
+//! stay inside this crate; `convert` translates between them and the types of [`quorate_raft_core::rpc`].
 //!
 //! What a caller can rely on:
 //!
-//! * Each call says how it ended: it never arrived ([`TransportError::Unreachable`]), it may have arrived
+//! * Each failed call tells how it failed: it never arrived ([`TransportError::Unreachable`]), it may have arrived
 //!   ([`TransportError::Timeout`], [`TransportError::Broken`]), or it was refused and nothing changed
-//!   ([`TransportError::Refused`], the very value that the other side gave).
-//! * What arrives is checked before it is passed on: sizes, required fields, the checksum of every command and snapshot.
+//!   ([`TransportError::Refused`], with the exact value that the peer gave).
+//! * Everything that arrives is checked before it is passed on: sizes, required fields, the checksum of every command
+//!   and snapshot.
 //! * A dead peer is tried a few times a second however often it is called, and a revived one is found by the next try.
-//! * Nobody at the port can make a server panic, or keep it from serving others, by what they send or fail to send.
+//! * No client can make a server panic, or keep it from serving others, by what it sends or fails to send.
 //!
-//! What it does not do: authenticate anybody, or hide anything. Without TLS, whoever reaches the port can give commands,
-//! an operator's word included; [`Refusal`](quorate_raft_core::Refusal) guards against mistakes, not against malice.
+//! It does not authenticate callers or encrypt data. Without TLS, anyone who reaches the port can give commands,
+//! an operator's confirmation included. A [`Refusal`](quorate_raft_core::Refusal) protects from mistakes, not from
+//! attacks.
 //!
 //! [`TransportError::Unreachable`]: quorate_raft_core::TransportError::Unreachable
 //! [`TransportError::Timeout`]: quorate_raft_core::TransportError::Timeout
@@ -32,13 +34,14 @@ mod client;
 mod cluster_service;
 mod connection;
 mod convert;
-mod greeting;
+mod handshake;
 mod links;
 mod net;
 mod pipeline;
 mod raft_service;
 mod router;
 mod server;
+mod settings;
 mod status;
 mod store_service;
 
@@ -52,19 +55,6 @@ mod pb {
     tonic::include_proto!("quorate.v1");
 }
 
-pub use client::{ClientSettings, GrpcTransport};
-pub use server::{Server, ServerSettings};
-
-use quorate_membership::codec;
-
-/// The largest batch of entries in one message, in bytes. A larger one is refused on both sides, before it is sent.
-pub const APPEND_LIMIT: usize = 16 << 20;
-
-/// The largest message of any other kind, in bytes.
-pub const MESSAGE_LIMIT: usize = 4 << 20;
-
-/// The largest snapshot, in bytes: the largest payload of an envelope, and its header of 16 bytes.
-pub const SNAPSHOT_LIMIT: usize = codec::LIMIT + 16;
-
-/// The largest piece of a snapshot in one message, in bytes: small enough to let other streams through in between.
-pub const CHUNK_LIMIT: usize = 256 << 10;
+pub use client::GrpcTransport;
+pub use server::Server;
+pub use settings::{APPEND_LIMIT, CHUNK_LIMIT, ClientSettings, MESSAGE_LIMIT, SNAPSHOT_LIMIT, ServerSettings};

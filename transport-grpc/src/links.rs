@@ -1,29 +1,30 @@
-//! The connections to other nodes: made when first needed, kept, made anew when they break, never hammered at.
+//! The connections to other nodes: opened when first needed, kept, reopened with a back-off when they break.
 //!
 //! ```text
 //!   (n2, Control) ──▶ Link ─┬─ connection            used as long as it is open
-//!   (n2, Log)     ──▶ Link  ├─ attempt under way     shared by everybody who waits; goes on when a waiter gives up
+//!   (n2, Log)     ──▶ Link  ├─ attempt in progress   shared by all waiting calls; continues when one gives up
 //!   (n2, Snapshot)──▶ Link  └─ pause                 20, 40, 80, 160, 250 ms … after failures in a row
 //! ```
 //!
-//! An attempt tries the addresses in order, beginning with the one that worked last, and resolves names anew. It runs in
-//! a task of its own: a heartbeat with a short deadline, given up again and again, must not keep a connection to the
-//! second address from ever being made. The pause bounds both how often a dead peer is tried and how long a revived one
-//! goes unnoticed. When the addresses of a node change, its link is replaced; calls under way on the old one end there.
+//! An attempt tries the addresses in order, beginning with the one that worked last, and resolves names each time. It
+//! runs in its own task, so that heartbeats, whose short deadlines expire again and again, cannot keep it from ever
+//! reaching the second address. The pause bounds both how often a dead peer is tried and how long a revived one goes
+//! unnoticed. When the addresses of a node change, its link is replaced; calls in progress finish on the old one.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
+use parking_lot::Mutex;
 use quorate_membership::{Address, NodeId};
 use quorate_raft_core::{Lane, Peer, TransportError};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
-use crate::client::ClientSettings;
 use crate::connection::Connection;
 use crate::net::{TcpStream, lookup_host};
+use crate::settings::ClientSettings;
 
 /// The pause after the first failure in a row; doubled by each further one.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -31,8 +32,8 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// The longest pause: how long a revived peer may go unnoticed.
 const PAUSE_LIMIT: Duration = Duration::from_millis(250);
 
-/// A connection that broke sooner than this counts as a failure: something there accepts and hangs up.
-const SETTLED: Duration = Duration::from_secs(1);
+/// A connection that broke sooner than this counts as a failure: the peer accepts and closes at once.
+const STABLE: Duration = Duration::from_secs(1);
 
 /// How long the resolver may take for one name.
 const RESOLVE: Duration = Duration::from_secs(2);
@@ -52,12 +53,13 @@ impl Links {
         Self { settings, table: Mutex::default() }
     }
 
-    /// The link to `peer` for calls of that lane.
+    /// The link to `peer` for calls of one lane.
     pub(crate) fn link(&self, peer: &Peer, lane: Lane) -> Arc<Link> {
-        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = self.table.lock();
         let mut settings = self.settings;
         if lane == Lane::Snapshot {
-            // A ping waits behind the piece of the snapshot that is on its way: on a slow line that is no sign of death.
+            // A ping waits behind the piece of the snapshot that is being sent. On a slow network that does not mean that the
+            // peer is dead.
             settings.ping_timeout *= 10;
         }
         let fresh = || Arc::new(Link::new(peer.node.to_string(), peer.addresses.clone(), settings));
@@ -68,8 +70,8 @@ impl Links {
         link.clone()
     }
 
-    /// A link for one call to an address of which nothing else is known.
-    pub(crate) fn stranger(&self, address: &Address) -> Arc<Link> {
+    /// A link for one call to an address whose node is not known yet.
+    pub(crate) fn to_address(&self, address: &Address) -> Arc<Link> {
         Arc::new(Link::new(address.to_string(), vec![address.clone()], self.settings))
     }
 }
@@ -78,18 +80,18 @@ type Attempt = Shared<BoxFuture<'static, Result<Connection, Arc<str>>>>;
 
 #[derive(Debug)]
 struct State {
-    /// The last connection and when it was made. It may be closed by now.
+    /// The last connection and when it was opened. It may be closed by now.
     connection: Option<(Connection, Instant)>,
     attempt: Option<Attempt>,
-    /// Which address worked last.
+    /// The index of the address that worked last.
     preferred: usize,
-    /// Failures in a row.
+    /// The number of failures in a row.
     failures: u32,
-    /// When the next attempt may begin.
+    /// The earliest time of the next attempt.
     not_before: Instant,
 }
 
-/// The way to one peer for one kind of call.
+/// The connection to one peer for one lane.
 #[derive(Debug)]
 pub(crate) struct Link {
     name: String,
@@ -104,12 +106,7 @@ impl Link {
         Self { name, addresses, settings, state: Mutex::new(state) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // No change below can panic midway.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// An open connection, within that time. Whatever goes wrong here, nothing was sent.
+    /// An open connection. Takes at most `within`; on every error, nothing was sent.
     pub(crate) async fn connection(self: &Arc<Self>, within: Duration) -> Result<Connection, TransportError> {
         let attempt = match self.current() {
             Ok(connection) => return Ok(connection),
@@ -126,24 +123,25 @@ impl Link {
         }
     }
 
-    /// Somebody else answers at the address that worked: hangs up, so that the next call begins with the next address.
-    pub(crate) fn wrong_number(&self) {
-        let mut state = self.lock();
+    /// Another node answers at the address that worked. Closes the connection, so that the next call begins with the
+    /// next address.
+    pub(crate) fn reject_address(&self) {
+        let mut state = self.state.lock();
         if state.connection.take().is_some() {
             state.preferred = (state.preferred + 1) % self.addresses.len().max(1);
             state.note_failure(true);
         }
     }
 
-    /// The open connection, or the attempt to make one, begun now if none is under way.
+    /// The open connection, or the attempt to open one, which starts now if none is in progress.
     fn current(self: &Arc<Self>) -> Result<Connection, Attempt> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         match &state.connection {
             Some((connection, _)) if !connection.is_closed() => return Ok(connection.clone()),
             Some((_, made)) => {
-                let settled = made.elapsed() >= SETTLED;
+                let stable = made.elapsed() >= STABLE;
                 state.connection = None;
-                state.note_failure(!settled);
+                state.note_failure(!stable);
             }
             None => {}
         }
@@ -160,7 +158,7 @@ impl Link {
     async fn attempt(self: Arc<Self>, preferred: usize, not_before: Instant) -> Result<Connection, Arc<str>> {
         sleep_until(not_before).await;
         let made = self.dial(preferred).await;
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.attempt = None;
         match made {
             Ok((connection, worked)) => {
@@ -177,7 +175,7 @@ impl Link {
         }
     }
 
-    /// Tries each address once, in order from the preferred one. Returns the connection and which address it was.
+    /// Tries each address once, from the preferred one on. Returns the connection and the index of its address.
     async fn dial(&self, preferred: usize) -> Result<(Connection, usize), String> {
         let mut failed = Vec::new();
         let count = self.addresses.len();
@@ -219,7 +217,7 @@ impl Link {
 }
 
 impl State {
-    /// Counts a failure, or forgets those before, and sets the pause accordingly.
+    /// Counts a failure, or resets the count, and sets the pause accordingly.
     fn note_failure(&mut self, failed: bool) {
         self.failures = if failed { self.failures.saturating_add(1) } else { 0 };
         self.not_before = Instant::now() + pause(self.failures);

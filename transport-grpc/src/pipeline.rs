@@ -1,38 +1,39 @@
-//! A stream of appends as the caller sees it: many under way, answered in order, watched for silence.
+//! A stream of appends on the client's side: many in flight, answered in order, with a timeout on silence.
 //!
 //! ```text
-//!   appends ──▶ outgoing: sized, counted ──▶ wire ──▶ answers: counted off ──▶ the engine
-//!                          │                              │
-//!                          └──── waiting, since when ─────┘──▶ waiting > 0 and nothing for `idle`: Timeout
+//!   appends ──▶ outgoing: size checked, count + 1 ──▶ network ──▶ answers: count - 1 ──▶ the engine
+//!                                     │                              │
+//!                                     └── count, time of the last ───┘──▶ count > 0 and no answer for `idle`: Timeout
 //! ```
 //!
-//! Each append has one answer, so a count is enough. Silence while nothing waits is no silence: a leader without
-//! anything to say may keep the stream open for days.
+//! Each append has one answer, so a count is enough. Silence while the count is 0 is allowed: a leader with nothing to
+//! send may keep the stream open for days.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::{self, BoxStream, StreamExt};
+use parking_lot::Mutex;
 use prost::Message;
 use quorate_raft_core::TransportError;
 use quorate_raft_core::rpc::{Append, Caller, StreamAppended};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::DropGuard;
 use tonic::Streaming;
 
-use crate::client::{fits, unreadable};
-use crate::connection::Tether;
 use crate::convert::FromWire;
-use crate::status::transport_error;
-use crate::{APPEND_LIMIT, pb};
+use crate::pb;
+use crate::settings::APPEND_LIMIT;
+use crate::status::{check_size, transport_error, unreadable};
 
 #[derive(Debug)]
 struct Waiting {
-    /// Appends that were sent and are not answered.
+    /// The number of appends that were sent and are not answered.
     count: u64,
-    /// Since when nothing has come although something waits.
+    /// The time of the last answer, or of the first append that waits.
     since: Instant,
-    /// Why no more appends are sent, if that is so.
+    /// The reason why no more appends are sent, if one could not be.
     fault: Option<TransportError>,
 }
 
@@ -41,7 +42,7 @@ struct Waiting {
 pub(crate) struct Pipeline {
     idle: Duration,
     waiting: Arc<Mutex<Waiting>>,
-    /// Told when something waits that did not before.
+    /// Notified when the count leaves 0.
     began: Arc<Notify>,
 }
 
@@ -51,13 +52,9 @@ impl Pipeline {
         Self { idle, waiting: Arc::new(Mutex::new(waiting)), began: Arc::default() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Counts one more that waits for an answer.
+    /// Counts one more append that waits for an answer.
     fn sent(&self) {
-        let mut waiting = self.lock();
+        let mut waiting = self.waiting.lock();
         if waiting.count == 0 {
             waiting.since = Instant::now();
             self.began.notify_one();
@@ -65,16 +62,16 @@ impl Pipeline {
         waiting.count += 1;
     }
 
-    /// Counts one off. `false` if nothing was waiting: then this is no answer.
+    /// Counts one answer. `false` if no append was waiting for it.
     fn answered(&self) -> bool {
-        let mut waiting = self.lock();
+        let mut waiting = self.waiting.lock();
         waiting.since = Instant::now();
         let expected = waiting.count > 0;
         waiting.count = waiting.count.saturating_sub(1);
         expected
     }
 
-    /// The messages for the wire. Ends before an append that is too large to be taken.
+    /// The messages to send. Ends before an append that is too large.
     pub(crate) fn outgoing(
         &self,
         caller: Caller,
@@ -85,11 +82,12 @@ impl Pipeline {
         let pipeline = self.clone();
         let appends = appends.scan((), move |(), append| {
             let append = pb::Append::from(append);
-            let fit = fits(append.encoded_len(), APPEND_LIMIT - MARGIN, "the append");
-            // Also for one that is not sent: the end that the other side owes us now is awaited no longer than an answer.
+            let fit = check_size(append.encoded_len(), APPEND_LIMIT - MARGIN, "the append");
+            // An append that is not sent counts as well: the server now owes the end of the stream, and gets no more time
+            // for it than for an answer.
             pipeline.sent();
             if let Err(fault) = fit {
-                pipeline.lock().fault = Some(fault);
+                pipeline.waiting.lock().fault = Some(fault);
                 return std::future::ready(None);
             }
             std::future::ready(Some(message(Message::Append(append))))
@@ -97,18 +95,18 @@ impl Pipeline {
         stream::iter([message(Message::Caller(caller.into()))]).chain(appends)
     }
 
-    /// The answers, in the order of the appends.
+    /// The answers, in the order of the appends. Dropping them drops `guard`, which ends the messages.
     pub(crate) fn answers(
         self,
         answers: Streaming<pb::AppendStreamResponse>,
-        tether: Tether,
+        guard: DropGuard,
     ) -> BoxStream<'static, Result<StreamAppended, TransportError>> {
-        let ongoing = Some((self, answers, tether));
+        let ongoing = Some((self, answers, guard));
         stream::unfold(ongoing, |ongoing| async move {
-            let (pipeline, mut answers, tether) = ongoing?;
+            let (pipeline, mut answers, guard) = ongoing?;
             let answer = pipeline.next(&mut answers).await?;
             let goes_on = matches!(answer, Ok(StreamAppended::Flushed(_)));
-            Some((answer, goes_on.then_some((pipeline, answers, tether))))
+            Some((answer, goes_on.then_some((pipeline, answers, guard))))
         })
         .boxed()
     }
@@ -120,13 +118,13 @@ impl Pipeline {
         let answer = tokio::select! {
             biased;
             answer = answers.message() => answer,
-            () = self.silence() => return Some(Err(self.lock().fault.take().unwrap_or(TransportError::Timeout(self.idle)))),
+            () = self.silence() => return Some(Err(self.waiting.lock().fault.take().unwrap_or(TransportError::Timeout(self.idle)))),
         };
         match answer {
             Ok(Some(answer)) if self.answered() => Some(StreamAppended::from_wire(answer).map_err(unreadable)),
-            Ok(Some(_)) => Some(Err(TransportError::Broken("an answer came that no append was waiting for".into()))),
+            Ok(Some(_)) => Some(Err(TransportError::Broken("an answer arrived that no append was waiting for".into()))),
             Ok(None) => {
-                let mut waiting = self.lock();
+                let mut waiting = self.waiting.lock();
                 let fault = waiting.fault.take();
                 let unanswered =
                     || TransportError::Broken(format!("the stream ended, {} appends unanswered", waiting.count));
@@ -136,17 +134,17 @@ impl Pipeline {
         }
     }
 
-    /// Ends when something has waited for `idle` without any answer.
+    /// Ends when an append has waited for `idle` without any answer.
     async fn silence(&self) {
         loop {
             let ends = {
-                let waiting = self.lock();
+                let waiting = self.waiting.lock();
                 (waiting.count > 0).then(|| waiting.since.checked_add(self.idle))
             };
             match ends {
                 Some(Some(ends)) if ends <= Instant::now() => return,
                 Some(Some(ends)) => sleep_until(ends).await,
-                // So long that no clock counts it: for ever.
+                // The sum is beyond the clock's range: wait for ever.
                 Some(None) => std::future::pending().await,
                 None => self.began.notified().await,
             }
@@ -154,5 +152,5 @@ impl Pipeline {
     }
 }
 
-/// What the frame around an append adds to it in a message, at most.
+/// The most that the message adds around an append, in bytes.
 const MARGIN: usize = 16;

@@ -1,10 +1,11 @@
 //! The calls between nodes, from the network to the [`PeerService`].
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt};
+use parking_lot::Mutex;
 use quorate_membership::{NodeId, SessionId, codec};
 use quorate_raft_core::rpc::{
     Append, Caller, InstallSnapshot, KeepAlive, PreVote, ReadIndex, Renewal, Rpc, SnapshotMeta, Transfer, VoteRequest,
@@ -12,13 +13,14 @@ use quorate_raft_core::rpc::{
 use quorate_raft_core::{PeerService, PeerServiceExt, Refusal};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::convert::{FromWire, Malformed, ballot, need, payload};
+use crate::pb;
 use crate::pb::raft_server::Raft;
-use crate::server::{Stop, stopped};
+use crate::settings::{CHUNK_LIMIT, SNAPSHOT_LIMIT};
 use crate::status::refused;
-use crate::{CHUNK_LIMIT, SNAPSHOT_LIMIT, pb};
 
 /// How long one message of a stream may keep the others waiting.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -27,11 +29,11 @@ pub(crate) struct RaftService {
     service: Arc<dyn PeerService>,
     /// Places for snapshots under way.
     snapshots: Semaphore,
-    stop: Stop,
+    stop: CancellationToken,
 }
 
 impl RaftService {
-    pub(crate) fn new(service: Arc<dyn PeerService>, max_snapshots: usize, stop: Stop) -> Self {
+    pub(crate) fn new(service: Arc<dyn PeerService>, max_snapshots: usize, stop: CancellationToken) -> Self {
         Self { service, snapshots: Semaphore::new(max_snapshots), stop }
     }
 
@@ -72,7 +74,7 @@ impl Raft for RaftService {
     ) -> Result<Response<Self::AppendStreamStream>, Status> {
         // Answers at once, so that the caller knows the stream to be open; the caller is looked at inside it.
         let answers = stream::once(appends(self.service.clone(), request.into_inner())).flatten();
-        Ok(Response::new(answers.take_until(stopped(self.stop.clone())).boxed()))
+        Ok(Response::new(answers.take_until(self.stop.clone().cancelled_owned()).boxed()))
     }
 
     async fn vote(&self, request: Request<pb::VoteRequest>) -> Result<Response<pb::VoteResponse>, Status> {
@@ -168,7 +170,7 @@ async fn appends(
         match read {
             Ok(append) => append.map(|append| (append, (messages, noted))),
             Err(refusal) => {
-                *noted.lock().unwrap_or_else(PoisonError::into_inner) = Some(refusal);
+                *noted.lock() = Some(refusal);
                 None
             }
         }
@@ -176,7 +178,7 @@ async fn appends(
     let answers = service.append_stream(caller, requests.boxed());
     let answers = answers.map(|answer| answer.map(Into::into).map_err(|refusal| refused(&refusal)));
     let last = stream::iter([()]).filter_map(move |()| {
-        let fault = fault.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let fault = fault.lock().take();
         std::future::ready(fault.map(|refusal| Err(refused(&refusal))))
     });
     answers.chain(last).boxed()

@@ -22,6 +22,7 @@ use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
 use quorate_raft_core::Service;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tower_service::Service as _;
@@ -31,10 +32,9 @@ use crate::pb::cluster_server::{self, ClusterServer};
 use crate::pb::raft_server::{self, RaftServer};
 use crate::pb::store_server::{self, StoreServer};
 use crate::raft_service::RaftService;
-use crate::server::{ServerSettings, Stop};
+use crate::settings::{APPEND_LIMIT, MESSAGE_LIMIT, ServerSettings};
 use crate::status::malformed;
 use crate::store_service::StoreService;
-use crate::{APPEND_LIMIT, MESSAGE_LIMIT};
 
 /// What stands behind every connection.
 #[derive(Clone)]
@@ -47,7 +47,7 @@ pub(crate) struct Router {
 }
 
 impl Router {
-    pub(crate) fn new(service: Arc<dyn Service>, settings: ServerSettings, stop: Stop) -> Self {
+    pub(crate) fn new(service: Arc<dyn Service>, settings: ServerSettings, stop: CancellationToken) -> Self {
         let raft = Arc::new(RaftService::new(service.clone(), settings.max_snapshots, stop.clone()));
         let cluster = ClusterServer::new(ClusterService::new(service.clone(), stop.clone()));
         let store = StoreServer::new(StoreService::new(service, settings.max_lock_wait, stop));

@@ -6,45 +6,26 @@
 //!                  └─ details[0]: Any{ ".../quorate.v1.Refusal" }
 //! ```
 //!
-//! Who gets a [`Refusal`] back knows that nothing was changed. Any other error leaves that open.
+//! A caller that receives a [`Refusal`] knows that nothing was changed. Any other error leaves that open.
 
 use std::error::Error;
 use std::time::Duration;
 
-use bytes::Bytes;
 use prost::Message;
+use prost_types::Any;
 use quorate_raft_core::{HandOverError, ProposeError, ReadError, Refusal, TransportError};
 use tonic::{Code, Status};
 
 use crate::connection::NeverSent;
-use crate::{convert, pb};
+use crate::convert::{self, Malformed};
+use crate::pb;
 
 const REFUSAL: &str = "type.googleapis.com/quorate.v1.Refusal";
 const FAILURE: &str = "type.googleapis.com/quorate.v1.Failure";
 
-/// `google.rpc.Status`.
-#[derive(Clone, PartialEq, Message)]
-struct RpcStatus {
-    #[prost(int32, tag = "1")]
-    code: i32,
-    #[prost(string, tag = "2")]
-    message: String,
-    #[prost(message, repeated, tag = "3")]
-    details: Vec<Any>,
-}
-
-/// `google.protobuf.Any`.
-#[derive(Clone, PartialEq, Message)]
-struct Any {
-    #[prost(string, tag = "1")]
-    type_url: String,
-    #[prost(bytes = "bytes", tag = "2")]
-    value: Bytes,
-}
-
 fn with_detail(code: Code, message: String, type_url: &str, detail: &impl Message) -> Status {
-    let any = Any { type_url: type_url.into(), value: detail.encode_to_vec().into() };
-    let rich = RpcStatus { code: code as i32, message: message.clone(), details: vec![any] };
+    let any = Any { type_url: type_url.into(), value: detail.encode_to_vec() };
+    let rich = tonic_types::Status { code: code as i32, message: message.clone(), details: vec![any] };
     Status::with_details(code, message, rich.encode_to_vec().into())
 }
 
@@ -69,7 +50,7 @@ pub(crate) fn refused(refusal: &Refusal) -> Status {
     with_detail(code, refusal.message.clone(), REFUSAL, &refusal)
 }
 
-/// A request that does not make sense, as a status.
+/// A request that cannot be understood, as a status.
 pub(crate) fn malformed(why: impl Into<String>) -> Status {
     refused(&Refusal::Malformed(why.into()))
 }
@@ -112,12 +93,23 @@ pub(crate) fn hand_over_failed(error: &HandOverError) -> Status {
 
 /// The refusal in a status, if it carries one.
 pub(crate) fn refusal(status: &Status) -> Option<Refusal> {
-    let rich = RpcStatus::decode(status.details()).ok()?;
+    let rich = tonic_types::Status::decode(status.details()).ok()?;
     let any = rich.details.iter().find(|any| any.type_url == REFUSAL)?;
-    pb::Refusal::decode(any.value.clone()).ok().map(Refusal::from)
+    pb::Refusal::decode(any.value.as_slice()).ok().map(Refusal::from)
 }
 
-/// What a failed call says about whether it arrived. `waited` is the deadline that was given.
+/// Fails for a message that the receiver would refuse because of its size, before it is sent.
+pub(crate) fn check_size(length: usize, limit: usize, what: &str) -> Result<(), TransportError> {
+    let why = || format!("{what} is {length} bytes, more than the {limit} that may be sent; nothing was sent");
+    if length <= limit { Ok(()) } else { Err(Refusal::Malformed(why()).into()) }
+}
+
+/// An answer that cannot be read. What was asked for may have happened.
+pub(crate) fn unreadable(Malformed(why): Malformed) -> TransportError {
+    TransportError::Broken(format!("the answer cannot be read: {why}; both nodes should run the same version"))
+}
+
+/// The error of a failed call, by whether the call may have arrived. `waited` is the deadline that was given.
 pub(crate) fn transport_error(status: &Status, waited: Duration) -> TransportError {
     if let Some(refusal) = refusal(status) {
         return TransportError::Refused(refusal);
@@ -137,7 +129,7 @@ pub(crate) fn transport_error(status: &Status, waited: Duration) -> TransportErr
     match status.code() {
         Code::DeadlineExceeded => TransportError::Timeout(waited),
         Code::Unimplemented => TransportError::Refused(Refusal::Malformed(format!(
-            "what answers there does not speak this version of quorate ({chain}); correct the address, or upgrade it"
+            "the server at this address does not speak this version of quorate ({chain}); correct the address, or upgrade it"
         ))),
         code => TransportError::Broken(format!("the call broke off ({code:?}): {chain}")),
     }

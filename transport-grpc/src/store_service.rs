@@ -24,6 +24,7 @@ use quorate_raft_core::MakeCommand;
 use quorate_raft_core::rpc::KeptAlive;
 use quorate_raft_core::{ClientService, ProposeError};
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status};
 
 use self::lock::Waiting;
@@ -32,7 +33,6 @@ use crate::convert::{self, FromWire, Malformed};
 use crate::pb;
 use crate::pb::failure::Kind;
 use crate::pb::store_server::Store;
-use crate::server::{Stop, stopped};
 use crate::status::{command_failed, failed, read_failed, refused};
 
 /// How long a call that has no time of its own looks for a leader that a quorum confirms.
@@ -48,7 +48,7 @@ const FRAME: usize = 6;
 pub(crate) struct StoreService {
     service: Arc<dyn ClientService>,
     max_lock_wait: Duration,
-    stop: Stop,
+    stop: CancellationToken,
 }
 
 fn no(malformed: Malformed) -> Status {
@@ -60,7 +60,7 @@ fn all<P, T: FromWire<P>>(messages: Vec<P>) -> Result<Vec<T>, Status> {
 }
 
 impl StoreService {
-    pub(crate) fn new(service: Arc<dyn ClientService>, max_lock_wait: Duration, stop: Stop) -> Self {
+    pub(crate) fn new(service: Arc<dyn ClientService>, max_lock_wait: Duration, stop: CancellationToken) -> Self {
         Self { service, max_lock_wait, stop }
     }
 
@@ -237,6 +237,6 @@ impl Store for StoreService {
         let wanted = Arc::new(Wanted::from_wire(request.into_inner()).map_err(no)?);
         let events = self.service.events_since(wanted.after, wanted.filter());
         let told = events.flat_map(move |item| stream::iter(watch::messages(&wanted, &item)).map(Ok));
-        Ok(Response::new(told.take_until(stopped(self.stop.clone())).boxed()))
+        Ok(Response::new(told.take_until(self.stop.clone().cancelled_owned()).boxed()))
     }
 }

@@ -1,11 +1,13 @@
-//! The event feed, outwards only. Events of locks, records, queues, sessions and requests are in `stored_event.rs`.
+//! The event feed, outwards only.
 
-use quorate_membership::{Event, Revision};
+use quorate_membership::{Event, Holder, Name, Nonce, Release, Revision};
 use quorate_raft_core::FeedItem;
 
 use super::cluster::{state, texts};
-use super::{id_to, stored_event};
+use super::store::{bytes, opened};
+use super::{id_to, nanos};
 use crate::pb;
+use crate::pb::event::Kind;
 
 /// One thing that a reader of the feed is told.
 pub(crate) fn item(item: &FeedItem) -> pb::EventsResponse {
@@ -23,11 +25,10 @@ pub(crate) fn event(revision: Revision, event: &Event) -> pb::Event {
 }
 
 /// `None` for an event that this build has no message for: it still has its revision and its text.
-fn kind(event: &Event) -> Option<pb::event::Kind> {
-    use pb::event::Kind as Out;
+fn kind(event: &Event) -> Option<Kind> {
     Some(match event {
-        Event::Founded { cluster } => Out::Founded(id_to(cluster.get())),
-        Event::Joined { who, role, addresses, disk, boot, nonce, contract } => Out::Joined(pb::Joined {
+        Event::Founded { cluster } => Kind::Founded(id_to(cluster.get())),
+        Event::Joined { who, role, addresses, disk, boot, nonce, contract } => Kind::Joined(pb::Joined {
             who: Some((*who).into()),
             role: pb::Role::from(*role).into(),
             addresses: texts(addresses),
@@ -36,47 +37,109 @@ fn kind(event: &Event) -> Option<pb::event::Kind> {
             nonce: id_to(nonce.get()),
             contract: Some((*contract).into()),
         }),
-        Event::Activated { who } => Out::Activated((*who).into()),
-        Event::FenceOrdered { order, target, cause } => Out::FenceOrdered(pb::FenceOrdered {
+        Event::Activated { who } => Kind::Activated((*who).into()),
+        Event::FenceOrdered { order, target, cause } => Kind::FenceOrdered(pb::FenceOrdered {
             order: order.get(),
             target: Some((*target).into()),
             cause: Some(cause.into()),
         }),
-        Event::FenceStarted { order, target, by, attempt } => Out::FenceStarted(pb::FenceStarted {
+        Event::FenceStarted { order, target, by, attempt } => Kind::FenceStarted(pb::FenceStarted {
             order: order.get(),
             target: Some((*target).into()),
             by: by.get(),
             attempt: *attempt,
         }),
-        Event::FenceFailed { order, target, attempt, reason } => Out::FenceFailed(pb::FenceFailed {
+        Event::FenceFailed { order, target, attempt, reason } => Kind::FenceFailed(pb::FenceFailed {
             order: order.get(),
             target: Some((*target).into()),
             attempt: *attempt,
             reason: reason.to_string(),
         }),
-        Event::Fenced { order, who, proof, token } => Out::Fenced(pb::Fenced {
+        Event::Fenced { order, who, proof, token } => Kind::Fenced(pb::Fenced {
             order: order.get(),
             who: Some((*who).into()),
             proof: Some(proof.into()),
             token: token.get(),
         }),
-        Event::Left { who, token } => Out::Left(pb::Left { who: Some((*who).into()), token: token.get() }),
-        Event::Superseded { who } => Out::Superseded((*who).into()),
+        Event::Left { who, token } => Kind::Left(pb::Left { who: Some((*who).into()), token: token.get() }),
+        Event::Superseded { who } => Kind::Superseded((*who).into()),
         Event::RoleChanged { node, role } => {
-            Out::RoleChanged(pb::RoleChanged { node: node.get(), role: pb::Role::from(*role).into() })
+            Kind::RoleChanged(pb::RoleChanged { node: node.get(), role: pb::Role::from(*role).into() })
         }
         Event::Readdressed { node, addresses } => {
-            Out::Readdressed(pb::Readdressed { node: node.get(), addresses: texts(addresses) })
+            Kind::Readdressed(pb::Readdressed { node: node.get(), addresses: texts(addresses) })
         }
-        Event::Removed { node } => Out::Removed(node.get()),
-        Event::Configured { configuration } => Out::Configured(configuration.into()),
-        Event::LeaderActivated { leadership } => Out::LeaderActivated((*leadership).into()),
-        Event::Corroborated { order, who, proof } => Out::Corroborated(pb::Corroborated {
+        Event::Removed { node } => Kind::Removed(node.get()),
+        Event::Configured { configuration } => Kind::Configured(configuration.into()),
+        Event::LeaderActivated { leadership } => Kind::LeaderActivated((*leadership).into()),
+        Event::Corroborated { order, who, proof } => Kind::Corroborated(pb::Corroborated {
             order: order.get(),
             who: Some((*who).into()),
             proof: Some(proof.into()),
         }),
-        Event::DeclaredProcessBound { who } => Out::DeclaredProcessBound((*who).into()),
-        other => return stored_event::kind(other),
+        Event::DeclaredProcessBound { who } => Kind::DeclaredProcessBound((*who).into()),
+        other => return of_the_store(other),
     })
+}
+
+/// The message of an event of locks, records, queues, sessions or requests.
+fn of_the_store(event: &Event) -> Option<Kind> {
+    Some(match event {
+        Event::Answered { request } => Kind::Answered(id_to(request.get())),
+        Event::Voided { request } => Kind::Voided(id_to(request.get())),
+        Event::LockGranted { name, holder, token, request } => Kind::LockGranted(pb::LockGranted {
+            name: name.to_string(),
+            holder: Some((*holder).into()),
+            token: token.get(),
+            request: id_to(request.get()),
+        }),
+        Event::LockQueued { name, holder, request } => Kind::LockQueued(waiting(name, *holder, *request)),
+        Event::LockWithdrawn { name, holder, request } => Kind::LockWithdrawn(waiting(name, *holder, *request)),
+        Event::LockReleased { name, holder, token, why } => Kind::LockReleased(pb::LockReleased {
+            name: name.to_string(),
+            holder: Some((*holder).into()),
+            token: token.get(),
+            why: pb::Release::from(*why).into(),
+        }),
+        Event::LockDelayed { name, token, at_least } => Kind::LockDelayed(pb::LockDelayed {
+            name: name.to_string(),
+            token: token.get(),
+            at_least_ns: nanos(*at_least),
+        }),
+        Event::LockLifted { name, token } => {
+            Kind::LockLifted(pb::LockToken { name: name.to_string(), token: token.get() })
+        }
+        Event::Put { key, value, bound } => {
+            Kind::Put(pb::RecordPut { key: key.to_string(), value: bytes(value), bound: bound.map(Into::into) })
+        }
+        Event::Deleted { key } => Kind::Deleted(key.to_string()),
+        Event::Pushed { queue, item, value } => {
+            Kind::Pushed(pb::ItemPushed { queue: queue.to_string(), item: item.get(), value: bytes(value) })
+        }
+        Event::Taken { queue, item, token, request } => Kind::Taken(pb::ItemTaken {
+            queue: queue.to_string(),
+            item: item.get(),
+            token: token.get(),
+            request: id_to(request.get()),
+        }),
+        Event::Acknowledged { queue, item } => {
+            Kind::Acknowledged(pb::ItemAcknowledged { queue: queue.to_string(), item: item.get() })
+        }
+        Event::SessionOpened { id, session } => Kind::SessionOpened(opened(*id, session)),
+        Event::SessionEnded { id, clean } => Kind::SessionEnded(pb::SessionEnded { session: id.get(), clean: *clean }),
+        _ => return None,
+    })
+}
+
+fn waiting(name: &Name, holder: Holder, request: Nonce) -> pb::LockWaiting {
+    pb::LockWaiting { name: name.to_string(), holder: Some(holder.into()), request: id_to(request.get()) }
+}
+
+impl From<Release> for pb::Release {
+    fn from(why: Release) -> Self {
+        match why {
+            Release::Unlocked => Self::Unlocked,
+            Release::HolderEnded => Self::HolderEnded,
+        }
+    }
 }

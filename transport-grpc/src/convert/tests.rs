@@ -1,5 +1,7 @@
 //! Both ways without a loss, and nothing that arrives makes anything panic.
 
+mod store;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 

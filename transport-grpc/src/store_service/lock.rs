@@ -10,21 +10,22 @@
 //! A request with a name may have been answered by another node, which this one does not hear of: what it was granted is
 //! not given back here, or a client would lose a lock that it was told it has.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use parking_lot::Mutex;
 use quorate_membership::{Command, Holder, Name, Nonce, Rejection, Request, Revision, SessionId, Topic};
 use quorate_raft_core::transport::RequestName;
 use quorate_raft_core::{ClientService, Filter, ProposeError};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
 use crate::convert;
 use crate::pb;
 use crate::pb::failure::Kind;
-use crate::server::{Stop, stopped};
 use crate::status::{command_failed, failed};
 
 /// How long to wait before a withdrawal that did not get through is said again.
@@ -33,7 +34,7 @@ const AGAIN: Duration = Duration::from_millis(500);
 /// One client's wish for a lock.
 pub(super) struct Waiting {
     pub(super) service: Arc<dyn ClientService>,
-    pub(super) stop: Stop,
+    pub(super) stop: CancellationToken,
     pub(super) named: Option<RequestName>,
     pub(super) session: SessionId,
     pub(super) name: Name,
@@ -84,7 +85,7 @@ impl Waiting {
             None => true,
         };
         if unwanted {
-            let asked = *asked.lock().unwrap_or_else(PoisonError::into_inner);
+            let asked = *asked.lock();
             if let Some(request) = asked {
                 self.tidy(request).await;
             }
@@ -99,7 +100,7 @@ impl Waiting {
         let make = move |request: Request| {
             // Of zeros it is only to be looked at.
             if request.nonce != Nonce::default() {
-                *note.lock().unwrap_or_else(PoisonError::into_inner) = Some(request);
+                *note.lock() = Some(request);
             }
             Command::Lock { request, name: name.clone(), holder, wait }
         };
@@ -123,7 +124,7 @@ impl Waiting {
                     return Err(Unmet { status: Status::unavailable("this node has stopped; ask another one"), loose: true });
                 },
                 () = &mut time_is_up => break,
-                () = stopped(self.stop.clone()) => break,
+                () = self.stop.cancelled() => break,
             }
         }
         let settled = self.say(self.settle(request)).await;

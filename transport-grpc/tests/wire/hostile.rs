@@ -56,7 +56,7 @@ async fn garbage_is_hung_up_on_and_others_are_served() {
     for seed in 0..64 {
         let mut next = noise(seed);
         let frames: Vec<u8> = (0..next() % 600).map(|_| next() as u8).collect();
-        // After a sound greeting, frames of noise; after that, nothing more.
+        // After a valid preface, frames of noise; after that, nothing more.
         let mut stream = say(address, &[PREFACE, &frames].concat()).await;
         let _ = stream.shutdown().await;
         closed(&mut stream).await;
@@ -140,7 +140,7 @@ async fn a_stream_of_nonsense_is_refused_and_others_are_served() {
 #[tokio::test]
 async fn who_says_nothing_or_too_little_is_hung_up_on() {
     let fake = Fake::new();
-    let settings = ServerSettings { greeting_timeout: Duration::from_secs(1), ..ServerSettings::default() };
+    let settings = ServerSettings { handshake_timeout: Duration::from_secs(1), ..ServerSettings::default() };
     let server = serve_with(&fake, settings);
     let mut silent = TcpStream::connect(server.local_addr()).await.unwrap();
     let mut halting = say(server.local_addr(), &PREFACE[..10]).await;
@@ -153,7 +153,7 @@ async fn who_says_nothing_or_too_little_is_hung_up_on() {
 async fn too_many_connections_are_turned_away_until_others_are_gone() {
     let fake = Fake::new();
     let settings =
-        ServerSettings { max_connections: 16, greeting_timeout: Duration::from_secs(60), ..ServerSettings::default() };
+        ServerSettings { max_connections: 16, handshake_timeout: Duration::from_secs(60), ..ServerSettings::default() };
     let server = serve_with(&fake, settings);
     let (transport, to) = (patient(), peer(server.local_addr()));
     assert!(vote(&transport, &to).await.is_ok());

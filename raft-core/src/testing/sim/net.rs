@@ -16,6 +16,9 @@ use super::host::SimHost;
 use super::rng::Rng;
 use crate::client_service::Service;
 
+/// The time that it takes to hear that a port is closed, or a connection was.
+pub(super) const REFUSED: Duration = Duration::from_micros(300);
+
 /// How the network treats its messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Weather {

@@ -15,8 +15,7 @@ use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::net::{Leg, Net};
-use super::transport::REFUSED;
+use super::net::{Leg, Net, REFUSED};
 use crate::error::{Refusal, TransportError};
 use crate::host;
 use crate::rpc::{Append, Caller, StreamAppended};

@@ -15,7 +15,7 @@ use quorate_membership::{Address, NodeId};
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
-use super::net::{Leg, Net};
+use super::net::{Leg, Net, REFUSED};
 use super::stream;
 use crate::client_service::Service;
 use crate::error::{Refusal, TransportError};
@@ -28,9 +28,6 @@ pub(super) struct SimTransport {
 }
 
 type Carried<T> = Result<T, TransportError>;
-
-/// The time that it takes to hear that a port is closed, or a connection was.
-pub(super) const REFUSED: Duration = Duration::from_micros(300);
 
 impl SimTransport {
     pub(super) fn new(net: Net, from: NodeId) -> Self {

@@ -9,8 +9,8 @@ use quorate_membership::{
 };
 use quorate_raft_core::rpc::KeptAlive;
 
-use super::FromWire;
-use super::tests::{life, node, time, travelled};
+use super::{life, node, time, travelled};
+use crate::convert::FromWire;
 use crate::pb;
 
 fn revision() -> impl Strategy<Value = Revision> {
@@ -115,24 +115,24 @@ proptest! {
         read::<Rejection, pb::Rejection>(&bytes);
         read::<KeptAlive, pb::RelayKeepAliveResponse>(&bytes);
         if let Ok(pb::OpenSessionRequest { name, ttl_ms, lock_delay_ms, label }) = pb::OpenSessionRequest::decode(&bytes[..]) {
-            let _ = super::named(name);
-            let _ = super::session(ttl_ms, lock_delay_ms, label);
+            let _ = crate::convert::named(name);
+            let _ = crate::convert::session(ttl_ms, lock_delay_ms, label);
         }
     }
 
     /// A client's milliseconds arrive as they are; whether a session may live so, the rules say.
     #[test]
     fn a_session_is_read_and_not_judged((ttl_ms, delay_ms) in any::<(u64, u64)>()) {
-        let Session { ttl, lock_delay, label } = super::session(ttl_ms, delay_ms, "backup".into()).unwrap();
-        prop_assert_eq!((super::millis(ttl), super::millis(lock_delay), label.as_str()), (ttl_ms, delay_ms, "backup"));
+        let Session { ttl, lock_delay, label } = crate::convert::session(ttl_ms, delay_ms, "backup".into()).unwrap();
+        prop_assert_eq!((crate::convert::millis(ttl), crate::convert::millis(lock_delay), label.as_str()), (ttl_ms, delay_ms, "backup"));
     }
 }
 
 #[test]
 fn a_name_of_zeros_is_no_name_and_revision_0_says_nothing() {
-    let name = |nonce: u128, since| Some(pb::RequestName { nonce: super::id_to(nonce), since });
-    assert!(super::named(name(0, 1)).unwrap_err().0.contains("all zeros"));
-    assert_eq!(super::named(None).unwrap(), None);
-    assert_eq!(super::named(name(1, 0)).unwrap().unwrap().since, None);
-    assert_eq!(super::named(name(1, 9)).unwrap().unwrap().since, Some(Revision::new(9)));
+    let name = |nonce: u128, since| Some(pb::RequestName { nonce: crate::convert::id_to(nonce), since });
+    assert!(crate::convert::named(name(0, 1)).unwrap_err().0.contains("all zeros"));
+    assert_eq!(crate::convert::named(None).unwrap(), None);
+    assert_eq!(crate::convert::named(name(1, 0)).unwrap().unwrap().since, None);
+    assert_eq!(crate::convert::named(name(1, 9)).unwrap().unwrap().since, Some(Revision::new(9)));
 }

@@ -1,0 +1,118 @@
+//! The settings of both sides: timeouts, limits and intervals, each with its bounds and its default.
+//!
+//! A value outside its bounds is moved to the nearest bound when the transport or the server is made.
+
+use std::time::Duration;
+
+use quorate_membership::codec;
+
+/// The largest batch of entries in one message, in bytes. Both sides refuse a larger one, the sender before it sends.
+pub const APPEND_LIMIT: usize = 16 << 20;
+
+/// The largest message of any other kind, in bytes.
+pub const MESSAGE_LIMIT: usize = 4 << 20;
+
+/// The largest snapshot, in bytes: the largest payload of an envelope, and its header of 16 bytes.
+pub const SNAPSHOT_LIMIT: usize = codec::LIMIT + 16;
+
+/// The largest piece of a snapshot in one message, in bytes: small enough that other streams are sent in between.
+pub const CHUNK_LIMIT: usize = 256 << 10;
+
+/// How a [`GrpcTransport`](crate::GrpcTransport) connects, and how it notices a dead connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientSettings {
+    /// How long one address may take to accept a connection before the next is tried. A short timeout reaches the next
+    /// address sooner, and fails on slow networks. 50 ms to 10 s, default 500 ms.
+    pub connect_timeout: Duration,
+    /// The interval between pings on a silent connection. 100 ms to 1 min, default 500 ms.
+    pub ping_every: Duration,
+    /// How long the answer to a ping may take before the connection is replaced. A short timeout finds a healed network
+    /// sooner, and drops connections to a machine that only stalls for a moment. Ten times as long on the lane of
+    /// snapshots, where a ping queues behind the data. 100 ms to 1 min, default 1 s.
+    pub ping_timeout: Duration,
+}
+
+impl Default for ClientSettings {
+    fn default() -> Self {
+        let ms = Duration::from_millis;
+        Self { connect_timeout: ms(500), ping_every: ms(500), ping_timeout: ms(1000) }
+    }
+}
+
+impl ClientSettings {
+    /// The same settings, each moved into its bounds.
+    pub(crate) fn bounded(self) -> Self {
+        let (ms, s) = (Duration::from_millis, Duration::from_secs);
+        Self {
+            connect_timeout: self.connect_timeout.clamp(ms(50), s(10)),
+            ping_every: self.ping_every.clamp(ms(100), s(60)),
+            ping_timeout: self.ping_timeout.clamp(ms(100), s(60)),
+        }
+    }
+}
+
+/// What a [`Server`](crate::Server) allows its callers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServerSettings {
+    /// The number of connections that may be open at a time. Further ones are closed at once. A peer needs four, a
+    /// client one. 16 to 65 536, default 1 024.
+    pub max_connections: usize,
+    /// The number of calls that one connection may have in progress. 8 to 1 024, default 128.
+    pub max_streams: u32,
+    /// How long a new connection may take to send the HTTP/2 preface. 100 ms to 1 min, default 5 s.
+    pub handshake_timeout: Duration,
+    /// The longest wait for a lock in one call, whatever the client asks for. A long limit saves calls of clients that
+    /// wait for long, and each wait occupies one of `max_streams`. 0 s to 1 day, default 1 h.
+    pub max_lock_wait: Duration,
+    /// How long one call may take, apart from streams, snapshots and waits for locks. It must exceed the node's
+    /// `propose_timeout`, or a slow command is abandoned although its result could still be reported. 1 s to 2 h,
+    /// default 1 min.
+    pub call_timeout: Duration,
+    /// How long one snapshot may take to arrive and be installed. 1 s to 1 h, default 2 min.
+    pub snapshot_timeout: Duration,
+    /// The number of snapshots that may arrive at a time. Each takes up to 64 MiB of memory. 1 to 64, default 4.
+    pub max_snapshots: usize,
+    /// The interval between pings on a silent connection. 100 ms to 10 min, default 5 s.
+    pub ping_every: Duration,
+    /// How long the answer to a ping may take before the connection is closed. 100 ms to 10 min, default 10 s.
+    pub ping_timeout: Duration,
+    /// How long calls in progress may continue after the server was told to shut down. 0 s to 1 h, default 5 s.
+    pub shutdown_grace: Duration,
+}
+
+impl Default for ServerSettings {
+    fn default() -> Self {
+        let s = Duration::from_secs;
+        Self {
+            max_connections: 1024,
+            max_streams: 128,
+            handshake_timeout: s(5),
+            max_lock_wait: s(3600),
+            call_timeout: s(60),
+            snapshot_timeout: s(120),
+            max_snapshots: 4,
+            ping_every: s(5),
+            ping_timeout: s(10),
+            shutdown_grace: s(5),
+        }
+    }
+}
+
+impl ServerSettings {
+    /// The same settings, each moved into its bounds.
+    pub(crate) fn bounded(self) -> Self {
+        let (ms, s) = (Duration::from_millis, Duration::from_secs);
+        Self {
+            max_connections: self.max_connections.clamp(16, 65_536),
+            max_streams: self.max_streams.clamp(8, 1024),
+            handshake_timeout: self.handshake_timeout.clamp(ms(100), s(60)),
+            max_lock_wait: self.max_lock_wait.min(s(86_400)),
+            call_timeout: self.call_timeout.clamp(s(1), s(7200)),
+            snapshot_timeout: self.snapshot_timeout.clamp(s(1), s(3600)),
+            max_snapshots: self.max_snapshots.clamp(1, 64),
+            ping_every: self.ping_every.clamp(ms(100), s(600)),
+            ping_timeout: self.ping_timeout.clamp(ms(100), s(600)),
+            shutdown_grace: self.shutdown_grace.min(s(3600)),
+        }
+    }
+}
