@@ -1,33 +1,38 @@
-//! How renewals reach the grantor's task, and what others may know of it.
+//! The channel from the callers to the grantor's task, and the activation that the task publishes.
+//!
+//! ```text
+//!   GrantorHandle::renew ──renewal──▶ GrantorQueue ──▶ the task ──answer──▶ back to the caller
+//!   GrantorHandle::activation ◀──watch── the task
+//! ```
 
 use quorate_membership::Activation;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::rpc::{RenewRefusal, Renewal, Renewed};
 
-/// How many renewals may wait to be looked at. Further ones are refused, and the member asks again.
+/// The maximum number of renewals that wait to be handled. Further ones are refused, and the member sends them again.
 const QUEUE: usize = 8192;
 
-/// One renewal, and the way back to the member that waits for the answer.
+/// One renewal, and the channel to the member that waits for the answer.
 pub(super) struct PendingRenewal {
     pub(super) renewal: Renewal,
     pub(super) answer: oneshot::Sender<Renewed>,
 }
 
-/// The way to the task. Clones lead to the same one.
+/// Sends renewals to the task. Clones reach the same task.
 #[derive(Clone)]
 pub(crate) struct GrantorHandle {
     renewals: mpsc::Sender<PendingRenewal>,
     activation: watch::Receiver<Option<Activation>>,
 }
 
-/// The task's end of the handle.
+/// The task's end of the channels.
 pub(crate) struct GrantorQueue {
     pub(super) renewals: mpsc::Receiver<PendingRenewal>,
     pub(super) activation: watch::Sender<Option<Activation>>,
 }
 
-/// A handle, and the end that the task takes.
+/// A handle, and the queue that the task reads.
 pub(crate) fn handle() -> (GrantorHandle, GrantorQueue) {
     let (sender, renewals) = mpsc::channel(QUEUE);
     let (activation, watched) = watch::channel(None);
@@ -35,7 +40,7 @@ pub(crate) fn handle() -> (GrantorHandle, GrantorQueue) {
 }
 
 impl GrantorHandle {
-    /// The activation that this node acts under as leader, as it changes.
+    /// Follows the activation under which this node acts as leader; `None` while it does not lead.
     pub(crate) fn activation(&self) -> watch::Receiver<Option<Activation>> {
         self.activation.clone()
     }
