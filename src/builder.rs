@@ -1,4 +1,4 @@
-//! Three decisions in order: how we speak, how we fence, how we come in.
+//! The builder of a node. It asks for three decisions in order: the network, fencing, and the way into a cluster.
 //!
 //! ```text
 //!   Cluster::builder(n3) ─▶ .data(folder) ─▶ .listen_plaintext(addr) ─▶ .fencing(yours)      ─▶ .bootstrap()
@@ -6,8 +6,8 @@
 //!                                                                          .self_fencing(…)       .resume()
 //! ```
 //!
-//! Each decision is a type, so a program that forgot one does not compile, and the risky choice of each has a name that
-//! a reader sees.
+//! Each step has its own type, so a program that leaves out a decision does not compile. The risky choice of each step
+//! has a name that stands out in a review.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -20,28 +20,29 @@ use quorate_transport_grpc::{GrpcTransport, Server, ServerSettings};
 
 use crate::cluster::Cluster;
 
-/// How long a node tries to come in unless [`Ready::timeout`] says otherwise.
+/// The default of [`Ready::timeout`].
 const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// A node that has a number; it needs a data folder.
+/// The first step: a node with a number. It needs a data folder.
 pub struct Builder {
     node: NodeId,
 }
 
-/// Needs to be told how to speak.
+/// The second step. It needs a network to listen on.
 pub struct WantsWire {
     node: NodeId,
     data: PathBuf,
 }
 
-/// Needs to be told how to fence.
+/// The third step. It needs a decision about fencing.
 pub struct WantsFencing {
     node: NodeId,
     data: PathBuf,
     wire: Wire,
 }
 
-/// Has everything but its way in. What may be set here has a default.
+/// The last step: optional settings, then [`bootstrap`](Self::bootstrap), [`join`](Self::join) or
+/// [`resume`](Self::resume). Every setting has a default.
 pub struct Ready {
     node: NodeId,
     data: PathBuf,
@@ -71,12 +72,12 @@ enum Wire {
     Memory(quorate_raft_core::testing::MemoryNetwork),
 }
 
-/// What listens for a node.
+/// What receives calls for a node.
 pub(crate) enum Listening {
     Socket(Server),
     #[cfg(feature = "testing")]
     Memory(quorate_raft_core::testing::MemoryNetwork, NodeId),
-    /// The simulated world does.
+    /// A simulated world, which delivers the calls itself.
     #[cfg(feature = "testing")]
     World,
 }
@@ -106,20 +107,22 @@ impl Builder {
         Self { node }
     }
 
-    /// Where the node keeps its log: a folder of its own on a disk whose fsync is real. Made if it is not there.
+    /// Sets the data folder, which holds the log and belongs to this node alone. It is created if it does not exist.
+    /// Its disk must honour fsync: a disk that acknowledges writes before they are durable breaks every guarantee.
     pub fn data(self, folder: impl Into<PathBuf>) -> WantsWire {
         WantsWire { node: self.node, data: folder.into() }
     }
 }
 
 impl WantsWire {
-    /// Listens on `address`, without encryption and without knowing who calls: only for a network on which everybody
-    /// is trusted with the cluster. Port 0 takes a free one. TLS comes with an issue of its own.
+    /// Listens on `address` without encryption or authentication. Anyone who can reach the port can control the
+    /// cluster, so use this only on a network where every machine is trusted. Port 0 takes a free port. TLS is not
+    /// available yet.
     pub fn listen_plaintext(self, address: SocketAddr) -> WantsFencing {
         WantsFencing { node: self.node, data: self.data, wire: Wire::Plaintext(address) }
     }
 
-    /// Speaks over a network in memory: for tests within one process.
+    /// Uses a network in memory, for tests within one process.
     #[cfg(feature = "testing")]
     pub fn in_memory(self, network: &quorate_raft_core::testing::MemoryNetwork) -> WantsFencing {
         WantsFencing { node: self.node, data: self.data, wire: Wire::Memory(network.clone()) }
@@ -127,13 +130,14 @@ impl WantsWire {
 }
 
 impl WantsFencing {
-    /// Fences with `fencer`, a type of your own or a closure; see [`Fencer`] for what it must promise.
+    /// Fences lost nodes with `fencer`: a type that implements [`Fencer`], or a closure. [`Fencer`] states what it must
+    /// guarantee.
     pub fn fencing(self, fencer: impl Fencer) -> Ready {
         self.ready(Some(Arc::new(fencer)))
     }
 
-    /// Fences with nothing: the work of a lost node waits until an operator vouches for its end, or until a node with
-    /// a fencer leads.
+    /// Runs this node without a fencer. While it leads, the work of a lost node is not taken over until time proves the
+    /// end of that node (see [`Ready::self_fencing`]), an operator vouches for it, or a node with a fencer leads.
     pub fn without_fencing(self) -> Ready {
         self.ready(None)
     }
@@ -147,62 +151,68 @@ impl WantsFencing {
 }
 
 impl Ready {
-    /// Where the others reach this node, most preferred first, at most 8. Default: the address it listens on, which is
-    /// of no use when that is a wildcard.
+    /// Sets the addresses at which other nodes reach this one: 1 to 8, most preferred first. The default is the address
+    /// that the node listens on. A wildcard address such as `0.0.0.0` cannot be advertised, so it needs this setting.
     pub fn advertise(mut self, addresses: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.advertised = addresses.into_iter().map(Into::into).collect();
         self
     }
 
-    /// What stops this node's own work at the end of its lease, whatever state its process is in: a
-    /// [`Deadman`](crate::Deadman), a [`Watchdog`](crate::Watchdog), [`TokensOnly`](crate::TokensOnly), or one of your
-    /// own. With it, time alone proves the end of this node's lives, even where no fencer reaches.
+    /// Sets the mechanism that stops this node's own work at the end of its lease, even when its process hangs: a
+    /// [`Deadman`](crate::Deadman), a [`Watchdog`](crate::Watchdog), [`TokensOnly`](crate::TokensOnly), or your own
+    /// implementation. With a mechanism, elapsed time alone proves the end of a silent life, so no fencer has to reach
+    /// it.
     ///
-    /// Default: nothing. Then only a fencer, an operator or a clean leave proves it. The manual's page on fencing says
-    /// what each of them leaves open; nothing is armed before [`Lease::protect`](crate::Lease::protect).
+    /// By default there is none, and only a fencer, an operator or a clean leave proves an end. The mechanism stays
+    /// unarmed until [`Lease::protect`](crate::Lease::protect). The manual's page on fencing states the limits of each
+    /// mechanism.
     pub fn self_fencing(mut self, mechanism: impl StopMechanism) -> Self {
         self.stop = Some(Box::new(mechanism));
         self
     }
 
-    /// Says that the clock of this virtual machine counts all the time, because its host neither freezes nor migrates
-    /// it while it runs protected work. Without it a mechanism that rests on time is refused in a virtual machine: a
-    /// frozen guest does not notice that its lease has ended.
+    /// Declares that the clock of this virtual machine keeps counting, because its host neither freezes nor migrates it
+    /// while it runs protected work. Without this declaration, a mechanism that relies on time is refused in a virtual
+    /// machine, because a frozen guest does not notice that its lease has ended.
     pub fn trust_vm_clock(mut self) -> Self {
         self.trust_vm_clock = true;
         self
     }
 
-    /// How the node behaves in time: a [`Profile`](crate::Profile), or a [`Timing`] made from a target or a plan. The
-    /// same on every node of a cluster. Overrides that of [`Self::config`].
+    /// Sets the timing: a [`Profile`](crate::Profile), or a [`Timing`] made from a target or a plan. Every node of a
+    /// cluster needs the same timing; a node refuses calls from one with another. Replaces the timing in
+    /// [`Self::config`].
     pub fn timing(mut self, timing: impl Into<Timing>) -> Self {
         self.config.timing = timing.into();
         self
     }
 
-    /// How the node behaves in time, and everything else that can be set. The same on every node of a cluster.
+    /// Sets everything that can be configured, the timing included. Use the same values on every node of a cluster.
     pub fn config(mut self, config: Config) -> Self {
         self.config = config;
         self
     }
 
-    /// What the node is to be for when it first comes in. Default: voter. Later, [`Cluster::set_role`] changes it.
+    /// Sets the role that the node has when it first joins. The default is voter, and a founder must be one. It has no
+    /// effect on [`Self::resume`]; [`Cluster::set_role`] changes the role of a member.
     pub fn role(mut self, role: Role) -> Self {
         self.role = role;
         self
     }
 
-    /// How long the node tries to come in before it gives up. Default: 2 minutes.
+    /// Sets how long `bootstrap`, `join` or `resume` may take before it fails. The default is 2 minutes.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// Founds a new cluster of this one node. The data folder must not belong to one.
+    /// Founds a new cluster with this node as its only member. The data folder must not belong to a cluster. Returns
+    /// when this life has joined; [`Cluster::active`] waits until it may be given work.
     ///
     /// # Errors
-    /// [`StartError`]. After a crash in the middle it may be repeated and goes on where it was; once the folder belongs
-    /// to the new cluster it says [`StartError::Occupied`], and `resume` goes on.
+    /// [`StartError`]. After a crash or a failure part-way, call it again and it continues. [`StartError::Occupied`]
+    /// means that the folder already belongs to a cluster, perhaps the one that an earlier attempt founded; use
+    /// `resume` then.
     pub async fn bootstrap(self) -> Result<Cluster, StartError> {
         let (role, timeout) = (self.role, self.timeout);
         let (node, listening) = self.open().await?;
@@ -210,11 +220,14 @@ impl Ready {
         finish(node, listening, entered).await
     }
 
-    /// Adds this node to the cluster of which the nodes at `seeds` (`10.0.0.1:7400`) are members. One that answers is
-    /// enough. The data folder must not belong to a cluster.
+    /// Joins the cluster that the nodes at `seeds` belong to. A seed is a host and a port, such as `10.0.0.1:7400`; one
+    /// that answers is enough. The data folder must not belong to a cluster. Returns when this life has joined.
     ///
     /// # Errors
-    /// [`StartError::Join`] with what the last of them said.
+    /// [`StartError::Join`] with the last answer of a seed: nothing was changed here, though an answer that got lost
+    /// may have made this node a member; joining again is safe. [`StartError::Occupied`] for a folder that belongs to a
+    /// cluster, and [`StartError::Config`] for a seed that is not an address. [`StartError::NotActive`] when this node
+    /// became a member, but the log did not arrive in time.
     pub async fn join(self, seeds: impl IntoIterator<Item = impl Into<String>>) -> Result<Cluster, StartError> {
         let seeds = addresses("a seed", seeds.into_iter().map(Into::into))?;
         if matches!(self.wire, Wire::Plaintext(_)) {
@@ -226,14 +239,16 @@ impl Ready {
         finish(node, listening, entered).await
     }
 
-    /// Takes membership up again after a stop, as a new life. The data folder must belong to a cluster.
+    /// Starts a member again after a stop, as a new life. The data folder must belong to a cluster.
     ///
     /// # Errors
-    /// [`StartError::Vacant`] when it does not; [`StartError::Propose`] when no majority came up in time.
+    /// [`StartError::Vacant`] when it does not; the folder is not created. [`StartError::Propose`] when the new life
+    /// was refused, or no majority was reached in time. In that case it may still take effect, and resuming again is
+    /// safe.
     pub async fn resume(self) -> Result<Cluster, StartError> {
         let timeout = self.timeout;
         if !self.data.join("node").exists() {
-            return Err(StartError::Vacant(self.data)); // and is not made, should its name be mistyped
+            return Err(StartError::Vacant(self.data)); // a mistyped path must not create a folder
         }
         let (node, listening) = self.open().await?;
         let entered = node.resume(timeout).await;
@@ -251,11 +266,11 @@ impl Ready {
                 let addresses = addresses("an advertised address", own)?;
                 reachable("an advertised address", &addresses)?;
                 let transport: Arc<dyn Transport> = Arc::new(GrpcTransport::new());
-                // A command's own end comes before its call is given up.
+                // A call outlives the command that it carries, so that the caller hears how the command ended.
                 let call_timeout = config.propose_timeout + Duration::from_secs(30);
                 let settings = NodeSettings { node, data, addresses, config, transport, fencer, stop, trust_vm_clock };
                 let node = Node::start(settings).await?;
-                // The node is stopped before its server is: what is still under way then cannot succeed any more.
+                // The node stops before its server does, so calls that are still running cannot succeed any more.
                 let shutdown_grace = Duration::from_millis(200);
                 let settings = ServerSettings { shutdown_grace, call_timeout, ..Default::default() };
                 let server = Server::start_with(listener, node.service(), settings).map_err(failed)?;
@@ -283,15 +298,15 @@ fn addresses(what: &'static str, given: impl IntoIterator<Item = String>) -> Res
     given.into_iter().map(|text| Address::new(text.clone()).map_err(|e| invalid(what, &text, &e))).collect()
 }
 
-/// What is wrong with a place that others shall reach by TCP, if anything is.
+/// Why other nodes cannot reach `address` over TCP; `None` for a host and a port.
 pub(crate) fn unreachable(address: &Address) -> Option<&'static str> {
     let text = address.as_str();
     if text.parse::<SocketAddr>().is_ok_and(|a| a.ip().is_unspecified()) {
-        return Some("others cannot reach a wildcard; say with `advertise` where they reach this node");
+        return Some("other nodes cannot reach a wildcard address; set the addresses of this node with `advertise`");
     }
     let port = text.rsplit_once(':').filter(|(host, _)| !host.is_empty() && !host.contains(char::is_whitespace));
     let named = port.is_some_and(|(_, port)| port.parse::<u16>().is_ok_and(|port| port != 0));
-    (!named).then_some("a host and a port are needed, like 10.0.0.3:7400 or [fd00::3]:7400")
+    (!named).then_some("a host and a port are needed, such as 10.0.0.3:7400 or [fd00::3]:7400")
 }
 
 fn reachable(what: &'static str, given: &[Address]) -> Result<(), StartError> {
@@ -301,7 +316,7 @@ fn reachable(what: &'static str, given: &[Address]) -> Result<(), StartError> {
     })
 }
 
-/// Hands the running node out, or stops it again if it did not come in.
+/// Returns the running node, or stops it if it did not enter the cluster.
 async fn finish(
     node: Node,
     listening: Listening,

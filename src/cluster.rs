@@ -1,12 +1,12 @@
-//! The handle of a running node: look, listen, ask.
+//! The handle of a running node: what it observes, what it holds, and what it changes in the cluster.
 //!
 //! ```text
-//!   view(), watch()              level: the latest picture
+//!   view(), watch()              level: the latest view
 //!   events(), events_since(r9)   edge:  every committed event in order, an explicit gap when too far behind
-//!   lease()                      act:   this node's own right, here and now
-//!   lock("vm/100") → LockGuard       hold:  exclusively, under a token, for as long as this life may act
-//!   records()                    keep:  state of one's own, in transactions; queues for the holders of locks
-//!   set_role(), remove(), …      ask:   a command to the log; answers when it is applied here
+//!   lease()                      act:   whether this life may act now, and what stops its work when it may not
+//!   lock("vm/100") → LockGuard   hold:  an exclusive right under a fencing token, while this life may act
+//!   records()                    keep:  your own keys and values, in transactions; queues for the holders of locks
+//!   set_role(), remove(), …      ask:   a command for the log; returns when it is applied here
 //! ```
 
 use std::net::SocketAddr;
@@ -22,9 +22,11 @@ use crate::dangerous::Dangerous;
 use crate::error::{ActiveError, Fatal, HandOverError, ProposeError, ReadError};
 use crate::events::{Events, Watch};
 
-/// A node that belongs to a cluster. Dropping it stops the node without a word to the others, who will have its life
-/// fenced, and without waiting: folder and port are free a little later. [`Cluster::shutdown`] waits for that,
-/// [`Cluster::leave`] ends the life cleanly.
+/// A running node that belongs to a cluster.
+///
+/// [`Cluster::leave`] ends its life cleanly. [`Cluster::shutdown`] stops it without ending its life. Dropping the
+/// handle also stops the node, without telling the others and without waiting: the others have its life fenced, and the
+/// data folder and the port become free a little later.
 pub struct Cluster {
     pub(crate) node: Arc<Node>,
     pub(crate) identity: Identity,
@@ -32,17 +34,18 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Begins to describe a node; see [`Builder`].
+    /// Starts to describe a node. `node` is its number: at least 1, chosen once for a data folder. See [`Builder`].
     pub fn builder(node: NodeId) -> Builder {
         Builder::new(node)
     }
 
-    /// The handle of a process in a [simulated world](crate::testing::sim), for tests of a program that embeds quorate: its
-    /// code runs with the same handle on machines that lose power, links that break and clocks that drift, in seconds.
-    /// `None` until the process has come into the cluster. The world keeps the process: dropping this stops nothing.
+    /// The handle of a process in a [simulated world](crate::testing::sim), for tests of programs that embed quorate.
+    /// The program runs unchanged on machines that lose power, links that break and clocks that drift, and minutes of
+    /// simulated time take seconds. `None` until the process has joined the cluster. The world owns the process, so
+    /// dropping the handle stops nothing.
     ///
-    /// What the program does is spawned on [`Running::host`](crate::testing::sim::Running), so that it is paused and ended
-    /// with its process.
+    /// Spawn the program on [`Running::host`](crate::testing::sim::Running), so that it pauses and ends with its
+    /// process.
     ///
     /// ```
     /// # use std::{sync::Arc, sync::atomic::{AtomicU64, Ordering}, time::Duration};
@@ -93,63 +96,63 @@ impl Cluster {
         Some(Self { node: running.node.clone(), identity, listening: Listening::World })
     }
 
-    /// This life of this node.
+    /// The identity of this life: its node and incarnation, such as `n3#2`.
     pub fn identity(&self) -> Identity {
         self.identity
     }
 
-    /// Where the node listens, if it does on a socket: the port is the real one where 0 was asked for.
+    /// The address that the node listens on, with the actual port if 0 was requested. `None` without a socket.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         self.listening.local_addr()
     }
 
-    /// The latest picture: committed facts and this node's own observations. May be stale; see [`Self::read_barrier`].
+    /// The latest view: the committed state and this node's own observations. It may be stale; see
+    /// [`Self::read_barrier`].
     pub fn view(&self) -> View {
         self.node.view()
     }
 
-    /// The latest picture, again and again.
+    /// Follows the view of this node.
     pub fn watch(&self) -> Watch {
         Watch { views: self.node.watch() }
     }
 
-    /// Every event from now on. To lose none between a look and the events, use
-    /// `events_since(view.cluster.revision())`.
+    /// Every event from now on. To miss none after reading a view, use `events_since(view.cluster.revision())` instead.
     pub fn events(&self) -> Events {
         self.events_since(self.view().cluster.revision())
     }
 
-    /// Every event after `revision`, then each as it is committed.
+    /// Every event after `revision`: first those of the past, then each one as it is committed.
     pub fn events_since(&self, revision: Revision) -> Events {
         Events { items: self.node.events_since(revision), revision }
     }
 
-    /// As [`Self::events_since`], only of what the filter wants: topics, and names or keys with a prefix. A gap is told in
-    /// any case, with everything that holds then.
+    /// As [`Self::events_since`], limited to the events that `filter` selects by topic and by the prefix of a name or
+    /// key. A gap is always reported, with the whole committed state.
     pub fn watch_events(&self, revision: Revision, filter: Filter) -> Events {
         Events { items: self.node.events_matching(revision, filter), revision }
     }
 
-    /// This life's lease: whether it may act now, what has to stop when it may not, and what makes sure of that.
+    /// The lease of this life: whether it may act now, which work it protects, and what stops that work at its end.
     pub fn lease(&self) -> Lease {
         self.node.lease_of(self.identity)
     }
 
-    /// Asks for the lock `name` and waits in line until this life has it. First come, first served. Cancel-safe: dropped at
-    /// any moment, nothing stays behind.
+    /// Acquires the lock `name`, waiting as long as it takes. Waiters are served in the order of their requests.
+    /// Cancel-safe: dropping the future withdraws the request, and releases the lock if it was already granted.
     ///
-    /// The guard is the lock, this life's lease and its stop mechanism in one; see [`LockGuard`].
+    /// The guard stands for the lock, the lease of this life and its stop mechanism together; see [`LockGuard`].
     ///
     /// # Errors
-    /// [`LockError`]: the lock was not had, and nothing of the request stays in the log.
+    /// [`LockError`]: the lock was not acquired, and the request is withdrawn.
     pub async fn lock(&self, name: impl TryInto<Name, Error: Into<TextError>>) -> Result<LockGuard, LockError> {
         self.node.lock_for(self.identity, name, Some(Duration::MAX)).await
     }
 
-    /// As [`Self::lock`], and waits no longer than `timeout`.
+    /// As [`Self::lock`], but waits no longer than `timeout`.
     ///
     /// # Errors
-    /// [`LockError::TimedOut`] says who holds it.
+    /// [`LockError::TimedOut`] names the holder. The request is withdrawn.
     pub async fn lock_with_timeout(
         &self,
         name: impl TryInto<Name, Error: Into<TextError>>,
@@ -158,42 +161,43 @@ impl Cluster {
         self.node.lock_for(self.identity, name, Some(timeout)).await
     }
 
-    /// As [`Self::lock`], and does not wait in line.
+    /// As [`Self::lock`], but fails at once when another holder has the lock.
     ///
     /// # Errors
-    /// [`Rejection::LockHeld`](crate::state::Rejection::LockHeld) in [`LockError::Propose`] says who holds it.
+    /// [`Rejection::LockHeld`](crate::state::Rejection::LockHeld) in [`LockError::Propose`] names the holder. Nothing
+    /// was changed then.
     pub async fn try_lock(&self, name: impl TryInto<Name, Error: Into<TextError>>) -> Result<LockGuard, LockError> {
         self.node.lock_for(self.identity, name, None).await
     }
 
-    /// The locks that a former life left to this one, and that nobody has asked for yet: [`Self::lock`] takes them up. Only
-    /// where that life had said that its work dies with its process; see
-    /// [`Config::work_dies_with_process`](crate::Config::work_dies_with_process).
+    /// The locks that this life inherited from a former life of the node and has not yet adopted, with their tokens.
+    /// [`Self::lock`] adopts one. A life inherits locks only if its predecessor had declared that its work dies with
+    /// its process; see [`Config::work_dies_with_process`](crate::Config::work_dies_with_process).
     pub fn inherited(&self) -> Vec<(Name, Revision)> {
         self.node.inherited()
     }
 
-    /// Gives up what a former life left and nobody has asked for, so that others can have it.
+    /// Releases every inherited lock that was not adopted, so that other nodes can acquire it.
     pub fn disown(&self) {
         self.node.disown();
     }
 
-    /// The consumer's own records, and the queues.
+    /// Your own keys and values in the log, and the queues.
     pub fn records(&self) -> Records {
         self.node.records()
     }
 
-    /// What became of the process that had this data folder before, as far as its ledger tells: whether it was closed, was
-    /// ended by its own stop mechanism and why, or fell silent.
+    /// How the previous process on this data folder ended, according to its ledger: closed, ended by its own stop
+    /// mechanism and why, or silent without a last entry.
     pub fn last_end(&self) -> &LastEnd {
         self.node.last_end()
     }
 
-    /// Waits until this life may be given work: it has caught up, has its vote, and every former life of this node is
-    /// proved to have ended. Cancel-safe.
+    /// Waits until this life is active and may be given work: it has caught up with the log, has its vote if its role
+    /// includes one, and every former life of this node is proved to have ended. Cancel-safe.
     ///
     /// # Errors
-    /// [`ActiveError`] when that can no longer happen.
+    /// [`ActiveError`] when it can no longer become active.
     pub async fn active(&self) -> Result<(), ActiveError> {
         let mut views = self.node.watch();
         loop {
@@ -219,25 +223,26 @@ impl Cluster {
         }
     }
 
-    /// Waits until this node has applied everything committed before the call (Raft's ReadIndex); a [`Self::view`]
-    /// taken afterwards is linearizable.
+    /// Waits until this node has applied everything that was committed before the call (Raft's ReadIndex), and returns
+    /// how far it must have applied. A [`Self::view`] taken afterwards is linearizable.
     ///
     /// # Errors
-    /// [`ReadError::MaybeStale`] when no quorum answers within `timeout`.
+    /// [`ReadError::MaybeStale`] when no quorum answers within `timeout`; [`Self::view`] still works.
     pub async fn read_barrier(&self, timeout: Duration) -> Result<Revision, ReadError> {
         self.node.read_barrier(timeout).await
     }
 
-    /// Changes what a node is for: promotes a learner, demotes a voter, makes a witness. The vote moves in the
-    /// background, once a learner has caught up.
+    /// Changes the role of a node: promotes a learner, demotes a voter, or makes a witness. Returns once the new role
+    /// is committed. The vote itself moves in the background, for a promoted learner once it has caught up.
     ///
     /// # Errors
-    /// [`ProposeError::Rejected`] when the rest would not hold a majority; nothing is changed then.
+    /// [`ProposeError::Rejected`] when the remaining voters would have no majority; nothing was changed. See
+    /// [`ProposeError`] for the rest.
     pub async fn set_role(&self, node: NodeId, role: Role) -> Result<Committed, ProposeError> {
         self.node.propose(Command::SetRole { node, role }).await
     }
 
-    /// Gives a node a vote. The same as [`Self::set_role`] with [`Role::Voter`].
+    /// Makes a node a voter. The same as [`Self::set_role`] with [`Role::Voter`].
     ///
     /// # Errors
     /// As [`Self::set_role`].
@@ -245,7 +250,7 @@ impl Cluster {
         self.set_role(node, Role::Voter).await
     }
 
-    /// Takes a node's vote. The same as [`Self::set_role`] with [`Role::Learner`].
+    /// Makes a node a learner, which has no vote. The same as [`Self::set_role`] with [`Role::Learner`].
     ///
     /// # Errors
     /// As [`Self::set_role`].
@@ -253,19 +258,21 @@ impl Cluster {
         self.set_role(node, Role::Learner).await
     }
 
-    /// Takes a node out for good: its number is never given again. Its lives must have ended, by leaving or by a proof.
+    /// Removes a node permanently: its number is never accepted again. All its lives must have ended, by leaving or by
+    /// a proof.
     ///
     /// # Errors
-    /// [`ProposeError::Rejected`] when it still lives, or when the rest could not decide without it.
+    /// [`ProposeError::Rejected`] when one of its lives has not ended, or the remaining voters would have no majority;
+    /// nothing was changed. See [`ProposeError`] for the rest.
     pub async fn remove(&self, node: NodeId) -> Result<Committed, ProposeError> {
         self.node.propose(Command::Remove { node }).await
     }
 
-    /// Changes where a node can be reached, most preferred first.
+    /// Sets the addresses at which other nodes reach `node`: 1 to 8, most preferred first.
     ///
     /// # Errors
-    /// [`ProposeError::Rejected`] for none, too many, or blank addresses; [`ProposeError::Refused`] for a wildcard or a
-    /// missing port. Nothing is changed then.
+    /// [`ProposeError::Rejected`] for no address or too many; [`ProposeError::Refused`] for a wildcard or a missing
+    /// port. Nothing was changed then. See [`ProposeError`] for the rest.
     pub async fn set_addresses(&self, node: NodeId, addresses: Vec<Address>) -> Result<Committed, ProposeError> {
         let wrong = addresses.iter().find_map(|a| Some(format!("{a}: {}", unreachable(a)?)));
         if let (Some(why), Some(_)) = (wrong, self.local_addr()) {
@@ -274,42 +281,48 @@ impl Cluster {
         self.node.propose(Command::SetAddresses { node, addresses }).await
     }
 
-    /// Has a life fenced, for a reason of the caller's. Repeated for the same life it changes nothing.
+    /// Orders the fencing of a life, for a reason that the caller gives. Returns once the order is committed; the event
+    /// `Fenced` reports the end of the life. Repeating the order for the same life changes nothing.
     ///
     /// # Errors
-    /// [`ProposeError::Rejected`] when the rest would not hold a majority, or there is nothing to fence.
+    /// [`ProposeError::Rejected`] when the remaining voters would have no majority, or there is no such life to fence;
+    /// nothing was changed. See [`ProposeError`] for the rest.
     pub async fn fence(&self, target: Identity, reason: Reason) -> Result<Committed, ProposeError> {
         self.node.propose(Command::OrderFence { target, cause: Cause::Requested { reason }, under: None }).await
     }
 
-    /// Hands leadership to `to`, or to the voter that has most of the log. Returns who leads now.
+    /// Hands leadership to `to`, or to a voter that this leader prefers: one that answers, carries work and has the
+    /// longest log. Returns the new leader. Only the leader can do this.
     ///
     /// # Errors
-    /// [`HandOverError::NotLeader`] on a node that does not lead, with the one to ask.
+    /// [`HandOverError::NotLeader`] on any other node, with the leader to ask. After [`HandOverError::TimedOut`] the
+    /// hand-over may still happen.
     pub async fn hand_over(&self, to: Option<NodeId>) -> Result<NodeId, HandOverError> {
         self.node.hand_over(to).await
     }
 
-    /// What only an operator may say, because only a person can answer for it.
+    /// The operations that rest on an operator's word instead of a proof.
     pub fn dangerous(&self) -> Dangerous<'_> {
         Dangerous { node: &self.node }
     }
 
-    /// Ends this life cleanly and stops the node. Call it only when nothing that this node was given still runs: the
-    /// others may take its work over at once. Whatever was protected under its lease must have been said to have
-    /// stopped, or nobody is told. The node stays a member and comes back with `resume`.
+    /// Ends this life cleanly and stops the node. First stop all work that this node was given: the others may take it
+    /// over at once. Drop every [`LockGuard`] and call `stopped` on every [`Protection`](crate::lease::Protection)
+    /// before; otherwise the node stops without leaving. The node stays a member and returns with `resume`.
     ///
     /// # Errors
-    /// [`ProposeError`] when it is not known that the others were told; they will have this life fenced then. The node
-    /// is stopped all the same, and its work must not be started again: the leave may still take effect. That is known
-    /// after twice [`Config::propose_timeout`](crate::Config::propose_timeout) at the latest.
+    /// [`ProposeError`] when it is not known whether the leave was committed. If it was not, the others fence this
+    /// life. The node is stopped in any case, and its work must not be started again, because the leave may still take
+    /// effect. Whether it did is settled after twice [`Config::propose_timeout`](crate::Config::propose_timeout) at the
+    /// latest.
     pub async fn leave(self) -> Result<(), ProposeError> {
         let told = self.node.leave().await;
         self.listening.shut_down().await;
         told
     }
 
-    /// Stops the node without ending its life: the others will have it fenced before they take its work over.
+    /// Stops the node without ending its life. The others have the life fenced before they take its work over. Returns
+    /// when the data folder and the port are free.
     pub async fn shutdown(self) {
         self.node.shutdown().await;
         self.listening.shut_down().await;

@@ -1,19 +1,23 @@
-//! What only an operator may say. One search for `dangerous` shows an auditor every place that does.
+//! Operations that rest on an operator's word instead of a proof. Search a program for `dangerous` to audit their use.
 
 use quorate_membership::{Command, Confirmation, FenceId, Identity, Operator, ProvedEnd};
 use quorate_raft_core::{Committed, Node, ProposeError, SucceedError};
 
-/// Confirmations that rest on a person's word instead of a device's. A wrong word makes two owners: the name and the
-/// reason are committed to the log, and kept in the fence history.
+/// Operations that rest on an operator's word instead of a device's. A wrong word can give one piece of work two
+/// owners. The operator's name and reason are committed to the log and kept in the fence history.
+///
+/// Obtained from [`Cluster::dangerous`](crate::Cluster::dangerous).
 pub struct Dangerous<'a> {
     pub(crate) node: &'a Node,
 }
 
 impl Dangerous<'_> {
-    /// Confirms an open fence order: the operator has made sure that `target` can do no more harm.
+    /// Confirms an open fence order. The operator has made sure that nothing of `target` runs any more. Other nodes may
+    /// take its work over at once.
     ///
     /// # Errors
-    /// [`ProposeError::Rejected`] when no order of that number is open, or it is against another life; nothing changed.
+    /// [`ProposeError::Rejected`] when the order is not open, or is against another life; nothing was changed. See
+    /// [`ProposeError`] for the rest.
     pub async fn confirm(
         &self,
         order: FenceId,
@@ -25,23 +29,25 @@ impl Dangerous<'_> {
         self.node.propose(Command::ConfirmFence { order, target, confirmation }).await
     }
 
-    /// Vouches for the end of a life, whether or not an order is open: for a node that came back while nothing proves
-    /// that its former life has ended, and for a cluster without a fencing device.
+    /// Vouches for the end of a life, whether or not a fence order is open. Use it for a node that came back while
+    /// nothing proves the end of its former life, and in a cluster without a fencing device. Other nodes may take the
+    /// work of `target` over at once.
     ///
     /// # Errors
-    /// [`ProposeError::Rejected`] when the life is over already, never worked, or is the newest of its node and the
-    /// rest would not hold a majority; nothing changed.
+    /// [`ProposeError::Rejected`] when the life has already ended, was never active, or is the newest of its node and
+    /// the remaining nodes would have no majority; nothing was changed. See [`ProposeError`] for the rest.
     pub async fn vouch(&self, target: Identity, operator: Operator) -> Result<Committed, ProposeError> {
         let Operator { name, reason } = operator;
         self.node.propose(Command::Vouch { target, name, reason }).await
     }
 
-    /// Says that the life that leads has ended, so that this node stands for election at once instead of waiting for
-    /// its silence. It only shortens the election; the end itself is proved to the others by a fencer, by time, or by
-    /// [`Self::vouch`] once somebody leads. A wrong word costs an election and no more.
+    /// Makes this node stand for election at once, because the leader `dead` has ended, instead of waiting until its
+    /// silence triggers an election. This only shortens the election. It proves nothing: the end of `dead` still needs
+    /// a fencer, time, or [`Self::vouch`] once another node leads. If the leader is in fact alive, the cost is one
+    /// election.
     ///
     /// # Errors
-    /// [`SucceedError`] when that life does not lead, or this node does not vote; nothing changed.
+    /// [`SucceedError`] when `dead` does not lead, or this node cannot stand for election; nothing was changed.
     pub async fn succeed(&self, dead: Identity, operator: Operator) -> Result<(), SucceedError> {
         self.node.succeed(&ProvedEnd::vouched(dead, operator)).await
     }

@@ -1,8 +1,8 @@
-//! What a program reads of a node: the latest picture, and every event in order.
+//! How a program observes a node: its latest view, and every event in order.
 //!
 //! ```text
-//!   Watch    level: what is so now; pictures in between may be skipped
-//!   Events   edge:  what happened, each once, in the order of the log; a gap is said where a reader was too slow
+//!   Watch    level: what holds now; views in between may be skipped
+//!   Events   edge:  what happened, each once, in the order of the log; a reader that is too slow gets an explicit gap
 //! ```
 
 use std::pin::Pin;
@@ -17,45 +17,47 @@ use tokio::sync::watch;
 
 use crate::error::EventsError;
 
-/// The latest picture, again and again. Pictures in between may be skipped; events never are.
+/// Follows the view of a node. It always yields the latest view and may skip earlier ones; use [`Events`] to skip
+/// nothing.
 #[derive(Debug)]
 pub struct Watch {
     pub(crate) views: watch::Receiver<View>,
 }
 
 impl Watch {
-    /// The picture after the one seen last; `None` once the node is gone. Cancel-safe.
+    /// Waits for a view newer than the last one returned. `None` once the node has stopped. Cancel-safe.
     pub async fn changed(&mut self) -> Option<View> {
         self.views.changed().await.ok()?;
         Some(self.views.borrow_and_update().clone())
     }
 
-    /// Waits until a picture satisfies `what`; `None` if the node is gone before one does. Cancel-safe.
+    /// Waits for a view that satisfies `what`; the current one counts. `None` if the node stops first. Cancel-safe.
     pub async fn until(&mut self, what: impl FnMut(&View) -> bool) -> Option<View> {
         self.views.wait_for(what).await.ok().map(|view| view.clone())
     }
 }
 
-/// Committed events in the order of the log, the same on every node.
+/// Committed events in the order of the log. The order is the same on every node.
 ///
-/// Read it with [`Self::next`], or as a [`Stream`] with the combinators of `futures`. The stream ends where the node has
-/// stopped; a gap is an error after which the stream goes on.
+/// Read it with [`Self::next`], or as a [`Stream`] with the combinators of `futures`. The stream ends when the node
+/// stops. A gap is an error item after which the stream continues.
 pub struct Events {
     pub(crate) items: BoxStream<'static, FeedItem>,
     pub(crate) revision: Revision,
 }
 
 impl Events {
-    /// The next event. Cancel-safe: an event is never lost by dropping the future.
+    /// Waits for the next event. Cancel-safe: dropping the future loses no event.
     ///
     /// # Errors
-    /// [`EventsError::Gap`] once where events were missed: reading on is possible. [`EventsError::Stopped`] at the end.
+    /// [`EventsError::Gap`] once for each gap; reading on is possible. [`EventsError::Stopped`] once the node has
+    /// stopped.
     pub async fn next(&mut self) -> Result<Event, EventsError> {
         StreamExt::next(self).await.unwrap_or(Err(EventsError::Stopped))
     }
 
-    /// The revision of the event that came last: where to resume after a restart of the reader. Events of one entry
-    /// share a revision, so resume only from one whose events were all dealt with.
+    /// The revision of the last event returned. A reader that restarts resumes after it with `events_since`. All events
+    /// of one log entry share a revision, so resume only from a revision whose events have all been handled.
     pub fn revision(&self) -> Revision {
         self.revision
     }

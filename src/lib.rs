@@ -1,8 +1,9 @@
-//! Who is in the cluster, who may act, and who has certainly stopped.
+//! Cluster membership, quorum, leases and fencing for programs that must run each piece of work *at most once*.
 //!
-//! quorate is what a program builds on that must run something *exactly once* on a handful of machines: a hypervisor
-//! manager, a database failover daemon, a scheduler. It wraps Raft for membership and quorum, has lost nodes fenced by
-//! a callback of yours, and tells every node, in the same order, whose work may be taken over and by which proof.
+//! quorate is a library for a handful of machines that share work: a hypervisor manager, a database failover daemon, a
+//! scheduler. It keeps membership in a Raft log, has lost nodes fenced by a callback that you provide, and delivers the
+//! same events in the same order on every node. An event that ends a node's life carries the proof of that end, and a
+//! token under which its work may be taken over.
 //!
 //! ```text
 //!   your program ──▶ Cluster ──▶ openraft, durable log, fencing ──▶ the same on the other nodes
@@ -10,7 +11,10 @@
 //!        └── events: Activated(n2#1) … Fenced{n3#1, proof, token} … Left{n1#4, token}
 //! ```
 //!
-//! A cluster of one, in memory, from founding to leaving:
+//! # A cluster of one node
+//!
+//! This program founds a cluster in memory, follows its events and leaves it. A production program differs in the two
+//! commented lines.
 //!
 //! ```
 //! # #[cfg(feature = "testing")]
@@ -27,11 +31,11 @@
 //!     .await?;
 //! assert_eq!(cluster.identity().to_string(), "n1#1");
 //!
-//! // Every event since the beginning, in the order of the log, the same on every node.
+//! // Every event since the beginning, in the order of the log.
 //! let mut events = cluster.events_since(quorate::Revision::default());
 //! loop {
 //!     match events.next().await? {
-//!         Event::Activated { who } if who == cluster.identity() => break, // from here on it may be given work
+//!         Event::Activated { who } if who == cluster.identity() => break, // this node may now be given work
 //!         other => println!("{other}"),
 //!     }
 //! }
@@ -42,8 +46,23 @@
 //! # fn main() {}
 //! ```
 //!
-//! Where to read on: [`Builder`](builder::Builder) for starting a node, [`Cluster`] for everything that it can be
-//! asked, [`Fencer`] for ending the life of another, [`manual`] for what is promised and what is not.
+//! # Where to look
+//!
+//! Start with [`Cluster`]: its [builder](builder) starts a node, and its methods observe and change the cluster.
+//! [`Fencer`] is the callback that ends lost nodes. The [`manual`] states the guarantees and their limits. Everyday
+//! names are at the root of the crate; the modules group the rest:
+//!
+//! | module      | what it holds                                                                               |
+//! |-------------|---------------------------------------------------------------------------------------------|
+//! | [`lock`]    | locks, the guard of one, the permit to begin a step under it, the gate that checks tokens   |
+//! | [`lease`]   | this node's right to act, work that is bound to it, the mechanisms that stop that work      |
+//! | [`records`] | your own keys and values, transactions on them, queues for the holders of locks             |
+//! | [`fencing`] | the fencing callback, fence orders, and the proofs that a life has ended                    |
+//! | [`state`]   | the committed state of the cluster, and what one node observes of it                        |
+//! | [`timing`]  | heartbeats, elections and leases as one checked value, and all other settings               |
+//! | [`error`]   | every error, with what it changed and what to do                                            |
+//!
+//! The feature `testing` adds the module `testing`: clusters in one process, a network in memory and a simulated world.
 
 pub mod builder;
 mod cluster;
@@ -65,14 +84,14 @@ pub use quorate_raft_core::{
 };
 
 pub mod lock {
-    //! Locks: what guards one, what may be begun under it, and what the committed state has of it.
+    //! Locks: the guard of a held lock, the permit to begin a step under it, and locks in the committed state.
 
     pub use quorate_membership::lock::*;
     pub use quorate_raft_core::{GateError, LockError, LockGuard, NotPermitted, Permit, TokenGate};
 }
 
 pub mod lease {
-    //! This node's own right to act: the lease, the work under it, and the mechanisms that end the work.
+    //! The lease: this node's right to act, the work that runs under it, and the mechanisms that stop that work.
 
     pub use quorate_membership::{Contract, ContractError, Drift, Stop};
     pub use quorate_raft_core::{
@@ -82,7 +101,7 @@ pub mod lease {
 }
 
 pub mod records {
-    //! The consumer's own records, transactions on them, and queues.
+    //! Your own keys and values, transactions on them, and queues for the holders of locks.
 
     pub use quorate_membership::queue::*;
     pub use quorate_membership::record::*;
@@ -91,7 +110,7 @@ pub mod records {
 }
 
 pub mod fencing {
-    //! Fencing: the callback that ends lives, the orders it carries out, and the proofs that it gives.
+    //! Fencing: the callback that ends a node's life, the orders that it carries out, and the proofs of an end.
 
     pub use quorate_membership::{
         Cause, Confirmation, Evidence, FenceId, FenceOrder, FenceProof, FenceRecord, Fences, Operator, Progress,
@@ -101,7 +120,7 @@ pub mod fencing {
 }
 
 pub mod state {
-    //! What is true of the cluster, as the log has it, and what one node sees from where it stands.
+    //! The committed state of the cluster, and what one node observes of it.
 
     pub use quorate_membership::detector::Signal;
     pub use quorate_membership::request::*;
@@ -115,17 +134,17 @@ pub mod state {
 }
 
 pub mod timing {
-    //! Heartbeats, elections and leases as one value whose inequalities hold, and every other setting of a node.
+    //! Heartbeats, elections and leases as one value whose inequalities are checked, and every other setting of a node.
 
     pub use quorate_membership::{Plan, Profile, Timing, TimingError};
     pub use quorate_raft_core::Config;
 }
 
-/// The program of the README compiles.
+/// Compiles the program in the README.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-/// Clusters in one process and a network in memory, for tests of programs that embed quorate.
+/// Clusters in one process, a network in memory and a simulated world, for tests of programs that embed quorate.
 #[cfg(feature = "testing")]
 pub use quorate_raft_core::testing;

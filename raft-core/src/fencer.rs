@@ -1,4 +1,4 @@
-//! The callback that ends lives: what a consumer provides, and what it must promise.
+//! The fencing callback: what the consumer provides to end the life of a lost node, and what it must guarantee.
 //!
 //! ```text
 //!   committed order ──StartFence committed──▶ Fencer::fence(request) ──Ok(evidence)──▶ ConfirmFence ──▶ Fenced everywhere
@@ -6,13 +6,14 @@
 //!                                                  └── Err, or no answer in time ──▶ FailFence, back off, try again
 //! ```
 //!
-//! **`Ok` means verified.** The power was read back as off, the process group is gone and was seen to be gone, the path
-//! to the storage is removed and the removal confirmed. "The command was sent" is an `Err`: quorate hands the work to
-//! others on the strength of this answer alone.
+//! **`Ok` means verified.** For example, the power state was read back as off, the process group was checked and is
+//! gone, or the path to the storage was removed and the removal confirmed. "The command was sent" is an `Err`, because
+//! quorate hands the work to other nodes on the strength of this answer alone.
 //!
-//! **It may be called again**, for the same order, by this node or by another that took over in the middle: fencing what
-//! is fenced must succeed. At most one attempt per target runs on one node at a time. One that overruns its deadline is
-//! dropped; what it left running (a child, code that blocks instead of awaiting) may meet the next and must do no harm.
+//! **It may be called again** for the same order, by this node or by a new leader, so fencing a fenced target must
+//! succeed. One node runs at most one attempt per target at a time. An attempt that overruns its deadline is dropped.
+//! Whatever it leaves running, such as a child process or blocking code, may overlap with the next attempt and must do
+//! no harm.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -20,47 +21,49 @@ use std::time::Duration;
 
 use quorate_membership::{Address, BootId, Cause, Evidence, FenceId, Identity, NodeId};
 
-/// Whom to fence, and what is known of it.
+/// The life to fence, and what the cluster knows about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FenceRequest {
-    /// The order. Worth putting into the device's own log.
+    /// The fence order that is carried out. Put it into the device's own log if that has one.
     pub order: FenceId,
-    /// The life to be ended. Later lives of the same node need not be spared, but ending them is not needed either.
+    /// The life to end. Later lives of the same node may be ended with it, but need not be.
     pub target: Identity,
-    /// Which boot of the machine that life ran in.
+    /// The boot of the machine in which that life ran.
     pub boot: BootId,
-    /// Where that life can be reached, or could.
+    /// The last known addresses of that life.
     pub addresses: Vec<Address>,
-    /// If the node has come back already. It proves nothing: a cloned disk comes back too, on another machine, and to
-    /// end that one says nothing of the target. Fence the machine that the *target* ran on, or both.
+    /// The newest life of the same node, if it has already returned. A return proves nothing about the target: a cloned
+    /// disk also returns, on another machine, and ending that machine does not end the target. Fence the machine that
+    /// the *target* ran on, or both.
     pub returned: Option<Returned>,
-    /// Why.
+    /// Why the life is to be fenced: it fell silent, its node returned, or an operator asked for it.
     pub cause: Cause,
-    /// Which node carries it out: the one that this runs on.
+    /// The node that carries out the order, which is the one that makes this call.
     pub by: NodeId,
-    /// Which attempt this is, from 1.
+    /// The number of this attempt at the order, counted from 1 across all nodes.
     pub attempt: u32,
-    /// How long the call may take.
+    /// How long this call may take before it is dropped and the attempt counts as failed.
     pub deadline: Duration,
 }
 
-/// A later life of the target's node.
+/// A later life of the target's node, which has joined since.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Returned {
-    /// Which.
+    /// The identity of the later life.
     pub who: Identity,
-    /// In which boot.
+    /// The boot of the machine in which it runs.
     pub boot: BootId,
-    /// Where it can be reached.
+    /// The addresses at which it can be reached.
     pub addresses: Vec<Address>,
 }
 
-/// A call of the fencer under way: `Box::pin(async move { … })`.
+/// A call of the fencer, as a boxed future: `Box::pin(async move { … })`. Its `Ok` is the evidence, which is committed
+/// with the proof; its error is committed as the reason of the failed attempt, and the order is tried again.
 pub type FenceFuture = Pin<Box<dyn Future<Output = anyhow::Result<Evidence>> + Send>>;
 
-/// Ends a life, verifiably. Implemented by the consumer, for a struct or as a closure:
+/// Ends a life and verifies the end. Implement it for a type of your own, or use a closure:
 ///
 /// ```
 /// use quorate_raft_core::{FenceRequest, Fencer};
@@ -75,7 +78,8 @@ pub type FenceFuture = Pin<Box<dyn Future<Output = anyhow::Result<Evidence>> + S
 /// # let _ = by_closure();
 /// ```
 pub trait Fencer: Send + Sync + 'static {
-    /// Ends the target of `request` and verifies it. See the module's documentation for what `Ok` promises.
+    /// Ends the target of `request` and verifies that it has ended. The documentation of the module states what `Ok`
+    /// guarantees.
     fn fence(&self, request: FenceRequest) -> FenceFuture;
 }
 

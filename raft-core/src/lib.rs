@@ -1,20 +1,34 @@
-//! The engine room of quorate.
+//! The running node of quorate: openraft, leases, the leader's tasks and the member's tasks.
+//!
+//! The crate has six rooms. An arrow means "uses"; no arrow points up.
 //!
 //! ```text
-//!             ┌──────────────────────────── Node ─────────────────────────────┐
-//!   propose ─▶│  openraft ──▶ log_store (redb, one writer, one fsync a group) │
-//!             │     │ committed                                               │
-//!             │     ▼                                                         │
-//!             │  machine ──▶ membership::apply ──▶ feed (ordered, resumable)  │──▶ events, view
-//!             │                     │ duties                                  │
-//!             │  monitor ──▶ reconcile ──▶ fencer (yours)                     │
-//!             └──────│────────────────────────────────────────────────────────┘
-//!                    └── Transport / Service (any network)
+//!   testing/   a simulated world, a network in memory, disks that fail
+//!      │       knows everything; the product never names it
+//!      ▼
+//!   node/      puts a node together, and answers its callers
+//!      │       knows every room below
+//!      ▼
+//!   member/    what every member does for itself: enter, gate, renewals, locks, records
+//!      │       knows the leader's tasks only as the receiver of its own renewals
+//!      ▼
+//!   leader/    what the leader does for the cluster: monitor, reconciler, grantor, sessions, fence runner
+//!      │       knows the engine and the ledger, and nothing of locks or records
+//!      ├─────────────────────────────────┐
+//!      ▼                                 ▼
+//!   engine/    openraft behind plain     lease/    keeper, lease, stop mechanisms, ledger
+//!      │       types, log, reads, feed      │      knows clocks and threads, not openraft
+//!      │       knows nothing of leases      │
+//!      ▼                                    ▼
+//!   quorate-membership    the meaning of every committed entry: pure, without time, I/O or tasks
 //! ```
 //!
-//! openraft decides the order of entries; [`quorate_membership`] decides what they mean. Nothing in this crate acts on
-//! openraft's idea of who leads: an isolated leader believes in itself for ever. It only triggers work whose every
-//! effect is a committed entry.
+//! Files beside the rooms hold what several of them share: [`config`], [`error`], [`feed`], [`rpc`], [`transport`], the
+//! data folder, and the host that provides clocks, tasks and randomness.
+//!
+//! openraft decides the order of entries, and [`quorate_membership`] decides what they mean. No decision here relies on
+//! openraft's view of who leads, because an isolated leader keeps believing in itself. That view only triggers work,
+//! and the effect of all work is a committed entry.
 
 mod client_service;
 pub mod config;

@@ -1,4 +1,9 @@
-//! The picture that a node has: committed facts on one side, its own observations on the other, in different types.
+//! The view of a node: the committed state, and separately this node's own observations.
+//!
+//! ```text
+//!   View ─┬─ cluster: ClusterState    committed, the same on every node at the same revision
+//!         └─ local: Local             observed here and now, different on every node
+//! ```
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,62 +15,64 @@ use quorate_membership::{ClusterState, Identity, NodeId, Revision};
 use crate::error::Fatal;
 use crate::lease::LeaseView;
 
-/// What a node knows and what it sees.
+/// What a node knows and what it observes.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct View {
     /// The committed state, as far as this node has applied it. The same on every node at the same revision.
     pub cluster: Arc<ClusterState>,
-    /// What this node sees from where it stands. Others may see something else.
+    /// This node's own observations. Other nodes may observe something else.
     pub local: Local,
 }
 
-/// What one node sees, here and now. Opinions, never a ground to take work over.
+/// What one node observes, here and now. Observations never justify taking work over; only a committed proof does.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Local {
     /// This node.
     pub node: NodeId,
-    /// This life of it; `None` until its join is applied here.
+    /// This life of the node; `None` until its join is applied here.
     pub identity: Option<Identity>,
-    /// Whether this node heard of a majority, itself or through a leader, within the last election timeout.
+    /// Whether this node was in contact with a majority, directly as leader or through the leader that it follows,
+    /// within the last election timeout.
     pub quorate: bool,
-    /// Who leads, as far as this node knows. An isolated node may be wrong for ever: nothing may rest on it.
+    /// The leader, as far as this node knows. An isolated node may be wrong indefinitely, so nothing may rely on it.
     pub leader: Option<NodeId>,
-    /// The Raft term.
+    /// The Raft term, as far as this node knows. It never decreases while the node runs.
     pub term: u64,
-    /// How far this node has applied the log (entries that change nothing count too).
+    /// How far this node has applied the log, including entries that change nothing.
     pub applied: Revision,
-    /// How the others sound to this node. Only a leader hears everybody.
+    /// What the failure detector says about each other active node. Empty unless this node leads, because only the
+    /// leader is in contact with every node.
     pub sightings: BTreeMap<NodeId, Sighting>,
-    /// This node's own lease: whether it may act, what would stop its work, and whether that is armed.
+    /// This node's own lease: whether it may act, what stops its work, and whether that mechanism is armed.
     pub lease: LeaseView,
-    /// Why nothing becomes durable on this node just now, and what helps; `None` while its disk does its work. Such a node
-    /// hands leadership over and does not stand for election, keeps its lease as long as it can renew it, and goes on by
-    /// itself.
+    /// Why nothing becomes durable on this node now, and the remedy; `None` while its disk works. Meanwhile the node
+    /// hands leadership over, does not stand for election, and keeps its lease as long as it can renew it. It recovers
+    /// without a restart.
     pub disk: Option<String>,
-    /// Why this node has stopped for good, if it has.
+    /// Why this node has stopped; `None` while it runs. It starts again only as a new process.
     pub stopped: Option<Fatal>,
 }
 
 impl View {
-    /// A picture of `cluster` as `local` sees it, for tests of programs that read one.
+    /// A view made of its two parts, for tests of programs that read views.
     pub fn new(cluster: Arc<ClusterState>, local: Local) -> Self {
         Self { cluster, local }
     }
 }
 
-/// How one node sounds.
+/// What the failure detector says about one node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sighting {
-    /// The detector's opinion.
+    /// The detector's judgement: healthy, suspect or silent.
     pub signal: Signal,
-    /// For how long it has been silent.
+    /// The time since this node last heard from it. It starts again at zero when this node itself has stood still.
     pub silence: Duration,
 }
 
 impl Local {
-    /// What `node` sees before its first look: not quorate, no leader, nothing applied.
+    /// What `node` knows before its first observation: not quorate, no leader, nothing applied.
     pub fn unknown(node: NodeId) -> Self {
         Self {
             node,

@@ -1,17 +1,17 @@
-//! Whether a quorum still follows this leader: the half of a linearizable read that is not left to the engine.
+//! Whether a quorum still follows this leader: the half of a linearizable read that quorate does not leave to openraft.
 //!
 //! ```text
 //!   read begins ─▶ next round ─▶ an empty append under this leader's vote, to every other voter
-//!                                     │ a quorum (both sets of a joint configuration) took it: nobody else was elected
-//!                                     └ before they did, so what was committed before the read began is ours, and known
+//!                                     │ a quorum (both sets of a joint configuration) accepted it: no other leader had
+//! └ been elected by then, so this leader knows all that was committed before the read
 //! ```
 //!
-//! Raft's ReadIndex (Ongaro, *Consensus*, 2014, section 6.4). The engine does the same, and this one does not replace its
-//! index: but the engine may count the late answer to an *earlier* append of its pipelined stream as one to a later
-//! request, and then takes a deposed leader for a current one. A grant of a lease rests on this, so each read is confirmed
-//! by a round of its own, of calls that cannot be mistaken for each other.
+//! This is Raft's ReadIndex (Ongaro, *Consensus*, 2014, section 6.4). openraft has one too, and its index is used. But
+//! openraft may count the late answer to an *earlier* append of its pipelined stream as the answer to a later request,
+//! and then it takes a deposed leader for a current one. The grant of a lease relies on this confirmation, so each read
+//! is confirmed by a separate round of calls whose answers cannot be confused.
 //!
-//! Reads that come while a round is under way share the next one.
+//! Reads that arrive while a round is under way share the next one.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ use crate::rpc::{Append, Appended, Ballot};
 
 type Round = Shared<BoxFuture<'static, bool>>;
 
-/// The round that the reads of now will share: one that has not begun.
+/// The next round, which has not begun, and the turn that lets one round run at a time.
 #[derive(Default)]
 pub(crate) struct Rounds {
     next: Mutex<Option<Round>>,
@@ -40,7 +40,7 @@ pub(crate) struct Rounds {
 }
 
 impl Engine {
-    /// Whether a quorum took something of this leader that was sent after this call began.
+    /// Whether a quorum accepts a message that this leader sends after this call began.
     pub(crate) async fn confirm(&self) -> bool {
         let round = {
             let mut next = self.0.rounds.next.lock();
@@ -50,7 +50,7 @@ impl Engine {
                 let round = async move {
                     let _turn = turn.lock().await;
                     let Some(core) = core.upgrade() else { return false };
-                    // Who asks from here on asks too late for this round.
+                    // A read that arrives from here on is too late for this round.
                     core.rounds.next.lock().take();
                     Engine(core).round().await
                 };
@@ -77,33 +77,34 @@ impl Engine {
                     took.insert(node);
                 }
                 Some((_, None)) => {}
-                // Somebody follows a higher vote: this leader is none any more, or will not be for long.
+                // A voter follows a higher vote, so this leader is deposed or soon will be.
                 Some((_, Some(false))) | None => return false,
             }
         }
-        // Its own voice counts as that of a voter who has not gone over to another meanwhile.
+        // This node counts towards the quorum only if it has not voted for another leader meanwhile.
         self.0.store.vote().is_some_and(|vote| (vote.term, vote.node) == (ballot.term, ballot.node))
     }
 
-    /// The vote under which this node leads, and who votes, as far as the engine believes.
+    /// The vote under which this node leads, and the voters, according to openraft. `None` if it does not lead, or if
+    /// it must stay silent so that others can be elected.
     fn leading_as(&self) -> Option<(Ballot, Configuration)> {
         let metrics = self.0.raft.metrics();
         let metrics = metrics.borrow_watched();
         let ballot = vote_from(&metrics.vote);
-        // A leader that hands over, or tried to, speaks no more in this term, and the engine sends no heartbeat: what is sent
-        // here must not keep the others from standing.
+        // Once a leader has handed over or tried to, openraft sends no heartbeat in this term. An append from here must
+        // not keep the others from standing for election.
         let speaks = !self.gave_up(metrics.current_term);
         let leads = speaks && metrics.state == ServerState::Leader && ballot.committed && ballot.node == self.0.node;
         let configuration = membership_from(metrics.membership_config.membership()).configuration();
-        // Nor does one that a quorum has not answered for so long: the engine then lets its followers' timeout end by and
-        // by, so that a majority elects which it can still speak to and no longer hear, and what is sent here must not keep
-        // them from it.
+        // The same holds for a leader that no quorum has answered within an election timeout. openraft then lets its
+        // followers time out, so that a majority can elect a leader that it hears. An append from here must not prevent
+        // that.
         let heard = metrics.last_quorum_acked.is_some_and(|acked| acked.elapsed() < self.0.config.election_max());
         let alone = configuration.has_quorum(&BTreeSet::from([self.0.node]));
         (leads && (heard || alone || cfg!(quorate_mutant = "deaf_leader_goes_on"))).then_some((ballot, configuration))
     }
 
-    /// Whether `to` took an empty append: `None` when nothing is known.
+    /// Whether `to` accepts an empty append; `None` if there is no answer within `limit`.
     async fn ask(&self, to: NodeId, ballot: Ballot, limit: Duration) -> (NodeId, Option<bool>) {
         let empty = Append { ballot, prev: None, entries: vec![], commit: None };
         let asked = timeout(limit, self.0.peers.append(to, empty, limit)).await;

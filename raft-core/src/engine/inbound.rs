@@ -1,4 +1,5 @@
-//! What other nodes send to this engine. The caller was let in before (`member/gate.rs`).
+//! Calls of other nodes to this engine: entries, votes, snapshots and transfers of leadership. The gate has admitted
+//! the caller before (`member/gate.rs`).
 
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
@@ -36,14 +37,14 @@ fn vote_answer(answer: &OrVoteResponse) -> VoteAnswer {
 }
 
 impl Engine {
-    /// Takes in one batch of entries, or a heartbeat.
+    /// Handles one batch of entries, or a heartbeat.
     pub(crate) async fn append(&self, request: Append) -> Result<Appended, Refusal> {
         let request = append_to(request).map_err(malformed)?;
         let answer = self.0.raft.append_entries(request).await.map_err(ended)?;
         Ok(appended_from(&answer))
     }
 
-    /// Takes in a stream of batches from `from`, and notes each as a sign of life.
+    /// Handles a stream of batches from `from`, and notes each batch as contact.
     pub(crate) fn append_stream(
         &self,
         from: NodeId,
@@ -54,7 +55,7 @@ impl Engine {
             peers.contacts.note(from);
             let sound = request.is_ok();
             if let Err(error) = request {
-                tracing::warn!(%from, %error, "ending a stream that does not make sense");
+                tracing::warn!(%from, %error, "malformed entry; the stream is ended");
             }
             std::future::ready(sound)
         });
@@ -63,12 +64,12 @@ impl Engine {
         answers.map(|answer| answer.map(|a| stream_from(&a)).map_err(ended)).boxed()
     }
 
-    /// Answers a request for a vote.
+    /// Handles a request for a vote.
     pub(crate) async fn vote(&self, request: VoteRequest) -> Result<VoteAnswer, Refusal> {
         self.0.raft.vote(vote_request(request)).await.map(|a| vote_answer(&a)).map_err(ended)
     }
 
-    /// Answers the question whether a vote would be given.
+    /// Handles a pre-vote: whether this node would vote for the caller.
     pub(crate) async fn pre_vote(&self, request: VoteRequest) -> Result<VoteAnswer, Refusal> {
         let last = request.last;
         let answer = self.0.raft.pre_vote(vote_request(request)).await.map(|a| vote_answer(&a)).map_err(ended)?;
@@ -78,8 +79,8 @@ impl Engine {
         Ok(answer)
     }
 
-    /// Installs a snapshot. A snapshot that cannot be decoded is refused before the engine sees it: it is the sender's fault
-    /// and must not stop this node.
+    /// Installs a snapshot. One that cannot be decoded is refused before openraft sees it, because a fault of the
+    /// sender must not stop this node.
     pub(crate) async fn install_snapshot(&self, request: InstallSnapshot) -> Result<Ballot, Refusal> {
         decode::<ClusterState>(&request.data).map_err(malformed)?;
         let meta = snapshot_meta_to(&request.meta).map_err(malformed)?;
@@ -88,7 +89,7 @@ impl Engine {
         Ok(vote_from(&answer.vote))
     }
 
-    /// Takes leadership over at the leader's request.
+    /// Takes leadership over at the request of the leader.
     pub(crate) async fn take_over(&self, request: Transfer) -> Result<Transferred, Refusal> {
         let request = OrTransfer::new(vote_to(request.from), request.to.get(), request.last.map(log_id_to));
         self.0.raft.handle_transfer_leader(request).await.map(transferred_from).map_err(ended)

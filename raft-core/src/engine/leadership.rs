@@ -1,8 +1,13 @@
-//! How leadership moves on purpose: handed over, given up for a full disk, or taken after a proved end.
+//! Deliberate moves of leadership: a hand-over, giving way because of a full disk, and succession after a proved end.
 //!
-//! After the *proved* end of a leader the survivors need not wait until it has been silent for long enough. They take over
-//! by the same door that a hand-over uses, which skips the wait that protects a living leader. That door takes a
-//! [`ProvedEnd`]. A wrong word there costs an election and no more, because no read here relies on a leader's lease.
+//! ```text
+//!   hand_over ─▶ able voter, past its embargo (P22) ─▶ transfer ─▶ wait until another node leads
+//!   succeed   ─▶ ProvedEnd of the leader ─▶ transfer to this node itself ─▶ election at once
+//! ```
+//!
+//! After the *proved* end of a leader, the survivors need not wait for its silence to trigger an election. They use the
+//! same transfer as a hand-over, which skips the wait that protects a living leader, and it requires a [`ProvedEnd`]. A
+//! proof that is wrong costs one election and nothing else, because no read here relies on a leader's lease.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,20 +24,21 @@ use crate::engine::types::OrTransfer;
 use crate::error::{Fatal, HandOverError, SucceedError};
 use crate::host::clock;
 
-/// What hand-overs have to know of the past.
+/// What hand-overs remember about the past.
 #[derive(Default)]
 pub(super) struct Arrivals {
-    /// The newest life of each node, and when this node first heard of it.
+    /// The newest life of each node, and when this node first learnt of it.
     lives: Mutex<BTreeMap<NodeId, (Identity, Moment)>>,
-    /// The term in which this node handed leadership over, or tried to; 0 before the first.
+    /// The last term in which this node handed leadership over or tried to; 0 before the first.
     handed_over: AtomicU64,
 }
 
 impl Engine {
-    /// Hands leadership to `to`, or to the voter with the longest log. Returns who leads then.
+    /// Hands leadership to `to`, or to the preferred voter: one that answers, carries work and has the longest log.
+    /// Returns the new leader.
     ///
     /// # Errors
-    /// [`HandOverError`].
+    /// [`HandOverError`]. After [`HandOverError::TimedOut`] it may still happen; after the others nothing was changed.
     pub(crate) async fn hand_over(&self, to: Option<NodeId>) -> Result<NodeId, HandOverError> {
         if let Some(fatal) = self.stopped() {
             return Err(fatal.into());
@@ -60,11 +66,11 @@ impl Engine {
                 voters.max_by_key(preferred).ok_or(HandOverError::Nobody)?
             }
         };
-        // P22: a voter that has just been started would not stand, and the engine's leader, once it has asked, never speaks
-        // again in its term. So it is asked when it may.
+        // P22: a voter that has just started would not stand, and openraft's leader sends nothing more in its term once
+        // it has asked. So it waits until the voter may stand.
         let left = self.embargo_of(to);
         if !left.is_zero() {
-            tracing::debug!(%to, ?left, "started lately; leadership is handed over when it may stand");
+            tracing::debug!(%to, ?left, "the successor has just started; waiting until it may stand for election");
             sleep(left).await;
         }
         let Some(term) = self.leading_term() else { return Err(HandOverError::NotLeader { leader: self.leader() }) };
@@ -84,17 +90,18 @@ impl Engine {
         Err(HandOverError::TimedOut { waited })
     }
 
-    /// Whether this leader should make way because its disk does not do its work. Only if the others are enough to elect
-    /// one without it, and answer: otherwise nothing could be committed either way, and as long as it speaks it can at least
-    /// confirm that nobody else leads, on which the leases of all rest. Asked once in a term: after that the engine's leader is
-    /// silent, and if nobody took over at its word the others elect when they have heard nothing for long enough.
+    /// Whether this leader should give way because its disk does not work. It should only if the other voters form a
+    /// quorum without it and answer. Otherwise nothing could be committed either way, and a leader that keeps sending
+    /// can at least confirm that no other node leads, which all leases rely on. It gives way once per term: after that
+    /// openraft's leader stays silent, and if the chosen successor does not take over, the others elect after their
+    /// timeout.
     pub(crate) fn should_make_way(&self) -> bool {
         !self.has_made_way()
             && self.disk_trouble().is_some()
             && self.state().configuration().has_quorum(&self.answering())
     }
 
-    /// Whether this node has asked another to lead in its place, in the present term as far as its engine knows.
+    /// Whether this node has asked another to lead in its place in the current term.
     pub(crate) fn has_made_way(&self) -> bool {
         self.gave_up(self.term())
     }
@@ -104,7 +111,7 @@ impl Engine {
         self.0.arrivals.handed_over.load(Ordering::Acquire) == term
     }
 
-    /// Notes that `who` is the newest life of its node. Whether that is news.
+    /// Notes that `who` is the newest life of its node. Returns whether it was not known before.
     pub(crate) fn note_arrival(&self, who: Identity, now: Moment) -> bool {
         let mut lives = self.0.arrivals.lives.lock();
         let known = lives.get(&who.node).is_some_and(|(life, _)| *life == who);
@@ -114,15 +121,18 @@ impl Engine {
         !known
     }
 
-    /// How long `node` may still be bound by a promise of its former life, as far as this node knows when it came.
+    /// How long a promise of its former life may still bind `node`, given when this node learnt of its newest life.
     fn embargo_of(&self, node: NodeId) -> Duration {
         let arrivals = self.0.arrivals.lives.lock();
         let known = arrivals.get(&node).map(|(_, at)| clock::now().since(*at)).unwrap_or_default();
-        // And a heartbeat more, for it counts from its own start.
+        // One heartbeat more, because the node counts from its own start.
         (self.0.config.embargo() + self.0.config.heartbeat()).saturating_sub(known)
     }
 
     /// Stands for election at once, in place of a leader that is proved to have ended.
+    ///
+    /// # Errors
+    /// [`SucceedError`]; nothing was changed.
     pub(crate) async fn succeed(&self, end: &ProvedEnd) -> Result<(), SucceedError> {
         if let Some(fatal) = self.stopped() {
             return Err(fatal.into());
@@ -131,7 +141,7 @@ impl Engine {
             return Err(SucceedError::Disk(trouble));
         }
         let (who, state, leader) = (end.who(), self.state(), self.leader());
-        // A later life of its node may lead by now: its end is not what was proved.
+        // A later life of the same node may lead by now, and its end is not proved.
         let current = leader == Some(who.node) && state.newest(who.node).is_none_or(|newest| newest == who);
         if who.node == self.0.node || !current {
             return Err(SucceedError::NotTheLeader { who, leader });
@@ -139,7 +149,7 @@ impl Engine {
         if !state.configuration().is_lasting_voter(self.0.node) {
             return Err(SucceedError::NoVoter(self.0.node));
         }
-        // P22: what it promised before its restart binds it in standing, too.
+        // P22: a promise from before its restart also forbids it to stand.
         if let Some(remaining) = self.0.embargo_ends.map(|ends| ends.since(clock::now())).filter(|left| !left.is_zero())
         {
             return Err(SucceedError::Embargo { remaining });
@@ -149,20 +159,20 @@ impl Engine {
             let metrics = metrics.borrow_watched();
             (metrics.vote, metrics.last_applied)
         };
-        tracing::info!(%who, proof = %end.proof(), "the leader is proved to have ended; standing for election at once");
+        tracing::info!(%who, proof = %end.proof(), "the leader has provably ended; standing for election");
         let asked = self.0.raft.handle_transfer_leader(OrTransfer::new(vote, self.0.node.get(), last)).await;
         match asked {
             Ok(Ok(())) => Ok(()),
             Ok(Err(changed)) => {
-                tracing::debug!(%changed, "another vote was cast meanwhile");
+                tracing::debug!(%changed, "not standing: another vote was cast meanwhile");
                 Err(SucceedError::NotTheLeader { who, leader: self.leader() })
             }
             Err(fatal) => Err(Fatal::Engine(fatal.to_string()).into()),
         }
     }
 
-    /// The end of the leader that this node follows, if the log has it and this node is the one to take over: of the
-    /// voters that stand, the first.
+    /// The committed end of the leader that this node follows, if this node should succeed it. The successor is the
+    /// first of the voters that stand.
     pub(crate) fn succession(&self) -> Option<ProvedEnd> {
         let leader = self.leader().filter(|leader| *leader != self.0.node)?;
         let state = self.state();

@@ -1,7 +1,7 @@
-//! What the engine shows of itself: who leads, and who has answered.
+//! What openraft reports about itself: the leader, the term, and which nodes have answered.
 //!
-//! An isolated leader believes in itself for ever, because its state does not change when time passes. So nothing here
-//! proves anything. It starts work, and it finds the way to the leader.
+//! None of it proves anything. An isolated leader keeps reporting itself as leader, because the passing of time does
+//! not change openraft's state. These values only trigger work and route commands to the leader.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,8 +14,8 @@ use crate::engine::state_machine::revision;
 use crate::rpc::Ballot;
 
 impl Engine {
-    /// A later vote that the engine waits for its disk to keep. Until it is durable the engine shows itself as before: a
-    /// leader that was deposed still shows itself as the leader, for as long as the disk is full or hangs.
+    /// A later vote that the engine has yet to make durable. Until it is durable, openraft reports the old state, so a
+    /// deposed leader still reports itself as leader for as long as its disk is full or hangs.
     fn overtaken_by(&self) -> Option<Ballot> {
         let term = self.term();
         let later = self.0.store.vote_under_way().filter(|vote| vote.term > term && vote.node != self.0.node);
@@ -29,19 +29,19 @@ impl Engine {
 
     /// Whether this node leads, as far as it knows.
     pub(crate) fn leading(&self) -> bool {
-        // Never two looks at once: the second would wait for the engine, and the engine for the first.
+        // Read the metrics once: a second read would wait for the engine, and the engine for the first.
         let state = self.0.raft.metrics().borrow_watched().state;
         state == ServerState::Leader && self.overtaken_by().is_none()
     }
 
-    /// The term that this node leads in, as far as its engine believes. Blind to a vote that its disk has yet to keep.
+    /// The term in which this node leads, according to openraft. It ignores a vote that is not yet durable.
     pub(crate) fn leading_term(&self) -> Option<u64> {
         let metrics = self.0.raft.metrics();
         let metrics = metrics.borrow_watched();
         (metrics.state == ServerState::Leader).then_some(metrics.current_term)
     }
 
-    /// Who leads, as far as this node knows.
+    /// The leader, as far as this node knows.
     pub(crate) fn leader(&self) -> Option<NodeId> {
         match self.overtaken_by() {
             Some(vote) => vote.committed.then_some(vote.node),
@@ -49,33 +49,33 @@ impl Engine {
         }
     }
 
-    /// Whether a quorum acknowledged something of this leader within the last election timeout. Counted from the sending.
+    /// Whether a quorum has acknowledged a message that this leader sent within the last election timeout.
     pub(crate) fn heard_by_quorum(&self) -> bool {
         let metrics = self.0.raft.metrics().borrow_watched().clone();
-        // A sole voter is its own majority, and no acknowledgement of another ever comes.
+        // A sole voter is its own majority and never receives an acknowledgement.
         metrics.membership_config.voter_ids().all(|voter| voter == self.0.node.get())
             || metrics.last_quorum_acked.is_some_and(|acked| acked.elapsed() < self.0.config.election_max())
     }
 
-    /// How far the engine has applied its log, entries that change nothing included.
+    /// How far the engine has applied its log, including entries that change nothing.
     pub(crate) fn engine_applied(&self) -> Revision {
         let metrics = self.0.raft.metrics().borrow_watched().clone();
         metrics.last_applied.map(|id| revision(id.index)).unwrap_or_default()
     }
 
-    /// Lets this node stand for election, or keeps it from doing so.
+    /// Sets whether this node may stand for election.
     pub(crate) fn may_stand(&self, stands: bool) {
         self.0.raft.runtime_config().elect(stands);
     }
 
-    /// How far the log of `node` matches that of this leader, as an index.
+    /// The index up to which the log of `node` matches that of this leader.
     pub(super) fn matched(&self, node: NodeId) -> Option<u64> {
         let metrics = self.0.raft.metrics();
         let metrics = metrics.borrow_watched();
         metrics.replication.as_ref()?.get(&node.get())?.as_ref().map(|id| id.index)
     }
 
-    /// How far the logs of the others match that of this leader.
+    /// How far the log of each other node matches that of this leader.
     pub(crate) fn all_matched(&self) -> BTreeMap<NodeId, Revision> {
         let metrics = self.0.raft.metrics();
         let metrics = metrics.borrow_watched();
@@ -88,8 +88,8 @@ impl Engine {
         self.0.raft.metrics().borrow_watched().last_log_index.map(revision)
     }
 
-    /// The others whose engines have answered this leader within the last election timeout. One that waits for its disk
-    /// does not answer, though it is heard.
+    /// The other nodes whose engines have answered this leader within the last election timeout. A node that waits for
+    /// its disk does not answer, although its calls still arrive.
     pub(super) fn answering(&self) -> BTreeSet<NodeId> {
         let metrics = self.0.raft.metrics();
         let metrics = metrics.borrow_watched();

@@ -8,8 +8,8 @@
 //!                               └─▶ peers, network: calls to the other nodes
 //! ```
 //!
-//! [`Engine`] is what the rooms above hold. It can propose, read and show what the log says. No openraft type leaves this
-//! room.
+//! The rooms above hold an [`Engine`]. It proposes commands, serves reads and shows the committed state. No openraft
+//! type leaves this room.
 
 mod confirm;
 mod inbound;
@@ -52,13 +52,14 @@ pub(crate) use self::voters::{ChangeError, VoterChange};
 
 type Raft = openraft::Raft<Types, StateMachine>;
 
-/// The replicated log of one node and the state that it leads to. Clones share it.
+/// The replicated log of one node and the state that results from it. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Engine(Arc<Core>);
 
 struct Core {
     node: NodeId,
-    /// Drawn by this process at its start.
+    /// The nonce of this process, drawn at random at its start. It tells this process from another one of the same
+    /// node.
     process: Nonce,
     config: Config,
     /// The data folder, for messages.
@@ -70,7 +71,7 @@ struct Core {
     peers: Arc<Peers>,
     rounds: Rounds,
     arrivals: Arrivals,
-    /// Until when this voter gives no vote and does not stand (P22).
+    /// The time before which this voter neither votes nor stands for election (P22); `None` if it has never voted.
     embargo_ends: Option<Moment>,
     identity: OnceLock<Identity>,
     shut_down: OnceLock<()>,
@@ -87,7 +88,7 @@ impl Engine {
         self.0.process
     }
 
-    /// The settings of this node.
+    /// The configuration of this node.
     pub(crate) fn config(&self) -> &Config {
         &self.0.config
     }
@@ -112,7 +113,7 @@ impl Engine {
         self.0.feed.state()
     }
 
-    /// How far the log is applied here, as it goes.
+    /// Follows how far the log is applied here.
     pub(crate) fn progress(&self) -> watch::Receiver<Revision> {
         self.0.machine.progress()
     }
@@ -122,7 +123,7 @@ impl Engine {
         self.0.machine.applied()
     }
 
-    /// Until when this voter is bound by a promise of its former life (P22), if it is.
+    /// The time before which a promise of its former life binds this voter (P22); `None` if it has never voted.
     pub(crate) fn embargo_ends(&self) -> Option<Moment> {
         self.0.embargo_ends
     }
@@ -141,23 +142,23 @@ impl Engine {
         let data = self.0.data.display();
         self.0.store.trouble(self.0.config.election_max()).map(|trouble| match trouble {
             Trouble::Full => format!(
-                "the disk of {data} is full: nothing is written until there is room; free some space, and this node goes \
-                 on without a restart"
+                "the disk of {data} is full, and nothing is written until there is room; free some space, and this node \
+                 continues without a restart"
             ),
             Trouble::Slow(timeout) => format!(
-                "the disk of {data} has not finished a write for {timeout:?}: nothing more is written until it does; if it \
-                 never does, check the disk and restart this node"
+                "the disk of {data} has not finished a write for {timeout:?}, and nothing more is written until it does; if \
+                 it never does, check the disk and restart this node"
             ),
         })
     }
 
-    /// Why the engine takes no input now: it waits for a vote to become durable, and the disk does not work. Input would
-    /// pile up in memory.
+    /// Why the engine accepts no input now; `None` while it does. It refuses input while the disk does not work and a
+    /// vote waits to become durable, because the input would pile up in memory.
     pub(crate) fn takes_nothing(&self) -> Option<String> {
         self.0.store.vote_under_way().and_then(|_| self.disk_trouble())
     }
 
-    /// Why this node has stopped, if it has.
+    /// Why this node has stopped; `None` while it runs.
     pub(crate) fn stopped(&self) -> Option<Fatal> {
         if let Some(why) = self.0.store.poisoned() {
             return Some(Fatal::Storage(why));
@@ -177,7 +178,7 @@ impl Engine {
         if matches!(why, Fatal::Shutdown) && self.0.shut_down.set(()).is_err() {
             return false;
         }
-        // The engine may be waiting for room on the disk, and nothing else will end that wait.
+        // The engine may be waiting for room on the disk. Nothing else ends that wait.
         self.0.store.wait_no_more();
         if let Err(error) = self.0.raft.shutdown().await {
             tracing::warn!(node = %self.0.node, %error, "the engine did not stop cleanly");
@@ -185,7 +186,7 @@ impl Engine {
         true
     }
 
-    /// Ends the feed and closes the log. Blocks on the disk.
+    /// Ends the feed and closes the log. Blocks until the disk has finished.
     pub(crate) fn close(&self) {
         self.0.feed.close();
         self.0.store.close();

@@ -1,4 +1,8 @@
-//! Opens the log in a data folder and starts the engine on it, with openraft's settings.
+//! Opens the log in a data folder, and starts openraft on it with quorate's settings.
+//!
+//! ```text
+//!   open(folder) ─▶ Folder (locked, counted) + LogStore ─▶ Engine::start ─▶ openraft, network, state machine, feed
+//! ```
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -20,20 +24,20 @@ use crate::folder::Folder;
 use crate::host::clock;
 use crate::transport::Transport;
 
-/// What an engine starts with.
+/// Everything that an engine needs to start.
 pub(crate) struct Opening {
     pub(crate) node: NodeId,
     pub(crate) process: Nonce,
     pub(crate) config: Config,
     /// The data folder, for messages.
     pub(crate) data: PathBuf,
-    /// The disk of the data folder, as it is shown to the others.
+    /// The identity of the data folder's disk, which every call to another node carries.
     pub(crate) disk: Disk,
-    /// The cluster that the folder belongs to, if it does.
+    /// The cluster that the folder belongs to; `None` before the first join.
     pub(crate) cluster: Option<ClusterId>,
     pub(crate) store: LogStore,
     pub(crate) transport: Arc<dyn Transport>,
-    /// Called with each committed event before any reader of the feed can see it.
+    /// Called with each committed event before any reader of the feed sees it.
     pub(crate) on_event: OnEvent,
 }
 
@@ -41,13 +45,13 @@ impl Engine {
     /// Starts openraft on an open log.
     ///
     /// # Errors
-    /// [`StartError::Engine`]; nothing was changed.
+    /// [`StartError::Engine`] when openraft rejects the settings or cannot read the log; nothing was changed.
     pub(crate) async fn start(opening: Opening) -> Result<Self, StartError> {
         let Opening { node, process, config, data, disk, cluster, store, transport, on_event } = opening;
         let feed = Feed::new(config.event_history);
         let machine = StateMachine::new(store.clone(), feed.clone(), on_event);
         let peers = Arc::new(Peers::new(transport, node, disk, process, config.timing.hash(), cluster, feed.clone()));
-        // P22: a node that voted before may still be bound by a promise that it has forgotten.
+        // P22: a node that voted before may still be bound by a promise that it no longer remembers.
         let voted = store.vote().is_some();
         let embargo_ends = voted.then(|| Moment::new(clock::now().since_origin() + config.embargo()));
         let settings = Arc::new(settings(&config, !voted)?);
@@ -75,7 +79,7 @@ impl Engine {
     }
 }
 
-/// openraft's settings. `stand`: whether this node may stand for election at once.
+/// openraft's settings. `stand`: whether this node may stand for election immediately.
 fn settings(config: &Config, stand: bool) -> Result<openraft::Config, StartError> {
     let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
     let made = openraft::Config {
@@ -91,9 +95,9 @@ fn settings(config: &Config, stand: bool) -> Result<openraft::Config, StartError
         backoff: "20ms 40ms 80ms ...200ms".into(),
         enable_elect: stand,
         enable_pre_vote: Some(true),
-        // A restarted leader must be elected anew: what it believed before its restart proves nothing.
+        // A restarted leader must be elected again: its belief from before the restart proves nothing.
         enable_leader_restore: Some(false),
-        // Without it a connected majority can stay without a leader under a bridge partition (openraft#2080).
+        // Without this probe, a connected majority can stay without a leader under a bridge partition (openraft#2080).
         quorum_loss_probe_interval: Some(2 * ms(config.election_max())),
         broadcast_submitted_on_append: Some(true),
         removed_leader_step_down: StepDownPolicy::After(ms(config.election_min())),
@@ -106,7 +110,7 @@ fn settings(config: &Config, stand: bool) -> Result<openraft::Config, StartError
 pub(crate) fn open(data: &Path, node: NodeId) -> Result<(Folder, LogStore), StartError> {
     let folder = Folder::open(data, node)?;
     let path = folder.log_path();
-    // Who belongs to a cluster has a log, with votes in it: if it is gone it must not begin anew under the same number.
+    // A member has a log that records its votes. If the log is gone, the node must not start afresh under its number.
     let opened = match folder.cluster() {
         Some(_) => LogStore::open_existing(&path),
         None => LogStore::open(&path),

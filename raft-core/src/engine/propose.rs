@@ -1,13 +1,13 @@
-//! Commands on their way to the log, and linearizable reads: through whoever leads.
+//! How a command reaches the log: through the leader, from any node.
 //!
 //! ```text
 //!   propose ─▶ leads here? ─▶ engine ───────────────▶ committed, applied ─▶ Committed │ Rejected
-//!                 │ no: who?  └▶ lost leadership ──▶ OutcomeUnknown
+//!                 │ no        └▶ lost leadership ──▶ OutcomeUnknown
 //!                 └──▶ forward ─▶ the leader ─▶ as above; then wait until it is applied here too
 //! ```
 //!
-//! "Nothing was proposed" is tried again until the time is up; "unknown" never is: only the caller knows whether its
-//! command may be repeated.
+//! A command that was certainly not proposed is tried again until the timeout. One whose outcome is unknown is never
+//! tried again, because only the caller knows whether it may be repeated.
 
 use std::time::Duration;
 
@@ -22,10 +22,10 @@ use crate::error::{ProposeError, Refusal, TransportError};
 use crate::rpc::{Committed, Payload, Proposed};
 
 impl Engine {
-    /// Proposes a command, through whoever leads, and waits until it is applied here.
+    /// Proposes a command through the leader, and waits until it is applied here.
     ///
     /// # Errors
-    /// [`ProposeError`].
+    /// [`ProposeError`]. Only [`ProposeError::OutcomeUnknown`] leaves open whether the command takes effect.
     pub(crate) async fn propose(&self, command: Command, timeout: Duration) -> Result<Committed, ProposeError> {
         if let Command::Configure { .. } = command {
             return Err(ProposeError::Refused(only_raft()));
@@ -59,8 +59,8 @@ impl Engine {
         }
     }
 
-    /// An engine that waits for its disk hears of no leader: then the others are asked one after the other, and whom they
-    /// take for their leader. Who does not lead takes no command.
+    /// The node to try when this node knows no leader because its engine waits for its disk: the leader that another
+    /// node named, or else each other voter in turn. A node that does not lead refuses the command.
     fn whom_to_ask(&self, hint: Option<NodeId>, tries: usize) -> Option<NodeId> {
         self.takes_nothing()?;
         let voters = self.state().configuration().voters();
@@ -74,7 +74,7 @@ impl Engine {
         match self.0.peers.propose(leader, payload.clone(), left).await {
             Ok(proposed) => Ok(proposed),
             Err(TransportError::Unreachable(_)) => Ok(Proposed::NotLeader { leader: None }),
-            // Another process answers at an address that has passed on: nobody took the command.
+            // The node itself refused, or another process answers at its former address: the command was not taken.
             Err(TransportError::Refused(
                 Refusal::NotReady
                 | Refusal::Unavailable(_)
@@ -89,7 +89,7 @@ impl Engine {
         }
     }
 
-    /// Proposes on this node's own engine, which has to lead for that.
+    /// Proposes on this node's own engine. Only a leader's engine accepts it.
     pub(crate) async fn propose_here(&self, payload: Payload, give_up: Instant) -> Proposed {
         let Ok(written) = timeout_at(give_up, self.0.raft.client_write(payload)).await else {
             return Proposed::Unknown { reason: "it was not committed in time".into() };
@@ -103,13 +103,13 @@ impl Engine {
                 }
             }
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => match to.reason {
-                // A fresh leader refuses until its first quorum ack: nothing was proposed, ask again.
+                // A new leader refuses until a quorum first acknowledges it. Nothing was proposed; try again.
                 ForwardReason::LeaseExpired | ForwardReason::LeadershipTransfer | ForwardReason::NotLeader => {
                     Proposed::NotLeader { leader: to.leader_id.map(NodeId::new) }
                 }
             },
             Err(RaftError::APIError(other)) => Proposed::Unknown { reason: other.to_string() },
-            // The engine failed while it had the command: it may be in the log.
+            // The engine failed while it held the command, which may be in the log.
             Err(RaftError::Fatal(fatal)) => {
                 Proposed::Unknown { reason: self.stopped().map_or_else(|| fatal.to_string(), |why| why.to_string()) }
             }
@@ -122,17 +122,18 @@ impl Engine {
         match reached {
             Ok(Ok(_)) => Ok(Committed { revision }),
             Ok(Err(_)) | Err(_) => {
-                let reason = format!("it is committed as {revision}, but this node has not applied it in time");
+                let reason = format!("it is committed at {revision}, but this node did not apply it in time");
                 Err(ProposeError::OutcomeUnknown { reason })
             }
         }
     }
 
-    /// Proposes a conclusion of this leader: one try, on this node's own engine. A conclusion that outlived its leadership is
-    /// not handed to another leader, who may hear well what this one could not. That this node does not lead is no error.
+    /// Proposes a conclusion of this leader: once, on its own engine. A conclusion is never forwarded to another
+    /// leader, which may well hear the nodes that this one could not. It is not an error if this node does not lead.
     ///
     /// # Errors
-    /// [`ProposeError::Rejected`], or [`ProposeError::OutcomeUnknown`].
+    /// [`ProposeError::Rejected`] when the rules refuse it, [`ProposeError::OutcomeUnknown`] when it was not committed
+    /// in time.
     pub(crate) async fn propose_as_leader(&self, command: Command) -> Result<(), ProposeError> {
         let payload = Payload::new(encode(&command)?);
         match self.propose_here(payload, Instant::now() + self.0.config.election_max() * 2).await {
@@ -143,18 +144,21 @@ impl Engine {
     }
 }
 
-/// The most bytes of one command: that of the largest write, with room for what is around it. A larger one would be in the
-/// log before the rules could refuse it, and might not fit into any message to a follower.
+/// The maximum size of one command in bytes: the largest write that the rules allow, with room for its envelope. A
+/// larger command would enter the log before the rules could refuse it, and might not fit into a message to a follower.
 const COMMAND: usize = 2 << 20;
 
 /// Whether a command is small enough for the log.
 pub(crate) fn fits(payload: &Payload) -> Result<(), Refusal> {
     let got = payload.as_bytes().len();
-    let why = || format!("the command has {got} bytes, and {COMMAND} is the most; split it");
+    let why = || format!("the command has {got} bytes, more than the maximum of {COMMAND}; split it");
     (got <= COMMAND).then_some(()).ok_or_else(|| Refusal::Malformed(why()))
 }
 
-/// Who votes is said by Raft's own entries; a command that claims it is not proposed.
+/// The refusal of a command that sets the voters: only Raft's own entries do.
 pub(crate) fn only_raft() -> Refusal {
-    Refusal::Malformed("who votes follows from the log of Raft alone; change the role of a node instead".into())
+    Refusal::Malformed(
+        "a command cannot set the voters, which follow from Raft's own entries; change the role of a node instead"
+            .into(),
+    )
 }

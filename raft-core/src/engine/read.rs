@@ -1,7 +1,7 @@
-//! Linearizable reads: how far a node must have applied so that a look at its state is no older than the call.
+//! Linearizable reads: how far a node must have applied the log so that its state is at least as new as the call.
 //!
 //! ```text
-//!   read_barrier ─▶ leads here? ─▶ read_index_here: the engine's index, confirmed by a round of our own (confirm.rs)
+//!   read_barrier ─▶ leads here? ─▶ read_index_here: openraft's index, confirmed by a round of our own (confirm.rs)
 //!                      └ no: ask the leader for it          then wait until this node has applied as much
 //! ```
 
@@ -16,9 +16,9 @@ use crate::engine::state_machine::revision;
 use crate::error::ReadError;
 
 impl Engine {
-    /// A read index from this node's own engine; `None` when it does not lead or finds no quorum.
+    /// A confirmed read index from this node's own engine; `None` if it does not lead or finds no quorum in time.
     pub(crate) async fn read_index_here(&self, timeout: Duration) -> Option<Revision> {
-        // Never `LeaseRead`: with one restarted voter and one partition it read stale in 97 of 100 runs.
+        // Never `LeaseRead`: with one restarted voter and one partition, it returned stale state in 97 of 100 runs.
         let by_lease = cfg!(quorate_mutant = "lease_reads_without_embargo");
         let policy = if by_lease { ReadPolicy::LeaseRead } else { ReadPolicy::ReadIndex };
         let index = async {
@@ -37,6 +37,11 @@ impl Engine {
         Some(index)
     }
 
+    /// Waits until this node has applied everything that was committed before the call. Returns the revision that it
+    /// had to reach.
+    ///
+    /// # Errors
+    /// [`ReadError::MaybeStale`] if that takes longer than `timeout`.
     pub(crate) async fn read_barrier(&self, timeout: Duration) -> Result<Revision, ReadError> {
         let give_up = Instant::now() + timeout;
         let stale = ReadError::MaybeStale { waited: timeout };
@@ -48,7 +53,7 @@ impl Engine {
             if left.is_zero() {
                 return Err(stale);
             }
-            // A leader that hangs must not use all of the time up: another may be there soon.
+            // A leader that hangs must not use up the whole timeout, because another may be elected soon.
             let once = left.min(self.0.config.election_max() * 2);
             let found = match self.leader() {
                 Some(leader) if leader != self.0.node => self.0.peers.read_index(leader, once).await.ok(),

@@ -1,4 +1,4 @@
-//! Requests that take effect at most once, and whose end is known.
+//! Requests that take effect at most once, and whose outcome is settled.
 //!
 //! ```text
 //!   ask ─▶ propose Request{nonce, since} ─▶ applied ─────────────────────────────▶ Done at its revision
@@ -7,11 +7,12 @@
 //!                                                                                └▶ it never will: ask anew
 //! ```
 //!
-//! A retry never carries an old nonce, and a nonce that was settled takes no effect any more, however late a copy of it
-//! comes; see [`quorate_membership::request`].
+//! A retry never reuses a nonce. A settled nonce takes no effect any more, however late a copy of its request arrives;
+//! see [`quorate_membership::request`].
 //!
-//! A request that its asker named ([`RequestName`]) may have copies under way that this node knows nothing of. So it is not asked
-//! anew under another name, and a rejection of this copy is told only once no other one can take effect any more.
+//! A client may name its request ([`RequestName`]) and have copies of it under way that this node does not know. So
+//! such a request is not retried under another name, and the rejection of one copy is reported only once no other copy
+//! can take effect.
 
 use std::time::Duration;
 
@@ -24,22 +25,26 @@ use crate::host::random;
 use crate::transport::RequestName;
 
 impl Engine {
-    /// A name for a request that begins now.
+    /// A new request, with a random nonce. It counts as made now.
+    ///
+    /// # Errors
+    /// [`ProposeError::Stopped`] when the system gives no randomness; nothing was proposed.
     pub(crate) fn request(&self) -> Result<Request, ProposeError> {
         let bits = random().map_err(|error| Fatal::Engine(error.to_string()))?;
         Ok(self.request_named(Nonce::new(bits)))
     }
 
-    /// A request under a name that its asker drew.
+    /// A request with a nonce that the client drew. It counts as made now.
     pub(crate) fn request_named(&self, nonce: Nonce) -> Request {
         Request { nonce, since: self.applied() }
     }
 
-    /// Has `make`'s command take effect once, within `timeout`. Returns the request that did, and where.
+    /// Proposes the command that `make` builds so that it takes effect once, within `timeout`. Returns the request that
+    /// took effect, and its revision.
     ///
     /// # Errors
-    /// Anything but [`ProposeError::OutcomeUnknown`] means that nothing changed. Unknown it stays only if no leader was
-    /// there to settle it either.
+    /// Any error but [`ProposeError::OutcomeUnknown`] means that nothing was changed. The outcome stays unknown only if
+    /// no leader was found to settle it either.
     pub(crate) async fn ask_once(
         &self,
         timeout: Duration,
@@ -51,7 +56,7 @@ impl Engine {
             let left = give_up.saturating_duration_since(Instant::now());
             match self.propose(make(request), left).await {
                 Ok(outcome) => return Ok((request, self.done_at(request).unwrap_or(outcome.revision))),
-                // It stood in line for too long; under a new name it is another request.
+                // It was under way for too long. Under a new nonce it is a new request.
                 Err(ProposeError::Rejected(Rejection::Outdated { at, .. })) if Instant::now() < give_up => {
                     self.caught_up_with(at, give_up).await;
                 }
@@ -68,12 +73,12 @@ impl Engine {
         }
     }
 
-    /// Has `make`'s command take effect once under the name that its asker gave it, within `timeout`. Returns the request,
-    /// and where it took effect: now, or when it was asked for the first time.
+    /// Proposes the command that `make` builds so that it takes effect once under the name that the client gave it,
+    /// within `timeout`. Returns the request and the revision where it took effect, now or at an earlier attempt.
     ///
     /// # Errors
-    /// [`ProposeError::Rejected`]: no copy of it has taken effect, and none will; after [`Rejection::Outdated`] only the
-    /// second is certain. The others say what they say of this copy alone.
+    /// [`ProposeError::Rejected`]: no copy has taken effect and none will; after [`Rejection::Outdated`] a copy may
+    /// have taken effect before, but none will. Every other error concerns this copy alone.
     pub(crate) async fn ask_named(
         &self,
         named: RequestName,
@@ -88,9 +93,9 @@ impl Engine {
             let failed = match self.propose(make(request), left).await {
                 Ok(_) => match self.done_at(request) {
                     Some(revision) => return Ok((request, revision)),
-                    None => return Err(unsettled("it is not remembered any more where it took effect")),
+                    None => return Err(unsettled("it took effect, but so long ago that its revision is forgotten")),
                 },
-                // Stamped here, and not by its asker, it may be stamped anew.
+                // This node stamped it, not the client, so this node may stamp it again.
                 Err(ProposeError::Rejected(Rejection::Outdated { at, .. }))
                     if named.since.is_none() && Instant::now() < give_up =>
                 {
@@ -108,22 +113,23 @@ impl Engine {
                 (Some(Fate::Done(revision)), _) => return Ok((request, revision)),
                 (Some(Fate::Void(_)), rejected @ ProposeError::Rejected(_)) => rejected,
                 (Some(Fate::Void(_)), _) => Rejection::Void(request).into(),
-                (None, ProposeError::Rejected(why)) => {
-                    unsettled(&format!("one copy was refused ({why}), and no leader was found to rule out another"))
-                }
+                (None, ProposeError::Rejected(why)) => unsettled(&format!(
+                    "one copy was refused ({why}), and no leader was found to rule out that another takes effect"
+                )),
                 (None, unknown) => unknown,
             });
         }
     }
 
-    /// Waits until this node has applied so much: what it asks for before would be as late again.
+    /// Waits until this node has applied `at` or `give_up` has passed. A request stamped before would be outdated
+    /// again.
     pub(crate) async fn caught_up_with(&self, at: Revision, give_up: Instant) {
         let mut progress = self.progress();
-        // Whether or not it comes so far in time, it is asked again, or given up.
+        // The caller retries or gives up in either case.
         let _late = tokio::time::timeout_at(give_up, progress.wait_for(|applied| *applied >= at)).await.is_err();
     }
 
-    /// Where a request took effect, as far as it did and is remembered.
+    /// The revision where a request took effect; `None` if it did not, or it is no longer remembered.
     fn done_at(&self, request: Request) -> Option<Revision> {
         match self.state().store().answered().fate(request.nonce)? {
             Fate::Done(revision) => Some(revision),
@@ -131,8 +137,8 @@ impl Engine {
         }
     }
 
-    /// What became of a request: after this it has taken effect or never will. `None` if that could not be found out. A
-    /// place in a line that it has is kept.
+    /// Settles a request: afterwards it has taken effect or never will. `None` if no leader settled it in time. If the
+    /// request waits for a lock, it keeps its place in the queue.
     pub(crate) async fn settle(&self, request: Request, give_up: Instant) -> Option<Fate> {
         loop {
             let left = give_up.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;

@@ -1,12 +1,12 @@
-//! The state machine: committed entries in, the cluster's state, events and snapshots out.
+//! The state machine: applies committed entries, and produces the cluster's state, its events and snapshots.
 //!
 //! ```text
 //!   entry ──decode──▶ Command ──membership::apply──▶ events ──▶ feed          state in memory
-//!     │ cannot be read: typed error, the replica stops                        snapshot on disk (log_store)
+//!     │ cannot be decoded: typed error, the replica stops                     snapshot on disk (log_store)
 //! ```
 //!
-//! The state lives in memory; what is durable is the log and the last snapshot. On a start openraft installs the
-//! snapshot again and applies the committed entries after it, so the feed replays those events too.
+//! The state lives in memory. Only the log and the last snapshot are durable. At a start, openraft installs the
+//! snapshot again and applies the committed entries after it, so the feed replays their events too.
 
 use std::io;
 use std::sync::Arc;
@@ -29,12 +29,12 @@ use crate::error::Fatal;
 use crate::feed::Feed;
 use crate::host;
 
-/// The revision of the entry at a Raft index. Raft counts from 0; revision 0 means "nothing yet".
+/// The revision of the entry at a Raft index. Raft counts from 0; revision 0 means that nothing is committed yet.
 pub(crate) const fn revision(index: u64) -> Revision {
     Revision::new(index.saturating_add(1))
 }
 
-/// Called with each committed event, in order, before any reader of the feed can see it.
+/// Called with each committed event, in order, before any reader of the feed sees it.
 pub(crate) type OnEvent = Arc<dyn Fn(&Event) + Send + Sync>;
 
 #[derive(Default)]
@@ -44,7 +44,7 @@ struct Applied {
     cluster: ClusterState,
 }
 
-/// The replicated state of one node. Cheap to clone; clones share it.
+/// The replicated state of one node. Clones are cheap and share it.
 #[derive(Clone)]
 pub(crate) struct StateMachine {
     applied: Arc<Mutex<Applied>>,
@@ -61,7 +61,7 @@ impl StateMachine {
         Self { applied: Arc::default(), store, feed, on_event, progress, unreadable: Arc::default() }
     }
 
-    /// How far the log is applied, as it goes.
+    /// Follows how far the log is applied.
     pub(crate) fn progress(&self) -> watch::Receiver<Revision> {
         self.progress.subscribe()
     }
@@ -71,7 +71,7 @@ impl StateMachine {
         *self.progress.borrow()
     }
 
-    /// The entry that stopped this replica, if one did.
+    /// The error of the entry that stopped this replica; `None` while it runs.
     pub(crate) fn unreadable(&self) -> Option<Fatal> {
         self.unreadable.lock().clone()
     }
@@ -155,7 +155,7 @@ impl RaftStateMachine<Types> for StateMachine {
     async fn install_snapshot(&mut self, meta: &OrSnapshotMeta, data: Arc<[u8]>) -> Result<(), io::Error> {
         let cluster: ClusterState = decode(&data).map_err(|e| self.stop_on(e))?;
         let own = snapshot_meta_from(meta);
-        // On a start openraft hands back the very snapshot that is on the disk: it need not be written again.
+        // At a start, openraft installs the snapshot that is already on the disk. It need not be written again.
         if self.store.current_snapshot().is_none_or(|(there, _)| there != own) {
             self.store.save_snapshot(own, data).await?;
         }
@@ -177,7 +177,7 @@ impl RaftStateMachine<Types> for StateMachine {
     }
 }
 
-/// A picture of the state, to be written as a snapshot while the machine goes on.
+/// A copy of the state, which is written as a snapshot while the state machine continues.
 pub(crate) struct Picture {
     meta: OrSnapshotMeta,
     cluster: ClusterState,

@@ -1,4 +1,9 @@
-//! The only file that spells openraft's generics, and the bridge between its types and [`crate::rpc`].
+//! The conversions between openraft's types and [`crate::rpc`]. Only this file names openraft's generic types.
+//!
+//! ```text
+//!   rpc::Ballot, Position, LogEntry …  ──*_to──▶  openraft's Vote, LogId, Entry …
+//!                                      ◀─*_from──
+//! ```
 
 use std::collections::BTreeSet;
 use std::io;
@@ -22,11 +27,11 @@ impl std::fmt::Display for Payload {
     }
 }
 
-/// What a committed entry answers to who proposed it: `Err` when the rules refused it.
+/// The answer of a committed entry to its proposer: `Err` if the rules refused it.
 pub(crate) type Reply = Result<(), Rejection>;
 
 openraft::declare_raft_types!(
-    /// openraft as quorate uses it: one leader a term, nodes by number, addresses kept elsewhere.
+    /// openraft as quorate uses it: one leader per term, nodes known by number, addresses kept elsewhere.
     pub Types:
         D = Payload,
         R = Reply,
@@ -75,7 +80,7 @@ fn sets_to(sets: &[BTreeSet<NodeId>]) -> Vec<BTreeSet<u64>> {
 }
 
 /// # Errors
-/// When a voter is missing among the nodes: openraft cannot hold such a configuration.
+/// If a voter is missing from the nodes, which openraft does not allow.
 pub(crate) fn membership_to(voters: &VoterSets) -> io::Result<OrMembership> {
     let nodes: std::collections::BTreeMap<u64, ()> = voters.nodes.iter().map(|n| (n.get(), ())).collect();
     Membership::new(sets_to(&voters.sets), nodes).map_err(io::Error::other)

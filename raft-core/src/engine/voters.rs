@@ -1,10 +1,11 @@
-//! Changes of Raft's own configuration: who receives the log, and who votes.
+//! Changes of Raft's own configuration: which nodes receive the log, and which of them vote.
 //!
 //! ```text
 //!   VoterChange ─▶ only if no other change came in between ─▶ one entry, or two when votes move (joint, then final)
 //! ```
 //!
-//! Raft changes its voters one step at a time. If this node dies between the two entries, the next leader finishes.
+//! Raft changes its voters one step at a time. If this node dies between the two entries, the next leader finishes the
+//! change.
 
 use std::time::Duration;
 
@@ -16,31 +17,31 @@ use tokio::time::timeout;
 
 use crate::engine::Engine;
 
-/// One change.
+/// One change of the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum VoterChange {
-    /// Finishes a change of voters that was begun.
+    /// Finish a change of voters that was begun.
     Finish,
-    /// The node receives the log, without a vote.
+    /// Send the log to the node, without giving it a vote.
     AddLearner(NodeId),
-    /// The learner votes.
+    /// Give the learner a vote.
     AddVoter(NodeId),
-    /// The voter votes no more, and goes on receiving the log.
+    /// Take the voter's vote. It still receives the log.
     Demote(NodeId),
-    /// The node neither votes nor receives the log.
+    /// Take the node's vote, or stop sending it the log if it has none.
     Remove(NodeId),
 }
 
-/// Why a change was not made. It may still be committed if it had been proposed.
+/// Why a change was not made. If it had been proposed, it may still be committed.
 #[derive(Debug, thiserror::Error)]
 #[error("the voters were not changed: {0}")]
 pub(crate) struct ChangeError(String);
 
 impl Engine {
-    /// Changes the voters, only if they were not changed since this call looked.
+    /// Changes the voters, but only if no other change is committed after this call has read the configuration.
     ///
     /// # Errors
-    /// [`ChangeError`]; the change may have been proposed.
+    /// [`ChangeError`]. The change may have been proposed, and then it may still be committed.
     pub(crate) async fn change_voters(&self, change: VoterChange) -> Result<(), ChangeError> {
         let is_voter = |node| self.state().configuration().is_voter(node);
         let ids = |node: NodeId| [node.get()].into();
@@ -63,10 +64,10 @@ impl Engine {
         }
     }
 
-    /// Makes this node a cluster of one and waits until it leads.
+    /// Initialises Raft with this node as its only voter, and waits until it leads.
     ///
     /// # Errors
-    /// [`ChangeError`] when it does not lead within `limit`. It may be repeated.
+    /// [`ChangeError`] when it does not lead within `limit`. The call may be repeated.
     pub(crate) async fn found(&self, limit: Duration) -> Result<(), ChangeError> {
         let failed = |error: &dyn std::fmt::Display| ChangeError(error.to_string());
         if !self.0.raft.is_initialized().await.map_err(|e| failed(&e))? {
@@ -75,9 +76,9 @@ impl Engine {
         }
         let leads = self.0.raft.wait(Some(limit)).state(openraft::ServerState::Leader, "founder leads").await;
         if let Err(error) = leads {
-            tracing::debug!(%error, "the founder does not lead");
+            tracing::debug!(%error, "the founder did not become leader");
             return Err(ChangeError(format!(
-                "the founder did not lead within {limit:?}; bootstrap again, with a longer timeout"
+                "the founder did not become leader within {limit:?}; bootstrap again with a longer timeout"
             )));
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! Carries out fence orders: calls the consumer's fencer, one attempt at a time, and has the end of each committed.
+//! Carries out fence orders: one attempt at a time calls the consumer's fencer, and commits the result.
 //!
 //! ```text
 //!   open order ─▶ back off after a failure ─▶ StartFence committed ─▶ Fencer::fence ─┬▶ evidence ─▶ ConfirmFence
@@ -18,10 +18,14 @@ use crate::error::ProposeError;
 use crate::fencer::{FenceRequest, Fencer, Returned};
 use crate::host;
 
-/// The wait after a failed attempt is doubled up to this many times.
+/// After each failed attempt the wait doubles, at most this many times: 16 times `fence_backoff` is the longest wait.
 const DOUBLINGS: u32 = 4;
 
-/// One attempt at an order: committed before the fencer is called, and its end committed whatever it is.
+/// Makes one attempt at an open order. The start is committed before the fencer is called, and the result after it.
+///
+/// # Errors
+/// [`ProposeError`] when the start or a failure could not be committed; the order stays open. A proof is proposed again
+/// until it is committed, not needed any more, or this node stops.
 pub(crate) async fn attempt(
     engine: &Engine,
     fencer: Arc<dyn Fencer>,
@@ -48,7 +52,7 @@ pub(crate) async fn attempt(
     }
 }
 
-/// A fencer that panics has failed; it does not take this node with it.
+/// Runs the fencer in a task of its own, so that a panic counts as a failed attempt and does not harm this node.
 async fn guarded<T: Send + 'static>(
     call: impl Future<Output = anyhow::Result<T>> + Send + 'static,
 ) -> anyhow::Result<T> {
@@ -85,18 +89,19 @@ fn request(engine: &Engine, open: &FenceOrder, state: &ClusterState, attempt: u3
     }
 }
 
-/// A proof must not be lost for want of a leader: it is said until it is heard, or the order is closed without it.
+/// Proposes a proof until it is committed or the order is closed without it. A proof must not be lost because no leader
+/// is known at the moment.
 async fn confirm(engine: &Engine, order: FenceId, command: Command) -> Result<(), ProposeError> {
     loop {
         match engine.propose(command.clone(), engine.config().propose_timeout).await {
             Ok(_) => return Ok(()),
             Err(ProposeError::Rejected(rejection)) => {
-                tracing::info!(%order, %rejection, "the proof was not needed any more");
+                tracing::info!(%order, %rejection, "the proof is not needed any more");
                 return Ok(());
             }
             Err(error @ ProposeError::Stopped(_)) => return Err(error),
             Err(error) => {
-                tracing::warn!(%order, %error, "the proof is not committed yet; saying it again");
+                tracing::warn!(%order, %error, "the proof is not committed yet; proposing it again");
                 sleep(Duration::from_millis(100)).await;
             }
         }
@@ -104,7 +109,7 @@ async fn confirm(engine: &Engine, order: FenceId, command: Command) -> Result<()
 }
 
 async fn fail(engine: &Engine, order: FenceId, attempt: u32, why: &str) -> Result<(), ProposeError> {
-    tracing::warn!(%order, attempt, why, "the attempt failed");
+    tracing::warn!(%order, attempt, why, "fence attempt failed");
     engine
         .propose(Command::FailFence { order, attempt, reason: Reason::clipped(why) }, engine.config().propose_timeout)
         .await?;

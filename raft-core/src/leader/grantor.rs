@@ -1,4 +1,4 @@
-//! The leader's side of leases, as a task: drives the pure [`Grantor`] with real renewals, reads and the clock.
+//! The leader's side of leases: a task that drives the pure [`Grantor`] with real renewals, reads and the clock.
 //!
 //! ```text
 //!   renewals (from the wire, and this node's own) ──▶ ┐
@@ -7,8 +7,9 @@
 //!   the clock ──────────────────────────────────────▶ ┘
 //! ```
 //!
-//! Nothing here asks whether this node leads. That the engine believes so only triggers an activation; a grant is a read
-//! that a quorum confirmed, and an expiry counts if the activation is still the current one when it is applied (P21).
+//! Nothing here relies on this node being the leader. The engine's belief only triggers an activation. A grant rests on
+//! a read that a quorum confirmed, and an expiry takes effect only if its activation is still current when the entry is
+//! applied (P21).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -29,7 +30,7 @@ use crate::lease::ledger::{Ledger, Note};
 use crate::lease::renewals::{GrantorQueue, PendingRenewal};
 use crate::rpc::{RenewRefusal, Renewal, Renewed};
 
-/// What a proposal was for.
+/// The purpose of a proposal that has ended.
 enum Proposal {
     Activation,
     Expiry { target: Identity, refused: bool },
@@ -40,23 +41,23 @@ struct Task {
     ledger: Ledger,
     activation: watch::Sender<Option<Activation>>,
     grantor: Grantor,
-    /// Who waits for which renewal, and when that was received.
+    /// The members that wait for an answer, by life and sequence number, and when their renewals were received.
     waiting: BTreeMap<(Identity, u64), (oneshot::Sender<Renewed>, Reading)>,
-    /// The term that this node leads in, as far as the engine believes.
+    /// The term in which this node leads, according to the engine.
     leading: Option<u64>,
     reads: JoinSet<bool>,
-    /// The round that the read under way is for.
+    /// The renewals that the read under way serves.
     round: Option<Round>,
     read_begun: Option<Instant>,
     proposals: JoinSet<Proposal>,
     activating: bool,
-    /// When it was looked at the clock last.
+    /// The clocks at the last tick, to notice when this process stood still.
     ticked: Reading,
-    /// What the grantor was told last of the state.
+    /// The part of the state that the grantor has seen last.
     seen: Option<(Epoch, Option<Leadership>)>,
-    /// Whose expiry is being proposed.
+    /// The lives whose expiry is being proposed.
     expiring: BTreeSet<Identity>,
-    /// Whose expiry was noted, and under which activation: once each.
+    /// The lives whose expiry was noted in the ledger, with the activation, so that each is noted once.
     announced: BTreeSet<(Identity, Activation)>,
 }
 
@@ -85,7 +86,7 @@ pub(crate) async fn run(engine: Engine, ledger: Ledger, queue: GrantorQueue, sto
         announced: BTreeSet::new(),
     };
     loop {
-        // What was received is noted before anybody's silence is judged.
+        // Received renewals are noted before the tick looks for expired leases.
         tokio::select! { biased;
             () = stop.cancelled() => break,
             changed = progress.changed() => match changed {
@@ -102,7 +103,7 @@ pub(crate) async fn run(engine: Engine, ledger: Ledger, queue: GrantorQueue, sto
 }
 
 impl Task {
-    /// P4: every gain of leadership, known by its term, begins with an activation under a nonce of its own.
+    /// P4: every gain of leadership, recognised by its term, begins with an activation under a fresh nonce.
     fn watch_leadership(&mut self) {
         let leading = self.engine.leading_term();
         if leading == self.leading {
@@ -122,13 +123,13 @@ impl Task {
         self.refuse_all(RenewRefusal::NotActivated);
     }
 
-    /// Asks for an activation under a nonce that was never used. Every wait begins anew with it.
+    /// Requests an activation under a fresh nonce. Every wait starts again with it.
     fn begin_anew(&mut self) {
         self.forget();
         match random() {
             Ok(bits) => self.grantor.handle_gain(Nonce::new(bits)),
             Err(error) => {
-                tracing::error!(%error, "no activation without randomness; tried again");
+                tracing::error!(%error, "no randomness for the nonce of an activation; trying again");
                 self.leading = None;
             }
         }
@@ -141,7 +142,7 @@ impl Task {
 
     fn applied(&mut self) {
         let state = self.engine.state();
-        // Nothing else in the state matters to leases, and an entry that changes neither is the rule.
+        // Nothing else in the state matters to leases, and most entries change neither.
         let seen = Some((state.epoch(), state.leadership()));
         if self.seen == seen {
             return;
@@ -166,7 +167,7 @@ impl Task {
         let PendingRenewal { renewal, answer } = ask;
         let Renewal { who, seq } = renewal;
         let state = self.engine.state();
-        // P7: noted after the receipt.
+        // P7: the clock is read after the receipt.
         let now = clock::reading();
         let taken = self.grantor.handle_renewal(who, seq, &state, now);
         match taken {
@@ -196,7 +197,7 @@ impl Task {
         }
     }
 
-    /// P8: one read a heartbeat interval at the most, begun after the receipts that it serves.
+    /// P8: at most one read per heartbeat interval, begun after the receipts that it serves.
     fn begin_read(&mut self) {
         let heartbeat = self.engine.config().heartbeat();
         if self.read_begun.is_some_and(|begun| begun.elapsed() < heartbeat) {
@@ -230,7 +231,7 @@ impl Task {
         self.begin_read();
     }
 
-    /// Answers a renewal, and those of the same life before it, which no read was begun for: they will not be granted.
+    /// Answers a renewal. Earlier renewals of the same life, for which no read was begun, are refused.
     fn answer(&mut self, who: Identity, seq: u64, granted: bool) {
         let refused = self.refusal(RenewRefusal::NotConfirmed);
         let earlier: Vec<_> = self.waiting.range((who, 0)..(who, seq)).map(|(key, _)| *key).collect();
@@ -248,19 +249,19 @@ impl Task {
         let now = clock::reading();
         let stood_still = now.longest_since(std::mem::replace(&mut self.ticked, now));
         if stood_still > self.engine.config().timing.plan().lease / 4 {
-            tracing::warn!(?stood_still, "this leader stood still; nobody's wait counts that");
+            tracing::warn!(?stood_still, "this leader stood still; no lease is judged by that time");
             self.grantor.handle_pause(now);
         }
         self.watch_leadership();
         self.begin_read();
         if let Some(nonce) = self.grantor.poll_activation().filter(|_| !self.activating) {
             let (engine, leader) = (self.engine.clone(), self.engine.node());
-            // The founder leads before it is a member; then there is nobody yet whose lease could be ended.
+            // The founder leads before it is a member. At that time there is no lease to expire.
             if engine.state().member(leader).is_some() {
                 self.activating = true;
                 self.proposals.spawn(host::bound(async move {
-                    let said = engine.propose_as_leader(Command::ActivateLeader { leader, nonce }).await;
-                    if let Err(error) = said {
+                    let activated = engine.propose_as_leader(Command::ActivateLeader { leader, nonce }).await;
+                    if let Err(error) = activated {
                         tracing::debug!(%error, "the activation was not committed");
                     }
                     Proposal::Activation
@@ -280,7 +281,7 @@ impl Task {
         let engine = self.engine.clone();
         if self.announced.insert((target, under)) {
             self.ledger.note(Note::Expiring { who: target, under, waited });
-            tracing::warn!(%target, ?waited, "no renewal; its lease is over and its stop mechanism has acted");
+            tracing::warn!(%target, ?waited, "no renewal in time; the lease has ended and its stop mechanism has acted");
         }
         self.proposals.spawn(host::bound(async move {
             match engine.propose_as_leader(Command::Expire { target, under, waited }).await {
@@ -294,19 +295,19 @@ impl Task {
         }));
     }
 
-    /// A proposal has ended: if what it was for is still owed, it is owed again.
+    /// Notes that a proposal has ended. If its purpose is still due, the next tick proposes it again.
     fn proposed(&mut self, done: Option<Proposal>) {
         match done {
             Some(Proposal::Activation) => self.activating = false,
             Some(Proposal::Expiry { target, refused }) => {
                 self.expiring.remove(&target);
-                // It is marked for good under this activation, and the rules do not let it end: another activation, under
-                // which nobody is marked, lets it be renewed again.
+                // The rules refused the expiry, but under this activation the life stays marked as expiring and cannot
+                // be renewed. A new activation marks no life.
                 if refused && self.grantor.is_expiring(target) {
                     self.begin_anew();
                 }
             }
-            // A proposal that panicked: nothing is known of any of them any more.
+            // A proposal panicked, and it is not known which.
             None => {
                 self.activating = false;
                 self.expiring.clear();

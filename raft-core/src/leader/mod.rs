@@ -1,11 +1,16 @@
-//! What the node that leads does on behalf of the cluster.
+//! The tasks of the leader. They run on every node, and do something only on the one that leads.
 //!
 //! ```text
-//!   monitor ──who is silent──▶ reconciler ──▶ fencer (the consumer's), changes of voters, commands
-//!   grantor ──grants and expiries of leases        session_table ──keep-alives and expiries of sessions
+//!   monitor ──silent nodes──▶ reconciler ──▶ fence_runner ──▶ the consumer's fencer
+//!                                 └──▶ changes of voters, commands
+//!   grantor         grants renewals of leases, and proposes the expiry of a lease that was not renewed
+//!   session_table   answers keep-alives of sessions, and proposes their expiry
 //! ```
 //!
-//! Believing to lead only starts work here. Each effect is a committed entry or a read that a quorum confirmed.
+//! A node's belief that it leads only starts work here. Every effect is a committed entry, or a read that a quorum has
+//! confirmed, so a leader that was deposed without noticing changes nothing.
+//!
+//! The policy is pure code in [`quorate_membership`]; these files run it with real clocks, calls and tasks.
 
 pub(crate) mod fence_runner;
 pub(crate) mod grantor;

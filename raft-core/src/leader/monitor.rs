@@ -1,5 +1,5 @@
-//! Looks at a steady pace which nodes are heard, whether there is a quorum and whether the disk works, and publishes the
-//! picture.
+//! Observes at a steady pace which nodes are in contact, whether there is a quorum and whether the disk works, and
+//! publishes the result as a [`View`].
 //!
 //! ```text
 //!   contacts ─▶ detector ─▶ sightings ┐
@@ -7,7 +7,7 @@
 //!   store, machine ─▶ stopped? stuck? ┘ ──▶ whether this node may stand for election
 //! ```
 //!
-//! It waits for nothing but its own pace, so a gap between two looks means that this node itself stood still.
+//! It waits for nothing but its own pace, so a gap between two observations means that this node itself stood still.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,19 +24,19 @@ use crate::host::clock;
 use crate::lease::keeper::Keeper;
 use crate::view::{Local, Sighting, View};
 
-/// Looks, and publishes what it saw in `views`.
+/// Observes the cluster and publishes each observation in `views`.
 pub(crate) struct Monitor {
     engine: Engine,
     keeper: Arc<Keeper>,
     views: watch::Sender<View>,
     detector: Detector,
-    /// The term that this node leads in, if it does.
+    /// The term in which this node leads; `None` while it does not.
     leading: Option<u64>,
-    /// The node that this one followed last.
+    /// The last other node that this one followed as leader.
     led: Option<NodeId>,
-    /// Whether the engine was told that this node may stand for election.
+    /// What the engine was told last: whether this node may stand for election.
     stands: Option<bool>,
-    /// What is wrong with the disk, if something is.
+    /// Why the disk makes nothing durable, and the remedy; `None` while it works.
     disk: Option<String>,
 }
 
@@ -46,7 +46,7 @@ impl Monitor {
         Self { engine, keeper, views, detector, leading: None, led: None, stands: None, disk: None }
     }
 
-    /// Runs until `stop`, or until the node has failed: then it answers why.
+    /// Runs until `stop`, or until the node has failed; returns the reason of the failure.
     pub(crate) async fn run(mut self, stop: CancellationToken) -> Option<Fatal> {
         let mut pace = interval(self.engine.config().heartbeat() / 2);
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -56,14 +56,14 @@ impl Monitor {
                 () = stop.cancelled() => return None,
                 _ = pace.tick() => self.tick(),
                 changed = progress.changed() => match changed {
-                    // A new life is heard of before it is judged: one that has just come back is not silent.
+                    // Note a new life before the next judgement, so that a node that has just returned is not silent.
                     Ok(()) => self.hear(clock::now()),
                     Err(_) => return None,
                 },
             }
             self.views.send_replace(self.look());
             if let Some(fatal) = self.engine.stopped().filter(|f| !matches!(f, Fatal::Shutdown)) {
-                tracing::error!(node = %self.engine.node(), %fatal, "this node has stopped");
+                tracing::error!(node = %self.engine.node(), %fatal, "this node has failed and stops");
                 return Some(fatal);
             }
         }
@@ -87,18 +87,19 @@ impl Monitor {
         self.led = leader.filter(|leader| *leader != me).or(self.led);
         self.hear(now);
         if let Some(pause) = self.detector.poll(now) {
-            tracing::warn!(node = %me, ?pause, "this node stood still; no node is blamed for that silence");
+            tracing::warn!(node = %me, ?pause, "this process stood still; the silence of other nodes in that time is ignored");
         }
     }
 
-    /// Only a leader hears every node, so most silences begin now. A node that was heard lately, as followers hear their
-    /// leader, keeps the true time of its last word, so that a dead leader is not granted a second wait.
+    /// Starts a new detector when leadership changes. Only a leader is in contact with every node, so most silences are
+    /// counted from now. A node that was heard recently, as a follower hears its leader, keeps the time of its last
+    /// contact, so that a dead leader is not granted a second wait.
     fn begin_to_judge(&mut self, now: Moment) {
         let (engine, config) = (&self.engine, self.engine.config());
         let (cluster, heard) = (engine.state(), engine.peers().contacts.all());
         self.detector = Detector::new(config.thresholds());
         for node in cluster.members().keys().filter(|node| **node != engine.node()) {
-            // An election takes about twice its longest timeout, and the dead leader was silent all the while.
+            // An election takes about twice its longest timeout, and the dead leader was silent for all of it.
             let times = if self.led == Some(*node) { 4 } else { 2 };
             let lately = heard.get(node).filter(|at| now.since(**at) < config.election_max() * times);
             self.detector.watch(*node, lately.copied().unwrap_or(now));
@@ -110,15 +111,15 @@ impl Monitor {
         let (node, disk) = (self.engine.node(), self.engine.disk_trouble());
         match (&self.disk, &disk) {
             (before, Some(trouble)) if before.as_ref() != Some(trouble) => {
-                tracing::warn!(%node, %trouble, "this node can make nothing durable");
+                tracing::warn!(%node, %trouble, "the disk of this node makes nothing durable");
             }
-            (Some(before), None) => tracing::info!(%node, over = %before, "the disk works again"),
+            (Some(before), None) => tracing::info!(%node, trouble = %before, "the disk works again"),
             _ => {}
         }
         self.disk = disk;
     }
 
-    /// Takes in every sign of life: the calls and answers of others, and each new life of theirs.
+    /// Passes every contact to the detector: calls and answers of other nodes, and each new life of theirs.
     fn hear(&mut self, now: Moment) {
         for (node, at) in self.engine.peers().contacts.all() {
             self.detector.handle_contact(node, at);
@@ -126,7 +127,7 @@ impl Monitor {
         let state = self.engine.state();
         for who in state.members().keys().filter_map(|node| state.newest(*node)) {
             if self.engine.note_arrival(who, now) {
-                // The silence of its former life was not its own.
+                // The silence of the former life does not count against the new one.
                 self.detector.handle_contact(who.node, now);
             }
         }
@@ -137,7 +138,8 @@ impl Monitor {
         let (now, cluster, me) = (clock::now(), engine.state(), engine.node());
         let leader = engine.leader();
         let quorate = match engine.leading() {
-            // Counted from the sending, hence on the safe side. The engine's own state does not change when time passes.
+            // Counted from the sending of what was acknowledged, which is the safe side. openraft's own state would not
+            // do, because it does not change when time passes.
             true => engine.heard_by_quorum(),
             false => leader.is_some_and(|leader| {
                 let heard = engine.peers().contacts.all().get(&leader).copied();

@@ -1,4 +1,4 @@
-//! The reconcile loop: turns what the leader should be doing into what is done, on whichever node leads.
+//! The reconcile loop: compares what the leader should be doing with what runs, and starts what is missing.
 //!
 //! ```text
 //!   state, silent nodes, own disk and role ──agenda──▶ [Work] ──▶ one task a piece of work, each at most once at a time
@@ -6,10 +6,10 @@
 //!                                                                   └ failed: wait, and try again if it is still due
 //! ```
 //!
-//! *What* to do is decided by [`agenda`], pure code in membership. This file runs it. Between rounds it remembers only what
-//! runs and what has to wait, so another leader that reads the same state does the same. Believing to lead only starts
-//! work. Each effect is a committed entry, or a change of voters that names the one it follows on, so a leader that was
-//! deposed achieves nothing.
+//! [`agenda`], pure code in membership, decides *what* to do; this file does it. Between rounds it remembers only what
+//! runs and what has to wait, so another leader that reads the same state does the same. A node's belief that it leads
+//! only starts work. Each effect is a committed entry, or a change of voters that names the change it follows, so a
+//! deposed leader has no effect.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,10 +31,10 @@ use crate::host::clock;
 use crate::leader::fence_runner::attempt;
 use crate::view::View;
 
-/// The wait before failed work is tried again is doubled up to this many times.
+/// After each failure the wait doubles, at most this many times: 16 times `fence_backoff` is the longest wait.
 const DOUBLINGS: u32 = 4;
 
-/// Why a piece of work failed. If it is still due, it is tried again.
+/// Why a piece of work failed. It is tried again while it is still due.
 #[derive(Debug, thiserror::Error)]
 enum WorkError {
     #[error(transparent)]
@@ -47,27 +47,27 @@ enum WorkError {
     Task(#[from] JoinError),
 }
 
-/// What the reconciler uses.
+/// The handles that the reconciler works with.
 #[derive(Clone)]
 pub(crate) struct Uses {
     pub(crate) engine: Engine,
-    /// What the monitor sees.
+    /// The observations of the monitor.
     pub(crate) views: watch::Receiver<View>,
-    /// The activation that this node acts under as leader.
+    /// The activation under which this node acts as leader; `None` while it does not lead.
     pub(crate) activation: watch::Receiver<Option<Activation>>,
-    /// The consumer's fencer, if it has one.
+    /// The consumer's fencer; `None` if the node was built without one.
     pub(crate) fencer: Option<Arc<dyn Fencer>>,
 }
 
-/// Carries out the duties of the leader.
+/// Carries out the leader's duties, one task for each piece of work.
 pub(crate) struct Reconciler {
     uses: Uses,
     running: BTreeMap<Work, JoinHandle<Result<(), WorkError>>>,
-    /// Work that failed: when it may be tried again, and how often it failed.
+    /// Failed work: when it may be tried again, and how often it has failed.
     waits: BTreeMap<Work, (Moment, u32)>,
-    /// The leader whose end this node has stood for election on: once each.
+    /// The last leader whose end made this node stand for election. It stands once for each.
     succeeded: Option<Identity>,
-    /// Every node keeps it, so that a change of leaders does not begin the waits anew.
+    /// Since when former lives are awaited. Every node keeps it, so that a change of leader does not restart the waits.
     former_lives: FormerLives,
 }
 
@@ -109,14 +109,14 @@ impl Reconciler {
         if !view.local.quorate {
             return;
         }
-        // The freshest state, not the view's: work that was just done is not begun again.
+        // The newest state, which may be newer than the view, so that finished work is not started again.
         let state = engine.state();
         let due = agenda(&state, &self.outlook(engine, &view), &self.former_lives);
         self.waits.retain(|work, _| due.contains(work));
         for work in due {
             let waited = self.waits.get(&work).is_none_or(|(at, _)| clock::now() >= *at);
             if waited && !self.running.contains_key(&work) && !self.conflicts(work) {
-                tracing::debug!(node = %engine.node(), ?work, "begun");
+                tracing::debug!(node = %engine.node(), ?work, "work started");
                 let task = host::spawn(carry_out(self.uses.clone(), work, state.clone()));
                 self.running.insert(work, task);
             }
@@ -140,12 +140,12 @@ impl Reconciler {
         }
     }
 
-    /// Takes over from a leader that is proved to have ended, without waiting until it has been silent for long enough.
+    /// Stands for election when the leader has provably ended, without waiting for its silence to trigger an election.
     async fn succeed(&mut self, engine: &Engine) {
         let Some(end) = engine.succession().filter(|end| self.succeeded != Some(end.who())) else { return };
         self.succeeded = Some(end.who());
         if let Err(error) = engine.succeed(&end).await {
-            tracing::debug!(%error, "no succession; an ordinary election follows");
+            tracing::debug!(%error, "not standing as successor; an ordinary election follows");
         }
     }
 
@@ -168,7 +168,7 @@ impl Reconciler {
             let (_, failures) = self.waits.get(&work).copied().unwrap_or_default();
             let wait = engine.config().fence_backoff * (1 << failures.min(DOUBLINGS));
             let node = engine.node();
-            tracing::warn!(%node, ?work, %error, ?wait, "failed; it will be tried again");
+            tracing::warn!(%node, ?work, %error, ?wait, "work failed; it will be tried again");
             self.waits.insert(work, (Moment::new(clock::now().since_origin() + wait), failures + 1));
         }
     }
@@ -178,14 +178,14 @@ impl Reconciler {
 async fn carry_out(uses: Uses, work: Work, state: Arc<ClusterState>) -> Result<(), WorkError> {
     let Uses { engine, views, activation, fencer } = uses;
     let limit = engine.config().propose_timeout;
-    // A leader's opinion counts under its activation only.
+    // A leader's observation counts only under its own activation.
     let order = |target, cause| Command::OrderFence { target, cause, under: *activation.borrow() };
     match work {
         Work::Suspect(target) => {
             let sighting = views.borrow().local.sightings.get(&target.node).copied();
             let Some(sighting) = sighting.filter(|s| s.signal == Signal::Silent) else { return Ok(()) };
             let for_ms = u64::try_from(sighting.silence.as_millis()).unwrap_or(u64::MAX);
-            tracing::warn!(%target, for_ms, "silent; asking for a fence order");
+            tracing::warn!(%target, for_ms, "the node is silent; proposing a fence order");
             engine.propose_as_leader(order(target, Cause::Silent { for_ms })).await?;
         }
         Work::HandOver => {

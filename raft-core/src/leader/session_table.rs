@@ -1,11 +1,13 @@
-//! The leader's side of sessions, as a task: drives the pure [`Sessions`] with keep-alives, reads and the clock.
+//! The leader's side of client sessions: a task that drives the pure [`Sessions`] with keep-alives, reads and the
+//! clock.
 //!
 //! ```text
-//!   keep-alives (from any node) ──▶ noted on receipt ──▶ a read begun after it ──▶ "alive", while A is still current
+//!   keep-alives (from any node) ──▶ noted on receipt ──▶ a read begun after it ──▶ "alive", while activation A is current
 //!   the clock ──▶ ExpireSession, LiftDelay, proposed on this node's own engine under A
 //! ```
 //!
-//! Nothing here decides: an expiry counts if its activation is current and its wait long enough when it is applied.
+//! Nothing here decides. An expiry takes effect only if its activation is still current, and its wait long enough, when
+//! the entry is applied.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -23,29 +25,29 @@ use crate::host;
 use crate::host::clock;
 use crate::rpc::KeptAlive;
 
-/// How many keep-alives may wait to be looked at. What comes beyond is not answered, and sent again.
+/// The maximum number of keep-alives that wait to be handled. The client of a further one is told to try again.
 const QUEUE: usize = 8192;
 
-/// How many keep-alives may wait for their reads at a time.
+/// The maximum number of keep-alives that wait for a confirmed read at a time.
 const CONFIRMING: usize = 4096;
 
-/// One keep-alive, and the way back to the client that waits for the answer.
+/// One keep-alive, and the channel to the client that waits for the answer.
 struct PendingKeepAlive {
     session: SessionId,
     answer: oneshot::Sender<KeptAlive>,
 }
 
-/// The way to the task. Clones lead to the same one.
+/// Sends keep-alives to the task. Clones reach the same task.
 #[derive(Clone)]
 pub(crate) struct SessionTable {
     keep_alives: mpsc::Sender<PendingKeepAlive>,
 }
 
-/// The task's end of the table.
+/// The task's end of the channel.
 pub(crate) struct SessionQueue(mpsc::Receiver<PendingKeepAlive>);
 
 impl SessionTable {
-    /// A table, and the end that its task takes.
+    /// A table, and the queue that its task reads.
     pub(crate) fn new() -> (Self, SessionQueue) {
         let (keep_alives, queue) = mpsc::channel(QUEUE);
         (Self { keep_alives }, SessionQueue(queue))
@@ -61,12 +63,12 @@ impl SessionTable {
         answered.await.unwrap_or(unknown)
     }
 
-    /// Keeps a session alive, through whichever node leads. The time to live counts from when this was called.
+    /// Keeps a session alive through the leader, within `limit`. The client may count the time to live from this call.
     pub(crate) async fn keep_session(&self, engine: &Engine, session: SessionId, limit: Duration) -> KeptAlive {
         let give_up = Instant::now() + limit;
         loop {
             let left = give_up.saturating_duration_since(Instant::now());
-            // A leader that hangs must not use up all of the time: another may be there soon.
+            // A leader that hangs must not use up the whole time, because another may be elected soon.
             let once = left.min(engine.config().election_max() * 2);
             let answer = match engine.leader() {
                 Some(leader) if leader == engine.node() => timeout(once, self.keep_alive(session)).await.ok(),
@@ -108,7 +110,7 @@ pub(crate) async fn run(
     let now = *activation.borrow_and_update();
     task.activated(now);
     loop {
-        // However many keep-alives come, the clock is looked at.
+        // The clock is checked however many keep-alives arrive.
         tokio::select! { biased;
             () = stop.cancelled() => return,
             _ = pace.tick() => task.tick(),
@@ -132,12 +134,14 @@ pub(crate) async fn run(
 struct Task {
     engine: Engine,
     sessions: Sessions,
+    /// The activation of this leader; `None` while it does not lead.
     under: Option<Activation>,
-    /// What was followed last: most entries change neither locks nor sessions.
+    /// The store that `sessions` has seen last. Most entries change neither locks nor sessions, and are skipped.
     known: Option<quorate_membership::Store>,
+    /// The clocks at the last tick, to notice when this process stood still.
     ticked: quorate_membership::lease::Reading,
     proposals: JoinSet<Command>,
-    /// How many keep-alives may wait for their reads at a time.
+    /// Limits the keep-alives that wait for a confirmed read; see [`CONFIRMING`].
     confirming: Arc<Semaphore>,
     proposed: BTreeSet<Command>,
 }
@@ -170,13 +174,13 @@ impl Task {
         let spared = self.sessions.handle_keep_alive(session, clock::reading());
         let room = self.confirming.clone().try_acquire_owned();
         let (true, Ok(room)) = (spared, room) else {
-            // Its end is being decided, or too many wait: asked again soon.
+            // The session is expiring, or too many keep-alives wait. The client tries again soon.
             let _gone = answer.send(KeptAlive::NotLeader { leader: None });
             return;
         };
         let engine = self.engine.clone();
         host::spawn(async move {
-            let nobody = KeptAlive::NotLeader { leader: None };
+            let unconfirmed = KeptAlive::NotLeader { leader: None };
             let limit = engine.config().election_max() * 2;
             let confirmed = async {
                 let index = engine.read_index_here(limit).await?;
@@ -189,7 +193,7 @@ impl Task {
                     Some(open) => KeptAlive::Alive { ttl: open.ttl },
                     None => KeptAlive::Ended,
                 },
-                Ok(None) | Err(_) => nobody,
+                Ok(None) | Err(_) => unconfirmed,
             };
             let _gone = answer.send(answered);
             drop(room);
@@ -204,7 +208,7 @@ impl Task {
         }
         let Some(under) = self.under else { return };
         for command in self.sessions.poll(&self.engine.state(), under, now) {
-            // The wait is part of the command; what it is for, is what makes it the same.
+            // Two commands are the same if their subject is the same; the wait in them grows from tick to tick.
             let same = |known: &Command| match (known, &command) {
                 (Command::ExpireSession { session: a, .. }, Command::ExpireSession { session: b, .. }) => a == b,
                 (Command::LiftDelay { token: a, name: n, .. }, Command::LiftDelay { token: b, name: m, .. }) => {
@@ -219,7 +223,7 @@ impl Task {
             let engine = self.engine.clone();
             self.proposals.spawn(host::bound(async move {
                 if let Err(error) = engine.propose_as_leader(command.clone()).await {
-                    tracing::debug!(?command, %error, "not committed");
+                    tracing::debug!(?command, %error, "the end of a session or delay was not committed");
                     sleep(engine.config().heartbeat()).await;
                 }
                 command

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::rpc::{RenewRefusal, Renewal, Renewed};
 
-/// How many renewals may wait to be looked at. Further ones are refused, and the member asks again.
+/// The maximum number of renewals that wait to be handled. Further ones are refused, and the member sends them again.
 const QUEUE: usize = 8192;
 
 /// One renewal, and the way back to the member that waits for the answer.
@@ -20,14 +20,14 @@ pub(crate) struct PendingRenewal {
     pub(crate) answer: oneshot::Sender<Renewed>,
 }
 
-/// The way to the task. Clones lead to the same one.
+/// Sends renewals to the task. Clones reach the same task.
 #[derive(Clone)]
 pub(crate) struct GrantorHandle {
     renewals: mpsc::Sender<PendingRenewal>,
     activation: watch::Receiver<Option<Activation>>,
 }
 
-/// The task's end of the handle.
+/// The task's end of the channels.
 pub(crate) struct GrantorQueue {
     pub(crate) renewals: mpsc::Receiver<PendingRenewal>,
     pub(crate) activation: watch::Sender<Option<Activation>>,
@@ -41,7 +41,7 @@ pub(crate) fn channel() -> (GrantorHandle, GrantorQueue) {
 }
 
 impl GrantorHandle {
-    /// The activation that this node acts under as leader, as it changes.
+    /// Follows the activation under which this node acts as leader; `None` while it does not lead.
     pub(crate) fn activation(&self) -> watch::Receiver<Option<Activation>> {
         self.activation.clone()
     }

@@ -1,13 +1,13 @@
-//! How a node comes in: founds a cluster, joins one, or comes back to its own.
+//! How a node enters a cluster: it founds one, joins one, or resumes its membership.
 //!
 //! ```text
-//!   bootstrap ─▶ Raft of one ─▶ Found ─▶ folder belongs to it ─▶ Join
-//!   join      ─▶ ask a member ─▶ Join, through the leader ─▶ folder belongs to it ─▶ wait for the log
-//!   resume    ─▶ Join: through the leader that is heard, or through any member at a known address
+//!   bootstrap ─▶ Raft with one voter ─▶ Found ─▶ folder marked with the cluster ─▶ Join
+//!   join      ─▶ ask a member ─▶ Join, through the leader ─▶ folder marked with the cluster ─▶ wait for the log
+//!   resume    ─▶ Join: through the leader if one is known, or through any member at a known address
 //! ```
 //!
-//! Each ends when the join is applied here: the life has its name, and is `Joining`. A join carries the nonce of its
-//! process and may be repeated, so every step can be taken again after a crash or a lost answer.
+//! Each of them ends when the join is applied here: the life then has its identity and is `Joining`. A join carries the
+//! nonce of its process and may be repeated, so every step can be repeated after a crash or a lost answer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,28 +26,28 @@ use crate::host::random;
 use crate::rpc::Payload;
 use crate::view::View;
 
-/// How this node comes in.
+/// What entering a cluster needs.
 pub(crate) struct Entrance {
     pub(crate) engine: Engine,
     /// The open data folder; `None` once the node is shut down.
     pub(crate) folder: Arc<Mutex<Option<Folder>>>,
-    /// Where the others can reach this node.
+    /// The addresses at which other nodes reach this one.
     pub(crate) addresses: Vec<Address>,
     pub(crate) views: watch::Sender<View>,
 }
 
 impl Entrance {
-    /// Founds a cluster with this node as its only voter. Repeated after a crash in the middle it goes on.
+    /// Founds a cluster with this node as its only voter. Repeated after a crash, it continues where it was.
     ///
     /// # Errors
-    /// [`StartError::Occupied`] when the folder belongs to a cluster already: `resume` goes on from there.
-    /// [`StartError::Config`] for a role without which nobody could lead. Neither changes anything.
+    /// [`StartError::Occupied`] when the folder already belongs to a cluster; use `resume`. [`StartError::Config`] for
+    /// any role but voter. Neither changes anything.
     pub(crate) async fn bootstrap(&self, role: Role, timeout: Duration) -> Result<Identity, StartError> {
         let engine = &self.engine;
         self.vacant()?;
         if role != Role::Voter {
             let why =
-                "who founds a cluster votes and can be given work; change the role once another voter is there".into();
+                "the founder must be a voter that carries work; change its role once another voter has joined".into();
             return Err(StartError::Config { what: "the role of the founder", value: role.to_string(), why });
         }
         let failed = |e: &dyn std::fmt::Display| StartError::Engine(e.to_string());
@@ -64,22 +64,23 @@ impl Entrance {
         self.announce(role, timeout).await
     }
 
-    /// Asks the members at `seeds`, one after the other, to let this node in, until one does or `timeout` is over.
+    /// Asks the members at `seeds` in turn to admit this node, until one does or `timeout` has passed.
     ///
     /// # Errors
-    /// [`StartError::Occupied`] when the folder belongs to a cluster; [`StartError::Join`] when nobody let it in.
-    /// Neither changes anything here. Rejections by the rules end the search at once. [`StartError::Config`] without a
-    /// seed. [`StartError::NotActive`] when it was let in and the log has not come in time: it is a member then.
+    /// [`StartError::Occupied`] when the folder belongs to a cluster, [`StartError::Config`] without a seed, and
+    /// [`StartError::Join`] when no member admitted it. None of these changes anything here. A rejection by the rules
+    /// ends the search at once. [`StartError::NotActive`] when this node was admitted, and so is a member, but the log
+    /// did not arrive in time.
     pub(crate) async fn join(&self, seeds: &[Address], role: Role, timeout: Duration) -> Result<Identity, StartError> {
         self.vacant()?;
         let engine = &self.engine;
         let command = Payload::new(encode(&self.arrival(role)).map_err(ProposeError::from)?);
         if seeds.is_empty() {
-            let why = "the address of at least one member is needed to join through".into();
+            let why = "the address of at least one member is needed".into();
             return Err(StartError::Config { what: "the list of seeds", value: "empty".into(), why });
         }
         let give_up = Instant::now() + timeout;
-        let mut last = "there was no time to ask".to_string();
+        let mut last = "no seed was asked within the timeout".to_string();
         while Instant::now() < give_up {
             for seed in seeds {
                 let left = give_up.saturating_duration_since(Instant::now());
@@ -105,16 +106,16 @@ impl Entrance {
         Err(StartError::Join { tried, last })
     }
 
-    /// Takes up membership after a stop: announces a new life of this node once a majority is up.
+    /// Resumes membership after a stop: proposes the join of a new life of this node.
     ///
     /// # Errors
-    /// [`StartError::Vacant`] when the folder belongs to no cluster; [`StartError::Propose`] when the join was refused
-    /// or no leader was found within `timeout`.
+    /// [`StartError::Vacant`] when the folder belongs to no cluster; nothing was changed. [`StartError::Propose`] when
+    /// the join was refused, or no leader took it for certain within `timeout`.
     pub(crate) async fn resume(&self, timeout: Duration) -> Result<Identity, StartError> {
         if self.engine.peers().cluster().is_none() {
             return Err(StartError::Vacant(self.engine.data().to_path_buf()));
         }
-        // The role of a member is the log's; the one given here only counts at a first join.
+        // A member keeps the role that the log has for it. The role here counts only at a first join.
         self.announce(Role::Voter, timeout).await
     }
 
@@ -124,8 +125,8 @@ impl Entrance {
         let arrival = self.arrival(role);
         loop {
             let left = give_up.saturating_duration_since(Instant::now());
-            // While nobody is heard, the others may not know where this node is now: they are asked at the addresses
-            // that it knows of them. A join may be repeated, it carries its nonce.
+            // While no leader is known, the others may not know the present address of this node. So it calls them at
+            // the addresses that it knows. Repeating a join is safe, because it carries its nonce.
             let said = match engine.leader() {
                 None if self.ask_members(&arrival, left).await? => break,
                 None | Some(_) => engine.propose(arrival.clone(), left.min(engine.config().election_max() * 2)).await,
@@ -135,7 +136,7 @@ impl Entrance {
                 Err(ProposeError::OutcomeUnknown { .. } | ProposeError::NoLeader { .. })
                     if Instant::now() < give_up => {}
                 Err(ProposeError::NoLeader { .. } | ProposeError::OutcomeUnknown { .. }) => {
-                    let reason = format!("no leader took the join of this life for certain within {timeout:?}");
+                    let reason = format!("no leader confirmed the join of this life within {timeout:?}");
                     return Err(ProposeError::OutcomeUnknown { reason }.into());
                 }
                 Err(error) => return Err(error.into()),
@@ -154,7 +155,7 @@ impl Entrance {
                 view.changed().await.ok()?;
             }
         };
-        let why = "its join is not applied here yet".to_string();
+        let why = "its join is not applied here yet, although it is a member".to_string();
         let missing = || StartError::NotActive { who: self.engine.node(), waited, why };
         timeout_at(give_up, known).await.ok().flatten().ok_or_else(missing)
     }
@@ -166,7 +167,7 @@ impl Entrance {
         }
     }
 
-    /// Asks each known member, once, to take the join of this node to the leader. Whether one did.
+    /// Asks each known member once to forward the join of this node to the leader. Returns whether one did.
     async fn ask_members(&self, arrival: &Command, timeout: Duration) -> Result<bool, ProposeError> {
         let command = Payload::new(encode(arrival)?);
         let state = self.engine.state();
@@ -176,7 +177,7 @@ impl Entrance {
             match self.engine.peers().join(address, command.clone(), deadline).await {
                 Ok(_) => return Ok(true),
                 Err(TransportError::Refused(Refusal::Rejected(rejection))) => return Err(rejection.into()),
-                Err(error) => tracing::debug!(%address, %error, "no help there"),
+                Err(error) => tracing::debug!(%address, %error, "this member did not forward the join"),
             }
         }
         Ok(false)

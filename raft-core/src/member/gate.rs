@@ -1,12 +1,12 @@
-//! Who may speak to this node: checked on every call between nodes, before anything else looks at it.
+//! The gate: checks the caller of every call between nodes, before anything else handles the call.
 //!
 //! ```text
-//!   cluster? ─▶ meant for me? ─▶ same timing? ─▶ not retired? ─▶ the disk that the log knows? ─▶ not a copy? ─▶ in
+//!   cluster? ─▶ meant for me? ─▶ same timing? ─▶ not retired? ─▶ the disk that the log knows? ─▶ not a copy? ─▶ admitted
 //! ```
 //!
-//! The log knows a node's disk from its last join; what was *seen* since (a restarted node calls before its join is
-//! applied) is kept in memory beside it. A disk that was opened less often than one seen before is an old state or a
-//! copy; equal disks with different sessions are two processes on two copies.
+//! The log knows the disk of a node from its last join. A restarted node calls before its new join is applied, so the
+//! disk of its last call is also kept in memory. A disk that was opened less often than before is an old state or a
+//! copy. Equal disks with different process nonces are two processes on two copies.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -16,7 +16,7 @@ use quorate_membership::{ClusterId, ClusterState, Disk, NodeId, Nonce};
 use crate::error::Refusal;
 use crate::rpc::Caller;
 
-/// What a node knows of itself when it checks others.
+/// What the gate compares callers with: the identity and timing of this node.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Here {
     pub(crate) node: NodeId,
@@ -25,14 +25,17 @@ pub(crate) struct Here {
     pub(crate) disk: Disk,
 }
 
-/// The check, with what it has seen.
+/// Checks callers, and remembers the last admitted disk and process of each node.
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
     seen: Mutex<BTreeMap<NodeId, (Disk, Nonce)>>,
 }
 
 impl Gate {
-    /// Lets `caller` in, or says why not. `state` is what this node has applied.
+    /// Admits `caller`, or refuses it with the reason. `state` is what this node has applied.
+    ///
+    /// # Errors
+    /// [`Refusal`]; the refused caller is not remembered.
     pub(crate) fn check(&self, here: Here, state: &ClusterState, caller: &Caller) -> Result<(), Refusal> {
         let ours = here.cluster.ok_or(Refusal::NotReady)?;
         let node = caller.from;
@@ -45,7 +48,7 @@ impl Gate {
         if caller.timing != here.timing {
             return Err(Refusal::OtherTiming);
         }
-        // The other way round: a caller whose log has seen a later state of this node's disk must not have its answers.
+        // The reverse check: if the caller's log knows a later state of this node's disk, this node must not answer.
         if let Some(known) = caller.callee {
             let (node, got) = (here.node, here.disk);
             if known.id != got.id {
@@ -67,7 +70,7 @@ impl Gate {
         }
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = seen.get(&node)
-            // The log has the last word: what was seen of another disk before that disk joined counts no more.
+            // The log takes precedence: a disk seen before another one joined does not count any more.
             && joined.is_none_or(|(disk, _)| disk.id == known.0.id)
         {
             compare(node, *known, caller)?;

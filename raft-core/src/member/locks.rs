@@ -1,14 +1,14 @@
-//! Locks as a node's consumer has them: asked for, guarded, given back.
+//! Locks as the consumer of a node uses them: acquired, guarded, released.
 //!
 //! ```text
 //!   lock("vm/100") ─▶ Lock{request} ─▶ log ─▶ granted, token r42 ─▶ lease.protect ─▶ LockGuard
 //!        │ dropped at any moment                                      guard.check()   nanoseconds, no I/O
-//!        └──▶ the releaser withdraws or releases whatever nobody here   guard.lost()    stop now
-//!             waits for or holds any more                             drop            released
+//!        └──▶ the releaser withdraws the request or                   guard.lost()    stop now
+//!             releases the lock                                       drop            released
 //! ```
 //!
-//! A guard is the lock (committed), the lease (volatile) and the stop mechanism (armed) in one: it is valid while all
-//! three are. [`LockGuard::check`] says so at any moment, without asking anybody.
+//! A guard combines the lock (committed), the lease (volatile) and the stop mechanism (armed). It is valid while all
+//! three are, and [`LockGuard::check`] tells at any moment whether that holds, without a call to another node.
 
 use std::fmt;
 use std::sync::Arc;
@@ -28,32 +28,36 @@ use crate::lease::keeper::Keeper;
 use crate::lease::{Lease, NotHeld, ProtectError, Protection};
 use crate::member::releaser::{Gone, Releaser, Ticket};
 
-/// Why a lock was not had. Whatever the log had of the request is withdrawn.
+/// Why a lock was not acquired. The request is withdrawn from the log.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LockError {
-    /// It could not be asked for, or the rules refused: [`Rejection::LockHeld`] for `try_lock` on one that is held.
+    /// The request could not be committed, or the rules refused it: [`Rejection::LockHeld`] for `try_lock` on a held
+    /// lock.
     #[error(transparent)]
     Propose(#[from] ProposeError),
-    /// It did not become free in time, or this life was not given work in time.
-    #[error("lock `{name}` was not had within {waited:?}{}", holder_now(*.holder))]
+    /// The lock did not become free in time, or this life did not become active or hold its lease in time.
+    #[error("lock `{name}` was not acquired within {waited:?}{}", holder_now(*.holder))]
     TimedOut {
-        /// Which lock.
+        /// The name of the lock.
         name: Name,
-        /// For how long it was waited.
+        /// How long the call waited.
         waited: Duration,
-        /// Who holds it, if anybody does.
+        /// The holder at that time, as far as this node had applied the log; `None` if the lock was free or unknown.
         holder: Option<Holder>,
     },
-    /// This life is over, or is being ended: it gets nothing any more.
-    #[error("{0} is over or being ended, and gets no lock any more")]
+    /// This life has ended or is being fenced, and can acquire no lock any more. Unless the node was removed, start it
+    /// again with `resume`.
+    #[error(
+        "{0} has ended or is being fenced, and can acquire no lock; start this node again with `resume`, unless it was removed"
+    )]
     Over(Identity),
-    /// The lock was granted, but what must be armed before the work may begin could not be. It was released again.
-    #[error("lock `{name}` was granted, and released again: {why}")]
+    /// The lock was granted, but the stop mechanism could not be armed for it. The lock was released again.
+    #[error("lock `{name}` was granted and released again, because its work could not be protected: {why}")]
     Unprotected {
-        /// Which lock.
+        /// The name of the lock.
         name: Name,
-        /// What was wrong.
+        /// Why the stop mechanism does not protect the work.
         why: ProtectError,
     },
 }
@@ -74,36 +78,37 @@ impl From<Fatal> for LockError {
     }
 }
 
-/// The lock is this life's no more, or its lease does not hold now: begin nothing.
+/// Why no step may be begun under a lock now. Checking changes nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NotPermitted {
-    /// The lease does not hold now. It may again, and then the lock is still ours.
+    /// The lease does not hold now. If it is renewed, the lock is still held and the next check may succeed.
     #[error(transparent)]
     NotHeld(#[from] NotHeld),
-    /// The lock has passed on: it never comes back under this token.
-    #[error("the lock was released or passed on; what runs under its token has to stop")]
+    /// The lock is lost: it was released, or granted to another holder. It never returns under this token.
+    #[error("the lock was released or passed to another holder; stop all work under its token")]
     PassedOn,
 }
 
-/// That something may be begun under a lock, now.
+/// Permission to begin a step under a lock now; see [`LockGuard::check`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Permit {
-    /// The fencing token, to be shown to whatever is touched.
+    /// The fencing token of the lock. Pass it to every resource that the step changes.
     pub token: Revision,
-    /// For how long the answer holds, from now.
+    /// How long the permission lasts, counted from the check.
     pub left: Duration,
-    /// Until when it holds, on the two clocks of the lease (CLOCK_BOOTTIME, CLOCK_MONOTONIC_RAW).
+    /// When the permission ends, on both clocks of the lease (CLOCK_BOOTTIME, CLOCK_MONOTONIC_RAW).
     pub until: Reading,
 }
 
-/// A lock that this life holds. **Dropping it says that the work under it has stopped, and releases the lock.**
+/// A lock that this life holds. **Dropping the guard declares that the work under it has stopped, and releases the
+/// lock.**
 ///
-/// When [`Self::lost`] resolves, stop the work and then drop the guard, in this order. Should nobody stop the work, the
-/// stop mechanism of the node acts at the end of the lease. Keep the guard outside of any future that may be cancelled
-/// while its work goes on elsewhere (`spawn_blocking`). A guard that a panic drops stays: the lock is held, and the
-/// mechanism armed, until the process ends or the lease does.
+/// When [`Self::lost`] resolves, first stop the work, then drop the guard. If the work is not stopped, the stop
+/// mechanism of the node acts at the end of the lease. Do not keep the guard inside a future that may be cancelled
+/// while its work continues elsewhere, such as in `spawn_blocking`. A guard that is dropped during a panic releases
+/// nothing: the lock stays held and the mechanism armed until the process or the lease ends.
 #[must_use = "dropping it releases the lock"]
 pub struct LockGuard {
     engine: Engine,
@@ -122,25 +127,26 @@ impl fmt::Debug for LockGuard {
 }
 
 impl LockGuard {
-    /// Which lock.
+    /// The name of the lock.
     pub fn name(&self) -> &Name {
         &self.name
     }
 
-    /// The fencing token: the revision of the grant.
+    /// The fencing token: the revision at which the lock was granted. A later grant has a larger one.
     pub fn token(&self) -> Revision {
         self.token
     }
 
-    /// Whose it is: this life of this node.
+    /// The life that holds the lock, which is this life of this node.
     pub fn who(&self) -> Identity {
         self.lease.who()
     }
 
-    /// Whether something may be begun under this lock now: a look at two clocks and a flag, no I/O, no waiting.
+    /// Whether a step may be begun under this lock now. Reads two clocks and a flag; it does no I/O and never waits.
+    /// Call it before every step that has an effect.
     ///
     /// # Errors
-    /// [`NotPermitted`]: begin nothing.
+    /// [`NotPermitted`]: begin no further step.
     pub fn check(&self) -> Result<Permit, NotPermitted> {
         if self.gone.load(Ordering::Acquire) {
             return Err(NotPermitted::PassedOn);
@@ -150,7 +156,8 @@ impl LockGuard {
         Ok(Permit { token: self.token, left, until: Reading::new(now.boottime() + left, now.raw() + left) })
     }
 
-    /// Resolves when the work has to stop: the lease is lost, or the lock has passed on. Cancel-safe.
+    /// Resolves when the work must stop, because the lease or the lock is lost. It resolves some time before the end of
+    /// the lease, so that there is time to stop. Cancel-safe.
     pub async fn lost(&self) {
         tokio::select! { biased;
             () = self.lease.lost() => {}
@@ -158,11 +165,11 @@ impl LockGuard {
         }
     }
 
-    /// Releases the lock and waits until that is committed. Say it only when the work under it has stopped.
+    /// Releases the lock, and waits until the release is applied here. First stop all work under the lock.
     ///
     /// # Errors
-    /// [`ProposeError`] when it is not known whether the others were told; it is said again in the background, until
-    /// this life is over.
+    /// [`ProposeError`] when it is not known whether the release was committed. It is proposed again in the background
+    /// until it is committed or this life ends.
     pub async fn release(mut self) -> Result<(), ProposeError> {
         if let Some(protection) = self.protection.take() {
             protection.stopped();
@@ -188,19 +195,19 @@ impl Drop for LockGuard {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let (name, token) = (&self.name, self.token);
-            tracing::error!(%name, %token, "a panic dropped the guard; nobody says that the work has stopped, so it stays");
+            tracing::error!(%name, %token, "a panic dropped the guard of this lock; its work may still run, so the lock stays held");
             std::mem::forget(self.ticket.take());
             return;
         }
         if let Some(protection) = self.protection.take() {
             protection.stopped();
         }
-        // After that, so that the lock is given back when the work is not protected any more.
+        // The lock is released only after the work has been reported as stopped.
         self.ticket.take();
     }
 }
 
-/// What asking for a lock takes. Clones are the same.
+/// What acquiring a lock needs. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Locks {
     pub(crate) engine: Engine,
@@ -209,7 +216,8 @@ pub(crate) struct Locks {
 }
 
 impl Locks {
-    /// Asks for a lock for `who`, this life, and guards it. Dropped at any moment, nothing stays behind.
+    /// Acquires a lock for `who`, this life, and guards it. `wait`: how long to wait in the queue; `None` for not at
+    /// all. If the future is dropped, the releaser withdraws the request.
     pub(crate) async fn lock(&self, who: Identity, name: Name, wait: Option<Duration>) -> Result<LockGuard, LockError> {
         let begun = Instant::now();
         let timeout = wait.unwrap_or(self.engine.config().propose_timeout);
@@ -218,7 +226,7 @@ impl Locks {
             Ok(found) => found?,
             Err(_) => return Err(LockError::TimedOut { name, waited: begun.elapsed(), holder: None }),
         }
-        // What a former life of this process's node left to it, if it did.
+        // An inherited lock is adopted instead of requested.
         let mut ticket = match self.releaser.adopt(&self.engine.state(), who, &name) {
             Some(ticket) => ticket,
             None => self.ask_for(who, &name, wait.is_some(), give_up).await?,
@@ -232,7 +240,7 @@ impl Locks {
             let waiting = self.granted(who, &name, ticket.request);
             match timeout_at(give_up, waiting).await {
                 Ok(Ok(Some(token))) => break token,
-                // It had never been asked for, or was taken out of the line: a life's restart of its own engine at worst.
+                // The log has nothing of the request, because it was withdrawn or never committed. Request it again.
                 Ok(Ok(None)) => ticket = self.ask_for(who, &name, wait.is_some(), give_up).await?,
                 Ok(Err(error)) => return Err(error),
                 Err(_) => return Err(timed_out()),
@@ -262,7 +270,7 @@ impl Locks {
         })
     }
 
-    /// Waits until this life may be given work: before, it may hold nothing.
+    /// Waits until this life may be given work. It can hold no lock before.
     async fn at_work(&self, who: Identity) -> Result<(), LockError> {
         let mut progress = self.engine.progress();
         loop {
@@ -287,7 +295,7 @@ impl Locks {
     async fn ask_for(&self, who: Identity, name: &Name, wait: bool, give_up: Instant) -> Result<Ticket, LockError> {
         let (holder, ticket) = (Holder::Life(who), Mutex::new(None));
         let make = |request: Request| {
-            // Before it is proposed: whatever becomes of this future, what the log has of the request is somebody's.
+            // Registered before it is proposed, so that the releaser withdraws it if this future is dropped.
             let wanted = self.releaser.ticket(name.clone(), request.nonce);
             ticket.lock().replace(wanted);
             Command::Lock { request, name: name.clone(), holder, wait }
@@ -303,7 +311,7 @@ impl Locks {
         }
     }
 
-    /// Waits until the request is granted; `None` when the log has nothing of it any more.
+    /// Waits until the request is granted, and returns its token; `None` if the log has nothing of the request.
     async fn granted(&self, who: Identity, name: &Name, request: Nonce) -> Result<Option<Revision>, LockError> {
         let mut progress = self.engine.progress();
         loop {
@@ -330,5 +338,5 @@ impl Locks {
     }
 }
 
-/// Longer than anything waits.
+/// An upper bound for waits without a limit: 100 years.
 const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);

@@ -1,8 +1,9 @@
-//! What every member does for itself.
+//! What every member does for itself: entering a cluster, admitting callers, renewing its lease, and serving its
+//! consumer.
 //!
 //! ```text
-//!   enter       bootstrap, join, resume            gate        which callers are let in
-//!   renewer     renewals to the leader             succession  the locks of a former life
+//!   enter       bootstrap, join, resume            gate        admits callers, or refuses them with a reason
+//!   renewer     sends renewals to the leader       succession  inherits the locks of a former life
 //!   locks, releaser, queue, records                what a consumer holds and stores
 //! ```
 

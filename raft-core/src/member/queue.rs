@@ -1,8 +1,8 @@
-//! The holder's side of a queue: takes what was pushed for it, and says when it is done.
+//! The holder's side of a lock's queue: takes the items that were pushed, and acknowledges them when they are done.
 //!
 //! ```text
 //!   guard.next() ─▶ waits ─▶ Take under the guard's token ─▶ Delivery q7
-//!   … carry it out …        guard.done(q7)   or, with the outcome in one entry:   records.write().acknowledge(&guard, q7)
+//!   … carry it out …        guard.done(q7)   or, together with its result:   records.write().acknowledge(&guard, q7)
 //! ```
 
 use quorate_membership::{Change, Command, ItemId, Rejection, Revision, Value};
@@ -10,28 +10,30 @@ use quorate_membership::{Change, Command, ItemId, Rejection, Revision, Value};
 use crate::error::{Fatal, ProposeError};
 use crate::member::locks::LockGuard;
 
-/// Something that was pushed for the holder of a lock.
+/// An item that was pushed to the queue of a lock, delivered to the lock's holder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Delivery {
-    /// Its number, for the acknowledgement. The same for whoever it is delivered to again.
+    /// The number of the item, for its acknowledgement. It stays the same when the item is delivered again.
     pub item: ItemId,
-    /// What.
+    /// The bytes that were pushed.
     pub value: Value,
-    /// When it was pushed.
+    /// The revision at which it was pushed.
     pub pushed: Revision,
-    /// Whether an earlier holder had taken it and did not acknowledge: it may have been carried out, wholly or in part.
+    /// Whether the item was taken before and not acknowledged, by an earlier holder or under this guard. It may have
+    /// been carried out already, wholly or in part.
     pub again: bool,
 }
 
 impl LockGuard {
-    /// The next item of the lock's queue that was not given out under this guard's token yet; waits until there is one.
-    /// It stays in the queue until it is acknowledged: should this holder die, the next one gets it.
+    /// Takes the oldest item of the lock's queue that was not yet taken under this guard's token, and waits if there is
+    /// none. The item stays in the queue until it is acknowledged, so if this holder dies, the next one gets it.
     ///
-    /// Dropped in the middle, an item may have been taken whose number nobody heard of: [`LockGuard::taken`] has it.
+    /// If the future is dropped, it may have taken an item without returning it; [`LockGuard::taken`] lists it.
     ///
     /// # Errors
-    /// [`Rejection::NotHolder`] in [`ProposeError::Rejected`] once the lock has passed on. Nothing was taken then.
+    /// [`Rejection::NotHolder`] in [`ProposeError::Rejected`] once this life has lost the lock; nothing was taken then.
+    /// See [`ProposeError`] for the rest.
     pub async fn next(&self) -> Result<Delivery, ProposeError> {
         let engine = self.engine();
         let (queue, token) = (self.name().clone(), self.token());
@@ -57,7 +59,7 @@ impl LockGuard {
                             return Ok(Delivery { item: *item, value, pushed, again: earlier.contains(item) });
                         }
                     }
-                    // Taken by another caller in an entry that is not applied here yet: it comes.
+                    // Another caller took it in an entry that is not applied here yet. Wait for progress.
                     Err(ProposeError::Rejected(Rejection::QueueEmpty(_))) => {}
                     Err(other) => return Err(other),
                 }
@@ -68,7 +70,8 @@ impl LockGuard {
         }
     }
 
-    /// What was taken under this guard's token and not acknowledged yet, oldest first, as this node has it.
+    /// The items that were taken under this guard's token and not yet acknowledged, oldest first, as this node has
+    /// applied them.
     pub fn taken(&self) -> Vec<Delivery> {
         let state = self.engine().state();
         let own = |taken: quorate_membership::queue::Taken| taken.token == self.token();
@@ -78,10 +81,11 @@ impl LockGuard {
             .collect()
     }
 
-    /// Says that an item is done with: it leaves the queue for good.
+    /// Acknowledges an item, which removes it from the queue. Returns the revision of the removal.
     ///
     /// # Errors
-    /// [`Rejection::NotHolder`] in [`ProposeError::Rejected`] once the lock has passed on: the next holder gets the item.
+    /// [`Rejection::NotHolder`] in [`ProposeError::Rejected`] once this life has lost the lock; the item stays in the
+    /// queue for the next holder. See [`ProposeError`] for the rest.
     pub async fn done(&self, item: ItemId) -> Result<Revision, ProposeError> {
         let engine = self.engine();
         let (queue, token) = (self.name().clone(), self.token());

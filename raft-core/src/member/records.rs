@@ -1,9 +1,9 @@
-//! The consumer's own records, and transactions on them.
+//! The consumer's own records: keys and values in the log, and transactions on them.
 //!
 //! ```text
-//!   get, list           what this node has, and as of which revision: may be stale, never waits
-//!   get_latest, …       after a read barrier: linearizable, or "maybe stale" when no quorum answers in time
-//!   write().when(…).put(…).commit()    whole or not at all, once
+//!   get, list           what this node has applied, and up to which revision: may be stale, never waits
+//!   get_latest, …       after a read barrier: linearizable, or `MaybeStale` if no quorum answers in time
+//!   write().when(…).put(…).commit()    all of it or nothing, once
 //! ```
 
 use std::time::Duration;
@@ -16,16 +16,18 @@ use crate::engine::Engine;
 use crate::error::{ProposeError, ReadError};
 use crate::member::locks::LockGuard;
 
-/// What was read, and as of when.
+/// A value that was read, and the revision that it is at least as new as.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AsOf<T> {
-    /// What was read.
+    /// The value.
     pub value: T,
-    /// The revision that this node had applied: everything up to it is in it, and perhaps a little more.
+    /// The revision that this node had applied. The value reflects every entry up to it, and perhaps a few later ones.
     pub at: Revision,
 }
 
-/// The records of the cluster, as this node has them. Clones are the same.
+/// The records of the cluster, as this node has applied them. Clones share them.
+///
+/// A record is a value under a key, with the revision that stored it as its version.
 #[derive(Clone)]
 pub struct Records {
     pub(crate) engine: Engine,
@@ -39,31 +41,34 @@ impl std::fmt::Debug for Records {
 
 impl Records {
     fn seen<T>(&self, read: impl FnOnce(&quorate_membership::Store) -> T) -> AsOf<T> {
-        // How far first: what is read then is at least as new.
+        // Read the revision first, so that the state is at least as new.
         let at = self.engine.applied();
         AsOf { value: read(self.engine.state().store()), at }
     }
 
-    /// The record under `key`, as this node has it.
+    /// The record under `key`, as this node has applied it. It may be stale.
     pub fn get(&self, key: impl AsRef<str>) -> AsOf<Option<Record>> {
         self.seen(|store| store.record(key).cloned())
     }
 
-    /// The records whose keys begin with `prefix`, in the order of keys, as this node has them.
+    /// The records whose keys begin with `prefix`, in the order of their keys, as this node has applied them. They may
+    /// be stale.
     pub fn list(&self, prefix: &str) -> AsOf<Vec<(Key, Record)>> {
         self.seen(|store| store.records(prefix).map(|(key, record)| (key.clone(), record.clone())).collect())
     }
 
-    /// The record under `key`, at least as new as everything that was committed before the call.
+    /// The record under `key`, at least as new as everything that was committed before the call. Waits at most
+    /// `timeout`.
     ///
     /// # Errors
-    /// [`ReadError::MaybeStale`] when no quorum answered within `timeout`; [`Self::get`] still tells what this node has.
+    /// [`ReadError::MaybeStale`] when no quorum answered within `timeout`. [`Self::get`] still returns what this node
+    /// has.
     pub async fn get_latest(&self, key: impl AsRef<str>, timeout: Duration) -> Result<AsOf<Option<Record>>, ReadError> {
         self.engine.read_barrier(timeout).await?;
         Ok(self.get(key))
     }
 
-    /// As [`Self::list`], at least as new as everything that was committed before the call.
+    /// As [`Self::list`], at least as new as everything that was committed before the call. Waits at most `timeout`.
     ///
     /// # Errors
     /// As [`Self::get_latest`].
@@ -72,12 +77,12 @@ impl Records {
         Ok(self.list(prefix))
     }
 
-    /// Begins a transaction. Nothing happens before [`Write::commit`].
+    /// Starts a transaction. It has no effect before [`Write::commit`].
     pub fn write(&self) -> Write {
         Write { engine: self.engine.clone(), checks: vec![], changes: vec![], timeout: None, wrong: None }
     }
 
-    /// Stores `value`, whatever was there before. Returns the version that it has now.
+    /// Stores `value` under `key` unconditionally. Returns the new version of the record.
     ///
     /// # Errors
     /// As [`Write::commit`].
@@ -89,11 +94,12 @@ impl Records {
         self.write().put(key, value).commit().await
     }
 
-    /// Stores `value` if the record has `version`; `None`: if there is none. Returns the version that it has now.
+    /// Stores `value` under `key` if the record has `version`; with `None`, if there is no record. Returns the new
+    /// version.
     ///
     /// # Errors
-    /// [`Rejection::Version`](quorate_membership::Rejection::Version) says which it has; then nothing changed. Else as
-    /// [`Write::commit`].
+    /// [`Rejection::Version`](quorate_membership::Rejection::Version) with the actual version; nothing was changed
+    /// then. Otherwise as [`Write::commit`].
     pub async fn put_if(
         &self,
         key: impl TryInto<Key, Error: Into<TextError>>,
@@ -104,7 +110,7 @@ impl Records {
         self.write().when(Check::Version { key: key.clone(), version }).put(key, value).commit().await
     }
 
-    /// Removes a record. One that is not there stays so.
+    /// Removes the record under `key`, if there is one. Returns the revision of the removal.
     ///
     /// # Errors
     /// As [`Write::commit`].
@@ -112,14 +118,14 @@ impl Records {
         self.write().delete(key).commit().await
     }
 
-    /// Moves what `key` stands for from one life to another, in one entry: it is `successor`'s from here on, if it was
-    /// `former`'s, `former` is *proved* to be over, and `successor` may be given work. Of all survivors that try, one succeeds;
-    /// the returned revision is its fencing token.
+    /// Moves the ownership that `key` records from one life to another, in one entry. It succeeds if `former` is the
+    /// owner, `former` is *proved* to have ended, and `successor` may be given work. Of several nodes that try, exactly
+    /// one succeeds, and the returned revision is its fencing token.
     ///
     /// # Errors
     /// [`Rejection::NotOver`](quorate_membership::Rejection::NotOver) while nothing proves the end of `former`;
-    /// [`Rejection::Value`](quorate_membership::Rejection::Value) when it is somebody else's already. Nothing changed
-    /// then. Else as [`Write::commit`].
+    /// [`Rejection::Value`](quorate_membership::Rejection::Value) when another life is the owner. Nothing was changed
+    /// then. Otherwise as [`Write::commit`].
     pub async fn move_owner(
         &self,
         key: impl TryInto<Key, Error: Into<TextError>>,
@@ -132,7 +138,8 @@ impl Records {
         write.put(key, successor.to_string().as_str()).commit().await
     }
 
-    /// Appends to the queue of the lock `queue`, for whoever holds it or will. Returns where.
+    /// Appends an item to the queue of the lock `queue`, for its present or next holder. Returns the revision of the
+    /// push.
     ///
     /// # Errors
     /// As [`Write::commit`].
@@ -145,7 +152,7 @@ impl Records {
     }
 }
 
-/// A transaction that is being described: conditions, and what happens if all of them hold.
+/// A transaction under construction: its conditions, and the changes to make if all of them hold.
 #[derive(Clone)]
 #[must_use = "nothing happens before `commit`"]
 pub struct Write {
@@ -153,7 +160,7 @@ pub struct Write {
     checks: Vec<Check>,
     changes: Vec<Change>,
     timeout: Option<Duration>,
-    /// The first name or key that was none.
+    /// The error of the first name or key that was invalid, which `commit` returns.
     wrong: Option<TextError>,
 }
 
@@ -164,7 +171,7 @@ impl std::fmt::Debug for Write {
 }
 
 impl Write {
-    /// Adds a change, if its text is one; else the write as a whole fails when it is committed.
+    /// Adds a change to the name or key `text`. An invalid one makes `commit` fail.
     fn change<T>(mut self, text: impl TryInto<T, Error: Into<TextError>>, change: impl FnOnce(T) -> Change) -> Self {
         match text.try_into() {
             Ok(text) => self.changes.push(change(text)),
@@ -173,24 +180,24 @@ impl Write {
         self
     }
 
-    /// Only if this holds.
+    /// Adds a condition. The transaction is rejected unless every condition holds.
     pub fn when(mut self, check: Check) -> Self {
         self.checks.push(check);
         self
     }
 
-    /// Only while the guard's lock is held under the guard's token.
+    /// Adds the condition that the guard's lock is still held under the guard's token.
     pub fn under(self, guard: &LockGuard) -> Self {
         let (lock, token) = (guard.name().clone(), guard.token());
         self.when(Check::Holds { lock, token })
     }
 
-    /// Stores a value.
+    /// Stores a value under `key`, replacing any other.
     pub fn put(self, key: impl TryInto<Key, Error: Into<TextError>>, value: impl Into<Value>) -> Self {
         self.change(key, |key| Change::Put { key, value: value.into(), bound: None })
     }
 
-    /// Stores a value that vanishes with the life, or the session, that it is bound to.
+    /// Stores a value under `key`, which is removed when the life or session `bound` ends.
     pub fn put_bound(
         self,
         key: impl TryInto<Key, Error: Into<TextError>>,
@@ -200,36 +207,38 @@ impl Write {
         self.change(key, |key| Change::Put { key, value: value.into(), bound: Some(bound.into()) })
     }
 
-    /// Removes a record.
+    /// Removes the record under `key`, if there is one.
     pub fn delete(self, key: impl TryInto<Key, Error: Into<TextError>>) -> Self {
         self.change(key, |key| Change::Delete { key })
     }
 
-    /// Appends to the queue of a lock.
+    /// Appends an item to the queue of the lock `queue`.
     pub fn push(self, queue: impl TryInto<Name, Error: Into<TextError>>, value: impl Into<Value>) -> Self {
         self.change(queue, |queue| Change::Push { queue, value: value.into() })
     }
 
-    /// Removes an item that was taken under the guard: done with, in the same entry as everything else here.
+    /// Acknowledges an item that was taken under the guard, which removes it from the queue in the same entry as the
+    /// other changes.
     pub fn acknowledge(mut self, guard: &LockGuard, item: ItemId) -> Self {
         let (queue, token) = (guard.name().clone(), guard.token());
         self.changes.push(Change::Acknowledge { queue, item, token });
         self
     }
 
-    /// How long to look for a leader and wait for the end. Default: `propose_timeout` of the configuration.
+    /// Sets how long `commit` may take to find a leader and to be applied. The default is `propose_timeout` of the
+    /// configuration.
     pub fn within(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
     }
 
-    /// Has it happen, once, and waits until this node has applied it. Returns the revision: the version of every record
-    /// that it stored.
+    /// Commits the transaction once, and waits until this node has applied it. Returns its revision, which is the
+    /// version of every record that it stored.
     ///
     /// # Errors
-    /// [`ProposeError::Rejected`]: a check did not hold, or a bound was reached; nothing changed. Only
-    /// [`ProposeError::OutcomeUnknown`] leaves open whether it happened, when no leader was found afterwards that could
-    /// settle it.
+    /// [`ProposeError::Rejected`] when a condition did not hold or a limit was reached; nothing was changed. Only
+    /// [`ProposeError::OutcomeUnknown`] leaves open whether the transaction took effect, if no leader was found that
+    /// could settle it.
     pub async fn commit(self) -> Result<Revision, ProposeError> {
         let Self { engine, checks, changes, timeout, wrong } = self;
         if let Some(wrong) = wrong {

@@ -1,12 +1,13 @@
-//! The releaser: sees to it that the log has no lock, and no place in a line, of this life that nobody here wants.
+//! The releaser: withdraws every lock and every place in a queue that the log has for this life and no caller here
+//! wants.
 //!
 //! ```text
-//!   wanted: {request → lock}          a Ticket for each, held by whoever waits or guards
-//!   log:    granted or queued for this life under a request that is not wanted ─▶ Unlock, Settle: said until it is so
+//!   wanted: {request → lock}          one Ticket for each, held by the caller that waits or by its guard
+//!   log:    granted to or queued for this life, under a request that is not wanted ─▶ Unlock, Settle, until applied
 //! ```
 //!
-//! So a future that is dropped, a guard that is dropped, and a request whose answer was lost all end the same way. What
-//! a former life left to this one ([`Command::Inherit`]) is kept until it is asked for or given up.
+//! A dropped future, a dropped guard and a request whose answer was lost are thereby all handled in the same way. A
+//! lock that this life inherited from a former one ([`Command::Inherit`]) is kept until it is adopted or disowned.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -32,17 +33,17 @@ pub(crate) type Gone = Arc<AtomicBool>;
 
 #[derive(Debug, Default)]
 struct Wanted {
-    /// What somebody here waits for or guards.
+    /// The requests that a caller waits for or a guard holds: the lock, its token once granted, and the guard's flag.
     requests: BTreeMap<Nonce, (Name, Option<Revision>, Gone)>,
-    /// What a former life left and somebody has asked for: from then on it is kept only while it is wanted.
+    /// The inherited locks that a caller has adopted. From then on, each is kept only while it is wanted.
     asked_for: BTreeSet<Name>,
-    /// Whether the rest of what a former life left was given up.
+    /// Whether the remaining inherited locks were given up.
     disowned: bool,
 }
 
 impl Wanted {
-    /// Whether a lock of `who`'s was left to it by a former life and still waits to be asked for: it was granted in the
-    /// very entry that says that `who` succeeded that life.
+    /// Whether `who` inherited this lock from a former life and has not adopted it yet. An inherited lock was granted
+    /// in the same entry in which `who` succeeded that life.
     fn waits_for_its_successor(&self, state: &ClusterState, who: Identity, name: &Name, grant: &Grant) -> bool {
         let succeeded = FenceProof::Succeeded { by: who };
         let left = |end: &FenceRecord| end.confirmed == grant.token && end.proof == succeeded;
@@ -50,7 +51,7 @@ impl Wanted {
     }
 }
 
-/// What this process wants of the log. Clones share it.
+/// The requests for locks that this process wants. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Releaser(Arc<Shared>);
 
@@ -66,17 +67,17 @@ impl Releaser {
         self.0.wanted.lock()
     }
 
-    /// Says that somebody wants this request's lock, for as long as the ticket lives.
+    /// Registers a request as wanted, for as long as the ticket lives.
     pub(crate) fn ticket(&self, name: Name, request: Nonce) -> Ticket {
         let gone = Gone::default();
         self.lock().requests.insert(request, (name, None, gone.clone()));
         Ticket { releaser: self.clone(), request, gone }
     }
 
-    /// A ticket for a lock that a former life left to `who`.
+    /// Adopts a lock that `who` inherited; `None` if `who` did not inherit it or it was adopted before.
     pub(crate) fn adopt(&self, state: &ClusterState, who: Identity, name: &Name) -> Option<Ticket> {
         let grant = state.store().lock(name)?.grant.filter(|grant| grant.holder == Holder::Life(who))?;
-        // In one step: what neither waits for its successor nor is wanted is given back.
+        // Under one guard: a lock that is neither awaiting adoption nor wanted would be released.
         let mut wanted = self.lock();
         if !wanted.waits_for_its_successor(state, who, name, &grant) {
             return None;
@@ -87,7 +88,7 @@ impl Releaser {
         Some(Ticket { releaser: self.clone(), request: grant.request, gone })
     }
 
-    /// The locks that a former life left and that nobody has asked for yet.
+    /// The inherited locks that were not adopted yet, with their tokens.
     pub(crate) fn inherited(&self, state: &ClusterState, who: Identity) -> Vec<(Name, Revision)> {
         let wanted = self.lock();
         let grants = state.store().locks().filter_map(|(name, lock)| Some((name, lock.grant?)));
@@ -96,14 +97,14 @@ impl Releaser {
         left.map(|(name, grant)| (name.clone(), grant.token)).collect()
     }
 
-    /// Gives up what was left and not asked for.
+    /// Gives up the inherited locks that were not adopted.
     pub(crate) fn disown(&self) {
         self.lock().disowned = true;
         self.0.look.notify_one();
     }
 }
 
-/// The interest of one caller in one request.
+/// The interest of one caller in one request. Dropping it makes the request unwanted.
 #[derive(Debug)]
 pub(crate) struct Ticket {
     releaser: Releaser,
@@ -112,15 +113,16 @@ pub(crate) struct Ticket {
 }
 
 impl Ticket {
+    /// Notes that the request was granted under `token`.
     pub(crate) fn granted(&self, token: Revision) {
         if let Some((_, known, _)) = self.releaser.lock().requests.get_mut(&self.request) {
             *known = Some(token);
         }
-        // The lock may have passed on before this was noted.
+        // The lock may have been lost before its grant was noted.
         self.releaser.0.look.notify_one();
     }
 
-    /// Resolves when the lock is not held any more.
+    /// Resolves when this life does not hold the lock any more.
     pub(crate) async fn passed_on(&self) {
         loop {
             let next = self.releaser.0.passed.notified();
@@ -167,8 +169,8 @@ pub(crate) async fn run(engine: Engine, releaser: Releaser, stop: CancellationTo
                 let engine = engine.clone();
                 said.spawn(host::bound(async move {
                     if let Err(error) = engine.propose(command, engine.config().propose_timeout).await {
-                        tracing::debug!(lock = %key.0, %error, "not given back yet; said again");
-                        // Without a leader there is nobody to say it to; with one it is asked again soon.
+                        tracing::debug!(lock = %key.0, %error, "an unwanted lock or request is not withdrawn yet; trying again");
+                        // The next round proposes it again; this pause keeps it from spinning while there is no leader.
                         if !matches!(error, ProposeError::Stopped(_)) {
                             tokio::time::sleep(engine.config().heartbeat()).await;
                         }
@@ -183,7 +185,7 @@ pub(crate) async fn run(engine: Engine, releaser: Releaser, stop: CancellationTo
     }
 }
 
-/// Whether an event may change what this life holds or waits for.
+/// Whether an event can change what this life holds or waits for.
 fn concerns(me: NodeId, item: &FeedItem) -> bool {
     let own = |holder: &Holder| matches!(holder, Holder::Life(who) if who.node == me);
     match item {
@@ -198,22 +200,22 @@ fn concerns(me: NodeId, item: &FeedItem) -> bool {
     }
 }
 
-/// Tells the guards of locks that are not held any more.
+/// Marks the guards whose locks this life does not hold any more, and wakes their waiters.
 fn mark_gone(state: &ClusterState, releaser: &Releaser, who: Identity) {
-    let over = state.has_ended(who);
-    let mut told = false;
+    let ended = state.has_ended(who);
+    let mut woken = false;
     for (name, token, gone) in releaser.lock().requests.values() {
         let Some(token) = token else { continue };
-        if (over || !state.store().holds(name, *token)) && !gone.swap(true, Ordering::AcqRel) {
-            told = true;
+        if (ended || !state.store().holds(name, *token)) && !gone.swap(true, Ordering::AcqRel) {
+            woken = true;
         }
     }
-    if told {
+    if woken {
         releaser.0.passed.notify_waiters();
     }
 }
 
-/// What the log has of this life and nobody here wants, and how to say so.
+/// The locks and requests of this life in the log that are not wanted here, with the command that withdraws each.
 fn unwanted(engine: &Engine, releaser: &Releaser, who: Identity) -> Vec<((Name, Nonce), Command)> {
     let state = engine.state();
     if state.has_ended(who) {

@@ -1,14 +1,15 @@
-//! Carries this node's renewals to whoever leads, and the answers back to the keeper.
+//! Carries the renewals of this node's lease to the leader, and the answers back to the keeper.
 //!
 //! ```text
 //!   keeper ──renewal──▶ leader here? ─▶ its own grantor          own life in the log ──▶ Begin, Condemned
 //!                          └─ no ─────▶ Transport::renew         another leader ───────▶ ask again at once
 //! ```
 //!
-//! It may be as slow or as dead as it likes: then the lease lapses, which the keeper sees by its own clock.
+//! Safety does not depend on this task. If it is slow or fails, the lease runs out, and the keeper notices by its own
+//! clock.
 //!
-//! A renewal needs no disk here. While the engine waits for its disk it may not hear who was elected, so that every voter
-//! is asked: who does not lead cannot grant.
+//! A renewal needs no disk on this node. While the engine waits for its disk it may not learn of a new leader, so the
+//! renewal goes to every voter. Only a leader can grant it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,18 +30,18 @@ use crate::lease::message::Message;
 use crate::lease::renewals::GrantorHandle;
 use crate::rpc::{Renewal, Renewed};
 
-/// Carries renewals out and answers back.
+/// Sends renewals and returns their answers to the keeper.
 #[derive(Clone)]
 pub(crate) struct Renewer {
     pub(crate) engine: Engine,
     pub(crate) keeper: Arc<Keeper>,
-    /// This node's own grantor, for when it leads.
+    /// This node's own grantor, which answers while this node leads.
     pub(crate) grantor: GrantorHandle,
     pub(crate) ledger: Ledger,
 }
 
 impl Renewer {
-    /// Runs until `stop`. `outbox`: the renewals that the keeper wants sent.
+    /// Runs until `stop`. `outbox`: the renewals that the keeper wants to send.
     pub(crate) async fn run(self, mut outbox: mpsc::UnboundedReceiver<Renewal>, stop: CancellationToken) {
         let mut progress = self.engine.progress();
         let mut pace = interval(self.engine.config().heartbeat() / 2);
@@ -58,12 +59,12 @@ impl Renewer {
                     Err(_) => break,
                 },
                 _ = pace.tick() => {
-                    // P21: the renewals of a node whose store or engine has failed must not keep it looking well.
+                    // P21: a node whose store or engine has failed must not appear healthy through its renewals.
                     if self.engine.stopped().is_some() {
                         break;
                     }
                     let known = self.engine.leader();
-                    // The last one that was known: during an election there is none.
+                    // `leader` keeps the last known leader, because there is none during an election.
                     if known.is_some() && known != leader {
                         self.tell(Message::Again);
                         leader = known;
@@ -95,9 +96,11 @@ impl Renewer {
         };
         match answer {
             Some(Renewed::Granted(granted)) if granted == renewal => self.tell(Message::Granted(granted)),
-            Some(Renewed::Granted(granted)) => tracing::warn!(?renewal, ?granted, "a grant of what was not asked for"),
+            Some(Renewed::Granted(granted)) => {
+                tracing::warn!(?renewal, ?granted, "the grant does not match the renewal; it is ignored")
+            }
             Some(Renewed::Refused { refusal, leader }) => {
-                tracing::trace!(?renewal, %refusal, ?leader, "not renewed");
+                tracing::trace!(?renewal, %refusal, ?leader, "the renewal was refused");
                 sleep(self.engine.config().heartbeat() / 2).await;
                 self.tell(Message::Again);
             }
@@ -108,7 +111,7 @@ impl Renewer {
         }
     }
 
-    /// Asks every other voter: the first grant, or else some answer.
+    /// Sends the renewal to every other voter. Returns the first grant, or else one of the answers.
     async fn ask_every_voter(&self, renewal: Renewal, deadline: Duration) -> Option<Renewed> {
         let voters = self.engine.state().configuration().voters();
         let others = voters.into_iter().filter(|node| *node != self.engine.node());
@@ -135,7 +138,7 @@ impl Renewer {
     }
 }
 
-/// How far this life has come, as far as the keeper was told.
+/// What the keeper was told about this life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Own {
     Unknown,
@@ -148,7 +151,7 @@ impl Own {
         let engine = &renewer.engine;
         let Some(who) = engine.identity() else { return Self::Unknown };
         let state = engine.state();
-        let over = match state.life(who).map(|life| life.phase) {
+        let ended = match state.life(who).map(|life| life.phase) {
             Some(Phase::Joining | Phase::Active) => state.newest(who.node) != Some(who),
             Some(Phase::Fencing | Phase::Fenced | Phase::Left) | None => true,
         };
@@ -162,7 +165,7 @@ impl Own {
                 Self::Begun(who)
             }
             Self::Unknown => self,
-            Self::Begun(_) if over => {
+            Self::Begun(_) if ended => {
                 renewer.tell(Message::Condemned);
                 Self::Condemned
             }

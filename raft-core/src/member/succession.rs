@@ -1,12 +1,12 @@
-//! What a life says of itself when it begins: that its work dies with its process, and that its former life is gone (P3).
+//! What a new life declares about itself: that its work dies with its process, and that its former life has ended (P3).
 //!
 //! ```text
 //!   configured so ─▶ DeclareProcessBound(n3#2)
-//!   n3#1 had said so, same disk, same boot ─▶ Inherit(n3#2, n3#1): fenced by "succeeded", its locks are n3#2's
+//!   n3#1 declared it too, same disk, same boot ─▶ Inherit(n3#2, n3#1): n3#1 is fenced by "succeeded", n3#2 has its locks
 //! ```
 //!
-//! This process holds the exclusive lock on the data folder, and has looked for the process that had it before: it is gone.
-//! The lock alone would not do, for it ends with the node and not with the process.
+//! This process holds the exclusive lock on the data folder, and has checked that the process that had it before is
+//! gone. The lock alone proves too little, because it ends with the node and not with the process.
 
 use quorate_membership::{Phase, due_declaration};
 use tokio::time::sleep;
@@ -15,8 +15,8 @@ use tokio_util::sync::CancellationToken;
 use crate::engine::Engine;
 use crate::error::ProposeError;
 
-/// Runs until everything is said, this life works, or `stop`. `former_gone`: whether the process that had the data folder
-/// before is known to be gone.
+/// Runs until everything is declared, this life is active, or `stop`. `former_gone`: whether the process that had the
+/// data folder before is known to be gone.
 pub(crate) async fn run(engine: Engine, former_gone: bool, stop: CancellationToken) {
     let config = engine.config();
     let mut progress = engine.progress();
@@ -34,9 +34,13 @@ pub(crate) async fn run(engine: Engine, former_gone: bool, stop: CancellationTok
             };
             match engine.propose(command, config.propose_timeout).await {
                 Ok(_) => continue,
-                Err(ProposeError::Rejected(rejection)) => tracing::info!(%who, %rejection, "not said of this life"),
+                Err(ProposeError::Rejected(rejection)) => {
+                    tracing::info!(%who, %rejection, "the declaration of this life was rejected")
+                }
                 Err(ProposeError::Stopped(_)) => return,
-                Err(error) => tracing::debug!(%who, %error, "not said yet"),
+                Err(error) => {
+                    tracing::debug!(%who, %error, "the declaration of this life is not committed yet; trying again")
+                }
             }
         }
         tokio::select! { biased;

@@ -1,5 +1,5 @@
-//! One node: starts the engine, shows what it sees, stops. How it comes in is in `enter.rs`, how its commands find the
-//! leader in `propose.rs`.
+//! One node: starts, enters a cluster, shows its view, passes commands on, and stops. `enter.rs` describes how it
+//! enters, `propose.rs` how a command reaches the leader.
 //!
 //! ```text
 //!   start ──▶ bootstrap │ join │ resume ──▶ (a life is known, `Joining`) ──reconcile──▶ `Active` ──▶ leave │ shutdown
@@ -34,18 +34,19 @@ use crate::probe;
 use crate::rpc::Committed;
 use crate::view::View;
 
-/// A running node. Dropping it stops its work without waiting; [`Node::shutdown`] waits.
+/// A running node. Dropping it stops it without waiting; [`Node::shutdown`] waits.
 pub struct Node {
     pub(crate) parts: Arc<Parts>,
     stop: CancellationToken,
 }
 
 impl Node {
-    /// Opens the data folder and starts the engine. The node belongs to a cluster only after [`Node::bootstrap`],
-    /// [`Node::join`] or [`Node::resume`]; its [`Node::service`] may be served from now on.
+    /// Opens the data folder and starts the engine. Serve its [`Node::service`] from now on. The node enters a cluster
+    /// with [`Node::bootstrap`], [`Node::join`] or [`Node::resume`].
     ///
     /// # Errors
-    /// [`StartError`]; the opening of the folder is counted even if a later step fails, nothing else is changed.
+    /// [`StartError`]. The folder counts its openings, and counts this one even if a later step fails. Nothing else is
+    /// changed.
     pub async fn start(settings: NodeSettings) -> Result<Self, StartError> {
         settings.config.check()?;
         let (node, data) = (settings.node, settings.data.clone());
@@ -53,7 +54,7 @@ impl Node {
             let why = "nodes are numbered from 1".into();
             return Err(StartError::Config { what: "the node", value: node.to_string(), why });
         }
-        // Whose end time alone proves must not be declared dead for a slow disk.
+        // Time alone proves the end of such a node, so a slow disk must not make it miss its renewals.
         let by_time = settings.stop.is_some().then_some(settings.config.timing);
         let opened = move || {
             let opened = open::open(&data, node)?;
@@ -79,7 +80,7 @@ impl Node {
         Ok(Self { parts, stop })
     }
 
-    /// What a server offers on behalf of this node.
+    /// The calls that a server passes to this node.
     pub fn service(&self) -> Arc<dyn Service> {
         Arc::new(service::NodeService(self.parts.clone()))
     }
@@ -89,7 +90,7 @@ impl Node {
         self.parts.engine.identity()
     }
 
-    /// How the process before this one ended, as the ledger in the data folder has it: why was I reset?
+    /// How the previous process on this data folder ended, according to its ledger.
     pub fn last_end(&self) -> &LastEnd {
         self.parts.ledger.last_end()
     }
@@ -99,21 +100,21 @@ impl Node {
         self.parts.keeper.lease(who)
     }
 
-    /// This life's lease; `None` until its join is applied here.
+    /// The lease of this life; `None` until its join is applied here.
     pub fn lease(&self) -> Option<Lease> {
         self.parts.engine.identity().map(|who| self.parts.keeper.lease(who))
     }
 
-    /// The records of the cluster.
+    /// The consumer's keys and values in the log, and the queues.
     pub fn records(&self) -> Records {
         Records { engine: self.parts.engine.clone() }
     }
 
-    /// Asks for a lock for `who`, which must be this life, and waits in line: at most for `wait`, for ever with
-    /// `Some(Duration::MAX)`, not at all with `None`.
+    /// Acquires a lock for `who`, which must be this life. It waits in the queue for at most `wait`: without limit for
+    /// `Some(Duration::MAX)`, not at all for `None`. Cancel-safe: dropping the future withdraws the request.
     ///
     /// # Errors
-    /// [`LockError`]; the log has nothing of the request then, or the releaser sees to it.
+    /// [`LockError`]; the request is withdrawn, if necessary in the background.
     pub async fn lock_for(
         &self,
         who: Identity,
@@ -124,94 +125,99 @@ impl Node {
         self.parts.locks().lock(who, name, wait).await
     }
 
-    /// The locks that a former life left to this one and that nobody has asked for yet; see
-    /// [`Config::work_dies_with_process`]. They are kept until they are asked for, or [given up](Self::disown).
+    /// The locks that this life inherited from a former one and has not yet adopted, with their tokens; see
+    /// [`Config::work_dies_with_process`]. They are kept until they are adopted with a request, or
+    /// [disowned](Self::disown).
     pub fn inherited(&self) -> Vec<(Name, Revision)> {
         let (state, who) = (self.parts.engine.state(), self.identity());
         who.map(|who| self.parts.releaser.inherited(&state, who)).unwrap_or_default()
     }
 
-    /// Gives up what a former life left and nobody has asked for.
+    /// Releases every inherited lock that was not adopted.
     pub fn disown(&self) {
         self.parts.releaser.disown();
     }
 
-    /// Founds a cluster with this node as its only voter. Repeated after a crash in the middle it goes on.
+    /// Founds a cluster with this node as its only voter. Repeated after a crash, it continues where it was.
     ///
     /// # Errors
-    /// [`StartError::Occupied`] when the folder belongs to a cluster already: `resume` goes on from there.
-    /// [`StartError::Config`] for any role but voter. Neither changes anything.
+    /// [`StartError::Occupied`] when the folder already belongs to a cluster; use `resume`. [`StartError::Config`] for
+    /// any role but voter. Neither changes anything.
     pub async fn bootstrap(&self, role: Role, timeout: Duration) -> Result<Identity, StartError> {
         self.parts.entrance().bootstrap(role, timeout).await
     }
 
-    /// Asks the members at `seeds`, one after the other, to let this node in, for at most `timeout`.
+    /// Asks the members at `seeds` in turn to admit this node, for at most `timeout`.
     ///
     /// # Errors
-    /// [`StartError::Occupied`] when the folder belongs to a cluster; [`StartError::Join`] when no member let it in;
-    /// [`StartError::Config`] without a seed. None of these changes anything here. A rejection by the rules ends the search
-    /// at once. [`StartError::NotActive`] when it was let in and the log did not arrive in time: it is a member then.
+    /// [`StartError::Occupied`] when the folder belongs to a cluster, [`StartError::Config`] without a seed, and
+    /// [`StartError::Join`] when no member admitted it. None of these changes anything here. A rejection by the rules
+    /// ends the search at once. [`StartError::NotActive`] when this node was admitted, and so is a member, but the log
+    /// did not arrive in time.
     pub async fn join(&self, seeds: &[Address], role: Role, timeout: Duration) -> Result<Identity, StartError> {
         self.parts.entrance().join(seeds, role, timeout).await
     }
 
-    /// Takes up membership after a stop: announces a new life of this node once a majority is up.
+    /// Resumes membership after a stop: proposes the join of a new life of this node. It needs a majority.
     ///
     /// # Errors
-    /// [`StartError::Vacant`] when the folder belongs to no cluster; [`StartError::Propose`] when the join was refused or no
-    /// leader was found within `timeout`.
+    /// [`StartError::Vacant`] when the folder belongs to no cluster; nothing was changed. [`StartError::Propose`] when
+    /// the join was refused, or no leader confirmed it within `timeout`.
     pub async fn resume(&self, timeout: Duration) -> Result<Identity, StartError> {
         self.parts.entrance().resume(timeout).await
     }
 
-    /// The latest picture.
+    /// The latest view. It may be stale; see [`Node::read_barrier`].
     pub fn view(&self) -> View {
         self.parts.latest()
     }
 
-    /// The latest picture, and a wake-up with each new one.
+    /// Follows the view of this node.
     pub fn watch(&self) -> watch::Receiver<View> {
         self.parts.views.subscribe()
     }
 
-    /// Every event after `revision`, then each as it is committed; see [`FeedItem`].
+    /// Every event after `revision`: first those of the past, then each one as it is committed. See [`FeedItem`].
     pub fn events_since(&self, revision: Revision) -> BoxStream<'static, FeedItem> {
         self.parts.engine.feed().since(revision, Filter::all())
     }
 
-    /// As [`Self::events_since`], of what the filter wants.
+    /// As [`Self::events_since`], limited to the events that `filter` selects.
     pub fn events_matching(&self, revision: Revision, filter: Filter) -> BoxStream<'static, FeedItem> {
         self.parts.engine.feed().since(revision, filter)
     }
 
-    /// Proposes a command, through whoever leads, and waits until it is applied here.
+    /// Proposes a command through the leader, and waits until it is applied here.
     ///
     /// # Errors
-    /// [`ProposeError`] tells "nothing changed" from "unknown".
+    /// [`ProposeError`]. Only [`ProposeError::OutcomeUnknown`] leaves open whether the command takes effect; after any
+    /// other error, nothing was changed.
     pub async fn propose(&self, command: Command) -> Result<Committed, ProposeError> {
         self.parts.engine.propose(command, self.parts.engine.config().propose_timeout).await
     }
 
-    /// Waits until this node has applied everything that was committed when the call began (Raft's ReadIndex), so that
-    /// a look at [`Node::view`] afterwards is linearizable. Returns how far.
+    /// Waits until this node has applied everything that was committed before the call (Raft's ReadIndex). A
+    /// [`Node::view`] taken afterwards is linearizable. Returns the revision that it had to reach.
     ///
     /// # Errors
-    /// [`ReadError::MaybeStale`] rather than waiting longer than `timeout`.
+    /// [`ReadError::MaybeStale`] if that takes longer than `timeout`.
     pub async fn read_barrier(&self, timeout: Duration) -> Result<Revision, ReadError> {
         self.parts.engine.read_barrier(timeout).await
     }
 
-    /// Hands leadership to `to`, or to the voter that has most of the log. Returns who leads now.
+    /// Hands leadership to `to`, or to the preferred voter: one that answers, carries work and has the longest log.
+    /// Returns the new leader.
     ///
     /// # Errors
-    /// [`HandOverError`]; after [`HandOverError::TimedOut`] it may still happen.
+    /// [`HandOverError`]. After [`HandOverError::TimedOut`] the hand-over may still happen; otherwise nothing was
+    /// changed.
     pub async fn hand_over(&self, to: Option<NodeId>) -> Result<NodeId, HandOverError> {
         self.parts.engine.hand_over(to).await
     }
 
-    /// Stands for election at once in place of a leader that is proved to have ended, instead of waiting until it has
-    /// been silent for long enough. Every node does so by itself for an end that is committed; this is for who knows
-    /// it from elsewhere.
+    /// Stands for election at once in place of a leader that is proved to have ended, instead of waiting for its
+    /// silence to trigger an election. For an end that is committed, the reconciler does this by itself. Call it for an
+    /// end that is known from elsewhere.
     ///
     /// # Errors
     /// [`SucceedError`]; nothing was changed.
@@ -219,27 +225,28 @@ impl Node {
         self.parts.engine.succeed(end).await
     }
 
-    /// Ends this life cleanly: says in the log that it has stopped everything, hands leadership over if it has it, and
-    /// shuts down. Call it only when nothing that this node was given still runs. The node stays a member.
+    /// Ends this life cleanly: commits that all its work has stopped, hands leadership over if it leads, and shuts
+    /// down. First stop all work that this node was given. The node stays a member.
     ///
-    /// It shuts down whatever comes of it: a leave whose end is not known may still take effect, and a life that others
-    /// may hear to have left must never work again.
+    /// It shuts down even if it fails. A leave whose outcome is unknown may still take effect, and a life that may have
+    /// left must not work again.
     ///
     /// # Errors
-    /// [`ProposeError`] when it is not known that the others were told: they will have this life fenced then.
+    /// [`ProposeError`] when it is not known whether the leave was committed. If it was not, the others fence this
+    /// life.
     pub async fn leave(&self) -> Result<(), ProposeError> {
         let give_up = tokio::time::Instant::now() + self.parts.engine.config().propose_timeout * 2;
         let told = loop {
             let Some(who) = self.identity() else { break Ok(()) };
-            // P19: the lease first. Who still protects something has not stopped, and must not say so.
+            // P19: the lease is surrendered first. A life that still protects work has not stopped, and must not leave.
             match self.parts.keeper.surrender(self.parts.engine.config().timing.plan().lease).await {
                 Some(protected) if protected.is_empty() => {}
                 Some(protected) => break Err(still_protected(&protected.join(", "))),
-                None => break Err(still_protected("what its keeper does not tell")),
+                None => break Err(still_protected("work that its keeper did not report on")),
             }
             match self.propose(Command::Leave { who }).await {
                 Ok(_) => break Ok(()),
-                // It may be repeated: said twice it ends the life once.
+                // A leave may be repeated; a second one changes nothing.
                 Err(ProposeError::OutcomeUnknown { .. } | ProposeError::NoLeader { .. })
                     if tokio::time::Instant::now() < give_up => {}
                 Err(error) => break Err(error),
@@ -248,14 +255,14 @@ impl Node {
         if self.parts.engine.leading()
             && let Err(error) = self.hand_over(None).await
         {
-            tracing::info!(%error, "leaving as leader; the others will elect");
+            tracing::info!(%error, "leadership was not handed over before leaving; the others will elect a leader");
         }
         self.shutdown().await;
         told
     }
 
-    /// Stops the engine and closes the data folder. The life that ran here is not ended by this: only a leave or a
-    /// proof ends a life.
+    /// Stops the engine and closes the data folder. This does not end the life that ran here; only a leave or a proof
+    /// does.
     pub async fn shutdown(&self) {
         self.stop.cancel();
         self.parts.shut_down(Fatal::Shutdown).await;
@@ -265,8 +272,8 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         self.stop.cancel();
-        // A node that nobody holds must fall silent, or its heartbeats would keep a life looking well for ever. Without
-        // a runtime its tasks have ended already.
+        // A dropped node must fall silent, or its heartbeats would make its life appear healthy. Without a runtime, its
+        // tasks have ended already.
         if tokio::runtime::Handle::try_current().is_ok() {
             let parts = self.parts.clone();
             drop(host::spawn(async move { parts.shut_down(Fatal::Shutdown).await }));
@@ -275,6 +282,6 @@ impl Drop for Node {
 }
 
 fn still_protected(what: &str) -> ProposeError {
-    let why = format!("this life still protects {what}: say that it has stopped before it leaves; nobody was told");
+    let why = format!("this life still protects {what}; report it as stopped before leaving (nothing was committed)");
     ProposeError::Refused(Refusal::Malformed(why))
 }

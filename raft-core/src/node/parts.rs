@@ -1,4 +1,4 @@
-//! What runs in a node, put together: the only place that knows all of it.
+//! The parts of a running node, and how they are started and stopped. Only this room knows all of them.
 //!
 //! ```text
 //!   engine ◀── monitor, reconciler, grantor, session table     (leader/)
@@ -40,28 +40,29 @@ use crate::member::succession;
 use crate::transport::Transport;
 use crate::view::{Local, View};
 
-/// How long a shutdown waits for the last lines of the ledger.
+/// How long a shutdown waits until the last lines of the ledger are on the disk.
 const LEDGER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What a node needs to start.
+/// Everything that a node needs to start.
 pub struct NodeSettings {
-    /// Which node it is. At least 1; chosen once for a disk.
+    /// The number of the node: at least 1, chosen once for a data folder and never reused.
     pub node: NodeId,
-    /// Its data folder, made if it is not there.
+    /// The data folder, which belongs to this node alone. It is created if it does not exist.
     pub data: PathBuf,
-    /// Where the others can reach it: between 1 and 8 addresses. Committed with each join.
+    /// The addresses at which other nodes reach this one: 1 to 8, most preferred first. Committed with each join.
     pub addresses: Vec<Address>,
-    /// How it behaves in time.
+    /// The timing and every other setting. Use the same values on every node of a cluster.
     pub config: Config,
-    /// How it speaks.
+    /// Sends calls to other nodes.
     pub transport: Arc<dyn Transport>,
-    /// How it fences. `None`: open orders wait for an operator's word or for a node that can.
+    /// Ends the lives of lost nodes while this node leads. With `None`, open fence orders wait until time proves the
+    /// end, an operator confirms it, or a node with a fencer leads.
     pub fencer: Option<Arc<dyn Fencer>>,
-    /// What stops the work of this node at the end of its lease. `None`: nothing that could be relied on, so that time
-    /// alone never proves the end of its lives.
+    /// Stops the work of this node at the end of its lease. With `None` nothing does so reliably, so elapsed time alone
+    /// never proves the end of its lives.
     pub stop: Option<Box<dyn StopMechanism>>,
-    /// Says that the clock of this virtual machine counts while the machine is frozen by its host. Without it a stop
-    /// mechanism that rests on time is refused in a virtual machine.
+    /// Declares that the clock of this virtual machine keeps counting, because the host never freezes it. Without this,
+    /// a stop mechanism that relies on time is refused in a virtual machine.
     pub trust_vm_clock: bool,
 }
 
@@ -99,7 +100,7 @@ impl Parts {
         let (plan, process_bound) = (*config.timing.plan(), config.work_dies_with_process);
         let (disk, cluster, former_gone) = (folder.disk(), folder.cluster(), folder.former_gone());
         let noted = ledger.clone();
-        // On its way to the disk before any reader of the events can act on it.
+        // The ledger notes the end before any reader of the events can act on it.
         let on_event = Arc::new(move |event: &Event| end_of_life(event).into_iter().for_each(|note| noted.note(note)));
         let opening = Opening { node, process, config, data, disk, cluster, store, transport, on_event };
         let engine = Engine::start(opening).await?;
@@ -159,7 +160,7 @@ impl Parts {
         Locks { engine: self.engine.clone(), releaser: self.releaser.clone(), keeper: self.keeper.clone() }
     }
 
-    /// The picture as of now: what the monitor saw last, with everything that was applied since.
+    /// The present view: the last observation of the monitor, with the state applied since.
     pub(crate) fn latest(&self) -> View {
         let local = self.views.borrow().local.clone();
         let applied = self.engine.applied().max(local.applied);
@@ -167,22 +168,22 @@ impl Parts {
         View { cluster: self.engine.state(), local: Local { identity, applied, lease, ..local } }
     }
 
-    /// Stops the engine, writes what is left to write, and frees the data folder.
+    /// Stops the engine, writes what is pending to the log and the ledger, and releases the data folder.
     pub(crate) async fn shut_down(&self, why: Fatal) {
         if !self.engine.stop(&why).await {
             return;
         }
         self.views.send_modify(|view| view.local.stopped = Some(why));
         self.engine.close();
-        // Before the folder may belong to another process.
+        // The ledger is closed before another process can open the folder.
         if !self.ledger.close(LEDGER_TIMEOUT).await {
-            tracing::warn!(node = %self.engine.node(), "the last lines of the ledger may not have come to the disk");
+            tracing::warn!(node = %self.engine.node(), "the ledger was not written in time; its last lines may be missing on the disk");
         }
         self.folder.lock().take();
     }
 }
 
-/// What the tasks take with them.
+/// What the tasks own.
 struct Inputs {
     fencer: Option<Arc<dyn Fencer>>,
     granting: GrantorQueue,
@@ -191,7 +192,7 @@ struct Inputs {
     former_gone: bool,
 }
 
-/// What the ledger notes of an event that ends a life: from then on others may take its work over.
+/// The ledger's note of an event that ends a life, after which others may take its work over; `None` for other events.
 fn end_of_life(event: &Event) -> Option<Note> {
     let left = FenceProof::CleanLeave;
     let (who, token, order, proof) = match event {

@@ -1,5 +1,13 @@
-//! Who may say what: of its own life each process speaks itself, of time the leader, of Raft's log Raft, and a person of
-//! what a person decides. These checks guard against mistakes; without TLS anybody at the port may claim to be anybody.
+//! Which caller may propose which command.
+//!
+//! ```text
+//!   about a life (leave, locks, inherit)           only the process of that life
+//!   about elapsed time (expiries, activations)     only the leader, on its own engine
+//!   about the voters                               only Raft itself
+//!   about an operator's decision                   any client
+//! ```
+//!
+//! These checks prevent mistakes, not attacks: without TLS, any caller can claim any identity.
 
 use quorate_membership::codec::decode;
 use quorate_membership::{Cause, Change, ClusterState, Command, Confirmation, Holder, Identity, Name, Revision};
@@ -8,28 +16,33 @@ use crate::engine::{Engine, fits, only_raft};
 use crate::error::Refusal;
 use crate::rpc::{Caller, Payload};
 
-/// A command that another node may hand to the leader: one that this one can read, not one that only Raft may say, and
-/// a leave only from the very process whose life it ends.
+/// Checks a command that another node forwards to this leader.
+///
+/// # Errors
+/// [`Refusal::Malformed`] for a command that this node cannot decode or that `caller` may not propose, and
+/// [`Refusal::NotReady`] if the caller's join is not applied here yet. Nothing was proposed.
 pub(crate) fn proposable(payload: &Payload, caller: &Caller, engine: &Engine) -> Result<(), Refusal> {
     fits(payload)?;
     let command: Command = decode(payload.as_bytes()).map_err(|e| Refusal::Malformed(e.to_string()))?;
     if let Some(who) = on_behalf_of(&command, &engine.state()).filter(|who| !own_life(*who, caller, engine)) {
-        return Err(Refusal::Malformed(format!("only {who} itself may say this")));
+        return Err(Refusal::Malformed(format!("only {who} itself may propose this")));
     }
     match command {
         Command::Configure { .. } => Err(only_raft()),
-        // What a leader concludes it proposes on its own engine.
+        // A leader proposes its conclusions on its own engine.
         Command::ActivateLeader { .. }
         | Command::Expire { .. }
         | Command::ExpireSession { .. }
-        | Command::LiftDelay { .. } => Err(Refusal::Malformed("only a leader says this, and to itself".into())),
+        | Command::LiftDelay { .. } => {
+            Err(Refusal::Malformed("only the leader may propose this, on its own engine".into()))
+        }
         Command::Leave { who } => {
             if own_life(who, caller, engine) {
                 return Ok(());
             }
             Err(only_itself())
         }
-        // Nobody asks for a lock, gives one back or says how it would die on behalf of another life.
+        // A life acquires and releases locks and declares how it dies only for itself.
         Command::DeclareProcessBound { who }
         | Command::Inherit { who, .. }
         | Command::Lock { holder: Holder::Life(who), .. }
@@ -38,13 +51,13 @@ pub(crate) fn proposable(payload: &Payload, caller: &Caller, engine: &Engine) ->
             if own_life(who, caller, engine) {
                 return Ok(());
             }
-            // Its join is not applied here yet: asked again, it will be.
+            // Its join is not applied here yet. The caller tries again.
             if who.node == caller.from && state.newest(who.node).is_none_or(|newest| newest < who) {
                 return Err(Refusal::NotReady);
             }
-            Err(Refusal::Malformed(format!("only {who} itself may say this")))
+            Err(Refusal::Malformed(format!("only {who} itself may propose this")))
         }
-        // Whoever moved while a majority was away can be reached again only where it says that it is now.
+        // A node that moved while no majority was up is reachable only at the addresses in its new join.
         Command::Join { node, addresses, .. } => {
             engine.peers().hint(node, addresses);
             Ok(())
@@ -53,7 +66,8 @@ pub(crate) fn proposable(payload: &Payload, caller: &Caller, engine: &Engine) ->
     }
 }
 
-/// The life on whose behalf this speaks, by a token or a place in a line that is its: only it may.
+/// The life to which a command refers through its token or its place in a queue. Only that life may propose the
+/// command.
 fn on_behalf_of(command: &Command, state: &ClusterState) -> Option<Identity> {
     let life = |holder: Holder| match holder {
         Holder::Life(who) => Some(who),
@@ -77,17 +91,20 @@ fn on_behalf_of(command: &Command, state: &ClusterState) -> Option<Identity> {
     }
 }
 
-/// Whether the caller is the very process whose life this is.
+/// Whether the caller is the process of the life `who`.
 fn own_life(who: Identity, caller: &Caller, engine: &Engine) -> bool {
     let state = engine.state();
     who.node == caller.from && state.life(who).is_some_and(|life| life.nonce == caller.process)
 }
 
-/// What may be asked for from outside: what a person decides. What nodes say of themselves and of their work they say
-/// to each other.
+/// Checks a command of a client: only what an operator or a session decides. Nodes report about themselves to each
+/// other.
+///
+/// # Errors
+/// [`Refusal::Malformed`] with the reason; nothing was proposed.
 pub(crate) fn for_operators(command: &Command, state: &ClusterState) -> Result<(), Refusal> {
     if let Some(who) = on_behalf_of(command, state) {
-        return Err(Refusal::Malformed(format!("only {who} itself may say this")));
+        return Err(Refusal::Malformed(format!("only {who} itself may propose this")));
     }
     match command {
         Command::OrderFence { cause: Cause::Requested { .. }, .. }
@@ -105,12 +122,12 @@ pub(crate) fn for_operators(command: &Command, state: &ClusterState) -> Result<(
         | Command::CloseSession { .. } => Ok(()),
         Command::Configure { .. } => Err(only_raft()),
         Command::Leave { .. } => Err(only_itself()),
-        other => Err(Refusal::Malformed(format!("nobody outside may say {other:?}"))),
+        other => Err(Refusal::Malformed(format!("a client may not propose {other:?}"))),
     }
 }
 
 fn only_itself() -> Refusal {
     Refusal::Malformed(
-        "only the life itself may say that it has stopped everything; fence it, or vouch for its end".into(),
+        "only the life itself may declare that its work has stopped; fence it, or vouch for its end".into(),
     )
 }

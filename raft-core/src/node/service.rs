@@ -1,4 +1,4 @@
-//! What a node answers to the network: every call between nodes passes the gate first.
+//! The calls that a node answers. Every call between nodes passes the gate first.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,10 +21,11 @@ use crate::rpc::{Answer, Append, Call, Caller, Committed, KeptAlive, StreamAppen
 use crate::transport::{JoinAnswer, JoinRequest, PeerService, RequestName};
 use crate::view::View;
 
-/// The node as the network sees it.
+/// The node, as a server passes calls to it.
 pub(crate) struct NodeService(pub(crate) Arc<Parts>);
 
 impl NodeService {
+    /// Checks the caller, and notes the contact.
     fn admit(&self, caller: &Caller) -> Result<(), Refusal> {
         if let Some(fatal) = self.0.engine.stopped() {
             return Err(Refusal::Stopped(fatal.to_string()));
@@ -36,20 +37,21 @@ impl NodeService {
         Ok(())
     }
 
-    /// As [`Self::admit`], for what the engine has to take in: who sends it sends it again.
+    /// As [`Self::admit`], and refuses entries while the engine accepts no input. The sender sends them again.
     fn admit_entries(&self, caller: &Caller) -> Result<(), Refusal> {
         self.admit(caller)?;
         self.0.engine.takes_nothing().map_or(Ok(()), |trouble| Err(Refusal::Unavailable(trouble)))
     }
 
-    /// P22: no vote, no pre-vote and no candidacy so soon after a start.
+    /// P22: a voter gives no vote or pre-vote and does not stand until the embargo after its start has passed.
     fn free_to_vote(&self) -> Result<(), Refusal> {
         let Some(ends) = self.0.engine.embargo_ends() else { return Ok(()) };
         let remaining = ends.since(clock::now());
         if remaining.is_zero() { Ok(()) } else { Err(Refusal::Embargo { remaining }) }
     }
 
-    /// Who can make nothing durable can give no vote, and would have its engine wait for one instead of hearing the leader.
+    /// Refuses a vote while the disk does not work. The vote could not become durable, and the engine would wait for it
+    /// instead of listening to the leader.
     fn able_to_vote(&self) -> Result<(), Refusal> {
         self.0.engine.disk_trouble().map_or(Ok(()), |trouble| Err(Refusal::Unavailable(trouble)))
     }
@@ -122,9 +124,9 @@ impl PeerService for NodeService {
             inspect(request.command.as_bytes()).map_err(|e| Refusal::Malformed(e.to_string()))?;
             let command: Command = decode(request.command.as_bytes()).map_err(|e| Refusal::Malformed(e.to_string()))?;
             let Command::Join { node, nonce, ref addresses, .. } = command else {
-                return Err(Refusal::Malformed("only a join may be asked for without being a member".into()));
+                return Err(Refusal::Malformed("a node that is not a member may propose only its join".into()));
             };
-            // Whoever moved while a majority was away can be reached again only where it says that it is now.
+            // A node that moved while no majority was up is reachable only at the addresses in its new join.
             parts.engine.peers().hint(node, addresses.clone());
             let outcome = parts.engine.propose(command, parts.engine.config().propose_timeout).await.map_err(
                 |error| match error {
@@ -159,9 +161,9 @@ impl ClientService for NodeService {
     ) -> BoxFuture<'static, Result<(Request, Revision), ProposeError>> {
         let parts = self.0.clone();
         Box::pin(async move {
-            // What is asked for does not depend on the name under which it is.
-            let looked_at = make(Request { nonce: Nonce::default(), since: Revision::default() });
-            for_operators(&looked_at, &parts.engine.state()).map_err(ProposeError::Refused)?;
+            // What the command does is independent of the request's name, so a placeholder is enough for the check.
+            let sample = make(Request { nonce: Nonce::default(), since: Revision::default() });
+            for_operators(&sample, &parts.engine.state()).map_err(ProposeError::Refused)?;
             let timeout = parts.engine.config().propose_timeout;
             match named {
                 Some(named) => parts.engine.ask_named(named, timeout, make).await,
