@@ -32,9 +32,9 @@ use quorate_membership::{BootId, NodeId};
 use tokio::sync::oneshot;
 
 use crate::host::clock;
-pub use last_end::{LastEnd, Loss, Stamp};
+pub use last_end::{LastEnd, Loss, Timestamp};
 pub use note::{Entry, LineError, Note};
-pub use reader::{Kept, LedgerLine, Place, Unreadable, read};
+pub use reader::{LedgerContent, LedgerLine, Place, Unreadable, read};
 use writer::Order;
 
 /// How much of the disk and of memory a ledger may use.

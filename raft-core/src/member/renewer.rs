@@ -90,7 +90,7 @@ impl Own {
             Self::Unknown if state.may_renew(who) => {
                 let contract = inner.config.timing.contract();
                 let Contract { stop, lease, in_flight, drift } = contract;
-                inner.ledger.note(Note::RequestName { who, stop, lease, in_flight, drift });
+                inner.ledger.note(Note::Registered { who, stop, lease, in_flight, drift });
                 tell(inner, Message::Begin { who });
                 Self::Begun(who)
             }

@@ -20,4 +20,4 @@ pub use cluster::{TestCluster, fast};
 pub use fencer::{DeviceBehaviour, TestFencer};
 pub use network::MemoryNetwork;
 pub use node::TestNode;
-pub use stop::{Seen, TestStop};
+pub use stop::{StopCalls, TestStop};

@@ -12,7 +12,7 @@ use crate::lease::stop::StopMechanism;
 
 /// What a [`TestStop`] has seen.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Seen {
+pub struct StopCalls {
     /// Whether it is armed now.
     pub armed: bool,
     /// How often it was armed, or had to wait on.
@@ -25,7 +25,7 @@ pub struct Seen {
 
 #[derive(Debug, Default)]
 struct Device {
-    seen: Seen,
+    seen: StopCalls,
     broken: bool,
 }
 
@@ -47,7 +47,7 @@ impl TestStop {
     }
 
     /// What it has seen.
-    pub fn seen(&self) -> Seen {
+    pub fn seen(&self) -> StopCalls {
         self.lock().seen
     }
 

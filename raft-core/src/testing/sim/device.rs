@@ -14,7 +14,7 @@ use crate::leader::fencer::{FenceRequest, Fencer, Fencing};
 
 /// How the device answers, in parts of a thousand each; what is left succeeds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Mood {
+pub struct DeviceFaults {
     /// Says that it failed, and has done nothing.
     pub fails: u64,
     /// Powers off, and says that it failed.
@@ -26,7 +26,7 @@ pub struct Mood {
 }
 
 struct Inside {
-    mood: Mood,
+    faults: DeviceFaults,
     rng: Rng,
 }
 
@@ -39,7 +39,7 @@ pub struct Device {
 
 impl Device {
     pub(super) fn new(net: Net, rng: Rng) -> Self {
-        Self { net, inside: Arc::new(Mutex::new(Inside { mood: Mood::default(), rng })) }
+        Self { net, inside: Arc::new(Mutex::new(Inside { faults: DeviceFaults::default(), rng })) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inside> {
@@ -47,8 +47,8 @@ impl Device {
     }
 
     /// How it answers from now on.
-    pub fn set_mood(&self, mood: Mood) {
-        self.lock().mood = mood;
+    pub fn set_faults(&self, faults: DeviceFaults) {
+        self.lock().faults = faults;
     }
 
     fn says(&self, caller: Option<&Arc<SimHost>>, what: &str) {
@@ -65,11 +65,11 @@ impl Fencer for Device {
             let ms = Duration::from_millis;
             (inside.rng.below(1000), inside.rng.span(ms(5), ms(150)), inside.rng.span(ms(500), ms(8000)))
         };
-        let (device, mood) = (self.clone(), self.lock().mood);
+        let (device, faults) = (self.clone(), self.lock().faults);
         Box::pin(async move {
             let caller = SimHost::current();
             tokio::time::sleep(takes).await;
-            let bounds = [mood.fails, mood.lies_down, mood.hangs, mood.late];
+            let bounds = [faults.fails, faults.lies_down, faults.hangs, faults.late];
             let mut upto = 0;
             let conduct = bounds.iter().position(|part| {
                 upto += part;

@@ -33,12 +33,12 @@ mod transport;
 mod world;
 
 pub use clocks::Rate;
-pub use device::{Device, Mood};
+pub use device::{Device, DeviceFaults};
 pub use host::SimHost;
-pub use net::{FaultCounts, Net, Weather};
+pub use net::{FaultCounts, Net, NetConditions};
 pub use observation::{Durable, End, Observation, Sighting, Stored};
 pub use process::{Process, Running, Setting};
 pub use rng::Rng;
 pub use sim_disk::Pace;
-pub use time::TimeHand;
+pub use time::ManualTime;
 pub use world::World;

@@ -155,7 +155,7 @@ impl fmt::Display for Sighting {
 }
 
 #[derive(Default)]
-struct Kept {
+struct Trace {
     unread: Vec<Sighting>,
     lines: u64,
     hash: u64,
@@ -166,37 +166,37 @@ struct Kept {
 #[derive(Clone)]
 pub(super) struct Sink {
     time: Time,
-    kept: Arc<Mutex<Kept>>,
+    trace: Arc<Mutex<Trace>>,
 }
 
 impl Sink {
     pub(super) fn new(time: Time, aloud: bool) -> Self {
-        let kept = Kept { hash: 0xcbf2_9ce4_8422_2325, aloud, ..Kept::default() };
-        Self { time, kept: Arc::new(Mutex::new(kept)) }
+        let trace = Trace { hash: 0xcbf2_9ce4_8422_2325, aloud, ..Trace::default() };
+        Self { time, trace: Arc::new(Mutex::new(trace)) }
     }
 
     pub(super) fn tell(&self, node: NodeId, seen: Observation) {
         let sighting = Sighting { at: self.time.elapsed(), node, seen };
-        let mut kept = self.kept.lock();
+        let mut trace = self.trace.lock();
         let line = sighting.to_string();
-        if kept.aloud {
+        if trace.aloud {
             #[expect(clippy::print_stderr, reason = "asked for, to look at one run")]
             {
                 eprintln!("{line}");
             }
         }
-        kept.lines += 1;
+        trace.lines += 1;
         // FNV-1a.
-        kept.hash = line.bytes().fold(kept.hash, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
-        kept.unread.push(sighting);
+        trace.hash = line.bytes().fold(trace.hash, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+        trace.unread.push(sighting);
     }
 
     pub(super) fn take(&self) -> Vec<Sighting> {
-        std::mem::take(&mut self.kept.lock().unread)
+        std::mem::take(&mut self.trace.lock().unread)
     }
 
     pub(super) fn trace(&self) -> (u64, u64) {
-        let kept = self.kept.lock();
-        (kept.lines, kept.hash)
+        let trace = self.trace.lock();
+        (trace.lines, trace.hash)
     }
 }

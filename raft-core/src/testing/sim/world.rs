@@ -27,7 +27,7 @@ use super::observation::{End, Observation, Sighting, Sink};
 use super::process::{Process, Running, Setting};
 use super::rng::Rng;
 use super::sim_disk::Pace;
-use super::time::{Time, TimeHand};
+use super::time::{ManualTime, Time};
 use super::transport::SimTransport;
 
 struct Place {
@@ -74,8 +74,8 @@ impl World {
     }
 
     /// An empty world whose time is moved by hand: for machines with a runtime each, which somebody moves on in step.
-    pub fn by_hand(setting: Setting) -> (Self, TimeHand) {
-        let (time, hand) = Time::by_hand();
+    pub fn with_manual_time(setting: Setting) -> (Self, ManualTime) {
+        let (time, hand) = Time::with_manual_time();
         (Self::made(setting, time), hand)
     }
 
