@@ -1,4 +1,4 @@
-//! The fencing device of a simulated world: powers machines off, and fails in the ways devices fail.
+//! The fencing device of a simulated world. It powers machines off, and fails in the ways that devices fail.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,16 +12,16 @@ use super::observation::{End, Observation};
 use super::rng::Rng;
 use crate::leader::fencer::{FenceRequest, Fencer, Fencing};
 
-/// How the device answers, in parts of a thousand each; what is left succeeds.
+/// How many of a thousand calls of the device fail in which way. The others succeed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DeviceFaults {
-    /// Says that it failed, and has done nothing.
+    /// Reports a failure, and has done nothing.
     pub fails: u64,
-    /// Powers off, and says that it failed.
+    /// Powers off, and reports a failure.
     pub lies_down: u64,
     /// Never answers, and has done nothing.
     pub hangs: u64,
-    /// Powers off, and answers long after.
+    /// Powers off, and answers much later.
     pub late: u64,
 }
 
@@ -46,7 +46,7 @@ impl Device {
         self.inside.lock()
     }
 
-    /// How it answers from now on.
+    /// Sets how the device fails from now on.
     pub fn set_faults(&self, faults: DeviceFaults) {
         self.lock().faults = faults;
     }

@@ -16,20 +16,20 @@ use super::host::SimHost;
 use super::rng::Rng;
 use crate::transport::Service;
 
-/// How the network treats its messages.
+/// How long messages of the network take, and how many are lost, repeated or late.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NetConditions {
-    /// The shortest way.
+    /// The shortest delay of a message.
     pub low: Duration,
-    /// The longest, in ordinary cases.
+    /// The longest delay of a message that is not late.
     pub high: Duration,
-    /// Of a thousand messages so many are lost.
+    /// How many of a thousand messages are lost.
     pub loss: u64,
-    /// Of a thousand calls that may come twice, so many do.
+    /// How many of a thousand calls arrive twice, among those that may.
     pub twice: u64,
-    /// Of a thousand messages so many are on their way for up to [`NetConditions::late_by`].
+    /// How many of a thousand messages are late, by up to [`NetConditions::late_by`].
     pub late: u64,
-    /// How late they are at the most.
+    /// The longest delay of a late message.
     pub late_by: Duration,
 }
 
@@ -40,7 +40,7 @@ impl Default for NetConditions {
     }
 }
 
-/// How often the conditions has bitten.
+/// How many messages were sent, and how many met which fault.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FaultCounts {
     /// Messages.
@@ -69,7 +69,7 @@ pub(super) struct State {
 #[derive(Clone)]
 pub struct Net(Arc<Mutex<State>>);
 
-/// What is about to become of a message.
+/// The fate of one message on one way.
 pub(super) enum Leg {
     Takes(Duration),
     Lost,
@@ -95,7 +95,7 @@ impl Net {
     /// The address of a node here.
     ///
     /// # Errors
-    /// Never in practice: the address is short and says something.
+    /// Never in practice: the address is short and not empty.
     pub fn address(node: NodeId) -> Result<Address, quorate_membership::TextError> {
         Address::new(format!("sim:{node}"))
     }
@@ -149,7 +149,7 @@ impl Net {
         self.lock().cut.is_empty()
     }
 
-    /// How often the conditions has bitten.
+    /// How many messages were sent, and how many met which fault.
     pub fn fault_counts(&self) -> FaultCounts {
         self.lock().counts
     }

@@ -1,4 +1,4 @@
-//! What is seen of a simulated world, in the order in which it happens: what oracles judge, and what a trace is made of.
+//! What happens in a simulated world, in order: oracles judge it, and the trace is made of it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ pub enum End {
     PowerCut,
 }
 
-/// One thing that happened on a machine.
+/// One thing that happened on a machine. A new kind is added here, and made in `host`, `process` or `log_writer`.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 #[expect(clippy::large_enum_variant, reason = "each is looked at once and let go")]
@@ -29,7 +29,7 @@ pub enum Observation {
     Began,
     /// A process ended.
     Ended {
-        /// How.
+        /// How it ended.
         how: End,
     },
     /// A note for its ledger: leases, grants, proofs, and what is protected.
@@ -49,18 +49,18 @@ pub enum Observation {
     Durable(Durable),
     /// It applied an entry.
     Applied {
-        /// Where it stands.
+        /// The position of the entry.
         at: Position,
-        /// What it says; `None` for a blank one.
+        /// Its command; `None` for a blank entry.
         command: Option<Command>,
-        /// What came of it.
+        /// The result of the command.
         answer: Result<Vec<Event>, Rejection>,
         /// The state after it.
         state: Arc<ClusterState>,
         /// The voters, if the entry changed them.
         voters: Option<VoterSets>,
     },
-    /// It took a snapshot over from another node or from its disk.
+    /// It took its state from a snapshot of another node or of its own disk.
     Installed {
         /// The last entry that is in it.
         last: Option<Position>,
@@ -71,23 +71,23 @@ pub enum Observation {
     Acted {
         /// The lock.
         lock: Name,
-        /// Whose work.
+        /// The life that works.
         who: Identity,
-        /// Under which token.
+        /// The token of the work.
         token: Revision,
     },
-    /// What it was writing when it ended may be on the disk or not.
+    /// These may be durable or not: the process ended while it wrote them.
     Unsure(Vec<Durable>),
     /// Its stop mechanism acted.
     Fired,
-    /// Whoever drives the world says something.
+    /// A line of the test that drives the world.
     Said(String),
 }
 
 /// An entry on a disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
-    /// Where it stands.
+    /// The position of the entry.
     pub at: Position,
     /// The checksum of its content.
     pub sum: u32,
@@ -111,14 +111,14 @@ pub enum Durable {
     Snapshot(Option<Position>),
 }
 
-/// Something seen, with its time in the world and the node whose machine it was seen on (`n0`: the world itself).
+/// An observation with its time in the world, and the node on whose machine it was made (`n0`: the world itself).
 #[derive(Debug, Clone)]
 pub struct Sighting {
     /// The time of the world.
     pub at: Duration,
-    /// Where.
+    /// The node.
     pub node: NodeId,
-    /// What.
+    /// The observation.
     pub seen: Observation,
 }
 
@@ -162,7 +162,7 @@ struct Trace {
     aloud: bool,
 }
 
-/// Where everything that is seen goes.
+/// Where all observations go.
 #[derive(Clone)]
 pub(super) struct Sink {
     time: Time,

@@ -1,4 +1,4 @@
-//! The time of a world: that of the one runtime it plays in, or what the hand shows that moves several on in step.
+//! The time of a world: that of its one runtime, or a time that the caller moves for several runtimes in step.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,7 +23,7 @@ impl Time {
         Self { began: Instant::now(), shown: None }
     }
 
-    /// A time that stands still until its hand is moved.
+    /// A time that stands still until it is moved.
     pub(super) fn with_manual_time() -> (Self, ManualTime) {
         let shown = Arc::new(AtomicU64::new(0));
         (Self { began: Instant::now(), shown: Some(shown.clone()) }, ManualTime(shown))
@@ -44,7 +44,7 @@ impl Time {
 }
 
 impl ManualTime {
-    /// From now on the world is so old. It never gets younger.
+    /// Sets the age of the world. It never gets younger.
     pub fn show(&self, age: Duration) {
         self.0.fetch_max(u64::try_from(age.as_nanos()).unwrap_or(u64::MAX), Ordering::AcqRel);
     }
