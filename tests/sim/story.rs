@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use quorate::testing::sim::{DeviceFaults, End, NetConditions, Pace, Rng, Running, Setting, Sighting, World};
+use quorate::testing::sim::{DeviceFaults, End, NetConditions, Pace, Rng, Running, Setting, TraceEntry, World};
 use quorate::{Name, NodeId, Role};
 use quorate_membership::Command;
 use tokio::sync::watch;
@@ -31,7 +31,7 @@ pub(crate) struct Story {
     returns: BTreeMap<NodeId, Instant>,
     shifts: BTreeMap<NodeId, watch::Sender<bool>>,
     /// What is kept for who plays a story of its own; empty unless asked for.
-    pub(crate) kept: Vec<Sighting>,
+    pub(crate) kept: Vec<TraceEntry>,
     pub(crate) keep: bool,
     /// Whoever has ended is started again after so long, rather than after a time that chance has chosen.
     pub(crate) returns_after: Option<Duration>,
@@ -254,10 +254,10 @@ impl Story {
 
     /// Takes in what was seen, and does what is due.
     pub(crate) async fn look(&mut self) -> Done {
-        for sighting in self.world.sightings() {
-            self.judge.see(&sighting)?;
+        for entry in self.world.entries() {
+            self.judge.see(&entry)?;
             if self.keep {
-                self.kept.push(sighting);
+                self.kept.push(entry);
             }
         }
         let now = Instant::now();

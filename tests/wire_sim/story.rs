@@ -205,10 +205,10 @@ impl Story {
     }
 
     fn look(&mut self) -> Done {
-        for sighting in self.world.sightings() {
-            self.judge.see(&sighting)?;
-            if let Observation::Ended { how } = sighting.seen {
-                self.fell(sighting.node, how);
+        for entry in self.world.entries() {
+            self.judge.see(&entry)?;
+            if let Observation::Ended { how } = entry.seen {
+                self.fell(entry.node, how);
             }
         }
         let now = self.now();

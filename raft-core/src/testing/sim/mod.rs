@@ -36,7 +36,7 @@ pub use clocks::Rate;
 pub use device::{Device, DeviceFaults};
 pub use host::SimHost;
 pub use net::{FaultCounts, Net, NetConditions};
-pub use observation::{Durable, End, Observation, Sighting, Stored};
+pub use observation::{Durable, End, Observation, Stored, TraceEntry};
 pub use process::{Process, Running, Setting};
 pub use rng::Rng;
 pub use sim_disk::Pace;

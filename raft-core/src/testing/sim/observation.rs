@@ -113,7 +113,7 @@ pub enum Durable {
 
 /// An observation with its time in the world, and the node on whose machine it was made (`n0`: the world itself).
 #[derive(Debug, Clone)]
-pub struct Sighting {
+pub struct TraceEntry {
     /// The time of the world.
     pub at: Duration,
     /// The node.
@@ -122,7 +122,7 @@ pub struct Sighting {
     pub seen: Observation,
 }
 
-impl fmt::Display for Sighting {
+impl fmt::Display for TraceEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { at, node, seen } = self;
         write!(f, "{:>14.6} {node} ", at.as_secs_f64())?;
@@ -156,7 +156,7 @@ impl fmt::Display for Sighting {
 
 #[derive(Default)]
 struct Trace {
-    unread: Vec<Sighting>,
+    unread: Vec<TraceEntry>,
     lines: u64,
     hash: u64,
     aloud: bool,
@@ -176,9 +176,9 @@ impl Sink {
     }
 
     pub(super) fn tell(&self, node: NodeId, seen: Observation) {
-        let sighting = Sighting { at: self.time.elapsed(), node, seen };
+        let entry = TraceEntry { at: self.time.elapsed(), node, seen };
         let mut trace = self.trace.lock();
-        let line = sighting.to_string();
+        let line = entry.to_string();
         if trace.aloud {
             #[expect(clippy::print_stderr, reason = "asked for, to look at one run")]
             {
@@ -188,10 +188,10 @@ impl Sink {
         trace.lines += 1;
         // FNV-1a.
         trace.hash = line.bytes().fold(trace.hash, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
-        trace.unread.push(sighting);
+        trace.unread.push(entry);
     }
 
-    pub(super) fn take(&self) -> Vec<Sighting> {
+    pub(super) fn take(&self) -> Vec<TraceEntry> {
         std::mem::take(&mut self.trace.lock().unread)
     }
 

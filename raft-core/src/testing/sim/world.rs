@@ -23,7 +23,7 @@ use super::clocks::Rate;
 use super::device::Device;
 use super::host::{Machine, SimHost};
 use super::net::Net;
-use super::observation::{End, Observation, Sighting, Sink};
+use super::observation::{End, Observation, Sink, TraceEntry};
 use super::process::{Process, Running, Setting};
 use super::rng::Rng;
 use super::sim_disk::Pace;
@@ -103,7 +103,7 @@ impl World {
     }
 
     /// The observations since the last call.
-    pub fn sightings(&self) -> Vec<Sighting> {
+    pub fn entries(&self) -> Vec<TraceEntry> {
         self.sink.take()
     }
 
