@@ -154,6 +154,7 @@ impl FolderStorage for SimFolder {
 }
 
 /// The ledger of a process. Its notes are observations of the world.
+#[derive(Debug)]
 struct SimLedger(Arc<SimHost>);
 
 impl Sink for SimLedger {
