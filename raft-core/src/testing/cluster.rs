@@ -21,12 +21,9 @@ use quorate_membership::{ClusterState, Drift, Identity, NodeId, Phase, Plan, Rol
 use tokio::time::{Instant, sleep};
 
 use super::disk::Disk;
-use super::node::TestNode;
+use super::node::{TIMEOUT, TestNode};
 use super::{MemoryNetwork, TestFencer, TestStop};
 use crate::config::Config;
-
-/// How long a test waits for what must come. Long: a busy machine must not fail a test.
-pub(super) const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Timing for tests: quick, and slow enough for a busy machine with a slow disk.
 pub fn fast() -> Config {

@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use quorate_membership::{Identity, NodeId};
 
-use super::cluster::TIMEOUT;
 use super::disk::Disk;
 use super::{MemoryNetwork, TestStop};
 use crate::config::Config;
@@ -16,6 +16,9 @@ use crate::leader::fencer::Fencer;
 use crate::lease::Lease;
 use crate::lease::ledger::Ledger;
 use crate::node::{Node, NodeSettings};
+
+/// How long a test waits for what must come. Long: a busy machine must not fail a test.
+pub(super) const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// One place in a [`TestCluster`], whether or not its node runs.
 pub struct TestNode {
