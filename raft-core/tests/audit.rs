@@ -44,7 +44,7 @@ impl Run {
     fn new() -> Self {
         let (who, under, activation) = (x(), Activation::new(5), Activation::new(5));
         let stop = Stop::Own { bound: ms(100) };
-        let named = Note::RequestName { who, stop, lease: ms(3000), in_flight: ms(0), drift: Drift::default() };
+        let named = Note::Registered { who, stop, lease: ms(3000), in_flight: ms(0), drift: Drift::default() };
         let ended = Note::Ended {
             who,
             token: Revision::new(20),
@@ -219,7 +219,7 @@ fn between_machines_the_order_of_the_leader_is_checked() -> Result<()> {
     let later = Note::Granted { who: x(), seq: 3, activation: Activation::new(6), received: at(1020) };
     breaks(&Run::new().with(1, 1025, later).audit_apart()?, &[Rule::NoLaterGrant], &["activation=a6"])?;
     let unbounded = |note: &mut Note| {
-        if let Note::RequestName { stop, .. } = note {
+        if let Note::Registered { stop, .. } = note {
             *stop = Stop::Unbounded;
         }
     };
@@ -241,7 +241,7 @@ fn one_work_has_one_holder_and_its_tokens_grow() -> Result<()> {
     let who = Identity::new(NodeId::new(1), Incarnation::new(1));
     let take = |token| Note::Protects { who, what: "db".into(), token: Revision::new(token) };
     let stop = Stop::Own { bound: ms(100) };
-    let note = || Note::RequestName { who, stop, lease: ms(3000), in_flight: ms(0), drift: Drift::default() };
+    let note = || Note::Registered { who, stop, lease: ms(3000), in_flight: ms(0), drift: Drift::default() };
     let named = || Run::new().with(1, 60, note());
     let run = |at, token| named().with(1, at, take(token));
     ensure!(run(4240, 20).audit()?.verdict() == Verdict::Clean);
@@ -282,7 +282,7 @@ fn a_device_is_believed_and_counted_and_a_leave_is_checked() -> Result<()> {
 #[test]
 fn what_the_mechanism_the_lease_and_the_log_promise_is_checked() -> Result<()> {
     let deadman = |note: &mut Note| {
-        if let Note::RequestName { stop, .. } = note {
+        if let Note::Registered { stop, .. } = note {
             *stop = Stop::Deadman { lateness: ms(100) };
         }
     };

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use proptest::prelude::*;
 use quorate_membership::lease::Reading;
 use quorate_membership::{Activation, BootId, Drift, FenceId, Identity, Incarnation, NodeId, Nonce, Revision, Stop};
-use quorate_raft_core::ledger::{Bounds, Entry, Kept, LastEnd, Ledger, LineError, Loss, Note, read};
+use quorate_raft_core::ledger::{Bounds, Entry, LastEnd, Ledger, LedgerContent, LineError, Loss, Note, read};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 const N3: NodeId = NodeId::new(3);
@@ -34,11 +34,11 @@ fn protects(what: &str) -> Note {
 
 fn named() -> Note {
     let (stop, lease) = (Stop::Own { bound: Duration::from_millis(100) }, Duration::from_secs(3));
-    Note::RequestName { who: n3(1), stop, lease, in_flight: Duration::ZERO, drift: Drift::default() }
+    Note::Registered { who: n3(1), stop, lease, in_flight: Duration::ZERO, drift: Drift::default() }
 }
 
 /// The numbers of the grants that are on record, in the order of their lines.
-fn seqs(kept: &Kept) -> Vec<u64> {
+fn seqs(kept: &LedgerContent) -> Vec<u64> {
     let seq = |note: &Note| match note {
         Note::Held { seq, .. } => Some(*seq),
         _ => None,
@@ -72,7 +72,7 @@ fn notes() -> impl Strategy<Value = Note> {
     let ended = (who(), token(), any::<Option<u64>>(), any::<String>(), prop::option::of((activation(), time())));
     prop_oneof![
         any::<u128>().prop_map(|bits| Note::Started { session: Nonce::new(bits) }),
-        (who(), stop, time(), time(), any::<u32>()).prop_map(|(who, stop, lease, in_flight, ppm)| Note::RequestName {
+        (who(), stop, time(), time(), any::<u32>()).prop_map(|(who, stop, lease, in_flight, ppm)| Note::Registered {
             who,
             stop,
             lease,
@@ -211,7 +211,7 @@ async fn a_note_never_waits_and_what_is_dropped_is_said() -> Result<()> {
     assert!(notes.join().is_ok());
     let copy = std::thread::spawn(move || {
         let mut lines = std::io::BufRead::lines(std::io::BufReader::new(pipe));
-        let mut seen = Kept::default();
+        let mut seen = LedgerContent::default();
         let file: std::sync::Arc<Path> = Path::new("pipe").into();
         loop {
             let entry: Entry = lines.next().context("the pipe was closed")??.parse()?;

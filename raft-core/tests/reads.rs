@@ -30,7 +30,7 @@ const LONELY: NodeId = NodeId::new(1);
 type Carried<T> = BoxFuture<'static, Result<T, TransportError>>;
 
 /// What befalls the calls of all nodes.
-struct Weather {
+struct NetConditions {
     /// Nothing new passes between the lonely node and the others.
     cut: AtomicBool,
     /// The answers of these nodes to the lonely one's stream are held back.
@@ -40,10 +40,10 @@ struct Weather {
 struct SimTransport {
     inner: Arc<dyn Transport>,
     from: NodeId,
-    weather: Arc<Weather>,
+    conditions: Arc<NetConditions>,
 }
 
-impl Weather {
+impl NetConditions {
     fn loses(&self, from: NodeId, to: NodeId) -> bool {
         self.cut.load(Ordering::SeqCst) && (from == LONELY) != (to == LONELY)
     }
@@ -52,7 +52,7 @@ impl Weather {
 impl Transport for SimTransport {
     fn call(&self, peer: &Peer, caller: Caller, call: Call, deadline: Duration) -> Carried<Answer> {
         let (inner, to) = (self.inner.call(peer, caller, call, deadline), peer.node);
-        if !self.weather.loses(self.from, to) {
+        if !self.conditions.loses(self.from, to) {
             return inner;
         }
         Box::pin(async move {
@@ -68,12 +68,12 @@ impl Transport for SimTransport {
         requests: BoxStream<'static, Append>,
         idle: Duration,
     ) -> Carried<AppendReplies> {
-        let (weather, from, to) = (self.weather.clone(), self.from, peer.node);
+        let (conditions, from, to) = (self.conditions.clone(), self.from, peer.node);
         // Requests on a line that is cut are lost, and the stream stays open.
-        let through = weather.clone();
+        let through = conditions.clone();
         let requests = requests.filter(move |_| std::future::ready(!through.loses(from, to))).boxed();
         let opened = self.inner.append_stream(peer, caller, requests, idle);
-        let held = (from == LONELY).then(|| weather.held.get(&to).map(watch::Sender::subscribe)).flatten();
+        let held = (from == LONELY).then(|| conditions.held.get(&to).map(watch::Sender::subscribe)).flatten();
         Box::pin(async move {
             let mut answers = opened.await?;
             let (arrived, waiting) = mpsc::channel(100);
@@ -83,14 +83,14 @@ impl Transport for SimTransport {
                         return;
                     }
                 }
-                if weather.loses(from, to) {
+                if conditions.loses(from, to) {
                     arrived.closed().await;
                 }
             });
             let answers = unfold((waiting, held), |(mut waiting, mut held)| async move {
                 let answer = waiting.recv().await?;
                 if let Some(held) = &mut held {
-                    let _weather_is_gone = held.wait_for(|held| !*held).await.is_err();
+                    let _conditions_gone = held.wait_for(|held| !*held).await.is_err();
                 }
                 Some((answer, (waiting, held)))
             });
@@ -103,7 +103,7 @@ impl Transport for SimTransport {
     }
 }
 
-async fn three(weather: &Arc<Weather>, folder: &std::path::Path) -> Result<Vec<Arc<Node>>> {
+async fn three(conditions: &Arc<NetConditions>, folder: &std::path::Path) -> Result<Vec<Arc<Node>>> {
     let (board, mut nodes) = (MemoryNetwork::new(), vec![]);
     for node in [1, 2, 3].map(NodeId::new) {
         let stop = TestStop::new(Stop::Own { bound: Duration::from_millis(100) });
@@ -112,7 +112,11 @@ async fn three(weather: &Arc<Weather>, folder: &std::path::Path) -> Result<Vec<A
             data: folder.join(node.to_string()),
             addresses: vec![MemoryNetwork::address(node)?],
             config: fast(),
-            transport: Arc::new(SimTransport { inner: board.transport(node), from: node, weather: weather.clone() }),
+            transport: Arc::new(SimTransport {
+                inner: board.transport(node),
+                from: node,
+                conditions: conditions.clone(),
+            }),
             fencer: None,
             stop: Some(Box::new(stop)),
             trust_vm_clock: true,
@@ -134,15 +138,15 @@ async fn three(weather: &Arc<Weather>, folder: &std::path::Path) -> Result<Vec<A
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn late_answers_to_an_earlier_append_confirm_no_read() -> Result<()> {
     let held = [2, 3].map(|node| (NodeId::new(node), watch::Sender::new(false))).into();
-    let weather = Arc::new(Weather { cut: AtomicBool::new(false), held });
+    let conditions = Arc::new(NetConditions { cut: AtomicBool::new(false), held });
     let folder = tempfile::tempdir()?;
-    let nodes = three(&weather, folder.path()).await?;
+    let nodes = three(&conditions, folder.path()).await?;
     let (lonely, other) = (nodes[0].clone(), nodes[1].clone());
     ensure!(lonely.view().local.leader == Some(LONELY), "the founder leads");
     let lease = lonely.lease().context("it has a name")?;
     let who: Identity = lease.who();
     // An entry is on its way; its answers are slow from here on.
-    weather.held.values().for_each(|held| {
+    conditions.held.values().for_each(|held| {
         held.send_replace(true);
     });
     let addresses = vec![MemoryNetwork::address(NodeId::new(3))?, Address::new("memory:elsewhere")?];
@@ -150,7 +154,7 @@ async fn late_answers_to_an_earlier_append_confirm_no_read() -> Result<()> {
     let proposer = lonely.clone();
     let proposed = tokio::spawn(async move { proposer.propose(command).await });
     sleep(Duration::from_millis(200)).await;
-    weather.cut.store(true, Ordering::SeqCst);
+    conditions.cut.store(true, Ordering::SeqCst);
     let give_up = Instant::now() + TIMEOUT;
     while other.view().cluster.life(who).is_none_or(|life| life.phase != Phase::Fenced) {
         ensure!(Instant::now() < give_up, "never fenced: {:?}", other.view());
@@ -162,7 +166,7 @@ async fn late_answers_to_an_earlier_append_confirm_no_read() -> Result<()> {
     let read = tokio::spawn(async move { reader.read_barrier(Duration::from_secs(2)).await });
     for node in [2, 3] {
         sleep(Duration::from_millis(50)).await;
-        if let Some(held) = weather.held.get(&NodeId::new(node)) {
+        if let Some(held) = conditions.held.get(&NodeId::new(node)) {
             held.send_replace(false);
         }
     }

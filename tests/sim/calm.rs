@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use quorate::lease::ledger::Note;
-use quorate::testing::sim::{Durable, End, Observation, Pace, Rate, Running, Setting, Sighting, Stored, World};
+use quorate::testing::sim::{Durable, End, Observation, Pace, Rate, Running, Setting, Stored, TraceEntry, World};
 use quorate::{Config, Event, NodeId, Profile, lease::Stop};
 use tokio::time::{Instant, sleep};
 
@@ -77,8 +77,8 @@ pub(crate) async fn a_change_of_leader_costs_no_lease(seed: u64) -> Done {
     }
     story.run_for(ms(12_000)).await?;
     let spared = |node: NodeId| by_plan || node != led;
-    let harms = |sighting: &&Sighting| match &sighting.seen {
-        Observation::Fired | Observation::Noted(Note::Notice { .. } | Note::Lapsed { .. }) => spared(sighting.node),
+    let harms = |entry: &&TraceEntry| match &entry.seen {
+        Observation::Fired | Observation::Noted(Note::Notice { .. } | Note::Lapsed { .. }) => spared(entry.node),
         Observation::Applied { answer: Ok(events), .. } => events
             .iter()
             .any(|event| if let Event::FenceOrdered { target, .. } = event { spared(target.node) } else { false }),
@@ -112,8 +112,8 @@ pub(crate) async fn a_disk_that_hangs_moves_leadership(seed: u64) -> Done {
     }
     println!("seed {seed}: another leads after {:?} of {bound:?}", began.elapsed());
     story.heal().await?;
-    let fenced = |sighting: &&Sighting| {
-        let Observation::Applied { answer: Ok(events), .. } = &sighting.seen else { return false };
+    let fenced = |entry: &&TraceEntry| {
+        let Observation::Applied { answer: Ok(events), .. } = &entry.seen else { return false };
         events.iter().any(|event| matches!(event, Event::FenceOrdered { .. }))
     };
     match story.kept.iter().find(fenced) {
@@ -140,9 +140,9 @@ pub(crate) async fn a_change_of_voters_that_was_begun_is_finished(seed: u64) -> 
         let led = leader(&story);
         // On the disk of a voter that stays, and not committed yet: the leader has not begun the second half.
         let joint = |stored: &Stored| stored.voters.as_ref().is_some_and(|voters| voters.sets.len() > 1);
-        let begun = std::mem::take(&mut story.kept).into_iter().any(|sighting| {
-            let stays = Some(sighting.node) != led && sighting.node != next;
-            stays && matches!(&sighting.seen, Observation::Durable(Durable::Entries(entries)) if entries.iter().any(joint))
+        let begun = std::mem::take(&mut story.kept).into_iter().any(|entry| {
+            let stays = Some(entry.node) != led && entry.node != next;
+            stays && matches!(&entry.seen, Observation::Durable(Durable::Entries(entries)) if entries.iter().any(joint))
         });
         if begun && let Some(leader) = led {
             story.world.end(leader, End::Killed);
@@ -162,8 +162,8 @@ pub(crate) async fn who_comes_back_is_not_shot_again_and_again(seed: u64) -> Don
     let hit = story.world.nodes().into_iter().find(|node| Some(*node) != leader(&story)).unwrap_or_default();
     story.world.end(hit, End::Killed);
     story.run_for(ms(20_000)).await?;
-    let shot = |sighting: &Sighting| matches!(sighting.seen, Observation::Ended { how: End::PowerCut });
-    let shots = std::mem::take(&mut story.kept).iter().filter(|sighting| shot(sighting)).count();
+    let shot = |entry: &TraceEntry| matches!(entry.seen, Observation::Ended { how: End::PowerCut });
+    let shots = std::mem::take(&mut story.kept).iter().filter(|entry| shot(entry)).count();
     if shots > 2 {
         return Err(format!("violated: {hit} was powered off {shots} times in 20 s"));
     }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use quorate::lease::ledger::Note;
-use quorate::testing::sim::{Durable, End, Observation, Sighting};
+use quorate::testing::sim::{Durable, End, Observation, TraceEntry};
 use quorate::{
     Event, Identity, NodeId,
     fencing::{FenceId, FenceProof},
@@ -73,9 +73,9 @@ impl Tally {
         faults.chain(states).filter(|what| !self.counts.contains_key(what)).collect()
     }
 
-    pub(crate) fn see(&mut self, sighting: &Sighting) {
-        let node = sighting.node;
-        match &sighting.seen {
+    pub(crate) fn see(&mut self, entry: &TraceEntry) {
+        let node = entry.node;
+        match &entry.seen {
             Observation::Ended { how } => {
                 self.watch.leaders.remove(&node);
                 self.count(if *how == End::PowerCut { "power cut" } else { "killed" });

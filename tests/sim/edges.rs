@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 use std::time::Duration;
 
-use quorate::testing::sim::{Durable, Observation, Running, Setting, Sighting, World};
+use quorate::testing::sim::{Durable, Observation, Running, Setting, TraceEntry, World};
 use quorate::{Config, Event, Key, NodeId, Profile, lease::Stop, records::Value};
 use quorate_raft_core::rpc::Position;
 use tokio::time::Instant;
@@ -94,13 +94,13 @@ pub(crate) struct Edges {
 }
 
 impl Edges {
-    fn note(&mut self, sighting: &Sighting) {
-        let last = match &sighting.seen {
+    fn note(&mut self, entry: &TraceEntry) {
+        let last = match &entry.seen {
             Observation::Durable(Durable::Entries(entries)) => entries.last().map(|entry| entry.at),
             Observation::Opened { last, .. } => *last,
             _ => None,
         };
-        self.last.extend(last.map(|last| (sighting.node, last)));
+        self.last.extend(last.map(|last| (entry.node, last)));
     }
 }
 
@@ -176,9 +176,9 @@ async fn one(story: &mut Story, n: u32, links: Links, edges: &mut Edges) -> Resu
     }
     edges.cases += 1;
     story.heal().await?;
-    for sighting in std::mem::take(&mut story.kept) {
-        edges.note(&sighting);
-        if let Observation::Applied { at, .. } = sighting.seen {
+    for entry in std::mem::take(&mut story.kept) {
+        edges.note(&entry);
+        if let Observation::Applied { at, .. } = entry.seen {
             edges.judged = edges.judged.max(at.index);
         }
     }
@@ -219,9 +219,9 @@ async fn write(story: &mut Story, connected: &BTreeSet<NodeId>) -> Result<bool, 
 
 /// Nobody is ordered to be fenced whom the leader that asked for it can reach.
 fn judge(story: &mut Story, reach: &impl Fn(NodeId, NodeId, &World) -> bool, edges: &mut Edges) -> Result<(), String> {
-    for sighting in std::mem::take(&mut story.kept) {
-        edges.note(&sighting);
-        let Observation::Applied { at, answer: Ok(events), state, .. } = &sighting.seen else { continue };
+    for entry in std::mem::take(&mut story.kept) {
+        edges.note(&entry);
+        let Observation::Applied { at, answer: Ok(events), state, .. } = &entry.seen else { continue };
         if at.index <= edges.judged {
             continue;
         }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use quorate::testing::sim::{End, Mood, Pace, Rate, Rng, Weather, World};
+use quorate::testing::sim::{DeviceFaults, End, NetConditions, Pace, Rate, Rng, World};
 use quorate::{NodeId, Role};
 
 /// A kind of fault.
@@ -151,7 +151,7 @@ pub(crate) fn strike(world: &mut World, kind: Kind, mut rng: Rng) -> Outcome {
         }
         Kind::Flap => Outcome::Later(ms(0), Then::Flip { a, b, times: rng.between(4, 40) }),
         Kind::Storm => {
-            world.net.set_weather(Weather {
+            world.net.set_conditions(NetConditions {
                 low: ms(rng.below(20)),
                 high: ms(20 + rng.below(150)),
                 loss: rng.below(200),
@@ -210,7 +210,7 @@ pub(crate) fn strike(world: &mut World, kind: Kind, mut rng: Rng) -> Outcome {
         }
         Kind::BadDevice => {
             let mut part = || rng.below(300);
-            world.device.set_mood(Mood { fails: part(), lies_down: part(), hangs: part(), late: part() });
+            world.device.set_faults(DeviceFaults { fails: part(), lies_down: part(), hangs: part(), late: part() });
             Outcome::Later(lasts, Then::GoodDevice)
         }
         Kind::HandOver => Outcome::Now(Deed::HandOver),
@@ -237,14 +237,14 @@ pub(crate) fn undo(world: &World, then: &Then) -> Option<(Duration, Then)> {
             }
             return times.checked_sub(1).map(|times| (ms(100), Then::Flip { a: *a, b: *b, times }));
         }
-        Then::Calm => world.net.set_weather(Weather::default()),
+        Then::Calm => world.net.set_conditions(NetConditions::default()),
         Then::Resume(node) => {
             if let Some(running) = world.process(*node) {
                 running.host.resume();
             }
         }
         Then::Quicken(node) => world.set_pace(*node, Pace::Quick),
-        Then::GoodDevice => world.device.set_mood(Mood::default()),
+        Then::GoodDevice => world.device.set_faults(DeviceFaults::default()),
     }
     None
 }

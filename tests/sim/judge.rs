@@ -1,8 +1,8 @@
-//! Looks on while a world goes on: every sighting goes to the oracle, the book and the counts, and what is known of the world
+//! Looks on while a world goes on: every entry goes to the oracle, the book and the counts, and what is known of the world
 //! from them says whether all is well.
 //!
 //! ```text
-//!   world ── sightings ─▶ see ─┬─ oracle: a promise is broken ─▶ the run ends
+//!   world ── entries ─▶ see ─┬─ oracle: a promise is broken ─▶ the run ends
 //!                              ├─ calm: something happened although nothing was wrong (I13) ─▶ the run ends
 //!                              └─ counts, writes, who is gone, who acted last ─▶ all_well, picture, tell
 //! ```
@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use quorate::lease::ledger::Note;
-use quorate::testing::sim::{Observation, Sighting, World};
+use quorate::testing::sim::{Observation, TraceEntry, World};
 use quorate::{Event, Name, NodeId, View, lease::LeaseStage, state::duties};
 
 use crate::coverage::Tally;
@@ -54,20 +54,20 @@ impl Judge {
     }
 
     /// Takes in what was seen next.
-    pub(crate) fn see(&mut self, sighting: &Sighting) -> Verdict {
-        self.oracle.see(sighting)?;
-        self.written.see(sighting);
-        self.tally.see(sighting);
-        match &sighting.seen {
-            Observation::Acted { lock, .. } => drop(self.acted.insert(lock.clone(), sighting.at)),
+    pub(crate) fn see(&mut self, entry: &TraceEntry) -> Verdict {
+        self.oracle.see(entry)?;
+        self.written.see(entry);
+        self.tally.see(entry);
+        match &entry.seen {
+            Observation::Acted { lock, .. } => drop(self.acted.insert(lock.clone(), entry.at)),
             Observation::Applied { answer: Ok(events), .. } => {
                 let removed = |event: &Event| if let Event::Removed { node } = event { Some(*node) } else { None };
                 self.gone.extend(events.iter().filter_map(removed));
             }
             _ => {}
         }
-        if self.calm && disturbs(&sighting.seen) {
-            return Err(format!("violated: in calm nobody is suspected, ended or told to stop (I13): {sighting}"));
+        if self.calm && disturbs(&entry.seen) {
+            return Err(format!("violated: in calm nobody is suspected, ended or told to stop (I13): {entry}"));
         }
         Ok(())
     }

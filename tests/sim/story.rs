@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use quorate::testing::sim::{End, Mood, Pace, Rng, Running, Setting, Sighting, Weather, World};
+use quorate::testing::sim::{DeviceFaults, End, NetConditions, Pace, Rng, Running, Setting, TraceEntry, World};
 use quorate::{Name, NodeId, Role};
 use quorate_membership::Command;
 use tokio::sync::watch;
@@ -31,7 +31,7 @@ pub(crate) struct Story {
     returns: BTreeMap<NodeId, Instant>,
     shifts: BTreeMap<NodeId, watch::Sender<bool>>,
     /// What is kept for who plays a story of its own; empty unless asked for.
-    pub(crate) kept: Vec<Sighting>,
+    pub(crate) kept: Vec<TraceEntry>,
     pub(crate) keep: bool,
     /// Whoever has ended is started again after so long, rather than after a time that chance has chosen.
     pub(crate) returns_after: Option<Duration>,
@@ -49,8 +49,9 @@ pub(crate) async fn play(plan: Plan, aloud: bool) -> Told {
     let setting = Setting { seed: plan.seed, config: plan.config.clone(), stop: plan.stop, device: plan.device, aloud };
     let mut story = Story::new(World::new(setting), plan);
     let violation = story.whole().await.err();
-    let bites = story.world.net.bites();
-    for (what, times) in [("message lost", bites.lost), ("message twice", bites.twice), ("message late", bites.late)] {
+    let counts = story.world.net.fault_counts();
+    for (what, times) in [("message lost", counts.lost), ("message twice", counts.twice), ("message late", counts.late)]
+    {
         story.judge.tally.add(what, times);
     }
     let Story { world, judge, faults, .. } = story;
@@ -211,8 +212,8 @@ impl Story {
         self.healing = true;
         self.due.clear();
         self.world.net.mend_all();
-        self.world.net.set_weather(Weather::default());
-        self.world.device.set_mood(Mood::default());
+        self.world.net.set_conditions(NetConditions::default());
+        self.world.device.set_faults(DeviceFaults::default());
         for node in self.world.nodes() {
             self.world.set_pace(node, Pace::Quick);
             if let Some(disk) = self.world.disk(node) {
@@ -253,10 +254,10 @@ impl Story {
 
     /// Takes in what was seen, and does what is due.
     pub(crate) async fn look(&mut self) -> Done {
-        for sighting in self.world.sightings() {
-            self.judge.see(&sighting)?;
+        for entry in self.world.entries() {
+            self.judge.see(&entry)?;
             if self.keep {
-                self.kept.push(sighting);
+                self.kept.push(entry);
             }
         }
         let now = Instant::now();

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use quorate::Event;
 use quorate::lease::ledger::Note;
-use quorate::testing::sim::{Durable, End, Observation, Sighting};
+use quorate::testing::sim::{Durable, End, Observation, TraceEntry};
 
 use crate::faults::Kind;
 
@@ -46,15 +46,15 @@ impl Tally {
         faults.chain(states).filter(|what| self.counts.get(what).is_none_or(|times| *times == 0)).collect()
     }
 
-    pub(crate) fn see(&mut self, sighting: &Sighting) {
-        match &sighting.seen {
+    pub(crate) fn see(&mut self, entry: &TraceEntry) {
+        match &entry.seen {
             Observation::Ended { how: End::PowerCut } => self.count("power cut"),
             Observation::Ended { how: End::Killed } => self.count("killed"),
             Observation::Fired => self.count("ended by its dead-man"),
             Observation::Installed { .. } => self.count("snapshot installed"),
             Observation::Noted(Note::Lapsed { .. }) => self.count("lease ran out"),
             Observation::Durable(Durable::Vote(vote))
-                if vote.committed && vote.node == sighting.node && self.terms.insert(vote.term) =>
+                if vote.committed && vote.node == entry.node && self.terms.insert(vote.term) =>
             {
                 self.count("election won");
             }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use quorate::NodeId;
-use quorate::testing::sim::{End, Mood, Pace, Rng};
+use quorate::testing::sim::{DeviceFaults, End, Pace, Rng};
 
 use crate::machine::Wish;
 
@@ -49,7 +49,7 @@ pub(crate) enum Deed {
     Lose(NodeId, NodeId, f64),
     End(Vec<NodeId>, End),
     Disk(NodeId, Pace),
-    Device(Mood),
+    Device(DeviceFaults),
     Ask(NodeId, Wish),
 }
 
@@ -128,8 +128,8 @@ impl Kind {
             Self::LeaveAndReturn => vec![(now, Deed::Ask(who, Wish::Leave))],
             Self::ShutDown => vec![(now, Deed::Ask(who, Wish::ShutDown))],
             Self::BadDevice => {
-                let mood = Mood { fails: 300, lies_down: 200, hangs: 100, late: 200 };
-                vec![(now, Deed::Device(mood)), (lasts, Deed::Device(Mood::default()))]
+                let faults = DeviceFaults { fails: 300, lies_down: 200, hangs: 100, late: 200 };
+                vec![(now, Deed::Device(faults)), (lasts, Deed::Device(DeviceFaults::default()))]
             }
         }
     }

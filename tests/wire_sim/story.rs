@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use quorate::NodeId;
-use quorate::testing::sim::{End, Mood, Observation, Pace, Rng, Setting, TimeHand, World};
+use quorate::testing::sim::{DeviceFaults, End, ManualTime, Observation, Pace, Rng, Setting, World};
 use tokio::sync::mpsc;
 
 use crate::faults::Deed;
@@ -46,10 +46,10 @@ struct Seat {
 
 struct Story {
     sim: turmoil::Sim<'static>,
-    hand: TimeHand,
+    hand: ManualTime,
     world: World,
     plan: Plan,
-    /// The longest way of a packet, in fair weather.
+    /// The longest way of a packet, in fair conditions.
     latency: Duration,
     seats: BTreeMap<NodeId, Seat>,
     judge: Judge,
@@ -76,7 +76,7 @@ impl Story {
         builder.rng_seed(plan.seed).tick_duration(STEP).simulation_duration(Duration::from_secs(86_400));
         builder.min_message_latency(Duration::ZERO).max_message_latency(latency).tcp_capacity(1024);
         let mut sim = builder.enable_random_order().build();
-        let (mut world, hand) = World::by_hand(setting);
+        let (mut world, hand) = World::with_manual_time(setting);
         let mut seats = BTreeMap::new();
         for number in 1..=plan.nodes {
             let node = NodeId::new(number);
@@ -141,7 +141,7 @@ impl Story {
             self.carry_out(Deed::Lose(a, b, 0.0));
             self.carry_out(Deed::Lag(a, b, self.latency));
         }
-        self.carry_out(Deed::Device(Mood::default()));
+        self.carry_out(Deed::Device(DeviceFaults::default()));
         nodes.into_iter().for_each(|node| self.carry_out(Deed::Disk(node, Pace::Quick)));
         self.until("after healing all is well again (I14)", self.plan.timeout() + RECONNECTED, Self::all_well)
     }
@@ -169,7 +169,7 @@ impl Story {
                 }
             }),
             Deed::Disk(node, pace) => self.world.set_pace(node, pace),
-            Deed::Device(mood) => self.world.device.set_mood(mood),
+            Deed::Device(faults) => self.world.device.set_faults(faults),
             Deed::Ask(node, wish) => {
                 if let Some(wishes) = self.seats.get(&node).and_then(|seat| seat.wishes.as_ref()) {
                     let _gone_or_told = wishes.send(wish);
@@ -205,10 +205,10 @@ impl Story {
     }
 
     fn look(&mut self) -> Done {
-        for sighting in self.world.sightings() {
-            self.judge.see(&sighting)?;
-            if let Observation::Ended { how } = sighting.seen {
-                self.fell(sighting.node, how);
+        for entry in self.world.entries() {
+            self.judge.see(&entry)?;
+            if let Observation::Ended { how } = entry.seen {
+                self.fell(entry.node, how);
             }
         }
         let now = self.now();

@@ -1,4 +1,9 @@
 //! Which events a reader of the feed sees: those of some topics, and of names or keys with a prefix.
+//!
+//! ```text
+//!   event ──▶ topic wanted? ──▶ about a lock, queue or record? ──▶ does its name begin with the prefix? ──▶ reader
+//!                  │ no: hidden           │ no: shown                        │ no: hidden
+//! ```
 
 use std::collections::BTreeSet;
 

@@ -4,10 +4,13 @@
 //!   lease.check()               ─▶ NotHeld          nothing may begin
 //!   lease.protect(), .spawn()   ─▶ ProtectError     this work must not begin; nothing is armed for it
 //! ```
+//!
+//! `NotHeld` passes by itself when the next grant arrives ([`Lease::held`](crate::Lease::held)). The other errors last until
+//! the node is started with another stop mechanism, or the named cause is mended.
 
 use quorate_membership::Stop;
 
-/// This node holds no lease at the moment.
+/// This node holds no lease at the moment: it was not granted one yet, the last one has ended, or is about to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("this node holds no lease; begin nothing, and stop what runs")]
 pub struct NotHeld;
@@ -31,10 +34,12 @@ pub enum ProtectError {
         "this life declared that its work dies with its process, which a child may outlive; start the node without `work_dies_with_process` to bind children"
     )]
     ProcessBound,
-    /// The child could not be started, or could not be bound to the lease.
+    /// The child could not be started, or could not be bound to the lease. What was started of it is dead, unless the text
+    /// says that this is not certain.
     #[error("the process was not started: {0}")]
     Spawn(String),
-    /// The node was shut down.
+    /// The node was shut down. Its lease is gone for good: a later life of the node has a lease of its own, under another
+    /// identity.
     #[error("this node was shut down; nothing was protected")]
     Closed,
 }
@@ -50,5 +55,6 @@ mod tests {
         assert!(text(ProtectError::Mechanism("it is broken".into())).contains("must not begin: it is broken"));
         assert!(text(ProtectError::Unbound(Stop::Tokens)).contains("start the node with a dead-man or a watchdog"));
         assert!(text(ProtectError::ProcessBound).contains("without `work_dies_with_process`"));
+        assert!(text(ProtectError::Closed).ends_with("nothing was protected"));
     }
 }

@@ -32,9 +32,9 @@ use quorate_membership::{BootId, NodeId};
 use tokio::sync::oneshot;
 
 use crate::host::clock;
-pub use last_end::{LastEnd, Loss, Stamp};
+pub use last_end::{LastEnd, Loss, Timestamp};
 pub use note::{Entry, LineError, Note};
-pub use reader::{Kept, LedgerLine, Place, Unreadable, read};
+pub use reader::{LedgerContent, LedgerLine, Place, Unreadable, read};
 use writer::Order;
 
 /// How much of the disk and of memory a ledger may use.
@@ -54,7 +54,7 @@ impl Default for Bounds {
 }
 
 /// What takes the notes of a ledger.
-pub(crate) trait Sink: Send + Sync {
+pub(crate) trait Sink: fmt::Debug + Send + Sync {
     /// Takes a note, without waiting for a disk.
     fn note(&self, note: Note);
 
@@ -75,7 +75,7 @@ pub struct Ledger(Arc<Shared>);
 
 impl fmt::Debug for Ledger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ledger").field("node", &self.0.node).finish_non_exhaustive()
+        f.debug_struct("Ledger").field("node", &self.0.node).field("sink", &self.0.sink).finish_non_exhaustive()
     }
 }
 
@@ -138,6 +138,7 @@ impl Ledger {
 }
 
 /// The queue to the thread that writes.
+#[derive(Debug)]
 struct Queue {
     node: NodeId,
     boot: BootId,

@@ -160,7 +160,7 @@ impl Own {
             Self::Unknown if state.may_renew(who) => {
                 let contract = engine.config().timing.contract();
                 let Contract { stop, lease, in_flight, drift } = contract;
-                renewer.ledger.note(Note::RequestName { who, stop, lease, in_flight, drift });
+                renewer.ledger.note(Note::Registered { who, stop, lease, in_flight, drift });
                 renewer.tell(Message::Begin { who });
                 Self::Begun(who)
             }

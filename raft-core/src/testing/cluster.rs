@@ -1,4 +1,4 @@
-//! A cluster in one process, and the small words to put it through something.
+//! A cluster in one process, and a small vocabulary for scenarios.
 //!
 //! ```no_run
 //! # async fn scenario() -> anyhow::Result<()> {
@@ -199,7 +199,7 @@ impl TestCluster {
             }
             sleep(Duration::from_millis(10)).await;
         }
-        bail!("nobody leads after {TIMEOUT:?}")
+        bail!("no node leads after {TIMEOUT:?}")
     }
 
     /// Waits until the state of every running node that is quorate, and of at least one, satisfies `what`.

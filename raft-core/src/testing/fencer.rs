@@ -1,4 +1,4 @@
-//! A fencing device for tests: does as it is told, and remembers what it was asked.
+//! A fencing device for tests: behaves as the test wants, and records its calls.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,13 +12,13 @@ use crate::fencer::{FenceFuture, FenceRequest, Fencer};
 /// How the device answers a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeviceBehaviour {
-    /// Isolates the target and says so.
+    /// Isolates the target, and reports success.
     Succeed,
     /// Says that it failed.
     Fail,
     /// Never answers.
     Hang,
-    /// Isolates the target, and says so only that much later.
+    /// Isolates the target, and reports success only after that time.
     Late(Duration),
     /// Panics.
     Panic,

@@ -6,7 +6,7 @@
 //!        └── MemoryNetwork: a network in memory whose links can be cut, one way or both
 //! ```
 //!
-//! What runs is the shipped code; only the wire and the fencing device are stand-ins.
+//! The code that runs is the shipped one. Only the wire and the fencing device are stand-ins.
 
 mod cluster;
 pub mod disk;
@@ -20,4 +20,4 @@ pub use cluster::{TestCluster, fast};
 pub use fencer::{DeviceBehaviour, TestFencer};
 pub use network::MemoryNetwork;
 pub use node::TestNode;
-pub use stop::{Seen, TestStop};
+pub use stop::{StopCalls, TestStop};

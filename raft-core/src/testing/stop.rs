@@ -1,4 +1,4 @@
-//! A stop mechanism for tests: promises what it is told to, and remembers what it was asked.
+//! A stop mechanism for tests: promises what the test wants, and counts its calls.
 
 use std::io;
 use std::sync::Arc;
@@ -10,12 +10,12 @@ use quorate_membership::lease::Reading;
 
 use crate::lease::stop::StopMechanism;
 
-/// What a [`TestStop`] has seen.
+/// The calls that a [`TestStop`] has had.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Seen {
+pub struct StopCalls {
     /// Whether it is armed now.
     pub armed: bool,
-    /// How often it was armed, or had to wait on.
+    /// How often it was sustained.
     pub sustained: u64,
     /// How often it was disarmed.
     pub disarmed: u64,
@@ -25,11 +25,11 @@ pub struct Seen {
 
 #[derive(Debug, Default)]
 struct Device {
-    seen: Seen,
+    seen: StopCalls,
     broken: bool,
 }
 
-/// The mechanism. Clones share what they have seen. It ends nothing: a test in one process has nothing to kill.
+/// The mechanism. Clones share their counts. It ends nothing: a test in one process has nothing to kill.
 #[derive(Debug, Clone)]
 pub struct TestStop {
     promise: Stop,
@@ -46,12 +46,12 @@ impl TestStop {
         self.device.lock()
     }
 
-    /// What it has seen.
-    pub fn seen(&self) -> Seen {
+    /// The calls so far.
+    pub fn seen(&self) -> StopCalls {
         self.lock().seen
     }
 
-    /// From here on it cannot be armed.
+    /// From now on it cannot be armed.
     pub fn break_it(&self) {
         self.lock().broken = true;
     }

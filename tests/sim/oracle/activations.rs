@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use quorate::testing::sim::{Observation, Sighting};
+use quorate::testing::sim::{Observation, TraceEntry};
 use quorate::{NodeId, state::Activation};
 
 use super::{Property, Verdict};
@@ -23,14 +23,14 @@ impl Property for Activations {
         "nothing concluded under an earlier activation takes effect, and activations grow (I9, I20)"
     }
 
-    fn see(&mut self, sighting: &Sighting) -> Verdict {
+    fn see(&mut self, entry: &TraceEntry) -> Verdict {
         use quorate_membership::Command;
-        match &sighting.seen {
+        match &entry.seen {
             // A process begins with what its log holds, and applies it anew.
-            Observation::Began => drop(self.current.remove(&sighting.node)),
+            Observation::Began => drop(self.current.remove(&entry.node)),
             Observation::Installed { state, .. } => {
                 if let Some(leadership) = state.leadership() {
-                    self.current.insert(sighting.node, leadership.activation);
+                    self.current.insert(entry.node, leadership.activation);
                 }
             }
             Observation::Applied { at, command: Some(command), answer: Ok(events), state, .. } => {
@@ -41,7 +41,7 @@ impl Property for Activations {
                     | Command::LiftDelay { under, .. } => Under(*under),
                     _ => Never,
                 };
-                let before = self.current.get(&sighting.node).copied();
+                let before = self.current.get(&entry.node).copied();
                 if let Under(under) = concluded
                     && !events.is_empty()
                     && before != Some(under)
@@ -53,7 +53,7 @@ impl Property for Activations {
                     return Err(format!("{now:?} at {at} follows {before:?}"));
                 }
                 if let Some(now) = now {
-                    self.current.insert(sighting.node, now);
+                    self.current.insert(entry.node, now);
                 }
             }
             _ => {}

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use quorate::testing::sim::{Observation, Sighting};
+use quorate::testing::sim::{Observation, TraceEntry};
 use quorate::{Event, Key, Revision, records::Value};
 
 use super::Verdict;
@@ -77,8 +77,8 @@ pub(crate) struct Written {
 }
 
 impl Written {
-    pub(crate) fn see(&mut self, sighting: &Sighting) {
-        let Observation::Applied { at, answer: Ok(events), .. } = &sighting.seen else { return };
+    pub(crate) fn see(&mut self, entry: &TraceEntry) {
+        let Observation::Applied { at, answer: Ok(events), .. } = &entry.seen else { return };
         let revision = Revision::new(at.index + 1);
         if !self.seen.insert(revision) {
             return;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use quorate::testing::sim::{Durable, Observation, Sighting};
+use quorate::testing::sim::{Durable, Observation, TraceEntry};
 use quorate_raft_core::rpc::{Position, VoterSets};
 
 use super::held::Held;
@@ -38,16 +38,16 @@ impl Property for Committed {
         "what is applied is durable on a quorum, and never becomes another entry (Raft)"
     }
 
-    fn see(&mut self, sighting: &Sighting) -> Verdict {
-        let node = sighting.node;
-        if let Observation::Durable(Durable::Truncated(from)) = &sighting.seen
+    fn see(&mut self, entry: &TraceEntry) -> Verdict {
+        let node = entry.node;
+        if let Observation::Durable(Durable::Truncated(from)) = &entry.seen
             && let Some((_, at)) = self.committed.range(from..).next()
             && self.held.has_entry(node, *at)
         {
             return Err(format!("{node} truncated from {from}, and {at} was committed"));
         }
-        self.held.see(sighting);
-        match &sighting.seen {
+        self.held.see(entry);
+        match &entry.seen {
             Observation::Durable(Durable::Entries(entries)) | Observation::Opened { entries, .. } => {
                 self.voters.extend(entries.iter().filter_map(|entry| Some((entry.at, entry.voters.clone()?))));
             }

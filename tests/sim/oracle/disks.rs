@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use quorate::NodeId;
-use quorate::testing::sim::{Durable, Observation, Sighting, Stored};
+use quorate::testing::sim::{Durable, Observation, Stored, TraceEntry};
 use quorate_raft_core::rpc::{Ballot, Position};
 
 use super::{Property, Verdict};
@@ -39,9 +39,9 @@ impl Property for Disks {
         "a vote, an entry or a snapshot that was acknowledged is there after every end (I12)"
     }
 
-    fn see(&mut self, sighting: &Sighting) -> Verdict {
-        let disk = self.0.entry(sighting.node).or_default();
-        match &sighting.seen {
+    fn see(&mut self, entry: &TraceEntry) -> Verdict {
+        let disk = self.0.entry(entry.node).or_default();
+        match &entry.seen {
             Observation::Durable(durable) => disk.take(durable),
             Observation::Unsure(of) => {
                 for durable in of {
@@ -59,18 +59,18 @@ impl Property for Disks {
                 if let Some(old) = &disk.vote
                     && !vote.as_ref().is_some_and(|new| above(new, old))
                 {
-                    return Err(format!("{} had acknowledged the vote {old:?} and opens with {vote:?}", sighting.node));
+                    return Err(format!("{} had acknowledged the vote {old:?} and opens with {vote:?}", entry.node));
                 }
                 if disk.covered > *snapshot {
                     let (had, has) = (disk.covered, snapshot);
-                    return Err(format!("{} had a snapshot up to {had:?} and opens with {has:?}", sighting.node));
+                    return Err(format!("{} had a snapshot up to {had:?} and opens with {has:?}", entry.node));
                 }
                 for (index, had) in &disk.entries {
                     let covered = snapshot.is_some_and(|end| end.index >= *index);
                     let unsure = disk.unsure_from.is_some_and(|from| from <= *index);
                     if !covered && !unsure && found.get(index).is_none_or(|has| **has != *had) {
                         let has = found.get(index);
-                        return Err(format!("{} had {had:?} and opens with {has:?} (last {last:?})", sighting.node));
+                        return Err(format!("{} had {had:?} and opens with {has:?} (last {last:?})", entry.node));
                     }
                 }
                 let entries = entries.iter().map(|entry| (entry.at.index, entry.clone())).collect();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use quorate::testing::sim::{Observation, Sighting};
+use quorate::testing::sim::{Observation, TraceEntry};
 use quorate::{
     Event, NodeId,
     fencing::{FenceId, FenceProof},
@@ -34,19 +34,19 @@ impl Property for Fences {
         "a device's proof follows its own success under that order, and no order breaks the majority (I10, I18)"
     }
 
-    fn see(&mut self, sighting: &Sighting) -> Verdict {
-        match &sighting.seen {
+    fn see(&mut self, entry: &TraceEntry) -> Verdict {
+        match &entry.seen {
             Observation::Said(text) => {
                 let off = text.strip_prefix("device has ").and_then(|rest| rest.strip_suffix(" off"));
                 if let Some(node) = off.and_then(|node| node.parse().ok()) {
-                    self.off.insert(node, sighting.at);
+                    self.off.insert(node, entry.at);
                 }
             }
             Observation::Applied { at, answer: Ok(events), state, .. } => {
                 for event in events {
                     match event {
                         Event::FenceOrdered { order, target, .. } => {
-                            self.ordered.entry(*order).or_insert(sighting.at);
+                            self.ordered.entry(*order).or_insert(entry.at);
                             // The former life of a node that is back takes nobody from the voters.
                             let newest = state.newest(target.node) == Some(*target);
                             if newest && !state.configuration().has_quorum(&standing(state)) {

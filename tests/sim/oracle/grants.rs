@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use quorate::lease::ledger::Note;
-use quorate::testing::sim::{Observation, Sighting};
+use quorate::testing::sim::{Observation, TraceEntry};
 use quorate::{Event, Identity, NodeId};
 
 use super::{Property, Verdict};
@@ -18,9 +18,9 @@ impl Property for Grants {
         "nobody grants a lease to a life whose end it has applied (I3)"
     }
 
-    fn see(&mut self, sighting: &Sighting) -> Verdict {
-        let ended = self.ended.entry(sighting.node).or_default();
-        match &sighting.seen {
+    fn see(&mut self, entry: &TraceEntry) -> Verdict {
+        let ended = self.ended.entry(entry.node).or_default();
+        match &entry.seen {
             Observation::Applied { answer: Ok(events), .. } => {
                 ended.extend(events.iter().filter_map(|event| match event {
                     Event::Fenced { who, .. } | Event::Left { who, .. } => Some(*who),
@@ -29,7 +29,7 @@ impl Property for Grants {
                 Ok(())
             }
             Observation::Noted(Note::Granted { who, seq, .. }) if ended.contains(who) => {
-                Err(format!("{} grants renewal {seq} of {who}", sighting.node))
+                Err(format!("{} grants renewal {seq} of {who}", entry.node))
             }
             _ => Ok(()),
         }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use quorate::NodeId;
-use quorate::testing::sim::{Durable, Observation, Sighting, Stored};
+use quorate::testing::sim::{Durable, Observation, Stored, TraceEntry};
 use quorate_raft_core::rpc::Position;
 
 #[derive(Default)]
@@ -19,12 +19,12 @@ pub(super) struct Held(BTreeMap<NodeId, Log>);
 
 impl Held {
     /// Takes in what was seen next.
-    pub(super) fn see(&mut self, sighting: &Sighting) {
-        let log = self.0.entry(sighting.node).or_default();
+    pub(super) fn see(&mut self, entry: &TraceEntry) {
+        let log = self.0.entry(entry.node).or_default();
         let store = |log: &mut Log, entries: &[Stored]| {
             log.entries.extend(entries.iter().map(|entry| (entry.at.index, entry.at)));
         };
-        match &sighting.seen {
+        match &entry.seen {
             Observation::Durable(Durable::Entries(entries)) => store(log, entries),
             Observation::Durable(Durable::Truncated(from)) => drop(log.entries.split_off(from)),
             Observation::Durable(Durable::Purged(upto)) => log.entries = log.entries.split_off(&(upto + 1)),

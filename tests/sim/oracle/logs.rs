@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use quorate::NodeId;
-use quorate::testing::sim::{Durable, Observation, Sighting, Stored};
+use quorate::testing::sim::{Durable, Observation, Stored, TraceEntry};
 use quorate_raft_core::rpc::Position;
 
 use super::held::Held;
@@ -64,10 +64,10 @@ impl Property for Logs {
         "one leader a term, logs that match, and leaders that have all that was committed (Raft)"
     }
 
-    fn see(&mut self, sighting: &Sighting) -> Verdict {
-        let node = sighting.node;
-        self.held.see(sighting);
-        match &sighting.seen {
+    fn see(&mut self, entry: &TraceEntry) -> Verdict {
+        let node = entry.node;
+        self.held.see(entry);
+        match &entry.seen {
             Observation::Durable(Durable::Vote(vote)) if vote.committed => self.elected(vote.term, vote.node)?,
             Observation::Durable(Durable::Entries(entries)) => {
                 self.stored(node, entries)?;

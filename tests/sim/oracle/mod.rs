@@ -30,7 +30,7 @@ mod resets;
 mod same_state;
 mod the_ended_rest;
 
-use quorate::testing::sim::Sighting;
+use quorate::testing::sim::TraceEntry;
 
 pub(crate) use clients::{Ask, Book, Written};
 
@@ -43,7 +43,7 @@ pub(crate) trait Property {
     fn claim(&self) -> &'static str;
 
     /// Takes in what was seen next.
-    fn see(&mut self, sighting: &Sighting) -> Verdict;
+    fn see(&mut self, entry: &TraceEntry) -> Verdict;
 }
 
 /// All of them.
@@ -65,10 +65,10 @@ impl Oracle {
         ])
     }
 
-    pub(crate) fn see(&mut self, sighting: &Sighting) -> Verdict {
+    pub(crate) fn see(&mut self, entry: &TraceEntry) -> Verdict {
         for property in &mut self.0 {
             let claim = property.claim();
-            property.see(sighting).map_err(|why| format!("violated: {claim}: {why}"))?;
+            property.see(entry).map_err(|why| format!("violated: {claim}: {why}"))?;
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use quorate::testing::sim::{Observation, Sighting};
+use quorate::testing::sim::{Observation, TraceEntry};
 use quorate::{Identity, Name, Revision};
 
 use super::{Property, Verdict};
@@ -17,8 +17,8 @@ impl Property for OneActor {
         "effects under different tokens of one lock never overlap, and tokens grow (I1, I7)"
     }
 
-    fn see(&mut self, sighting: &Sighting) -> Verdict {
-        let Observation::Acted { lock, who, token } = &sighting.seen else { return Ok(()) };
+    fn see(&mut self, entry: &TraceEntry) -> Verdict {
+        let Observation::Acted { lock, who, token } = &entry.seen else { return Ok(()) };
         let last = self.acted.entry(lock.clone()).or_insert((*token, *who));
         if *token < last.0 {
             return Err(format!("{who} acts under {lock} {token} after {} did under {}", last.1, last.0));

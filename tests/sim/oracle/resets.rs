@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use quorate::NodeId;
 use quorate::lease::ledger::Note;
-use quorate::testing::sim::{Observation, Sighting};
+use quorate::testing::sim::{Observation, TraceEntry};
 
 use super::{Property, Verdict};
 
@@ -18,14 +18,14 @@ impl Property for Resets {
         "nobody is ended by its mechanism who protects nothing (I19)"
     }
 
-    fn see(&mut self, sighting: &Sighting) -> Verdict {
-        let protected = self.protected.entry(sighting.node).or_default();
-        match &sighting.seen {
+    fn see(&mut self, entry: &TraceEntry) -> Verdict {
+        let protected = self.protected.entry(entry.node).or_default();
+        match &entry.seen {
             Observation::Began => *protected = 0,
             Observation::Noted(Note::Protects { .. }) => *protected += 1,
             Observation::Noted(Note::Stopped { .. }) => *protected -= 1,
             Observation::Fired if *protected == 0 => {
-                return Err(format!("{} was ended with nothing to protect", sighting.node));
+                return Err(format!("{} was ended with nothing to protect", entry.node));
             }
             _ => {}
         }

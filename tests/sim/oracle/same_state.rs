@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use quorate::testing::sim::{Observation, Sighting};
+use quorate::testing::sim::{Observation, TraceEntry};
 use quorate::{NodeId, state::ClusterState};
 use quorate_raft_core::rpc::Position;
 
@@ -40,9 +40,9 @@ impl Property for SameState {
         "the same entry gives the same state everywhere, and a rejected one changes nothing (I16, I17)"
     }
 
-    fn see(&mut self, sighting: &Sighting) -> Verdict {
-        let node = sighting.node;
-        match &sighting.seen {
+    fn see(&mut self, entry: &TraceEntry) -> Verdict {
+        let node = entry.node;
+        match &entry.seen {
             Observation::Began => drop(self.last.remove(&node)),
             Observation::Applied { at, answer, state, .. } => {
                 if let Some((last, before)) = self.last.insert(node, (at.index, state.clone())) {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use quorate::testing::sim::{Observation, Sighting};
+use quorate::testing::sim::{Observation, TraceEntry};
 use quorate::{Event, Identity};
 
 use super::{Property, Verdict};
@@ -17,12 +17,12 @@ impl Property for TheEndedRest {
         "of a life whose end is applied anywhere no effect starts or lands (I6)"
     }
 
-    fn see(&mut self, sighting: &Sighting) -> Verdict {
-        match &sighting.seen {
+    fn see(&mut self, entry: &TraceEntry) -> Verdict {
+        match &entry.seen {
             Observation::Applied { answer: Ok(events), .. } => {
                 for event in events {
                     if let Event::Fenced { who, .. } | Event::Left { who, .. } = event {
-                        let told = || format!("{event} on {} at {:?}", sighting.node, sighting.at);
+                        let told = || format!("{event} on {} at {:?}", entry.node, entry.at);
                         self.ended.entry(*who).or_insert_with(told);
                     }
                 }

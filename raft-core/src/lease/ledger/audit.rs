@@ -24,7 +24,7 @@ use std::path::PathBuf;
 
 pub use report::{Gap, Incomplete, Interval, Report, Rule, Verdict, Violation};
 
-use super::reader::{Kept, Unreadable, read};
+use super::reader::{LedgerContent, Unreadable, read};
 use lives::Record;
 
 /// Reads the ledgers in these data folders, both files of each, and judges them together. They must be the folders of all
@@ -33,12 +33,12 @@ use lives::Record;
 /// # Errors
 /// [`Unreadable`]: nothing was judged.
 pub fn audit(folders: &[PathBuf]) -> Result<Report, Unreadable> {
-    let kept: Vec<Kept> = folders.iter().map(|folder| read(folder)).collect::<Result<_, _>>()?;
+    let kept: Vec<LedgerContent> = folders.iter().map(|folder| read(folder)).collect::<Result<_, _>>()?;
     Ok(judge(&kept))
 }
 
 /// Judges the ledgers that were read from the data folders of all nodes of one cluster.
-pub fn judge(ledgers: &[Kept]) -> Report {
+pub fn judge(ledgers: &[LedgerContent]) -> Report {
     let record = Record::of(ledgers);
     let mut report = Report { ledgers: ledgers.len(), ..Report::default() };
     for kept in ledgers {

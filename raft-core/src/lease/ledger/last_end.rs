@@ -20,14 +20,14 @@ use super::note::{Entry, Note};
 
 /// A time within a boot of the machine.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub struct Stamp {
+pub struct Timestamp {
     /// The boot of the machine.
     pub boot: BootId,
     /// What CLOCK_BOOTTIME showed in that boot.
     pub at: Duration,
 }
 
-impl fmt::Display for Stamp {
+impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:.3} s after boot {}", self.at.as_secs_f64(), self.boot)
     }
@@ -61,12 +61,12 @@ pub enum LastEnd {
     /// It was shut down.
     Closed {
         /// When it was.
-        at: Stamp,
+        at: Timestamp,
     },
     /// Its lease ended with work protected: the mechanism acted.
     SelfFenced {
         /// When the end of the lease was noted, or the notice before it if nothing could be noted any more.
-        at: Stamp,
+        at: Timestamp,
         /// The life.
         who: Identity,
         /// The work that had not stopped.
@@ -78,7 +78,7 @@ pub enum LastEnd {
     /// ended by itself, the mechanism ended it at the end of its lease.
     Silent {
         /// Its last note.
-        last: Stamp,
+        last: Timestamp,
         /// The life.
         who: Identity,
         /// The work that it protected.
@@ -89,7 +89,7 @@ pub enum LastEnd {
     /// It wrote no last note, and protected nothing.
     Unarmed {
         /// Its last note.
-        last: Stamp,
+        last: Timestamp,
     },
 }
 
@@ -97,13 +97,13 @@ impl LastEnd {
     /// Sums up the notes of one process, oldest first.
     pub fn of(entries: &[Entry]) -> Self {
         let Some(last) = entries.last() else { return Self::None };
-        let stamp = |entry: &Entry| Stamp { boot: entry.boot, at: entry.at };
+        let timestamp = |entry: &Entry| Timestamp { boot: entry.boot, at: entry.at };
         let mut works: Vec<(Identity, &str, Revision)> = vec![];
         let (mut told, mut closed, mut lease, mut from) = (None, None, None, None);
         let mut reason = Loss::Ungranted;
         for entry in entries {
             match &entry.note {
-                Note::RequestName { lease: length, .. } => lease = Some(*length),
+                Note::Registered { lease: length, .. } => lease = Some(*length),
                 Note::Held { from: sent, .. } => (from, told) = (Some(sent.boottime()), None),
                 Note::Protects { who, what, token } => works.push((*who, what, *token)),
                 Note::Stopped { who, what, token } => {
@@ -113,10 +113,10 @@ impl LastEnd {
                 }
                 Note::Notice { condemned, .. } => {
                     reason = if *condemned { Loss::Condemned } else { Loss::Ungranted };
-                    told = Some(stamp(entry));
+                    told = Some(timestamp(entry));
                 }
-                Note::Lapsed { .. } => told = Some(stamp(entry)),
-                Note::Closed => closed = Some(stamp(entry)),
+                Note::Lapsed { .. } => told = Some(timestamp(entry)),
+                Note::Closed => closed = Some(timestamp(entry)),
                 _ => {}
             }
         }
@@ -126,9 +126,9 @@ impl LastEnd {
             (_, _, Some(at)) => Self::Closed { at },
             (Some((who, ..)), None, None) => {
                 let until = from.zip(lease).map(|(from, lease): (Duration, Duration)| from.saturating_add(lease));
-                Self::Silent { last: stamp(last), who: *who, protecting, until }
+                Self::Silent { last: timestamp(last), who: *who, protecting, until }
             }
-            (None, _, None) => Self::Unarmed { last: stamp(last) },
+            (None, _, None) => Self::Unarmed { last: timestamp(last) },
         }
     }
 }

@@ -28,7 +28,7 @@ pub enum Note {
         session: Nonce,
     },
     /// The process has its identity, and registered this contract.
-    RequestName {
+    Registered {
         /// The life.
         who: Identity,
         /// What stops its work.
@@ -165,7 +165,7 @@ macro_rules! forms {
 
 forms! {
     "started" Started (session)
-    "named" RequestName (who stop lease in_flight drift)
+    "named" Registered (who stop lease in_flight drift)
     "held" Held (who seq from)
     "protects" Protects (who what token)
     "stopped" Stopped (who what token)

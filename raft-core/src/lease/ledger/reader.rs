@@ -53,7 +53,7 @@ impl fmt::Display for LedgerLine {
 
 /// The content of the ledger of one data folder.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Kept {
+pub struct LedgerContent {
     /// The lines, in the order in which they were written. A line that a new file repeats is here once.
     pub lines: Vec<LedgerLine>,
     /// The number of lines torn off where a process was killed or its machine died.
@@ -64,7 +64,7 @@ pub struct Kept {
     pub begins_later: bool,
 }
 
-impl Kept {
+impl LedgerContent {
     /// How many notes the writer could not write, at most.
     pub fn dropped(&self) -> u64 {
         let notes = |line: &LedgerLine| match line.entry.note {
@@ -89,7 +89,7 @@ pub struct Unreadable {
 ///
 /// # Errors
 /// [`Unreadable`] when there is no ledger, or the system refuses to read it.
-pub fn read(folder: &Path) -> Result<Kept, Unreadable> {
+pub fn read(folder: &Path) -> Result<LedgerContent, Unreadable> {
     // The new file first: should it be renamed meanwhile, its lines are seen twice, and kept once.
     let new = content(folder, NEW)?;
     let old = content(folder, OLD)?;
@@ -97,7 +97,7 @@ pub fn read(folder: &Path) -> Result<Kept, Unreadable> {
         let source = io::Error::new(io::ErrorKind::NotFound, "there is no ledger");
         return Err(Unreadable { path: folder.join(NEW), source });
     }
-    let (mut kept, mut seen) = (Kept::default(), HashSet::new());
+    let (mut kept, mut seen) = (LedgerContent::default(), HashSet::new());
     let mut bad: Vec<(Place, LineError)> = vec![];
     let mut first = true;
     for (file, text) in [(OLD, old), (NEW, new)].into_iter().filter_map(|(name, text)| Some((name, text?))) {

@@ -254,7 +254,7 @@ impl InForce {
         let kept = || Some(entry.clone());
         match &entry.note {
             Note::Started { .. } => *self = Self { started: kept(), ..Self::default() },
-            Note::RequestName { .. } => self.named = kept(),
+            Note::Registered { .. } => self.named = kept(),
             Note::Activated { .. } => self.activated = kept(),
             Note::Held { .. } => (self.held, self.told) = (kept(), None),
             Note::Notice { .. } | Note::Lapsed { .. } => self.told = kept(),

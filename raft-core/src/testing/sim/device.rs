@@ -1,4 +1,4 @@
-//! The fencing device of a simulated world: powers machines off, and fails in the ways devices fail.
+//! The fencing device of a simulated world. It powers machines off, and fails in the ways that devices fail.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,21 +12,21 @@ use super::observation::{End, Observation};
 use super::rng::Rng;
 use crate::fencer::{FenceFuture, FenceRequest, Fencer};
 
-/// How the device answers, in parts of a thousand each; what is left succeeds.
+/// How many of a thousand calls of the device fail in which way. The others succeed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Mood {
-    /// Says that it failed, and has done nothing.
+pub struct DeviceFaults {
+    /// Reports a failure, and has done nothing.
     pub fails: u64,
-    /// Powers off, and says that it failed.
+    /// Powers off, and reports a failure.
     pub lies_down: u64,
     /// Never answers, and has done nothing.
     pub hangs: u64,
-    /// Powers off, and answers long after.
+    /// Powers off, and answers much later.
     pub late: u64,
 }
 
 struct Inside {
-    mood: Mood,
+    faults: DeviceFaults,
     rng: Rng,
 }
 
@@ -39,16 +39,16 @@ pub struct Device {
 
 impl Device {
     pub(super) fn new(net: Net, rng: Rng) -> Self {
-        Self { net, inside: Arc::new(Mutex::new(Inside { mood: Mood::default(), rng })) }
+        Self { net, inside: Arc::new(Mutex::new(Inside { faults: DeviceFaults::default(), rng })) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inside> {
         self.inside.lock()
     }
 
-    /// How it answers from now on.
-    pub fn set_mood(&self, mood: Mood) {
-        self.lock().mood = mood;
+    /// Sets how the device fails from now on.
+    pub fn set_faults(&self, faults: DeviceFaults) {
+        self.lock().faults = faults;
     }
 
     fn says(&self, caller: Option<&Arc<SimHost>>, what: &str) {
@@ -65,11 +65,11 @@ impl Fencer for Device {
             let ms = Duration::from_millis;
             (inside.rng.below(1000), inside.rng.span(ms(5), ms(150)), inside.rng.span(ms(500), ms(8000)))
         };
-        let (device, mood) = (self.clone(), self.lock().mood);
+        let (device, faults) = (self.clone(), self.lock().faults);
         Box::pin(async move {
             let caller = SimHost::current();
             tokio::time::sleep(takes).await;
-            let bounds = [mood.fails, mood.lies_down, mood.hangs, mood.late];
+            let bounds = [faults.fails, faults.lies_down, faults.hangs, faults.late];
             let mut upto = 0;
             let conduct = bounds.iter().position(|part| {
                 upto += part;

@@ -1,8 +1,8 @@
-//! A simulated machine, and one process on it: its clocks, its tasks, its chance; stopped and ended at will.
+//! A simulated machine, and one process on it: its clocks, tasks and random bits; paused and ended at will.
 //!
 //! ```text
-//!   Machine   clocks, disk, data folder, boot id          outlives every process on it
-//!     └ Host  tasks of one process: each is polled only while the host is awake and alive
+//!   Machine       clocks, disk, data folder, boot id      outlives every process on it
+//!     └ SimHost   tasks of one process: each is polled only while the process is awake and alive
 //! ```
 //!
 //! A pause holds every task between two of its polls, as SIGSTOP would; an end drops them all where they are, as SIGKILL
@@ -31,7 +31,7 @@ use super::time::Time;
 use crate::host::{self, Host, SIMULATED, Work, task};
 use crate::rpc::{Position, VoterSets};
 
-/// What outlives the processes on a machine.
+/// A machine, which outlives the processes on it.
 pub(super) struct Machine {
     pub(super) node: NodeId,
     time: Time,
@@ -51,7 +51,7 @@ impl Machine {
         Self { node, time, clocks, boot: Mutex::new(boot), rng: Mutex::new(rng), sim_disk, sink }
     }
 
-    /// What its two clocks show.
+    /// The readings of its two clocks.
     pub(super) fn reading(&self) -> Reading {
         self.clocks.lock().read(self.time.elapsed())
     }
@@ -84,7 +84,7 @@ struct Sleepers {
 pub struct SimHost {
     pub(super) machine: Arc<Machine>,
     alive: AtomicBool,
-    /// So many polls more, and it ends; 0: it does not.
+    /// After how many more polls it ends; 0: it does not.
     ends_after: AtomicU64,
     end: Mutex<End>,
     sleepers: Mutex<Sleepers>,
@@ -111,19 +111,19 @@ impl SimHost {
         })
     }
 
-    /// The host that the current task runs on.
+    /// The process that the current task belongs to.
     pub(crate) fn current() -> Option<Arc<Self>> {
         let host = host::simulated()?;
         let host: Arc<dyn Any + Send + Sync> = host;
         host.downcast().ok()
     }
 
-    /// Runs `what` as if it were on this host, outside of any task.
+    /// Calls `what` as part of this process, outside of any task.
     pub(super) fn enter<T>(self: &Arc<Self>, what: impl FnOnce() -> T) -> T {
         SIMULATED.sync_scope(self.clone(), what)
     }
 
-    /// Which node's it is.
+    /// The node of the machine.
     pub fn node(&self) -> NodeId {
         self.machine.node
     }
@@ -133,7 +133,7 @@ impl SimHost {
         self.alive.load(Ordering::Acquire)
     }
 
-    /// What the machine's clocks show.
+    /// The readings of the machine's clocks.
     pub fn reading(&self) -> Reading {
         self.machine.reading()
     }
@@ -142,7 +142,7 @@ impl SimHost {
         &self.machine.sim_disk
     }
 
-    /// Whether its machine sleeps.
+    /// Whether the machine sleeps.
     pub(super) fn is_asleep(&self) -> bool {
         self.machine.clocks.lock().is_asleep()
     }
@@ -151,7 +151,7 @@ impl SimHost {
         &self.timers
     }
 
-    /// How late something is, as a part of its bound: mostly by little.
+    /// How late something is, as a fraction of its bound. Mostly little.
     pub(super) fn draw_late(&self) -> f64 {
         let mut rng = self.machine.rng.lock();
         let part = if rng.chance(200) { rng.below(1000) } else { rng.below(20) };
@@ -164,8 +164,8 @@ impl SimHost {
         }
     }
 
-    /// Says that work of `who` under a lock has an effect, now: also of what was begun in time and lands when the process
-    /// is gone.
+    /// Observes an effect of work of `who` under a lock, now. The effect may have begun in time and come after the end of the
+    /// process.
     pub fn acts(&self, lock: Name, who: Identity, token: Revision) {
         self.machine.sink.tell(self.node(), Observation::Acted { lock, who, token });
     }
@@ -174,12 +174,12 @@ impl SimHost {
         self.machine.sink.tell(self.node(), Observation::Unsure(of));
     }
 
-    /// Says something, for the trace.
+    /// Adds a line to the trace.
     pub fn say(&self, what: impl Into<String>) {
         self.tell(Observation::Said(what.into()));
     }
 
-    /// Runs a task on it. On a host that has ended it never runs.
+    /// Runs a task in this process. After the end of the process it never runs.
     pub fn spawn<F>(self: &Arc<Self>, task: F) -> JoinHandle<F::Output>
     where
         F: Future + Send + 'static,
@@ -192,7 +192,7 @@ impl SimHost {
         task::bind(self.clone(), task)
     }
 
-    /// Holds every task of it. `asleep`: with the machine, whose raw clock then stands still.
+    /// Pauses every task of the process. With `asleep` the machine sleeps, and its raw clock stands still.
     pub fn pause(&self, asleep: bool) {
         self.sleepers.lock().paused = true;
         if asleep {
@@ -200,7 +200,7 @@ impl SimHost {
         }
     }
 
-    /// Lets them go on.
+    /// Lets the tasks go on.
     pub fn resume(&self) {
         if self.is_asleep() {
             self.machine.sleep(false);
@@ -217,7 +217,7 @@ impl SimHost {
         woken.into_iter().for_each(Waker::wake);
     }
 
-    /// Whether its tasks are held.
+    /// Whether the tasks are paused.
     pub fn is_paused(&self) -> bool {
         self.sleepers.lock().paused
     }
@@ -242,13 +242,13 @@ impl SimHost {
         self.tasks.lock().drain(..).for_each(|task| task.abort());
     }
 
-    /// Ends the process after so many more polls of its tasks: between two steps that no clock could tell apart.
+    /// Ends the process after `polls` more polls of its tasks: between two steps that no clock could tell apart.
     pub fn end_after(&self, polls: u64, how: End) {
         *self.end.lock() = how;
         self.ends_after.store(polls.max(1), Ordering::Release);
     }
 
-    /// Takes [`SimHost::end_after`] back.
+    /// Cancels [`SimHost::end_after`].
     pub fn spare(&self) {
         self.ends_after.store(0, Ordering::Release);
     }

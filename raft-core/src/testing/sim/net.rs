@@ -19,31 +19,31 @@ use crate::client_service::Service;
 /// The time that it takes to hear that a port is closed, or a connection was.
 pub(super) const REFUSED: Duration = Duration::from_micros(300);
 
-/// How the network treats its messages.
+/// How long messages of the network take, and how many are lost, repeated or late.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Weather {
-    /// The shortest way.
+pub struct NetConditions {
+    /// The shortest delay of a message.
     pub low: Duration,
-    /// The longest, in ordinary cases.
+    /// The longest delay of a message that is not late.
     pub high: Duration,
-    /// Of a thousand messages so many are lost.
+    /// How many of a thousand messages are lost.
     pub loss: u64,
-    /// Of a thousand calls that may come twice, so many do.
+    /// How many of a thousand calls arrive twice, among those that may.
     pub twice: u64,
-    /// Of a thousand messages so many are on their way for up to [`Weather::late_by`].
+    /// How many of a thousand messages are late, by up to [`NetConditions::late_by`].
     pub late: u64,
-    /// How late they are at the most.
+    /// The longest delay of a late message.
     pub late_by: Duration,
 }
 
-impl Default for Weather {
+impl Default for NetConditions {
     fn default() -> Self {
         let us = Duration::from_micros;
         Self { low: us(80), high: us(600), loss: 0, twice: 0, late: 0, late_by: Duration::ZERO }
     }
 }
 
-/// How often the weather has bitten.
+/// How many messages were sent, and how many met which fault.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FaultCounts {
     /// Messages.
@@ -63,16 +63,16 @@ pub(super) struct State {
     /// The newest process on each machine, on the network or not yet.
     pub(super) hosts: BTreeMap<NodeId, Arc<SimHost>>,
     cut: BTreeSet<(NodeId, NodeId)>,
-    weather: Weather,
+    conditions: NetConditions,
     rng: Rng,
-    bites: FaultCounts,
+    counts: FaultCounts,
 }
 
 /// The network. Clones are the same.
 #[derive(Clone)]
 pub struct Net(Arc<Mutex<State>>);
 
-/// What is about to become of a message.
+/// The fate of one message on one way.
 pub(super) enum Leg {
     Takes(Duration),
     Lost,
@@ -85,9 +85,9 @@ impl Net {
             services,
             hosts: BTreeMap::new(),
             cut,
-            weather: Weather::default(),
+            conditions: NetConditions::default(),
             rng,
-            bites: FaultCounts::default(),
+            counts: FaultCounts::default(),
         })))
     }
 
@@ -98,7 +98,7 @@ impl Net {
     /// The address of a node here.
     ///
     /// # Errors
-    /// Never in practice: the address is short and says something.
+    /// Never in practice: the address is short and not empty.
     pub fn address(node: NodeId) -> Result<Address, quorate_membership::TextError> {
         Address::new(format!("sim:{node}"))
     }
@@ -116,8 +116,8 @@ impl Net {
     }
 
     /// How messages fare from now on.
-    pub fn set_weather(&self, weather: Weather) {
-        self.lock().weather = weather;
+    pub fn set_conditions(&self, conditions: NetConditions) {
+        self.lock().conditions = conditions;
     }
 
     /// Loses everything that `from` says to `to`, from now on and what is on its way.
@@ -152,9 +152,9 @@ impl Net {
         self.lock().cut.is_empty()
     }
 
-    /// How often the weather has bitten.
-    pub fn bites(&self) -> FaultCounts {
-        self.lock().bites
+    /// How many messages were sent, and how many met which fault.
+    pub fn fault_counts(&self) -> FaultCounts {
+        self.lock().counts
     }
 
     /// What answers at a node, if its process lives.
@@ -164,20 +164,20 @@ impl Net {
 
     pub(super) fn leg(&self, from: NodeId, to: NodeId) -> Leg {
         let mut state = self.lock();
-        let State { cut, weather, rng, bites, .. } = &mut *state;
-        bites.sent += 1;
+        let State { cut, conditions, rng, counts, .. } = &mut *state;
+        counts.sent += 1;
         if cut.contains(&(from, to)) {
-            bites.cut += 1;
+            counts.cut += 1;
             return Leg::Lost;
         }
-        if rng.chance(weather.loss) {
-            bites.lost += 1;
+        if rng.chance(conditions.loss) {
+            counts.lost += 1;
             return Leg::Lost;
         }
-        let mut takes = rng.span(weather.low, weather.high);
-        if rng.chance(weather.late) {
-            bites.late += 1;
-            takes += rng.span(Duration::ZERO, weather.late_by);
+        let mut takes = rng.span(conditions.low, conditions.high);
+        if rng.chance(conditions.late) {
+            counts.late += 1;
+            takes += rng.span(Duration::ZERO, conditions.late_by);
         }
         Leg::Takes(takes)
     }
@@ -185,9 +185,9 @@ impl Net {
     /// Whether a call that may come twice does.
     pub(super) fn comes_twice(&self) -> bool {
         let mut state = self.lock();
-        let State { weather, rng, bites, .. } = &mut *state;
-        let twice = rng.chance(weather.twice);
-        bites.twice += u64::from(twice);
+        let State { conditions, rng, counts, .. } = &mut *state;
+        let twice = rng.chance(conditions.twice);
+        counts.twice += u64::from(twice);
         twice
     }
 }

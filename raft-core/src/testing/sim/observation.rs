@@ -1,4 +1,4 @@
-//! What is seen of a simulated world, in the order in which it happens: what oracles judge, and what a trace is made of.
+//! What happens in a simulated world, in order: oracles judge it, and the trace is made of it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ pub enum End {
     PowerCut,
 }
 
-/// One thing that happened on a machine.
+/// One thing that happened on a machine. A new kind is added here, and made in `host`, `process` or `log_writer`.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 #[expect(clippy::large_enum_variant, reason = "each is looked at once and let go")]
@@ -29,7 +29,7 @@ pub enum Observation {
     Began,
     /// A process ended.
     Ended {
-        /// How.
+        /// How it ended.
         how: End,
     },
     /// A note for its ledger: leases, grants, proofs, and what is protected.
@@ -49,18 +49,18 @@ pub enum Observation {
     Durable(Durable),
     /// It applied an entry.
     Applied {
-        /// Where it stands.
+        /// The position of the entry.
         at: Position,
-        /// What it says; `None` for a blank one.
+        /// Its command; `None` for a blank entry.
         command: Option<Command>,
-        /// What came of it.
+        /// The result of the command.
         answer: Result<Vec<Event>, Rejection>,
         /// The state after it.
         state: Arc<ClusterState>,
         /// The voters, if the entry changed them.
         voters: Option<VoterSets>,
     },
-    /// It took a snapshot over from another node or from its disk.
+    /// It took its state from a snapshot of another node or of its own disk.
     Installed {
         /// The last entry that is in it.
         last: Option<Position>,
@@ -71,23 +71,23 @@ pub enum Observation {
     Acted {
         /// The lock.
         lock: Name,
-        /// Whose work.
+        /// The life that works.
         who: Identity,
-        /// Under which token.
+        /// The token of the work.
         token: Revision,
     },
-    /// What it was writing when it ended may be on the disk or not.
+    /// These may be durable or not: the process ended while it wrote them.
     Unsure(Vec<Durable>),
     /// Its stop mechanism acted.
     Fired,
-    /// Whoever drives the world says something.
+    /// A line of the test that drives the world.
     Said(String),
 }
 
 /// An entry on a disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
-    /// Where it stands.
+    /// The position of the entry.
     pub at: Position,
     /// The checksum of its content.
     pub sum: u32,
@@ -111,18 +111,18 @@ pub enum Durable {
     Snapshot(Option<Position>),
 }
 
-/// Something seen, with its time in the world and the node whose machine it was seen on (`n0`: the world itself).
+/// An observation with its time in the world, and the node on whose machine it was made (`n0`: the world itself).
 #[derive(Debug, Clone)]
-pub struct Sighting {
+pub struct TraceEntry {
     /// The time of the world.
     pub at: Duration,
-    /// Where.
+    /// The node.
     pub node: NodeId,
-    /// What.
+    /// The observation.
     pub seen: Observation,
 }
 
-impl fmt::Display for Sighting {
+impl fmt::Display for TraceEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { at, node, seen } = self;
         write!(f, "{:>14.6} {node} ", at.as_secs_f64())?;
@@ -155,48 +155,48 @@ impl fmt::Display for Sighting {
 }
 
 #[derive(Default)]
-struct Kept {
-    unread: Vec<Sighting>,
+struct Trace {
+    unread: Vec<TraceEntry>,
     lines: u64,
     hash: u64,
     aloud: bool,
 }
 
-/// Where everything that is seen goes.
+/// Where all observations go.
 #[derive(Clone)]
 pub(super) struct Sink {
     time: Time,
-    kept: Arc<Mutex<Kept>>,
+    trace: Arc<Mutex<Trace>>,
 }
 
 impl Sink {
     pub(super) fn new(time: Time, aloud: bool) -> Self {
-        let kept = Kept { hash: 0xcbf2_9ce4_8422_2325, aloud, ..Kept::default() };
-        Self { time, kept: Arc::new(Mutex::new(kept)) }
+        let trace = Trace { hash: 0xcbf2_9ce4_8422_2325, aloud, ..Trace::default() };
+        Self { time, trace: Arc::new(Mutex::new(trace)) }
     }
 
     pub(super) fn tell(&self, node: NodeId, seen: Observation) {
-        let sighting = Sighting { at: self.time.elapsed(), node, seen };
-        let mut kept = self.kept.lock();
-        let line = sighting.to_string();
-        if kept.aloud {
+        let entry = TraceEntry { at: self.time.elapsed(), node, seen };
+        let mut trace = self.trace.lock();
+        let line = entry.to_string();
+        if trace.aloud {
             #[expect(clippy::print_stderr, reason = "asked for, to look at one run")]
             {
                 eprintln!("{line}");
             }
         }
-        kept.lines += 1;
+        trace.lines += 1;
         // FNV-1a.
-        kept.hash = line.bytes().fold(kept.hash, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
-        kept.unread.push(sighting);
+        trace.hash = line.bytes().fold(trace.hash, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+        trace.unread.push(entry);
     }
 
-    pub(super) fn take(&self) -> Vec<Sighting> {
-        std::mem::take(&mut self.kept.lock().unread)
+    pub(super) fn take(&self) -> Vec<TraceEntry> {
+        std::mem::take(&mut self.trace.lock().unread)
     }
 
     pub(super) fn trace(&self) -> (u64, u64) {
-        let kept = self.kept.lock();
-        (kept.lines, kept.hash)
+        let trace = self.trace.lock();
+        (trace.lines, trace.hash)
     }
 }

@@ -1,4 +1,4 @@
-//! How a process begins on a simulated machine: over the network of the world, or over a transport that is brought along.
+//! How a process begins on a simulated machine: over the network of the world, or over a transport of the caller.
 //!
 //! ```text
 //!   World::begin ──▶ Process ──start(transport, addresses)──▶ Running      on the runtime that its tasks are to have
@@ -29,12 +29,12 @@ use crate::lease::ledger::{LastEnd, Ledger, Note, Sink};
 use crate::node::{Node, NodeSettings};
 use crate::transport::Transport;
 
-/// What a world is made of.
+/// The setting of a world.
 #[derive(Debug, Clone)]
 pub struct Setting {
     /// Decides everything that is left to chance.
     pub seed: u64,
-    /// How every node behaves in time. Its lease is fitted to `stop`.
+    /// The settings of every node. The lease is fitted to `stop`.
     pub config: Config,
     /// What stops the work of each node at the end of its lease; `None`: nothing.
     pub stop: Option<Stop>,
@@ -61,9 +61,15 @@ pub struct Process {
 }
 
 impl Process {
-    /// Which node's it is.
+    /// The node of the process.
     pub fn node(&self) -> NodeId {
         self.host.node()
+    }
+
+    /// The process on its machine.
+    #[cfg(test)]
+    pub(crate) fn host(&self) -> Arc<SimHost> {
+        self.host.clone()
     }
 
     /// Opens the folder and the log of its machine and starts the node. Its tasks run on the runtime of the caller.
@@ -105,8 +111,8 @@ impl Process {
 }
 
 impl Running {
-    /// Brings a started process in, as a service does: the first founds the cluster, who belongs to it resumes, others
-    /// join at one of `seeds`; it tries until it has come in.
+    /// Brings a started process into the cluster, as a service does: the founder founds it, a former member resumes, and
+    /// others join through one of `seeds`. Repeats until that succeeds.
     pub fn enter(&self, seeds: Vec<Address>, founder: bool, role: Role) {
         let node = self.node.clone();
         drop(self.host.spawn(async move {
@@ -149,6 +155,7 @@ impl FolderStorage for SimFolder {
 }
 
 /// The ledger of a process. Its notes are observations of the world.
+#[derive(Debug)]
 struct SimLedger(Arc<SimHost>);
 
 impl Sink for SimLedger {

@@ -1,4 +1,4 @@
-//! The one source of chance in a simulated world: splitmix64 (Steele, Lea, Flood 2014), the same numbers for one seed.
+//! The random numbers of a simulated world: splitmix64 (Steele, Lea, Flood 2014), the same numbers for the same seed.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ impl Rng {
         mixed ^ (mixed >> 31)
     }
 
-    /// A sequence of its own, for somebody whose draws must not move those of others.
+    /// A sequence of its own, whose draws do not change those of this one.
     pub fn fork(&mut self) -> Self {
         Self(self.draw())
     }
@@ -35,7 +35,7 @@ impl Rng {
         low + self.below(high.saturating_sub(low).saturating_add(1))
     }
 
-    /// Whether something happens that happens `permille` times in a thousand.
+    /// True `permille` times in a thousand.
     pub fn chance(&mut self, permille: u64) -> bool {
         self.below(1000) < permille
     }

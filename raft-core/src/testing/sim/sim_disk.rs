@@ -1,4 +1,5 @@
-//! What a simulated machine keeps: the log's disk, the data folder, and how slow, broken or full they are.
+//! The storage of a simulated machine: the disk of the log and the data folder, and how slow, hung or full they are. A new
+//! disk fault is a [`Pace`] here, or a fault of [`Disk`](crate::testing::disk::Disk).
 //!
 //! ```text
 //!   group of writes ──▶ waits as long as a sync takes ──▶ written and synced, told as durable, callbacks
@@ -29,7 +30,7 @@ pub enum Pace {
     Full,
 }
 
-/// What becomes of the next sync.
+/// The fate of the next sync.
 pub(crate) enum Latency {
     Takes(Duration),
     Hung,

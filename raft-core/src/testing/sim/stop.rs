@@ -1,7 +1,7 @@
-//! The dead-man of a simulated machine: a timer of its kernel's on CLOCK_BOOTTIME that ends the process, whatever its
-//! tasks do.
+//! The dead-man of a simulated machine: a timer of its kernel on CLOCK_BOOTTIME that ends the process, whatever its tasks
+//! do.
 //!
-//! Armed short of what is left by what NTP may slew, as the shipped one is; late by up to what it promised.
+//! It is armed as early as the shipped one, by what NTP may slew, and acts late by up to what it promised.
 
 use std::io;
 use std::sync::{Arc, Weak};
@@ -31,7 +31,7 @@ impl SimStop {
             Stop::Tokens | Stop::Unbounded => None,
         };
         if let Some(lateness) = lateness {
-            // The kernel's, not the process's: no pause of the host holds it.
+            // A task of the kernel, which a pause of the process does not hold.
             tokio::spawn(watch(Arc::downgrade(host), timer.clone(), lateness));
             host.timers().add(timer.clone());
         }
@@ -39,7 +39,7 @@ impl SimStop {
     }
 }
 
-/// A machine that sleeps does not look; so long a nap bounds how late it notices that it is awake again.
+/// The longest nap of the timer's task. It bounds how late the timer notices that the machine is awake again.
 const NAP: Duration = Duration::from_millis(20);
 
 async fn watch(host: Weak<SimHost>, timer: Arc<Timer>, lateness: Duration) {
@@ -62,7 +62,7 @@ async fn watch(host: Weak<SimHost>, timer: Arc<Timer>, lateness: Duration) {
             }
             None => {
                 drop(host);
-                // Looks up now and then, so that it ends with its host.
+                // Wakes now and then, so that it ends with its process.
                 let _set_or_not = tokio::time::timeout(Duration::from_secs(1), timer.is_set()).await;
             }
         }

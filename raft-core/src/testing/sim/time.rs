@@ -1,4 +1,4 @@
-//! The time of a world: that of the one runtime it plays in, or what the hand shows that moves several on in step.
+//! The time of a world: that of its one runtime, or a time that the caller moves for several runtimes in step.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +15,7 @@ pub(super) struct Time {
 
 /// Moves the time of a world whose machines have a runtime each: their instants cannot be compared.
 #[derive(Debug, Clone)]
-pub struct TimeHand(Arc<AtomicU64>);
+pub struct ManualTime(Arc<AtomicU64>);
 
 impl Time {
     /// The time of this runtime, from now on.
@@ -23,10 +23,10 @@ impl Time {
         Self { began: Instant::now(), shown: None }
     }
 
-    /// A time that stands still until its hand is moved.
-    pub(super) fn by_hand() -> (Self, TimeHand) {
+    /// A time that stands still until it is moved.
+    pub(super) fn with_manual_time() -> (Self, ManualTime) {
         let shown = Arc::new(AtomicU64::new(0));
-        (Self { began: Instant::now(), shown: Some(shown.clone()) }, TimeHand(shown))
+        (Self { began: Instant::now(), shown: Some(shown.clone()) }, ManualTime(shown))
     }
 
     /// How old the world is.
@@ -43,8 +43,8 @@ impl Time {
     }
 }
 
-impl TimeHand {
-    /// From now on the world is so old. It never gets younger.
+impl ManualTime {
+    /// Sets the age of the world. It never gets younger.
     pub fn show(&self, age: Duration) {
         self.0.fetch_max(u64::try_from(age.as_nanos()).unwrap_or(u64::MAX), Ordering::AcqRel);
     }
@@ -56,7 +56,7 @@ mod tests {
 
     #[test]
     fn a_world_moved_by_hand_stands_still_in_between_and_never_gets_younger() {
-        let (time, hand) = Time::by_hand();
+        let (time, hand) = Time::with_manual_time();
         assert_eq!(time.elapsed(), Duration::ZERO);
         hand.show(Duration::from_millis(7));
         hand.show(Duration::from_millis(5));

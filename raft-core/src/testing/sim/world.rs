@@ -23,11 +23,11 @@ use super::clocks::Rate;
 use super::device::Device;
 use super::host::{Machine, SimHost};
 use super::net::Net;
-use super::observation::{End, Observation, Sighting, Sink};
+use super::observation::{End, Observation, Sink, TraceEntry};
 use super::process::{Process, Running, Setting};
 use super::rng::Rng;
 use super::sim_disk::Pace;
-use super::time::{Time, TimeHand};
+use super::time::{ManualTime, Time};
 use super::transport::SimTransport;
 
 struct Place {
@@ -37,9 +37,9 @@ struct Place {
 
 /// A simulated world.
 pub struct World {
-    /// Between the machines.
+    /// The network between the machines.
     pub net: Net,
-    /// What fences them.
+    /// The fencing device.
     pub device: Device,
     setting: Setting,
     time: Time,
@@ -73,9 +73,9 @@ impl World {
         Self::made(setting, Time::of_this_runtime())
     }
 
-    /// An empty world whose time is moved by hand: for machines with a runtime each, which somebody moves on in step.
-    pub fn by_hand(setting: Setting) -> (Self, TimeHand) {
-        let (time, hand) = Time::by_hand();
+    /// An empty world whose time the caller moves, for machines with a runtime each that move in step.
+    pub fn with_manual_time(setting: Setting) -> (Self, ManualTime) {
+        let (time, hand) = Time::with_manual_time();
         (Self::made(setting, time), hand)
     }
 
@@ -92,18 +92,18 @@ impl World {
         self.time.elapsed()
     }
 
-    /// Its chance, for whoever drives it.
+    /// Its random numbers, for the test that drives it.
     pub fn rng(&mut self) -> &mut Rng {
         &mut self.rng
     }
 
-    /// What it is made of.
+    /// The setting that it was made with.
     pub fn setting(&self) -> &Setting {
         &self.setting
     }
 
-    /// What was seen since the last call.
-    pub fn sightings(&self) -> Vec<Sighting> {
+    /// The observations since the last call.
+    pub fn entries(&self) -> Vec<TraceEntry> {
         self.sink.take()
     }
 
@@ -152,8 +152,8 @@ impl World {
         Ok(running)
     }
 
-    /// Begins a process on the machine of `node`, for whoever starts it over a network of their own and says then that it
-    /// [runs](World::runs).
+    /// Begins a process on the machine of `node`, for a caller that starts it over a network of its own and then reports that
+    /// it [runs](World::runs).
     ///
     /// # Errors
     /// When there is no such machine.
@@ -166,7 +166,7 @@ impl World {
         Ok(Process { host, device: self.device.clone(), setting: self.setting.clone() })
     }
 
-    /// Takes a process in that has started.
+    /// Registers a process that has started.
     pub fn runs(&mut self, running: Running) {
         if let Some(place) = self.places.get_mut(&running.host.node()) {
             place.running = Some(running);
@@ -189,7 +189,7 @@ impl World {
         self.bury(node);
     }
 
-    /// Takes away what is left of a process that has ended.
+    /// Removes what is left of a process that has ended.
     pub fn bury(&mut self, node: NodeId) {
         let Some(place) = self.places.get_mut(&node) else { return };
         if let Some(running) = place.running.take_if(|running| !running.host.is_alive()) {

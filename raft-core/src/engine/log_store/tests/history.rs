@@ -128,7 +128,7 @@ pub(super) struct Ran {
 
 /// Opens the log on `disk` and takes the steps.
 pub(super) async fn run(disk: &Disk, steps: &[Step]) -> Ran {
-    match LogStore::open_on(&disk) {
+    match LogStore::open_on(disk) {
         Ok(mut store) => drive(&mut store, steps).await,
         Err(_) => Ran::default(),
     }

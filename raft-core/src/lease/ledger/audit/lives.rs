@@ -8,7 +8,7 @@ use quorate_membership::lease::Reading;
 use quorate_membership::{Activation, BootId, Contract, Identity, NodeId, Revision};
 
 use crate::lease::ledger::note::Note;
-use crate::lease::ledger::reader::{Kept, LedgerLine};
+use crate::lease::ledger::reader::{LedgerContent, LedgerLine};
 
 /// A grant, as the leader noted it.
 pub(super) struct Grant<'a> {
@@ -160,7 +160,7 @@ pub(super) struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
-    pub(super) fn of(ledgers: &'a [Kept]) -> Self {
+    pub(super) fn of(ledgers: &'a [LedgerContent]) -> Self {
         let mut record = Self { lives: BTreeMap::new(), activations: BTreeMap::new(), whole: BTreeSet::new() };
         for kept in ledgers {
             let nodes = kept.lines.iter().map(|line| line.entry.node);
@@ -179,7 +179,7 @@ impl<'a> Record<'a> {
 
     fn take(&mut self, line: &'a LedgerLine) {
         match &line.entry.note {
-            Note::RequestName { who, stop, lease, in_flight, drift } => {
+            Note::Registered { who, stop, lease, in_flight, drift } => {
                 let contract = Contract { lease: *lease, stop: *stop, in_flight: *in_flight, drift: *drift };
                 self.life(*who).contract = Some((contract, line.entry.boot));
             }
@@ -215,7 +215,7 @@ impl<'a> Record<'a> {
     }
 
     /// Sees which process each life was, and whether the machine may have taken its last lines with it.
-    fn take_processes(&mut self, kept: &'a Kept) {
+    fn take_processes(&mut self, kept: &'a LedgerContent) {
         let all_there = kept.dropped() == 0 && kept.damaged.is_empty();
         let processes = processes(&kept.lines);
         for (number, range) in processes.iter().enumerate() {
@@ -225,7 +225,7 @@ impl<'a> Record<'a> {
             let next = processes.get(number + 1).and_then(|next| boot(&kept.lines[next.clone()]));
             let machine_died = !closed && next.is_some_and(|next| Some(next) != boot(lines));
             for line in lines {
-                if let Note::RequestName { who, .. } = line.entry.note {
+                if let Note::Registered { who, .. } = line.entry.note {
                     let life = self.life(who);
                     life.machine_died |= machine_died;
                     life.process = Some(lines).filter(|_| all_there);
