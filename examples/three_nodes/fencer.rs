@@ -24,7 +24,7 @@ use quorate::{Evidence, FenceRequest, Identity, NodeId};
 use crate::process::{self, end_group};
 
 /// The name that closes every life, once the demo has ended.
-const EVERY_LIFE: &str = "everybody";
+const EVERY_LIFE: &str = "every life";
 
 /// The records of process groups. Each daemon records its own in `folder` before it joins, and again under its life
 /// before that life runs a worker. Each worker records its own before it works.

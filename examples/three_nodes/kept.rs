@@ -32,34 +32,7 @@ pub(crate) async fn kept(stage: &mut Stage, fault: Fault) -> Result<Kept> {
     }
     let from = stage.heard.len();
     let at = monotonic_ns();
-    let fenced = match fault {
-        Fault::Leader => {
-            stage.tell(&format!("{third} leads and does not own the work: kill -9"));
-            stage.signal_all_of(third.node.get(), Signal::KILL)?;
-            Some(fenced(stage, from).await?)
-        }
-        Fault::Pair => {
-            stage.tell(&format!(
-                "the link between the leader {third} and {second} is cut; {owner} reaches both. Expected: {second} is \
-                 fenced, because the leader cannot hear it; the worker continues"
-            ));
-            for life in [second, third] {
-                stage.doom(life.node.get())?;
-            }
-            stage.relays.darken(between(second.node.get(), third.node.get()));
-            Some(fenced(stage, from).await?)
-        }
-        Fault::Followers => {
-            stage.tell(&format!(
-                "the link between {second} and {third} is cut; {owner} leads and reaches both. Expected: nothing happens"
-            ));
-            stage.relays.darken(between(second.node.get(), third.node.get()));
-            tokio::time::sleep(stage.pace().timing()?.plan().lease).await;
-            stage.listen()?;
-            None
-        }
-        _ => bail!("{fault} does not leave the work with its owner"),
-    };
+    let fenced = strike(stage, fault, [owner, second, third], from).await?;
     let after = at_work(stage).await?;
     // The leader may have changed meanwhile, or have been too busy to hear a node.
     let spared = |r: &Report| r.is("ordered") && (fault == Fault::Followers || r.text("who") == owner.to_string());
@@ -81,6 +54,43 @@ pub(crate) async fn kept(stage: &mut Stage, fault: Fault) -> Result<Kept> {
         proved: fenced.as_ref().map(|(end, _)| since(at, end.at())),
         longest,
     })
+}
+
+/// Inflicts the fault. Returns the end of the life that is fenced for it, if one is, and when its fencing was ordered.
+async fn strike(
+    stage: &mut Stage,
+    fault: Fault,
+    [owner, second, third]: [Identity; 3],
+    from: usize,
+) -> Result<Option<(Report, u64)>> {
+    match fault {
+        Fault::Leader => {
+            stage.tell(&format!("{third} leads and does not own the work: kill -9"));
+            stage.signal_all_of(third.node.get(), Signal::KILL)?;
+            Ok(Some(fenced(stage, from).await?))
+        }
+        Fault::Pair => {
+            stage.tell(&format!(
+                "the link between the leader {third} and {second} is cut; {owner} reaches both. Expected: {second} is \
+                 fenced, because the leader cannot hear it; the worker continues"
+            ));
+            for life in [second, third] {
+                stage.doom(life.node.get())?;
+            }
+            stage.relays.darken(between(second.node.get(), third.node.get()));
+            Ok(Some(fenced(stage, from).await?))
+        }
+        Fault::Followers => {
+            stage.tell(&format!(
+                "the link between {second} and {third} is cut; {owner} leads and reaches both. Expected: nothing happens"
+            ));
+            stage.relays.darken(between(second.node.get(), third.node.get()));
+            tokio::time::sleep(stage.pace().timing()?.plan().lease).await;
+            stage.listen()?;
+            Ok(None)
+        }
+        _ => bail!("{fault} does not leave the work with its owner"),
+    }
 }
 
 /// Waits for the next life that is fenced. Returns the report of its end, and when its fencing was ordered.

@@ -75,26 +75,7 @@ async fn run(place: &Place) -> Result<()> {
     let groups = ProcessGroups { folder: place.folder.join("groups") };
     groups.starting(NodeId::new(place.number))?;
     let off = Arc::new(AtomicBool::new(false));
-    let fencer = Fencer { groups: groups.clone(), off: off.clone() };
-    let config = place.pace.config()?;
-    let Stop::Deadman { lateness } = config.timing.plan().stop else {
-        anyhow::bail!("the timings of this demo must be for a dead-man");
-    };
-    let node = Cluster::builder(NodeId::new(place.number))
-        .data(place.folder.join(format!("n{}", place.number)))
-        .listen_plaintext("127.0.0.1:0".parse()?)
-        .fencing(move |request| fencer.clone().fence(request))
-        .self_fencing(Deadman::within(lateness))
-        // Safe in this demo, because all nodes and the worker run on one machine. A host that freezes it freezes them
-        // all, so no other node can take over meanwhile. On a real cluster, declare this only for a host that you know.
-        .trust_vm_clock()
-        .config(config)
-        .advertise([place.relay.as_str()]);
-    let cluster = match place.way.as_str() {
-        "found" => node.bootstrap().await?,
-        "resume" => node.resume().await?,
-        seeds => node.join(seeds.split(',')).await?,
-    };
+    let cluster = enter(place, Fencer { groups: groups.clone(), off: off.clone() }).await?;
     let me = cluster.identity();
     groups.register(me)?;
     say(json!({ "kind": "joined", "who": me.to_string() }));
@@ -136,6 +117,29 @@ async fn run(place: &Place) -> Result<()> {
     }
     say(json!({ "kind": "gone", "who": me.to_string() }));
     Ok(())
+}
+
+/// Starts the node and enters the cluster by the way that the director chose.
+async fn enter(place: &Place, fencer: Fencer) -> Result<Cluster> {
+    let config = place.pace.config()?;
+    let Stop::Deadman { lateness } = config.timing.plan().stop else {
+        anyhow::bail!("the timings of this demo must be for a dead-man");
+    };
+    let node = Cluster::builder(NodeId::new(place.number))
+        .data(place.folder.join(format!("n{}", place.number)))
+        .listen_plaintext("127.0.0.1:0".parse()?)
+        .fencing(move |request| fencer.clone().fence(request))
+        .self_fencing(Deadman::within(lateness))
+        // Safe in this demo, because all nodes and the worker run on one machine. A host that freezes it freezes them
+        // all, so no other node can take over meanwhile. On a real cluster, declare this only for a host that you know.
+        .trust_vm_clock()
+        .config(config)
+        .advertise([place.relay.as_str()]);
+    Ok(match place.way.as_str() {
+        "found" => node.bootstrap().await?,
+        "resume" => node.resume().await?,
+        seeds => node.join(seeds.split(',')).await?,
+    })
 }
 
 /// Carries out an order of the director, or starts to.

@@ -65,7 +65,7 @@ pub(crate) async fn takeover(stage: &mut Stage, fault: Fault) -> Result<Takeover
         .wait(from, "another node starts the worker", |r| r.is("worker") && r.text("who") != old.to_string())
         .await?;
     let new: Identity = started.text("who").parse()?;
-    nobody_is_left(stage, old, new, end.text("proof") == "device")?;
+    check_nothing_left(stage, old, new, end.text("proof") == "device")?;
     let (last, first) = edges(stage, old, new).await?;
     let lost = stage.heard[from..].iter().find(|r| r.tells("lost", old)).map(|r| r.at());
     let ended = match stage.actors.get(&old.node.get()).filter(|actor| actor.who == Some(old)) {
@@ -165,7 +165,7 @@ pub(crate) fn cut_off(stage: &mut Stage, node: u64) -> Result<u64> {
 
 /// Checks in `/proc`, not from reports: no process of the old owner's worker may run any more, and if a device has
 /// proved its end, none of its daemon either.
-fn nobody_is_left(stage: &Stage, old: Identity, new: Identity, device: bool) -> Result<()> {
+fn check_nothing_left(stage: &Stage, old: Identity, new: Identity, device: bool) -> Result<()> {
     let mut left = stage.groups.working(old)?;
     if let Some(actor) = stage.actors.get(&old.node.get()).filter(|actor| device && actor.who == Some(old)) {
         left.extend(process::members(actor.group)?);
