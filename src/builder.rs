@@ -188,6 +188,7 @@ impl Ready {
     }
 
     /// Sets everything that can be configured, the timing included. Use the same values on every node of a cluster.
+    /// Replaces an earlier [`Self::timing`].
     pub fn config(mut self, config: Config) -> Self {
         self.config = config;
         self

@@ -316,9 +316,9 @@ impl Cluster {
     /// effect. Whether it did is settled after twice [`Config::propose_timeout`](crate::Config::propose_timeout) at the
     /// latest.
     pub async fn leave(self) -> Result<(), ProposeError> {
-        let told = self.node.leave().await;
+        let left = self.node.leave().await;
         self.listening.shut_down().await;
-        told
+        left
     }
 
     /// Stops the node without ending its life. The others have the life fenced before they take its work over. Returns
