@@ -1,19 +1,19 @@
-//! What a durable commit costs: three nodes on loopback over gRPC, each with its log on the real disk, beside one thread
-//! that only writes and syncs on that same disk in the same minute.
+//! The cost of a durable commit: three nodes on loopback over gRPC, each with its log on a real disk, compared with one
+//! thread that only writes and syncs on the same disk at the same time.
 //!
 //! ```text
 //!   client 1 … k ──set_addresses──▶ leader ──gRPC──▶ two followers        applied on the leader ──▶ answer
 //!                                    fsync             fsync   fsync      (all three on one disk here)
-//!   one thread   ──append──────────▶ file ──fdatasync──▶                  the file grows: the file system's journal too
-//!   one thread   ──overwrite───────▶ file ──fdatasync──▶                  it does not: what our log asks of the disk
+//!   one thread   ──append──────────▶ file ──fdatasync──▶                  the file grows, so the file system writes its journal
+//!   one thread   ──overwrite───────▶ file ──fdatasync──▶                  it does not grow, as in quorate's log
 //! ```
 //!
-//! Rates of commits differ from machine to machine with the disk; their ratios to the plain ones differ less.
+//! The rate of commits depends on the disk of a machine. Its ratio to the plain rates depends on it less.
 //!
-//! Each command changes the state (an address that was never there before) and leaves it as large as it was.
+//! Each command changes the state (it sets an address that is new) without making it larger.
 //!
 //! `cargo bench --bench commit` measures with criterion; `cargo bench --bench commit -- --table`, or QUORATE_TABLE=1,
-//! prints only the table, within seconds on a quick disk.
+//! prints only the table, which takes seconds on a fast disk.
 
 #[path = "common/must.rs"]
 mod must;
@@ -35,16 +35,16 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-/// How many commands are in flight.
+/// The numbers of commands in flight.
 const IN_FLIGHT: [u64; 3] = [1, 16, 64];
 
-/// The size of a plain record, about that of a command in the log.
+/// The size of a plain record in bytes, about that of a command in the log.
 const RECORD: [u8; 200] = [0x5a; 200];
 
 /// How long the cluster may take to form.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Operations, the time that they took together, and the nanoseconds of each.
+/// The number of operations, the time that they took together, and the latency of each in nanoseconds.
 struct Run {
     operations: u64,
     elapsed: Duration,
@@ -65,7 +65,7 @@ struct Three {
     written: Arc<AtomicU64>,
 }
 
-/// Slow to suspect, so that a pause of a shared machine costs no election and no fence order. A commit waits for none
+/// Relaxed timing, so that a pause of a shared machine causes no election and no fence order. A commit waits for none
 /// of these timers.
 fn calm() -> Config {
     let s = Duration::from_secs;
@@ -101,7 +101,7 @@ impl Three {
         let leader = loop {
             match nodes.iter().position(leads) {
                 Some(place) => break nodes.remove(place),
-                None if began.elapsed() > TIMEOUT => bail!("nobody leads after {TIMEOUT:?}"),
+                None if began.elapsed() > TIMEOUT => bail!("no node leads after {TIMEOUT:?}"),
                 None => sleep(Duration::from_millis(20)).await,
             }
         };
@@ -109,7 +109,7 @@ impl Three {
         Ok(Self { leader, followers: nodes, address, written: Arc::default() })
     }
 
-    /// Carries `operations` commands out, `in_flight` at a time.
+    /// Commits `operations` commands, `in_flight` at a time.
     async fn commit(&self, in_flight: u64, operations: u64) -> Result<Run> {
         let before = self.leader.view().cluster.epoch().get();
         let began = Instant::now();
@@ -138,7 +138,7 @@ impl Three {
     }
 }
 
-/// One client: the next command is given when the one before is answered.
+/// One client, which sends each command after the answer to the one before.
 async fn client(
     leader: Arc<Cluster>,
     address: Address,
@@ -149,7 +149,7 @@ async fn client(
     let mut latency = Histogram::new(3)?;
     while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
         let number = written.fetch_add(1, Ordering::Relaxed);
-        // The first address is the true one: whoever has to reach this node still does.
+        // The first address is the real one, so other nodes still reach this node.
         let second = Address::new(format!("benchmark-{number:012}.never-called.example.net:7400"))?;
         let began = Instant::now();
         leader.set_addresses(node, vec![address.clone(), second]).await?;
@@ -162,16 +162,16 @@ fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// The disk without us: a file that grows, and one that has its size and is written all over.
+/// The disk without quorate: a file that grows, and one of fixed size that is overwritten.
 struct Plain {
     growing: File,
     whole: File,
 }
 
-/// The size of the file that does not grow.
+/// The size in bytes of the file that does not grow.
 const WHOLE: u64 = 4 << 20;
 
-/// How far apart the records in it are: each has a page of its own.
+/// The distance in bytes between its records, so that each has a page of its own.
 const PAGE: u64 = 4096;
 
 impl Plain {
@@ -183,7 +183,7 @@ impl Plain {
         Ok(Self { growing, whole })
     }
 
-    /// Appends `operations` records, each on the disk before the next.
+    /// Appends `operations` records, and syncs each before the next.
     fn append(&mut self, operations: u64) -> Result<Run> {
         alone(operations, |_| {
             self.growing.write_all(&RECORD)?;
@@ -191,7 +191,7 @@ impl Plain {
         })
     }
 
-    /// Overwrites as many, each on the disk before the next.
+    /// Overwrites `operations` records, and syncs each before the next.
     fn overwrite(&mut self, operations: u64) -> Result<Run> {
         alone(operations, |number| {
             self.whole.write_all_at(&RECORD, number * PAGE % WHOLE)?;
@@ -200,7 +200,7 @@ impl Plain {
     }
 }
 
-/// One operation after the other, in this thread.
+/// Runs the operations one after the other in this thread.
 fn alone(operations: u64, mut operation: impl FnMut(u64) -> std::io::Result<()>) -> Result<Run> {
     let mut latency = Histogram::new(3)?;
     let began = Instant::now();
@@ -236,9 +236,10 @@ fn measure(criterion: &mut Criterion, runtime: &Runtime, three: &Three, plain: &
     group.finish();
 }
 
-/// Five rounds of everything, so that a bad second of a shared machine falls on all; of each the median round.
+/// Measures everything in five rounds, so that a disturbance of a shared machine affects every row, and prints the
+/// median round of each row.
 fn table(runtime: &Runtime, three: &Three, plain: &mut Plain) -> Result<()> {
-    runtime.block_on(three.commit(16, 1000))?; // the first commits pay for growing files and cold code
+    runtime.block_on(three.commit(16, 1000))?; // warms up: the first commits pay for growing files and cold code
     let mut rounds: [Vec<Run>; 5] = Default::default();
     for _ in 0..5 {
         rounds[0].push(plain.append(1000)?);
@@ -267,7 +268,7 @@ fn table(runtime: &Runtime, three: &Three, plain: &mut Plain) -> Result<()> {
 
 fn main() -> Result<()> {
     let only_table = std::env::args().any(|word| word == "--table") || std::env::var_os("QUORATE_TABLE").is_some();
-    // Under `target`, which is on a disk; the folder for temporary files may be none.
+    // Under `target`, which is on a disk. The folder for temporary files may be in memory.
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     let mut plain = Plain::make(folder.path())?;
     let runtime = Runtime::new()?;

@@ -1,14 +1,14 @@
-//! The pure core: what a replica computes for one committed command, and what a leader computes to know what it owes.
+//! The cost of the pure core: what a replica computes for one committed command, and a leader to find its duties.
 //!
 //! ```text
 //!   decide    the answer alone, state untouched          3, 32 and 1000 members
-//!   apply     decide, and each event done to the state
-//!   clone     what a reader of the feed is given
+//!   apply     decide, and apply each event to the state
+//!   clone     the copy that a reader of the feed gets
 //!   duties    at rest, and with a fence order open
 //!   codec     one command; a snapshot of 1000 members with a full history of orders
 //! ```
 //!
-//! No disk and no task here: a core of this speed is never what a commit waits for. `cargo bench --bench decide`.
+//! It uses no disk and no task. The core is so fast that a commit never waits for it. `cargo bench --bench decide`.
 
 #[path = "common/state.rs"]
 mod state;
@@ -22,10 +22,10 @@ use quorate_membership::codec::{decode, encode};
 use quorate_membership::{ClusterState, Command, Revision, apply, decide, duties};
 use state::Maker;
 
-/// How many members the clusters have.
+/// The sizes of the clusters, in members.
 const SIZES: [u64; 3] = [3, 32, 1000];
 
-/// A state, and a command that is accepted in it.
+/// A state, and a command that it accepts.
 struct Scene {
     verb: &'static str,
     members: u64,
@@ -72,7 +72,7 @@ fn rules(criterion: &mut Criterion, scenes: &[Scene]) {
     for scene in scenes {
         group.bench_with_input(BenchmarkId::new(scene.verb, scene.members), scene, |bencher, scene| {
             let fresh = || scene.state.clone();
-            // Few at a time: what is measured is the work, not how many copies of the state the caches hold.
+            // Small batches, so that the result measures the work and not the cache misses of many copies of the state.
             let few = BatchSize::NumIterations(4);
             bencher.iter_batched_ref(fresh, |state| apply(state, scene.next, black_box(&scene.command)), few);
         });
@@ -80,7 +80,7 @@ fn rules(criterion: &mut Criterion, scenes: &[Scene]) {
     group.finish();
 }
 
-/// A copy of the state: what publishing an entry costs on top of applying it.
+/// A copy of the state, which publishing an entry costs in addition to applying it.
 fn copies(criterion: &mut Criterion) -> Result<()> {
     let mut group = criterion.benchmark_group("clone");
     for members in SIZES {
@@ -99,12 +99,12 @@ fn owed(criterion: &mut Criterion) -> Result<()> {
     let mut group = criterion.benchmark_group("duties");
     for members in SIZES {
         let mut maker = Maker::cluster(members)?;
-        anyhow::ensure!(duties(&maker.state).is_empty(), "something is owed at rest");
+        anyhow::ensure!(duties(&maker.state).is_empty(), "a duty is due at rest");
         group.bench_with_input(BenchmarkId::new("at rest", members), &maker.state, |bencher, state| {
             bencher.iter(|| duties(black_box(state)));
         });
         maker.begin_fence(members)?;
-        anyhow::ensure!(duties(&maker.state).len() == 1, "one order is open");
+        anyhow::ensure!(duties(&maker.state).len() == 1, "the open order is not the only duty");
         group.bench_with_input(BenchmarkId::new("one order open", members), &maker.state, |bencher, state| {
             bencher.iter(|| duties(black_box(state)));
         });

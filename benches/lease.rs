@@ -1,15 +1,15 @@
-//! Leases: what one renewal and a thousand cost a leader, what a look at one's own right costs a consumer.
+//! The cost of leases: one renewal and a thousand for a leader, one check for a consumer.
 //!
 //! ```text
 //!   grantor     one renewal: received, one read begun, granted         1, 32 and 1000 members
-//!   round       everybody's renewal in one read                        1000 members
-//!   holder      noted, granted, and where it stands
+//!   round       the renewals of all members in one read                1000 members
+//!   holder      one renewal sent and granted
 //!   check       `Lease::check` on a running node: two clocks, no lock; beside it, one clock_gettime
-//!   detector    a look at 1000 members
+//!   detector    the signals of 1000 members
 //! ```
 //!
-//! `cargo bench --bench lease`. With `-- --share` it prints which share of one core a thousand renewing members take from
-//! a leader: the rules above, and a node that is called over real sockets by another process.
+//! `cargo bench --bench lease`. With `-- --share` it prints the share of one core that a thousand renewing members cost
+//! a leader: the rules alone, and a node that another process calls over real sockets.
 
 #[path = "common/must.rs"]
 mod must;
@@ -37,32 +37,32 @@ fn at(ms: u64) -> Reading {
     Reading::steady(Duration::from_millis(ms))
 }
 
-/// A leader that has been activated, the state that it leads, and the lives in it.
+/// An activated leader, its state, and the lives in the state.
 fn leader(members: u64) -> Result<(Grantor, ClusterState, Vec<Identity>)> {
     let state = Maker::cluster(members)?.state;
     let lives: Vec<_> = state.active().collect();
-    anyhow::ensure!(lives.len() as u64 == members, "all of them are active");
+    anyhow::ensure!(lives.len() as u64 == members, "a life is not active");
     Ok((grantor(&state)?, state, lives))
 }
 
-/// The grantor of whoever leads in `state`.
+/// The grantor of the leader in `state`.
 fn grantor(state: &ClusterState) -> Result<Grantor> {
-    let leadership = state.leadership().context("somebody leads")?;
+    let leadership = state.leadership().context("the state has a leader")?;
     let mut grantor = Grantor::new(leadership.leader, Drift::default());
     grantor.handle_gain(leadership.nonce);
     grantor.handle_applied(state, at(0));
-    anyhow::ensure!(grantor.activation().is_some(), "activated");
+    anyhow::ensure!(grantor.activation().is_some(), "the leader was not activated");
     Ok(grantor)
 }
 
-/// Receives one renewal of each of `lives`, reads once, and grants them.
+/// Receives one renewal from each of `lives`, confirms one read, and grants them all.
 fn round(grantor: &mut Grantor, state: &ClusterState, lives: &[Identity], seq: u64) -> usize {
     for who in lives {
-        must::must(grantor.handle_renewal(*who, seq, state, at(seq)).context("it is received"));
+        must::must(grantor.handle_renewal(*who, seq, state, at(seq)).context("a renewal was not accepted"));
     }
     let granted = grantor.poll_read().map(|read| grantor.handle_read(read, state)).unwrap_or_default();
     let count = granted.iter().filter(|(_, _, granted)| *granted).count();
-    must::must((count == lives.len()).then_some(count).context("all are granted"))
+    must::must((count == lives.len()).then_some(count).context("not every renewal was granted"))
 }
 
 fn grants(criterion: &mut Criterion) -> Result<()> {
@@ -107,8 +107,8 @@ fn holds(criterion: &mut Criterion) -> Result<()> {
     criterion.bench_function("holder/renewed", |bencher| {
         bencher.iter(|| {
             now += 300;
-            let seq = must::must(holder.poll_renewal(at(now)).context("it is due"));
-            must::must(holder.handle_grant(who, seq, at(now + 1)).then_some(()).context("it counts"));
+            let seq = must::must(holder.poll_renewal(at(now)).context("no renewal is due"));
+            must::must(holder.handle_grant(who, seq, at(now + 1)).then_some(()).context("the grant was not accepted"));
             black_box(holder.stage(at(now + 2)))
         });
     });

@@ -1,11 +1,11 @@
-//! What locks, records and watches cost: three nodes on loopback over gRPC, each with its log on the real disk, beside one
-//! thread that only writes and syncs on that same disk in the same minute.
+//! The cost of locks, records and watches: three nodes on loopback over gRPC, each with its log on a real disk,
+//! compared with one thread that only writes and syncs on the same disk at the same time.
 //!
 //! ```text
-//!   lock + unlock      two commits by one client            beside: write + fdatasync, one thread
+//!   lock + unlock      two commits by one client            compared with: write + fdatasync, one thread
 //!   compare-and-set    one commit                           linearizable read   one round to a quorum, no disk
 //!   hand-over          unlock on one node ──▶ guard on another; order to fence ──▶ guard on another (instant device)
-//!   fan-out            one put ──▶ 1 000 watchers of one node have heard of it
+//!   fan-out            one put ──▶ 1 000 watchers of one node have its event
 //! ```
 //!
 //! `cargo bench --bench lock` measures `guard.check` with criterion and prints the table; `-- --table` only the table.
@@ -30,7 +30,7 @@ use quorate::{Cluster, Event, Filter, Key, Name, NodeId, Reason, state::Topic};
 use three::TIMEOUT;
 use tokio::task::JoinSet;
 
-/// How many operations are in flight.
+/// The numbers of operations in flight.
 const IN_FLIGHT: [u64; 3] = [1, 16, 64];
 
 /// How long each row is measured.
@@ -46,7 +46,8 @@ fn key(number: u64) -> Result<Key> {
     Ok(Key::new(format!("services/{number}"))?)
 }
 
-/// Writes and syncs a record of 200 bytes, one after the other: what this disk gives one thread in a second.
+/// Writes and syncs records of 200 bytes one after the other. Returns the rate per second that this disk gives one
+/// thread.
 fn plain(folder: &Path) -> Result<f64> {
     let (mut file, begun, mut done) = (File::create(folder.join("plain"))?, Instant::now(), 0);
     while begun.elapsed() < SPAN {
@@ -57,7 +58,7 @@ fn plain(folder: &Path) -> Result<f64> {
     Ok(f64::from(done) / begun.elapsed().as_secs_f64())
 }
 
-/// Runs `work` in `in_flight` clients for a while; operations a second, and the latency of each.
+/// Runs `work` in `in_flight` clients for a fixed time. Returns the operations per second, and the latency of each.
 async fn closed_loop<F, Fut>(in_flight: u64, work: F) -> Result<(f64, Histogram<u64>)>
 where
     F: Fn(u64) -> Fut + Send + Sync + 'static,
@@ -122,7 +123,7 @@ async fn rates(leader: &Arc<Cluster>, plain: f64) -> Result<()> {
             let records = node.records();
             async move {
                 let seen = records.get_latest(&key(client)?, TIMEOUT).await?;
-                ensure!(seen.value.is_some(), "it was written");
+                ensure!(seen.value.is_some(), "the record is missing");
                 Ok(())
             }
         });
@@ -139,7 +140,7 @@ fn spread(what: &str, times: &[Duration]) {
     println!("{what:<44} {:>3} times   min {least:>8.2}   median {half:>8.2}   max {most:>8.2} ms", sorted.len());
 }
 
-/// From the unlock on one node to the guard on another that waited in line.
+/// Measures from the unlock on one node to the guard on another node that waited for the lock.
 async fn after_release(nodes: &[Arc<Cluster>]) -> Result<()> {
     let mut times = vec![];
     for turn in 0..30 {
@@ -166,7 +167,7 @@ async fn after_release(nodes: &[Arc<Cluster>]) -> Result<()> {
     Ok(())
 }
 
-/// From the order to fence the holder to the guard on another node, with a device that answers at once.
+/// Measures from the order to fence the holder to the guard on another node, with a device that answers at once.
 async fn after_fencing(folder: &Path, mut nodes: Vec<Arc<Cluster>>) -> Result<()> {
     let mut times = vec![];
     for _ in 0..5 {
@@ -184,7 +185,7 @@ async fn after_fencing(folder: &Path, mut nodes: Vec<Arc<Cluster>>) -> Result<()
         drop(guard);
         next.release().await?;
         let number = victim.identity().node.get();
-        let victim = Arc::into_inner(victim).context("nobody else has it")?;
+        let victim = Arc::into_inner(victim).context("another handle of the node is in use")?;
         victim.shutdown().await;
         nodes.push(Arc::new(three::start(folder, number, None, true).await?));
     }
@@ -192,7 +193,7 @@ async fn after_fencing(folder: &Path, mut nodes: Vec<Arc<Cluster>>) -> Result<()
     Ok(())
 }
 
-/// From one put to the last of a thousand watchers that has heard of it.
+/// Measures from one put until the last of a thousand watchers has its event.
 async fn fan_out(node: &Arc<Cluster>) -> Result<()> {
     let (heard, mut arrived) = tokio::sync::mpsc::unbounded_channel();
     let after = node.view().cluster.revision();
@@ -215,12 +216,12 @@ async fn fan_out(node: &Arc<Cluster>) -> Result<()> {
         put.push(begun.elapsed());
         let mut last = begun;
         for _ in 0..WATCHERS {
-            last = last.max(arrived.recv().await.context("they watch")?);
+            last = last.max(arrived.recv().await.context("a watcher has ended")?);
         }
         told.push(last - begun);
     }
     spread("a put, alone", &put);
-    spread(&format!("a put, until {WATCHERS} watchers heard of it"), &told);
+    spread(&format!("a put, until {WATCHERS} watchers have it"), &told);
     Ok(())
 }
 
@@ -237,7 +238,7 @@ async fn table() -> Result<()> {
     after_fencing(folder.path(), nodes).await
 }
 
-/// A look at a guard: what is in front of every step that has an effect.
+/// The check of a guard, which precedes every step that has an effect.
 fn check(criterion: &mut Criterion) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;

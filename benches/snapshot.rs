@@ -1,16 +1,16 @@
-//! What a snapshot costs: to build, to read, to have on the disk, and to bring a follower back with.
+//! The cost of a snapshot: to build it, to read it, to save it, and to bring a follower up to date with it.
 //!
 //! ```text
-//!   build     encode 1000 members and a full history of orders          (what a leader does every 4096 entries)
-//!   read      check and decode the same bytes                           (what a follower does that is given it)
-//!   save      write and fsync as many bytes to a file: the floor of what either then waits for
-//!   return    n3 leaves, the others go on, n3 starts: from its start until it is active again
-//!               by snapshot   the log no longer holds what n3 lacks
-//!               by log        it does
+//!   build     encode 1000 members and a full history of orders          (a node does it every 4096 entries)
+//!   read      check and decode the same bytes                           (a follower does it with a received snapshot)
+//!   save      write and fsync as many bytes to a file: the least that either waits for then
+//!   return    n3 leaves, the others continue, n3 starts: from its start until it is active again
+//!               by snapshot   the log no longer has the entries that n3 lacks
+//!               by log        it still has them
 //! ```
 //!
-//! The returns run on real logs in a network in memory. More than half of their time n3 waits for a word of its leader,
-//! who speaks every 50 ms here. `cargo bench --bench snapshot`.
+//! The returns run on real logs in a network in memory. For more than half of the time, n3 waits for a message of its
+//! leader, which sends one every 50 ms here. `cargo bench --bench snapshot`.
 
 #[path = "common/must.rs"]
 mod must;
@@ -35,10 +35,10 @@ use quorate_membership::{ClusterState, Command};
 use quorate_raft_core::FeedItem;
 use tokio::runtime::Runtime;
 
-/// How many entries n3 misses while it is away.
+/// The number of entries that n3 misses while it is away.
 const MISSED: u64 = 200;
 
-/// Writes the file anew, and has it on the disk.
+/// Writes the file anew, and syncs it.
 fn save(folder: &Path, bytes: &[u8]) -> Result<()> {
     let mut file = File::create(folder.join("snapshot"))?;
     file.write_all(bytes)?;
@@ -64,11 +64,11 @@ fn pieces(criterion: &mut Criterion) -> Result<()> {
     Ok(())
 }
 
-/// A cluster whose third node goes and comes back.
+/// A cluster whose third node leaves and returns.
 struct Coming {
     cluster: TestCluster,
     written: u64,
-    /// How many returns there were, and how many of them by a snapshot.
+    /// The number of returns, and how many of them used a snapshot.
     returns: (u64, u64),
 }
 
@@ -77,11 +77,11 @@ impl Coming {
         Ok(Self { cluster: TestCluster::start_with(3, config).await?, written: 0, returns: (0, 0) })
     }
 
-    /// Has n3 leave, puts [`MISSED`] entries into the log, and measures from n3's start until it may work again.
+    /// Lets n3 leave, commits [`MISSED`] entries, and measures from the start of n3 until it is active again.
     async fn once(&mut self) -> Result<Duration> {
         self.cluster.node(3)?.leave().await?;
         let (left, now) = self.go_on().await?;
-        ensure!(now.get() >= left.get() + MISSED, "the log went on");
+        ensure!(now.get() >= left.get() + MISSED, "fewer entries were committed than n3 should miss");
 
         let began = Instant::now();
         let place = self.cluster.node(3)?;
@@ -91,14 +91,14 @@ impl Coming {
         node.watch().wait_for(active).await?;
         let took = began.elapsed();
 
-        // Who was given a snapshot lacks the events before it.
-        let missing = node.events_since(left).next().await.context("it runs")?;
+        // A node that received a snapshot lacks the events before it.
+        let missing = node.events_since(left).next().await.context("the node has stopped")?;
         self.returns.0 += 1;
         self.returns.1 += u64::from(matches!(missing, FeedItem::Gap { .. }));
         Ok(took)
     }
 
-    /// Commits what n3 will miss. Returns the revisions before and after.
+    /// Commits the entries that n3 misses. Returns the revisions before and after them.
     async fn go_on(&mut self) -> Result<(Revision, Revision)> {
         let leader = self.cluster.leader().await?;
         let numbers = self.written..self.written + MISSED;
@@ -128,7 +128,7 @@ fn returns(criterion: &mut Criterion) -> Result<()> {
             bencher.iter_custom(|times| (0..times).map(|_| once()).sum());
         });
         let (all, snapshots) = coming.returns;
-        println!("{name}: {snapshots} of {all} returns were given a snapshot; each had missed {MISSED} entries");
+        println!("{name}: {snapshots} of {all} returns used a snapshot; each node had missed {MISSED} entries");
         for number in 1..=3 {
             runtime.block_on(coming.cluster.node(number)?.stop());
         }

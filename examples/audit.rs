@@ -1,11 +1,11 @@
-//! `quorate audit`: reads the ledgers in the data folders of all nodes of a cluster, and says whether anybody could act
-//! when others were told that it could not.
+//! Audits the ledgers in the data folders of all nodes of a cluster: whether any life could still act at a time when
+//! the log had already declared its end.
 //!
 //! ```text
 //!   cargo run --example audit -- /var/lib/quorate/n1 /var/lib/quorate/n2 /var/lib/quorate/n3
 //! ```
 //!
-//! Ends with 0 when it is clean, with 1 when it is not, and with 2 when a ledger cannot be read or something is missing.
+//! The exit code is 0 if no overlap was found, 1 if one was, and 2 if a ledger is missing, incomplete or unreadable.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -14,11 +14,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_membership::{Address, Identity, NodeId, Role, Timing};
+use quorate_membership::{Identity, NodeId, Role, Timing};
 use quorate_raft_core::{Config, Fencer, Node, NodeSettings, StartError, StopMechanism, Transport};
 use quorate_transport_grpc::{GrpcTransport, Server, ServerSettings};
 
 use crate::cluster::Cluster;
+#[cfg(feature = "testing")]
+use crate::listening::invalid;
+use crate::listening::{Listening, addresses, reachable};
 
 /// The default of [`Ready::timeout`].
 const TIMEOUT: Duration = Duration::from_secs(120);
@@ -72,41 +75,14 @@ enum Wire {
     Memory(quorate_raft_core::testing::MemoryNetwork),
 }
 
-/// What receives calls for a node.
-pub(crate) enum Listening {
-    Socket(Server),
-    #[cfg(feature = "testing")]
-    Memory(quorate_raft_core::testing::MemoryNetwork, NodeId),
-    /// A simulated world, which delivers the calls itself.
-    #[cfg(feature = "testing")]
-    World,
-}
-
-impl Listening {
-    pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
-        match self {
-            Self::Socket(server) => Some(server.local_addr()),
-            #[cfg(feature = "testing")]
-            Self::Memory(..) | Self::World => None,
-        }
-    }
-
-    pub(crate) async fn shut_down(self) {
-        match self {
-            Self::Socket(server) => server.shutdown().await,
-            #[cfg(feature = "testing")]
-            Self::Memory(board, node) => board.disconnect(node),
-            #[cfg(feature = "testing")]
-            Self::World => {}
-        }
+impl Cluster {
+    /// Begins to describe a node; see [`Builder`].
+    pub fn builder(node: NodeId) -> Builder {
+        Builder { node }
     }
 }
 
 impl Builder {
-    pub(crate) fn new(node: NodeId) -> Self {
-        Self { node }
-    }
-
     /// Sets the data folder, which holds the log and belongs to this node alone. It is created if it does not exist.
     /// Its disk must honour fsync: a disk that acknowledges writes before they are durable breaks every guarantee.
     pub fn data(self, folder: impl Into<PathBuf>) -> WantsWire {
@@ -188,6 +164,7 @@ impl Ready {
     }
 
     /// Sets everything that can be configured, the timing included. Use the same values on every node of a cluster.
+    /// Replaces an earlier [`Self::timing`].
     pub fn config(mut self, config: Config) -> Self {
         self.config = config;
         self
@@ -288,32 +265,6 @@ impl Ready {
             }
         }
     }
-}
-
-fn invalid(what: &'static str, value: &str, why: &dyn std::fmt::Display) -> StartError {
-    StartError::Config { what, value: value.into(), why: why.to_string() }
-}
-
-fn addresses(what: &'static str, given: impl IntoIterator<Item = String>) -> Result<Vec<Address>, StartError> {
-    given.into_iter().map(|text| Address::new(text.clone()).map_err(|e| invalid(what, &text, &e))).collect()
-}
-
-/// Why other nodes cannot reach `address` over TCP; `None` for a host and a port.
-pub(crate) fn unreachable(address: &Address) -> Option<&'static str> {
-    let text = address.as_str();
-    if text.parse::<SocketAddr>().is_ok_and(|a| a.ip().is_unspecified()) {
-        return Some("other nodes cannot reach a wildcard address; set the addresses of this node with `advertise`");
-    }
-    let port = text.rsplit_once(':').filter(|(host, _)| !host.is_empty() && !host.contains(char::is_whitespace));
-    let named = port.is_some_and(|(_, port)| port.parse::<u16>().is_ok_and(|port| port != 0));
-    (!named).then_some("a host and a port are needed, such as 10.0.0.3:7400 or [fd00::3]:7400")
-}
-
-fn reachable(what: &'static str, given: &[Address]) -> Result<(), StartError> {
-    given.iter().try_for_each(|address| match unreachable(address) {
-        Some(why) => Err(invalid(what, address.as_str(), &why)),
-        None => Ok(()),
-    })
 }
 
 /// Returns the running node, or stops it if it did not enter the cluster.

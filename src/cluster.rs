@@ -17,10 +17,10 @@ use quorate_membership::{Address, Cause, Command, Identity, Name, NodeId, Phase,
 use quorate_raft_core::ledger::LastEnd;
 use quorate_raft_core::{Committed, Filter, Lease, LockError, LockGuard, Node, Records, Refusal, View};
 
-use crate::builder::{Builder, Listening, unreachable};
 use crate::dangerous::Dangerous;
 use crate::error::{ActiveError, Fatal, HandOverError, ProposeError, ReadError};
 use crate::events::{Events, Watch};
+use crate::listening::{Listening, unreachable};
 
 /// A running node that belongs to a cluster.
 ///
@@ -34,11 +34,6 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts to describe a node. `node` is its number: at least 1, chosen once for a data folder. See [`Builder`].
-    pub fn builder(node: NodeId) -> Builder {
-        Builder::new(node)
-    }
-
     /// The handle of a process in a [simulated world](crate::testing::sim), for tests of programs that embed quorate.
     /// The program runs unchanged on machines that lose power, links that break and clocks that drift, and minutes of
     /// simulated time take seconds. `None` until the process has joined the cluster. The world owns the process, so
@@ -316,9 +311,9 @@ impl Cluster {
     /// effect. Whether it did is settled after twice [`Config::propose_timeout`](crate::Config::propose_timeout) at the
     /// latest.
     pub async fn leave(self) -> Result<(), ProposeError> {
-        let told = self.node.leave().await;
+        let left = self.node.leave().await;
         self.listening.shut_down().await;
-        told
+        left
     }
 
     /// Stops the node without ending its life. The others have the life fenced before they take its work over. Returns

@@ -7,6 +7,16 @@ use quorate_raft_core::{Committed, Node, ProposeError, SucceedError};
 /// owners. The operator's name and reason are committed to the log and kept in the fence history.
 ///
 /// Obtained from [`Cluster::dangerous`](crate::Cluster::dangerous).
+///
+/// ```no_run
+/// # async fn example(cluster: &quorate::Cluster) -> Result<(), Box<dyn std::error::Error>> {
+/// use quorate::Operator;
+///
+/// let alice = Operator::new("alice", "pulled the power cords of n3 and checked that it is off")?;
+/// cluster.dangerous().vouch("n3#1".parse()?, alice).await?;
+/// # Ok(())
+/// # }
+/// ```
 pub struct Dangerous<'a> {
     pub(crate) node: &'a Node,
 }

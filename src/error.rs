@@ -1,4 +1,18 @@
-//! Every error of this crate. Each states what it changed and what to do.
+//! The errors of starting a node, of commands, of reads and of events. Each states what it changed and what to do.
+//!
+//! | error             | returned by                               | what is certain after it                            |
+//! |-------------------|-------------------------------------------|-----------------------------------------------------|
+//! | [`StartError`]    | `bootstrap`, `join`, `resume`             | each variant states it                              |
+//! | [`ProposeError`]  | every command, and writes of records      | nothing was changed, except after `OutcomeUnknown`  |
+//! | [`ReadError`]     | `read_barrier`, and linearizable reads    | nothing was changed                                 |
+//! | [`HandOverError`] | `hand_over`                               | nothing was changed, except after `TimedOut`        |
+//! | [`SucceedError`]  | `dangerous().succeed`                     | nothing was changed                                 |
+//! | [`ActiveError`]   | `active`                                  | this life can never become active                   |
+//! | [`EventsError`]   | the stream of events                      | nothing was changed; a gap carries the whole state  |
+//! | [`Fatal`]         | all of them, once the node has stopped    | what was under way may or may not have taken effect |
+//!
+//! [`LockError`](crate::LockError) is in [`lock`](crate::lock), and the errors of leases are in
+//! [`lease`](crate::lease).
 
 use std::sync::Arc;
 

@@ -48,9 +48,9 @@
 //!
 //! # Where to look
 //!
-//! Start with [`Cluster`]: its [builder](builder) starts a node, and its methods observe and change the cluster.
-//! [`Fencer`] is the callback that ends lost nodes. The [`manual`] states the guarantees and their limits. Everyday
-//! names are at the root of the crate; the modules group the rest:
+//! Start with [`Cluster`]: its [builder] starts a node, and its methods observe and change the cluster. [`Fencer`] is
+//! the callback that ends lost nodes. The [`manual`] states the guarantees and their limits. Everyday names are at the
+//! root of the crate; the modules group the rest:
 //!
 //! | module      | what it holds                                                                               |
 //! |-------------|---------------------------------------------------------------------------------------------|
@@ -60,7 +60,7 @@
 //! | [`fencing`] | the fencing callback, fence orders, and the proofs that a life has ended                    |
 //! | [`state`]   | the committed state of the cluster, and what one node observes of it                        |
 //! | [`timing`]  | heartbeats, elections and leases as one checked value, and all other settings               |
-//! | [`error`]   | every error, with what it changed and what to do                                            |
+//! | [`error`]   | errors of starting, commands, reads and events, with what each changed                      |
 //!
 //! The feature `testing` adds the module `testing`: clusters in one process, a network in memory and a simulated world.
 
@@ -69,6 +69,7 @@ mod cluster;
 mod dangerous;
 pub mod error;
 mod events;
+mod listening;
 pub mod manual;
 
 pub use builder::Builder;

@@ -1,7 +1,7 @@
-//! What a benchmark does when that which it measures fails: it ends, loudly.
+//! Ends a benchmark with a panic when the operation that it measures fails.
 
-/// The value, or the end of this run.
-#[expect(clippy::panic, reason = "a number for something that failed would be worse than none")]
+/// Returns the value, or panics with the error.
+#[expect(clippy::panic, reason = "the time of a failed operation would be misleading")]
 pub(crate) fn must<T>(result: anyhow::Result<T>) -> T {
     result.unwrap_or_else(|error| panic!("{error:#}"))
 }

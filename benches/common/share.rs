@@ -1,12 +1,12 @@
-//! What a thousand renewing members take from a leader, in processor time of its process.
+//! The processor time that a thousand renewing members cost a leader.
 //!
 //! ```text
 //!   this process: a node that leads  ◀── 1000 renewals every 300 ms, over 50 connections ── another process
 //!   CLOCK_PROCESS_CPUTIME_ID over some seconds, less the same without callers
 //! ```
 //!
-//! The callers ask for lives that the node does not know, so that everything happens but the grant itself; that is the
-//! rules' own figure beside it.
+//! The callers renew for lives that the node does not know, so everything happens but the grant itself. The figure for
+//! the rules covers the grant.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,7 +25,7 @@ const MEMBERS: u64 = 1000;
 const CONNECTIONS: u64 = 50;
 const SECONDS: u64 = 5;
 
-/// Processor time of this process so far, all its threads together.
+/// The processor time of all threads of this process so far.
 fn used() -> Duration {
     let spec = clock_gettime(ClockId::ProcessCPUTime);
     Duration::new(spec.tv_sec.unsigned_abs(), spec.tv_nsec.unsigned_abs() as u32)
@@ -48,7 +48,7 @@ pub(crate) fn print() -> Result<()> {
     Ok(())
 }
 
-/// The share of one core that a node of one takes in percent: idle, and called.
+/// The percentage of one core that a cluster of one node takes: idle, and while it is called.
 async fn shares() -> Result<(f64, f64)> {
     let folder = tempfile::tempdir()?;
     let node = Cluster::builder(NodeId::new(1)).data(folder.path()).listen_plaintext("127.0.0.1:0".parse()?);
@@ -64,7 +64,7 @@ async fn shares() -> Result<(f64, f64)> {
         .spawn()?;
     tokio::time::sleep(Duration::from_secs(1)).await;
     let called = share().await;
-    ensure!(callers.try_wait()?.is_none(), "the callers have ended");
+    ensure!(callers.try_wait()?.is_none(), "the calling process has ended");
     callers.kill().await?;
     cluster.leave().await?;
     Ok((idle, called))
@@ -90,7 +90,7 @@ pub(crate) fn call(args: &[String]) -> Result<()> {
                 calls.spawn(renew(transport.clone(), peer.clone(), cluster, member + 2));
             }
         }
-        calls.join_next().await.context("somebody calls")??
+        calls.join_next().await.context("no call is under way")??
     })
 }
 
@@ -100,7 +100,7 @@ async fn renew(transport: Arc<dyn Transport>, peer: Peer, cluster: ClusterId, no
     let (process, timing) = (Nonce::new(node.into()), Timing::default().hash());
     let caller = Caller { cluster, from, to: peer.node, disk, process, callee: None, timing };
     let who = Identity::new(from, quorate::state::Incarnation::new(1));
-    // Spread over the interval, as members are.
+    // Spread over the interval, like the renewals of real members.
     tokio::time::sleep(every * (node % 97) as u32 / 97).await;
     let mut pace = tokio::time::interval(every);
     for seq in 1.. {

@@ -1,4 +1,4 @@
-//! A cluster of any size, made by the rules themselves: every command passes `apply`, as on a replica.
+//! Makes the state of a cluster of any size: every command passes `apply`, as on a replica.
 //!
 //! ```text
 //!   n1 … n7      voters           each with two addresses and one life, which is active
@@ -12,17 +12,17 @@ use quorate_membership::{
     Evidence, FenceId, Identity, NodeId, Nonce, Reason, Revision, Role, apply,
 };
 
-/// The most voters of a cluster made here.
+/// The maximum number of voters of a cluster made here.
 const VOTERS: u64 = 7;
 
-/// A state, and the log that it is said to come from.
+/// A state, and the length of the log that leads to it.
 pub(crate) struct Maker {
     pub(crate) state: ClusterState,
     revision: Revision,
 }
 
 impl Maker {
-    /// A cluster of nodes `n1` to `n<members>`, all of them active, with nothing owed.
+    /// A cluster of nodes `n1` to `n<members>`, all active, with no duty due.
     pub(crate) fn cluster(members: u64) -> Result<Self> {
         let mut made = Self { state: ClusterState::new(), revision: Revision::default() };
         made.apply(&Command::Found { cluster: ClusterId::new(7) })?;
@@ -37,7 +37,7 @@ impl Maker {
         Ok(made)
     }
 
-    /// Where the next command would stand in the log.
+    /// The revision of the next command.
     pub(crate) fn next(&self) -> Revision {
         self.revision.next()
     }
@@ -73,7 +73,7 @@ impl Maker {
     }
 }
 
-/// 1000 members, and as many ended orders as are remembered.
+/// 1000 members, and as many ended orders as the history keeps.
 pub(crate) fn full() -> Result<ClusterState> {
     let mut maker = Maker::cluster(1000)?;
     for turn in 0..HISTORY as u64 {
@@ -104,7 +104,7 @@ pub(crate) fn order(target: Identity) -> Result<Command> {
     Ok(Command::OrderFence { target, cause: Cause::Requested { reason }, under: None })
 }
 
-/// The confirmation of a device, in the first attempt.
+/// The confirmation of a device in the first attempt.
 pub(crate) fn confirm(order: FenceId, target: Identity) -> Result<Command> {
     let evidence = Evidence::new("chassis power status read back after power off: off")?;
     let confirmation = Confirmation::Device { by: NodeId::new(1), attempt: 1, evidence };

@@ -1,4 +1,4 @@
-//! Three nodes in this process, over gRPC on loopback, each with its log on the real disk.
+//! Three nodes in this process, over gRPC on loopback, each with its log on a real disk.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -7,11 +7,11 @@ use anyhow::{Context, Result, bail};
 use quorate::{Cluster, Config, Evidence, NodeId, Timing};
 use tokio::time::{sleep, timeout};
 
-/// How long anything may take that has to happen.
+/// How long an expected step may take before the benchmark fails.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Slow to suspect, so that a pause of a shared machine costs no election and no fence order. What is measured waits for
-/// none of these timers.
+/// Relaxed timing, so that a pause of a shared machine causes no election and no fence order. What is measured waits
+/// for none of these timers.
 fn calm() -> Config {
     let s = Duration::from_secs;
     // Five times the standard timing.
@@ -19,7 +19,7 @@ fn calm() -> Config {
     Config { timing, suspect_after: s(10), fence_after: s(30), ..Config::default() }
 }
 
-/// Starts a node: founds a cluster, or joins through `seed`. Its fencer answers at once: what a device takes comes on top.
+/// Starts a node: founds a cluster, or joins through `seed`. Its fencer answers at once; a real device takes longer.
 pub(crate) async fn start(folder: &Path, number: u64, seed: Option<&Cluster>, resume: bool) -> Result<Cluster> {
     let described = Cluster::builder(NodeId::new(number))
         .data(folder.join(format!("n{number}")))
@@ -54,7 +54,7 @@ pub(crate) async fn three(folder: &Path) -> Result<Vec<Cluster>> {
                 nodes.swap(0, place);
                 return Ok(nodes);
             }
-            None if began.elapsed() > TIMEOUT => bail!("nobody leads after {TIMEOUT:?}"),
+            None if began.elapsed() > TIMEOUT => bail!("no node leads after {TIMEOUT:?}"),
             None => sleep(Duration::from_millis(20)).await,
         }
     }

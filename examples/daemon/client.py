@@ -1,10 +1,10 @@
-"""A client of a quorate cluster, in as many lines as it takes: requests, errors, a session, a reader of events.
+"""A client of a quorate cluster in Python: requests with retries, typed errors, a session, and a reader of events.
 
-    anywhere(nodes, call)    what may be repeated is asked at one node after the other
-    Session                  kept alive in the background; knows by when its locks have to be taken for lost
-    Reader                   events from a revision on, over lost connections, without a loss and without doubles
+    anywhere(nodes, call)    makes a repeatable call at one node after the other until one answers
+    Session                  kept alive in the background; knows when its locks must be considered lost
+    Reader                   events after a revision, over lost connections, each exactly once
 
-A node is anything with `store` and `cluster` (the stubs of the two services) and `alive` (whether to ask it at all).
+A node is any object with `store` and `cluster` (the stubs of the two services) and `alive` (whether to call it).
 """
 
 import os
@@ -16,12 +16,12 @@ import grpc
 from grpc_status import rpc_status
 from quorate.v1 import cluster_pb2, raft_pb2, store_pb2
 
-TIMEOUT = 120  # seconds: how long anything may take that has to happen
+TIMEOUT = 120  # seconds: how long an expected step may take before the test fails
 
 
 
 def name(since=0):
-    """A name for a request, so that asking again is not asking twice. `since`: a revision that was read before."""
+    """A name for a request, which makes it safe to repeat. `since`: a revision that was read before."""
     return raft_pb2.RequestName(nonce=os.urandom(16), since=since)
 
 
@@ -35,7 +35,7 @@ def failure(error):
 
 
 def refused(call, case):
-    """Makes a call that the rules have to refuse, and returns what they say."""
+    """Makes a call that the rules must reject with `case`, and returns the details of the rejection."""
     try:
         answer = call()
     except grpc.RpcError as error:
@@ -43,18 +43,18 @@ def refused(call, case):
         rejected = failure(error).rejected
         assert rejected.code == case and rejected.WhichOneof("kind") == case, error
         return getattr(rejected, case)
-    raise AssertionError(f"this was to be refused as {case}, and was answered: {answer}")
+    raise AssertionError(f"expected a rejection as {case}, got: {answer}")
 
 
 def anywhere(nodes, call):
-    """Asks one node after the other until one answers. For what may be repeated: reads, and a request with a name."""
+    """Calls one node after the other until one answers. Only for repeatable calls: reads, and requests with a name."""
     give_up = time.monotonic() + TIMEOUT
     while True:
         for node in [node for node in nodes if node.alive]:
             try:
                 return call(node)
             except grpc.RpcError as error:
-                # Whatever the rules say, they say at every node: only what did not get through is asked again.
+                # A rejection by the rules is the same at every node. Only a call that failed to get through is repeated.
                 passing = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DEADLINE_EXCEEDED)
                 if error.code() not in passing or time.monotonic() > give_up:
                     raise
@@ -62,17 +62,17 @@ def anywhere(nodes, call):
 
 
 class Session(threading.Thread):
-    """A session that is kept alive in the background, until `silence` or its end."""
+    """A session, kept alive in the background until `silence` is called or the session ends."""
 
     def __init__(self, nodes, label, ttl, lock_delay):
-        """Opens it. `ttl` and `lock_delay` in seconds."""
+        """Opens the session. `ttl` and `lock_delay` are in seconds."""
         super().__init__(daemon=True)
         self.nodes, self.label, self.ttl = nodes, label, ttl
         self.quiet, self.over = threading.Event(), None
         request = store_pb2.OpenSessionRequest(
             name=name(), ttl_ms=int(ttl * 1000), lock_delay_ms=int(lock_delay * 1000), label=label
         )
-        # The time to live counts from the *sending* of what was answered. Until then its locks may be relied on.
+        # The time to live counts from the *sending* of a call that was answered. Its locks are safe for that long.
         self.sent = time.monotonic()
         self.number = anywhere(nodes, lambda node: node.store.OpenSession(request, timeout=30)).session
         self.start()
@@ -85,7 +85,7 @@ class Session(threading.Thread):
                 try:
                     answer = node.store.KeepAlive(request, timeout=self.ttl / 3)
                 except grpc.RpcError:
-                    continue  # nothing is known, and nothing prolonged: ask the next node
+                    continue  # no answer, so the session is not prolonged: try the next node
                 if answer.WhichOneof("result") == "ended":
                     unheard = time.monotonic() - self.sent
                     why = "before its time" if unheard < self.ttl else "kept from its keep-alives for that long"
@@ -95,29 +95,29 @@ class Session(threading.Thread):
                 break
 
     def silence(self):
-        """Says nothing any more, and returns when the last keep-alive that was answered had been sent."""
+        """Stops the keep-alives. Returns the time at which the last answered keep-alive was sent."""
         self.quiet.set()
         self.join()
         assert self.over is None, self.over
         return self.sent
 
     def try_lock(self, nodes, lock):
-        """Takes a lock if it is free. Returns the token."""
+        """Acquires a lock if it is free. Returns its token."""
         request = store_pb2.LockRequest(request=name(self.number), session=self.number, name=lock)
         return anywhere(nodes, lambda node: node.store.Lock(request, timeout=30)).token
 
     def lock(self, node, lock, wait):
-        """Asks for a lock, in line for `wait` seconds. A future: cancelled, the request leaves the line."""
+        """Acquires a lock, waiting up to `wait` seconds. Returns a future; cancelling it withdraws the request."""
         request = store_pb2.LockRequest(request=name(self.number), session=self.number, name=lock)
         request.wait_ms = int(wait * 1000)
         return node.store.Lock.future(request, timeout=wait + 30)
 
 
 class Reader(threading.Thread):
-    """Reads events from a revision on, at one node after the other, and keeps what it was told."""
+    """Reads events after a revision, at one node after the other, and keeps them in `told`."""
 
     def __init__(self, nodes, after, topics, at):
-        """Begins after the revision `after`, at the node `at`."""
+        """Starts after the revision `after`, at the node `at`."""
         super().__init__(daemon=True)
         self.nodes, self.after, self.topics, self.at = nodes, after, topics, at
         self.told, self.news, self.stream = [], queue.Queue(), None
@@ -126,7 +126,7 @@ class Reader(threading.Thread):
 
     def run(self):
         while not self.done:
-            # Several events of one entry share its revision. So: from before the last one, and past what is known.
+            # Events of one entry share a revision. So it resumes before the last revision and skips known events.
             last = self.told[-1].revision if self.told else None
             after = self.after if last is None else last - 1
             known = sum(event.revision == last for event in self.told)
@@ -136,8 +136,8 @@ class Reader(threading.Thread):
                 for item in self.stream:
                     kind = item.WhichOneof("item")
                     if kind != "event":
-                        # A longer story has to take the gap's parts in place of what it knew.
-                        self.news.put(AssertionError(f"this story is short and all there, and yet there is a {kind}"))
+                        # A longer run would have to replace what it knows by the state in the gap.
+                        self.news.put(AssertionError(f"this run is short enough to keep every event, but there was a {kind}"))
                         return
                     if item.event.revision == last and known > 0:
                         known -= 1
@@ -145,7 +145,7 @@ class Reader(threading.Thread):
                     self.told.append(item.event)
                     self.news.put(item.event)
             except grpc.RpcError:
-                pass  # the node is gone, or the connection: on at another
+                pass  # the node or the connection is gone: continue at another node
             others = [node for node in self.nodes if node.alive and node is not self.at]
             if others:
                 self.at = others[self.reconnected % len(others)]
@@ -153,19 +153,19 @@ class Reader(threading.Thread):
             time.sleep(0.05)
 
     def break_off(self):
-        """Loses the connection: it goes on at another node."""
+        """Drops the connection. The reader continues at another node."""
         self.stream.cancel()
 
     def stop(self):
-        """Reads no more."""
+        """Stops reading."""
         self.done = True
         while self.is_alive():
-            # Again, should it have been between two connections.
+            # Repeated in case the thread is between two connections.
             self.stream.cancel()
             self.join(timeout=0.5)
 
     def until(self, kind, wanted=lambda event: True):
-        """The next event of a kind that is wanted."""
+        """Waits for the next event of `kind` that `wanted` accepts."""
         while True:
             event = self.news.get(timeout=TIMEOUT)
             if isinstance(event, AssertionError):

@@ -1,14 +1,14 @@
-"""A client in another language: locks, records, queues and events of three real nodes, one of which is killed.
+"""Tests `client.py` against three real nodes, one of which is killed: locks, records, queues and events.
 
-    python client_test.py DAEMON [-v]      DAEMON is the built example; `.ci/python` prepares everything and runs this
+    python client_test.py DAEMON [-v]      DAEMON is the built example; `.ci/python` builds it and runs this
 
-      ada ──OpenSession, KeepAlive──▶ n2 ┐            Ada holds the lock "writer", bob waits in line. Ada falls silent:
-      bob ──OpenSession, KeepAlive──▶ n3 ├─ one log   her session ends, the lock is held back for a while, then it is
-      reader ──Watch──▶ n1, then n2 …    ┘            bob's, with a larger token, and hers is refused from then on.
+      ada ──OpenSession, KeepAlive──▶ n2 ┐            Ada holds the lock "writer", bob waits for it. Ada falls silent:
+      bob ──OpenSession, KeepAlive──▶ n3 ├─ one log   her session ends, and after the lock delay bob gets the lock
+      reader ──Watch──▶ n1, then n2 …    ┘            with a larger token. From then on, ada's token is refused.
                         ✗ kill -9
 
-Times are only ever asserted from below, so that a slow machine fails nothing; unless it keeps a client from all of its
-keep-alives for a whole time to live, which then loses its session, as it must. Ends with 0 if everything held.
+Only lower bounds on times are asserted, so a slow machine does not fail the test. The exception is a machine so slow that
+a client sends no keep-alive for its whole time to live: it rightly loses its session. The exit code is 0 on success.
 """
 
 import os
@@ -38,7 +38,7 @@ class Node:
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
 
     def ready(self):
-        """Waits for `ready n1#1 127.0.0.1:PORT`."""
+        """Waits for the line `ready n1#1 127.0.0.1:PORT`."""
         line = self.process.stdout.readline().split()
         assert line[:1] == ["ready"], f"n{self.number} ended with {self.process.wait()}; -v shows why"
         self.identity, self.address = line[1:]
@@ -48,7 +48,7 @@ class Node:
         return self
 
     def kill(self):
-        """kill -9, to this process and no other."""
+        """Kills this process with SIGKILL."""
         self.alive = False
         self.process.kill()
         self.process.wait()
@@ -71,7 +71,7 @@ def write(nodes, changes, checks=(), named=None):
         try:
             return anywhere(nodes, lambda node: node.store.Write(request, timeout=30)).revision
         except grpc.RpcError as error:
-            # A node that lost its leader in the middle made sure that this request never happens: a new one may.
+            # The node lost its leader and made sure that this request never takes effect. A new request may be made.
             if named or error.code() != grpc.StatusCode.FAILED_PRECONDITION:
                 raise
             if failure(error).rejected.WhichOneof("kind") != "void":
@@ -97,7 +97,7 @@ def acknowledge(item, token):
 
 
 def line_of(node, lock):
-    """How many wait for a lock, as of now."""
+    """The present number of waiters for a lock."""
     request = store_pb2.GetLockRequest(name=lock, reading=store_pb2.Reading(linearizable=True))
     return len(anywhere([node], lambda node: node.store.GetLock(request, timeout=30)).lock.waiters)
 
@@ -120,48 +120,48 @@ def records_and_requests(nodes):
     assert read(n1, "config/size").value == b"large"
     again = name()
     done = {write([node], [push("audit", b"once")], named=again) for node in nodes}
-    assert len(done) == 1, f"one request, asked at three nodes, took effect at {done}"
-    print("  compare-and-set, and a request that was asked three times and took effect once")
+    assert len(done) == 1, f"one request, made at three nodes, took effect at {done}"
+    print("  compare-and-set, and a request that was made three times and took effect once")
 
 
 def holding(nodes, ada, bob):
-    """Ada has the lock and works under it; bob waits. Returns her token, and his place in line."""
+    """Ada holds the lock and works under it; bob waits. Returns her token and the future of his request."""
     n1, n2, n3 = nodes
     token = ada.try_lock([n2], "writer")
     held = refused(lambda: bob.try_lock([n3], "writer"), "lock_held")
     assert (held.holder.session, held.token) == (ada.number, token), held
     waiting = bob.lock(n3, "writer", wait=TIMEOUT)
-    until("bob is in line", lambda: line_of(n1, "writer") == 1)
+    until("bob waits for the lock", lambda: line_of(n1, "writer") == 1)
     given_up = bob.lock(n2, "writer", wait=TIMEOUT)
-    until("a second request of bob's is in line", lambda: line_of(n1, "writer") == 2)
+    until("bob's second request waits", lambda: line_of(n1, "writer") == 2)
     given_up.cancel()
-    until("the cancelled one has left it", lambda: line_of(n1, "writer") == 1)
+    until("the cancelled request is withdrawn", lambda: line_of(n1, "writer") == 1)
 
     write([n1], [push("writer", b"job 1"), push("writer", b"job 2")])
     one = take(n2, token).item
     twice = name()
     two, same = take(n2, token, twice).item, take(n3, token, twice).item
     assert (one.value, two.value, same.item) == (b"job 1", b"job 2", two.item), (one, two, same)
-    assert take(n2, token).WhichOneof("result") == "empty", "nothing is given out twice under one token"
+    assert take(n2, token).WhichOneof("result") == "empty", "no item is taken twice under one token"
     write([n2], [acknowledge(one, token), put("done/1", b"by ada")], [holds("writer", token)])
 
-    # Kept alive, a session outlives its time to live.
+    # A session that is kept alive outlives its time to live.
     time.sleep(TTL * 1.5)
     assert ada.over is None, ada.over
     write([n3], [put("done/ada", b"still")], [holds("writer", token)])
     assert not waiting.done()
-    print(f"  ada holds the lock under {token}, and bob waits in line")
+    print(f"  ada holds the lock under {token}, and bob waits for it")
     return token, waiting
 
 
 def passing_on(nodes, ada, bob, token, waiting):
-    """Ada falls silent. Returns bob's token."""
+    """Ada falls silent, and bob gets the lock. Returns his token."""
     n1, n2, n3 = nodes
     heard = ada.silence()
     newer = waiting.result(timeout=TIMEOUT).token
     waited = time.monotonic() - heard
-    assert newer > token, f"tokens grow: {token}, {newer}"
-    assert waited >= TTL + LOCK_DELAY, f"passed on {waited:.2f} s after a keep-alive that promised {TTL} s"
+    assert newer > token, f"the new token {newer} is not larger than {token}"
+    assert waited >= TTL + LOCK_DELAY, f"the lock passed on {waited:.2f} s after a keep-alive that promised {TTL} s"
     print(f"  bob has it under {newer}, {waited:.2f} s after ada's last keep-alive; {TTL + LOCK_DELAY} s were promised")
 
     late = refused(lambda: write([n2], [put("done/2", b"by ada")], [holds("writer", token)]), "not_holder")
@@ -172,7 +172,7 @@ def passing_on(nodes, ada, bob, token, waiting):
     assert ended.WhichOneof("result") == "ended", ended
     print("  ada's late write is refused: not_holder")
     left = take(n3, newer).item
-    assert (left.value, left.again) == (b"job 2", True), f"what ada had taken is there for bob: {left}"
+    assert (left.value, left.again) == (b"job 2", True), f"bob did not get the item that ada had taken: {left}"
     write([n3], [acknowledge(left, newer), put("done/2", b"by bob")], [holds("writer", newer)])
     return newer
 
@@ -191,7 +191,7 @@ def listing(nodes):
 
 
 def killing(nodes, bob, token, reader):
-    """The leader is killed; the session, the lock and the reader go on at the others."""
+    """Kills the leader. The session, the lock and the reader continue at the other nodes."""
     status = anywhere(nodes, lambda node: node.cluster.Status(cluster_pb2.StatusRequest(), timeout=30))
     victim = next(node for node in nodes if node.number == status.local.leader)
     before = reader.reconnected
@@ -202,9 +202,9 @@ def killing(nodes, bob, token, reader):
     written = write(nodes, [put("done/3", b"without it")], [holds("writer", token)])
     event = reader.until("put", lambda put: put.key == "done/3")
     assert event.revision == written, (event, written)
-    assert reader.reconnected > before, "it went on at another node"
+    assert reader.reconnected > before, "the reader did not reconnect"
     assert bob.over is None, bob.over
-    print("  bob's session, his lock and the reader have gone on without it")
+    print("  bob's session, his lock and the reader continued without it")
     return victim
 
 
@@ -224,13 +224,13 @@ def main():
         finally:
             for node in nodes:
                 node.kill()
-    print(f"everything held, in {time.monotonic() - begun:.1f} s")
+    print(f"every check passed, in {time.monotonic() - begun:.1f} s")
 
 
 def story(daemon, folder, nodes, verbose):
     print("records")
     begin = nodes[0].cluster.Status(cluster_pb2.StatusRequest()).committed.revision
-    # Without the topics of members and leaders: what is read here is what clients did.
+    # Only what clients did: without the topics of members and leaders.
     topics = [store_pb2.TOPIC_LOCKS, store_pb2.TOPIC_RECORDS, store_pb2.TOPIC_QUEUES, store_pb2.TOPIC_SESSIONS]
     reader = Reader(nodes, begin, topics, at=nodes[0])
     records_and_requests(nodes)
@@ -239,7 +239,7 @@ def story(daemon, folder, nodes, verbose):
     ada, bob = Session(nodes, "ada", TTL, LOCK_DELAY), Session(nodes, "bob", 10 * TTL, LOCK_DELAY)
     token, waiting = holding(nodes, ada, bob)
     reader.until("lock_granted", lambda granted: granted.token == token)
-    reader.break_off()  # … and it goes on at another node, from the revision that it saw last
+    reader.break_off()  # it continues at another node, after the last revision that it saw
     newer = passing_on(nodes, ada, bob, token, waiting)
     released = reader.until("session_ended", lambda ended: ended.session == ada.number)
     assert not released.session_ended.clean
@@ -248,7 +248,7 @@ def story(daemon, folder, nodes, verbose):
     assert reader.reconnected > 0
     listing(nodes)
 
-    print("a node less")
+    print("one node less")
     victim = killing(nodes, bob, newer, reader)
     returned = Node(daemon, victim.number, folder, "resume", verbose=verbose)
     nodes.append(returned)
@@ -265,12 +265,12 @@ def story(daemon, folder, nodes, verbose):
     connections = reader.reconnected + 1
     reader.stop()
     assert reader.told[-1].revision == end
-    # What was read in parts, at several nodes, is what one tells in one go.
+    # Reading over several nodes yields the same events as reading from one node.
     whole = Reader([returned], begin, topics, at=returned)
     whole.until("session_ended", lambda ended: ended.session == bob.number)
     whole.stop()
     parts, one = ([event.SerializeToString() for event in each.told] for each in (reader, whole))
-    assert parts == one, f"{len(parts)} events were read in parts, {len(one)} in one go"
+    assert parts == one, f"{len(parts)} events over several nodes, {len(one)} from one"
     print(f"  {len(parts)} events over {connections} connections, none lost, none twice")
 
 

@@ -1,17 +1,17 @@
-//! A plain node as a process of its own: what a program in another language has beside it.
+//! A node as a process of its own, for a program in another language to run beside itself.
 //!
 //! ```text
 //!   daemon 1 /tmp/n1 127.0.0.1:7401 found                      once, on the first node
-//!   daemon 2 /tmp/n2 127.0.0.1:7402 join 127.0.0.1:7401        once, on each other node
+//!   daemon 2 /tmp/n2 127.0.0.1:7402 join 127.0.0.1:7401        once, on every other node
 //!   daemon 2 /tmp/n2 127.0.0.1:7402 resume                     every later start
 //!      │
 //!      └─▶ prints `ready n2#1 127.0.0.1:7402` ─▶ serves the services of proto/quorate/v1 at that address
 //! ```
 //!
-//! It runs no work of its own, so that nothing has to be stopped or fenced when it is lost: the locks here are held by
-//! the sessions of clients. `client.py` beside it is such a client; `.ci/python` tries it against three of these.
+//! It runs no work of its own, so nothing has to be stopped or fenced when it is lost: the sessions of clients hold the
+//! locks. `client.py` is such a client, and `.ci/python` tests it against three daemons.
 //!
-//! SIGTERM and SIGINT have it leave, so that the next start of the node has no former life to wait for.
+//! On SIGTERM and SIGINT it leaves, so that the next start of the node need not wait for the end of a former life.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -22,40 +22,40 @@ use tokio::signal::unix::{SignalKind, signal};
 
 const USAGE: &str = "usage: daemon NUMBER FOLDER ADDRESS found|join ADDRESS...|resume";
 
-/// How long to say goodbye. Without a majority nobody hears it, and the next start waits for a proof instead.
+/// How long a leave may take. Without a majority it cannot be committed, and the next start waits for a proof instead.
 const FAREWELL: Duration = Duration::from_secs(3);
 
 #[tokio::main]
 async fn main() -> Result<()> {
     let mut args = std::env::args().skip(1);
     let mut next = || args.next().context(USAGE);
-    let number: u64 = next()?.parse().context("the number of a node")?;
+    let number: u64 = next()?.parse().context("the number of the node")?;
     let folder = next()?;
     let listen: SocketAddr =
-        next()?.parse().context("where to listen, like 127.0.0.1:7401; port 0 takes a free one")?;
+        next()?.parse().context("the address to listen on, such as 127.0.0.1:7401; port 0 takes a free one")?;
     let way = next()?;
     let seeds: Vec<String> = args.collect();
 
-    // Before anything that takes time, so that no signal finds the process without an answer to it.
+    // First of all, so that a signal during the start ends the process cleanly.
     let (mut terminated, mut interrupted) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let node = Cluster::builder(NodeId::new(number))
         .data(folder)
         .listen_plaintext(listen)
-        // There is nothing here to be powered off …
+        // This process runs no work, so there is nothing to fence …
         .without_fencing()
-        // … and nothing to be stopped: what a client touches under a lock checks the client's token. So time alone
-        // proves the end of a daemon that was killed, and its next start has nobody to wait for but time.
+        // … and nothing to stop: the resources that clients use check the clients' tokens. So elapsed time proves the
+        // end of a daemon that was killed, and its next start only waits for that.
         .self_fencing(TokensOnly);
     let coming_in = async {
         let cluster = match way.as_str() {
             "join" => {
-                ensure!(!seeds.is_empty(), "whom to join? {USAGE}");
+                ensure!(!seeds.is_empty(), "the address of a member to join is missing; {USAGE}");
                 node.join(seeds).await?
             }
-            _ if !seeds.is_empty() => bail!("`{}` is one too many; {USAGE}", seeds.join(" ")),
+            _ if !seeds.is_empty() => bail!("`{}`: too many arguments; {USAGE}", seeds.join(" ")),
             "found" => node.bootstrap().await?,
             "resume" => node.resume().await?,
-            other => bail!("`{other}` is no way in; {USAGE}"),
+            other => bail!("`{other}` is not one of found, join, resume; {USAGE}"),
         };
         cluster.active().await?;
         Ok(cluster)
@@ -70,8 +70,8 @@ async fn main() -> Result<()> {
     tokio::select! {
         _ = terminated.recv() => {}
         _ = interrupted.recv() => {}
-        // Others were told that this life is over: only a new one can be of use again.
-        () = ended(&cluster) => bail!("this life is over; start again with `resume`"),
+        // The others know that this life has ended. Only a new one is of use.
+        () = ended(&cluster) => bail!("this life has ended; start the node again with `resume`"),
     }
     if let Ok(left) = tokio::time::timeout(FAREWELL, cluster.leave()).await {
         left?;
@@ -79,9 +79,9 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-/// Resolves when this node's life may not go on: its end was proved to the others, or the node has stopped.
+/// Resolves when this life has ended by a committed proof, or the node has stopped.
 async fn ended(cluster: &Cluster) {
     let who = cluster.identity();
-    let over = |view: &quorate::View| view.cluster.has_ended(who) || view.local.stopped.is_some();
-    cluster.watch().until(over).await;
+    let ended = |view: &quorate::View| view.cluster.has_ended(who) || view.local.stopped.is_some();
+    cluster.watch().until(ended).await;
 }

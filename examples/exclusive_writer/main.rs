@@ -1,18 +1,19 @@
-//! One writer at a time, also when the old one wakes up late: a lock with a token, and a resource that checks it.
+//! One writer at a time, even if an old writer wakes up late: a lock with a token, and a resource that checks the
+//! token.
 //!
 //! ```text
 //!   director (this process) ─┬─ n1: lock("writer") ══▶ token r12 ──write──▶ ┐
-//!     storage behind a       ├─ n2: waits in line                           ├──▶ TokenGate ──▶ file
-//!     TokenGate              └─ n3: waits in line                           ┘
+//!     storage behind a       ├─ n2: waits for the lock                      ├──▶ TokenGate ──▶ file
+//!     TokenGate              └─ n3: waits for the lock                      ┘
 //!
-//!   n1 looks at its guard: may write ─▶ SIGSTOP ─▶ its lease runs out ─▶ proved over ─▶ n2 has the lock, token r40, writes
-//!   n1 is continued, and writes what it was about to write ─▶ refused: r12 was superseded by r40
+//!   n1 checks its guard: may write ─▶ SIGSTOP ─▶ its lease runs out ─▶ its end is proved ─▶ n2 gets the lock, token r40
+//!   n1 is continued, and makes the write that it was about to make ─▶ refused: r12 was superseded by r40
 //! ```
 //!
-//! `cargo run --release --example exclusive_writer` plays this with real processes. Nothing stops the paused writer: no
-//! dead-man, no device. That is the case that no check in the writer can cover, because a pause may fall between the look
-//! and the write; and it is why the token has to be shown to whatever is written to. Exit code 0 if the late write was
-//! refused and the file is in the order of tokens; 1 if not; 2 if the story could not be played to its end.
+//! `cargo run --release --example exclusive_writer` runs this with real processes. Nothing stops the paused writer: it
+//! has no dead-man and no fencing device. No check in the writer covers this case, because a pause may fall between the
+//! check and the write. That is why the writer passes its token to the resource. The exit code is 0 if the late write
+//! was refused and the file is in the order of tokens, 1 if not, and 2 if the run did not finish.
 
 mod node;
 mod storage;
@@ -27,29 +28,29 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::storage::Storage;
 
-/// How long anything may take that has to happen.
+/// How long an expected step may take before the run fails.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// How many lines show that an owner is at work.
+/// How many written lines show that an owner is working.
 const AT_WORK: usize = 20;
 
 fn main() -> Result<ExitCode> {
     let mut args = std::env::args().skip(1);
     match args.next().as_deref() {
         Some("node") => node::main(args).map(|()| ExitCode::SUCCESS),
-        Some(other) => bail!("`{other}` is not an option; it takes none"),
+        Some(other) => bail!("`{other}` is not an option; this example takes none"),
         None => Ok(match direct() {
             Ok(true) => ExitCode::SUCCESS,
             Ok(false) => ExitCode::FAILURE,
             Err(error) => {
-                eprintln!("the story could not be played to its end: {error:#}");
+                eprintln!("the run did not finish: {error:#}");
                 ExitCode::from(2)
             }
         }),
     }
 }
 
-/// A node's process: ended with this value.
+/// A node's process, which is killed when this value is dropped.
 struct Node {
     number: u64,
     child: Child,
@@ -59,7 +60,7 @@ struct Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        // One that has ended already cannot be killed; it is waited for all the same.
+        // Killing a process that has ended fails; waiting for it still reaps it.
         let _ended = self.child.kill();
         let _reaped = self.child.wait();
     }
@@ -83,7 +84,7 @@ impl Node {
         Ok(Self { number, child, orders, lines })
     }
 
-    /// Waits for a line that begins so, and returns the rest of it.
+    /// Waits for a line that begins with `word`, and returns the rest of it.
     fn hear(&self, word: &str) -> Result<String> {
         let give_up = Instant::now() + TIMEOUT;
         loop {
@@ -103,7 +104,7 @@ impl Node {
     }
 }
 
-/// Whether the late write was refused and the file is in order.
+/// Runs the scenario. Returns whether the late write was refused and the file is in the order of tokens.
 fn direct() -> Result<bool> {
     let folder = tempfile::tempdir()?;
     let storage = Storage::open(folder.path())?;
@@ -118,33 +119,33 @@ fn direct() -> Result<bool> {
     }
     let mut old = nodes.remove(0);
     let token = old.hear("owner under")?;
-    storage.until("the first owner is at work", TIMEOUT, |state| state.lines_under(&token) >= AT_WORK)?;
+    storage.until("the first owner writes", TIMEOUT, |state| state.lines_under(&token) >= AT_WORK)?;
 
-    // Between the look at the guard and the write: the one moment that no look can cover.
+    // Stop it between the check of its guard and the write: the one moment that no check covers.
     writeln!(old.orders, "hold")?;
-    old.hear("looked: may write")?;
+    old.hear("checked: may write")?;
     old.signal(Signal::STOP)?;
     writeln!(old.orders, "go")?;
-    println!("n1 was stopped between its look and its write, with nothing that would end it");
+    println!("n1 is stopped between its check and its write; nothing ends its process");
     let begun = Instant::now();
 
-    storage.until("the next owner is at work", TIMEOUT, |state| {
+    storage.until("the next owner writes", TIMEOUT, |state| {
         state.tokens().last().is_some_and(|last| *last != token && state.lines_under(last) >= AT_WORK)
     })?;
-    let next = storage.look().tokens().last().cloned().context("somebody writes")?;
+    let next = storage.look().tokens().last().cloned().context("an owner writes")?;
     println!("the next owner writes under {next}, {:.2} s after the stop", begun.elapsed().as_secs_f64());
 
     old.signal(Signal::CONT)?;
-    println!("n1 is continued, and goes on where it was");
+    println!("n1 is continued");
     let refused = old.hear("refused")?;
     old.hear("gives up")?;
-    // Whoever has the lock now is not disturbed by any of this.
+    // The present holder of the lock is not disturbed.
     let before = storage.look().lines_under(&next);
-    storage.until("the next owner goes on", TIMEOUT, |state| state.lines_under(&next) >= before + AT_WORK)?;
+    storage.until("the next owner continues", TIMEOUT, |state| state.lines_under(&next) >= before + AT_WORK)?;
 
     let state = storage.look();
     println!("{}", state.summary());
-    ensure!(state.refused_under(&token) > 0, "the storage saw no late write: the story was another one");
+    ensure!(state.refused_under(&token) > 0, "the storage saw no late write, so the run did not show what it should");
     let sound = state.in_order() && state.refused_under(&next) == 0;
     println!(
         "{}",

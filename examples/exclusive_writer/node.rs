@@ -1,4 +1,8 @@
-//! One node: waits for the lock, writes while its guard says that it may, and shows its token with every write.
+//! One node: acquires the lock, writes while its guard permits it, and passes its token with every write.
+//!
+//! ```text
+//!   lock("writer") ─▶ guard ─▶ check ─▶ write under its token ─▶ check ─▶ …   until refused or not permitted
+//! ```
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
@@ -17,7 +21,7 @@ pub(crate) fn main(mut args: impl Iterator<Item = String>) -> Result<()> {
     runtime.block_on(run(NodeId::new(number), &folder, &storage, &way))
 }
 
-/// What the director says, line by line. Its end is the end of this process.
+/// The lines that the director writes to stdin. The process exits when stdin ends.
 fn orders() -> UnboundedReceiver<String> {
     let (said, orders) = unbounded_channel();
     std::thread::spawn(move || {
@@ -35,7 +39,7 @@ async fn run(node: NodeId, folder: &str, storage: &str, way: &str) -> Result<()>
         .data(folder)
         .listen_plaintext("127.0.0.1:0".parse()?)
         .without_fencing()
-        // Nothing has to stop at the end of the lease, because the storage refuses old tokens.
+        // The storage refuses old tokens, so no work has to stop at the end of the lease.
         .self_fencing(TokensOnly);
     let cluster = match way {
         "found" => builder.bootstrap().await?,
@@ -59,9 +63,9 @@ async fn run(node: NodeId, folder: &str, storage: &str, way: &str) -> Result<()>
                     return Ok(());
                 }
             }
-            // Others were told that this life is over: it has to begin another, and says so.
+            // The others know that this life has ended, so it can acquire no lock any more.
             Err(LockError::Over(who)) => {
-                println!("gives up: {who} is over");
+                println!("gives up: {who} has ended");
                 while orders.recv().await.is_some() {}
                 return Ok(());
             }
@@ -70,23 +74,23 @@ async fn run(node: NodeId, folder: &str, storage: &str, way: &str) -> Result<()>
     }
 }
 
-/// Writes as long as it may. `false` at the end of the director.
+/// Writes while the guard permits it. Returns `false` once the director has ended.
 async fn write(guard: LockGuard, storage: &str, orders: &mut UnboundedReceiver<String>) -> Result<bool> {
     let mut storage = BufReader::new(TcpStream::connect(storage).context("the storage")?);
     for line in 0_u64.. {
-        // The look, without asking anybody …
-        let Ok(right) = guard.check() else { break };
+        // First the check, which makes no call …
+        let Ok(permit) = guard.check() else { break };
         match orders.try_recv() {
             Ok(order) if order == "hold" => {
-                println!("looked: may write");
-                // … and a pause. Whoever is stopped here cannot know it.
+                println!("checked: may write");
+                // … then a pause. A process that is stopped here does not notice it.
                 while orders.recv().await.context("the director is gone")? != "go" {}
             }
             Ok(_) | Err(tokio::sync::mpsc::error::TryRecvError::Empty) => {}
             Err(tokio::sync::mpsc::error::TryRecvError::Disconnected) => return Ok(false),
         }
-        // … and the write, under the token of the look.
-        writeln!(storage.get_mut(), "{} {} {line}", right.token, guard.who())?;
+        // … then the write, under the token of the check.
+        writeln!(storage.get_mut(), "{} {} {line}", permit.token, guard.who())?;
         let mut answer = String::new();
         storage.read_line(&mut answer)?;
         if let Some(why) = answer.trim().strip_prefix("refused: ") {
@@ -95,7 +99,7 @@ async fn write(guard: LockGuard, storage: &str, orders: &mut UnboundedReceiver<S
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    // Nothing of this owner's is under way any more: the guard may go, and with it the lock, if it is still ours.
+    // This owner has no write under way any more, so dropping the guard may release the lock.
     drop(guard);
     Ok(true)
 }

@@ -1,4 +1,4 @@
-//! The resource: a file that is written through a [`TokenGate`] alone, one line a write.
+//! The resource: a file that is written only through a [`TokenGate`], one line per write.
 //!
 //! ```text
 //!   "r12 n1#1 7" ──▶ gate.admit_and(r12, append) ─▶ "ok"
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use quorate::{Revision, lock::TokenGate};
 
-/// What was written and what was refused, in the order in which it happened.
+/// The tokens of the lines that were written and refused, in the order in which that happened.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct State {
     written: Vec<String>,
@@ -23,7 +23,7 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// The tokens that something was written under, in the order of their first lines.
+    /// The tokens of the written lines, in order; a token that returns after another one appears again.
     pub(crate) fn tokens(&self) -> Vec<String> {
         let mut tokens = self.written.clone();
         tokens.dedup();
@@ -38,7 +38,7 @@ impl State {
         self.refused.iter().filter(|refused| *refused == token).count()
     }
 
-    /// Whether the tokens of the lines never went back.
+    /// Whether no written line has a smaller token than the line before it.
     pub(crate) fn in_order(&self) -> bool {
         let tokens: Vec<Option<Revision>> = self.written.iter().map(|token| token.parse().ok()).collect();
         tokens.iter().all(Option::is_some) && tokens.is_sorted()
@@ -56,7 +56,7 @@ struct Shared {
     state: Mutex<State>,
 }
 
-/// The storage, which serves until this process ends.
+/// The storage server. It runs until this process ends.
 pub(crate) struct Storage {
     shared: Arc<Shared>,
     address: SocketAddr,
@@ -75,7 +75,7 @@ impl Storage {
                 let shared = serving.clone();
                 std::thread::spawn(move || {
                     if let Err(error) = serve(&shared, connection) {
-                        eprintln!("a writer's connection: {error:#}");
+                        eprintln!("the connection of a writer failed: {error:#}");
                     }
                 });
             }
@@ -91,7 +91,7 @@ impl Storage {
         lock(&self.shared.state).clone()
     }
 
-    /// Waits until the state is so.
+    /// Waits until the state satisfies `what`. `claim` names the condition in the error.
     pub(crate) fn until(&self, claim: &str, timeout: Duration, what: impl Fn(&State) -> bool) -> Result<()> {
         let begun = Instant::now();
         while !what(&self.look()) {

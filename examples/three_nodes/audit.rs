@@ -1,8 +1,9 @@
-//! The audits: what the worker wrote, and tried to write, read as a stranger would; and what the nodes noted of leases.
+//! The audits, which read only files: what the workers wrote and tried to write, and what the nodes noted of their
+//! leases.
 //!
 //! ```text
 //!   r7   n1#1  ├──────────────┤                    from its first attempt to its last
-//!   r19  n2#1                    ├───────────┤     begins after the one before has ended: well
+//!   r19  n2#1                    ├───────────┤     begins after the one before has ended: no overlap
 //!   r24  n3#1              ├──────…                begins before: each attempt of r7 from there on is an overlap
 //! ```
 
@@ -16,12 +17,12 @@ use quorate::{Identity, Revision};
 
 use crate::ledger::Line;
 
-/// What the ledger shows.
+/// What the worker's ledger shows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Audit {
     pub(crate) lines: usize,
     pub(crate) owners: usize,
-    /// Attempts of one owner at or after the first of a later one; lines of two owners under one token.
+    /// Attempts of one owner at or after the first attempt of a later one, and attempts of two owners under one token.
     pub(crate) overlaps: usize,
     /// Lines with a smaller token than one before them.
     pub(crate) backwards: usize,
@@ -33,7 +34,7 @@ impl Audit {
         let mut work: BTreeMap<Revision, (Identity, Vec<u64>)> = BTreeMap::new();
         for Line { token, owner, at } in attempts {
             let (first_owner, times) = work.entry(*token).or_insert((*owner, vec![]));
-            // One token belongs to one owner for good.
+            // One token belongs to one owner.
             audit.overlaps += usize::from(first_owner != owner);
             times.push(*at);
         }
@@ -55,7 +56,7 @@ impl Audit {
     }
 }
 
-/// What the nodes' own ledgers show of their leases: quorate's auditor, over every data folder of the run.
+/// What the ledgers of the nodes show of their leases: quorate's audit of every data folder of the run.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct LeaseAudit {
     report: Report,
@@ -66,23 +67,24 @@ impl LeaseAudit {
         Ok(Self { report: audit(folders)? })
     }
 
-    /// Whether something contradicts the promise. What is not on record contradicts nothing: lines of a process that was
-    /// killed may be missing.
+    /// Whether no overlap was found. Missing lines are no overlap, because a killed process may not have written its
+    /// last ones.
     pub(crate) fn clean(&self) -> bool {
         self.report.verdict() != Verdict::Overlap
     }
 
-    /// How many contradictions there are.
+    /// The number of violations.
     pub(crate) fn violations(&self) -> usize {
         self.report.violations.len()
     }
 
-    /// How much is not on record.
+    /// The number of facts that are missing from the ledgers.
     pub(crate) fn incomplete(&self) -> usize {
         self.report.incomplete.len()
     }
 
-    /// The smallest time between the end of what a life could do and the first word of its end, in milliseconds.
+    /// The smallest time in milliseconds between the moment until which a life could act and the first record of its
+    /// end.
     pub(crate) fn smallest_gap(&self) -> Option<f64> {
         self.report.smallest_gap.as_ref().map(|gap| gap.gap.as_secs_f64() * 1e3)
     }
@@ -100,7 +102,7 @@ impl fmt::Display for LeaseAudit {
             self.violations()
         )?;
         if let Some(gap) = self.smallest_gap() {
-            write!(f, "; smallest gap before the word of an end {gap:.1} ms")?;
+            write!(f, "; smallest gap before the record of an end {gap:.1} ms")?;
         }
         match self.report.verdict() {
             Verdict::Clean => Ok(()),

@@ -1,4 +1,4 @@
-//! The director: one cluster for each pace, the story played on it, and the audits of what is left of it.
+//! The director: forms one cluster for each pace, runs the story on it, and audits what its processes wrote.
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -11,18 +11,18 @@ use crate::stage::Stage;
 use crate::table::Run;
 use crate::{Options, ledger, story, table};
 
-/// How a story came out.
+/// The result of a story.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Verdict {
     Well,
-    /// It could not be played to its end.
+    /// It did not finish.
     Unplayed,
-    /// Two owners, two leases at once, or a token that went back.
+    /// Two owners or two leases at once, or a token that decreased.
     Violated,
 }
 
-/// Plays the story at each pace, audits what was written whatever came of it, and says by the exit code what was found:
-/// 0 all well, 1 two at once or a token that went back, 2 the story could not be played to its end.
+/// Runs the story at each pace, and audits what was written even if it failed. The exit code is 0 if all is well, 1 for
+/// two owners or leases at once or a token that decreased, and 2 if the story did not finish.
 pub(crate) fn main(options: &Options) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
@@ -63,14 +63,14 @@ async fn play(options: &Options, run: &mut Run, begun: Instant) -> Result<Verdic
     let played = tokio::select! {
         played = story::play(&mut stage, options, run) => played,
         _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
-        _ = terminate.recv() => Err(anyhow::anyhow!("asked to end")),
+        _ = terminate.recv() => Err(anyhow::anyhow!("terminated")),
     };
     let nodes = stage.nodes();
-    // The audits come after the last process has ended: nobody can add to what they read behind their back.
+    // The audits come after the last process has ended, so no process can add to what they read.
     let folder = stage.end().await?;
     let ledger = folder.path().join("ledger");
     run.audit = Audit::of(&ledger::read(&ledger)?, &ledger::read(&ledger::attempts(&ledger))?);
-    // A node that was killed before it had opened its ledger never held or granted anything.
+    // A node that was killed before it opened its ledger never held or granted a lease.
     let folders = nodes.iter().map(|node| folder.path().join(format!("n{node}")));
     let folders: Vec<_> = folders.filter(|folder| folder.join("ledger").exists()).collect();
     run.leases = LeaseAudit::of(&folders)?;

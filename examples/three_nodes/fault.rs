@@ -1,57 +1,57 @@
-//! What befalls the cluster, by name.
+//! The faults, by name.
 //!
 //! ```text
-//!   the work passes on        the work stays          either, as time has it
+//!   the work moves            the work stays          either, depending on its length
 //!   crash daemon hand-over    leader followers pair   pause=0.5 pause=5 (times a lease)
 //!   freeze freeze-alone
 //!   cut cut-alone cut-leading-alone
 //!   both block spin
 //! ```
 //!
-//! *alone*: no fencer reaches anybody meanwhile, so that time alone has to prove the end.
+//! *alone*: every fencer is switched off, so elapsed time alone has to prove the end.
 
 use std::fmt;
 use std::str::FromStr;
 
 use anyhow::Context;
 
-/// What befalls it.
+/// One fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// Everything that the owner has started is killed: daemon and worker.
+    /// The owner's daemon and worker are killed.
     Crash,
-    /// The owner's daemon alone is killed. Its worker is bound to it.
+    /// Only the owner's daemon is killed. Its worker is bound to it.
     Daemon,
-    /// Nothing: the work is handed over by plan.
+    /// No fault: the owner leaves, and so hands the work over.
     HandOver,
     /// The owner's daemon and worker are stopped, and a fencer ends them.
     Freeze,
-    /// The same, and nobody can end them but the dead-man.
+    /// The same with every fencer off, so only the dead-man can end them.
     FreezeAlone,
     /// The owner is cut off from both others, and a fencer ends it.
     Cut,
-    /// The same, and nobody can end it but itself.
+    /// The same with every fencer off, so only the owner itself can stop its work.
     CutAlone,
-    /// The same of an owner that leads.
+    /// The same for an owner that also leads.
     CutLeadingAlone,
-    /// The leader, who is not the owner, is killed.
+    /// The leader, which is not the owner, is killed.
     Leader,
-    /// Owner and leader are killed at once; the leader is started again.
+    /// Owner and leader are killed at once, and the leader is started again.
     Both,
-    /// The link between the two who do not lead is cut.
+    /// The link between the two nodes that do not lead is cut.
     Followers,
-    /// The link between the leader and the one who does not own the work is cut.
+    /// The link between the leader and the other node that does not own the work is cut.
     Pair,
-    /// The owner's async runtime is blocked for good.
+    /// Every thread of the owner's async runtime is blocked until the end of its process.
     Block,
-    /// The owner is cut off and takes all cores for itself.
+    /// The owner is cut off and keeps all cores busy.
     Spin,
-    /// The owner's daemon and worker are stopped for so many percent of a lease, and nobody can end them.
+    /// The owner's daemon and worker are stopped for this many percent of a lease, with every fencer off. 10 to 2000.
     Pause(u32),
 }
 
 impl Fault {
-    /// What a run shows when it is not told otherwise.
+    /// The faults of a run without `--faults`.
     pub(crate) const STORY: [Self; 12] = [
         Self::Crash,
         Self::Daemon,
@@ -69,7 +69,7 @@ impl Fault {
 
     const MORE: [Self; 2] = [Self::Block, Self::Spin];
 
-    /// How it is asked for.
+    /// The name of the fault in `--faults`.
     pub(crate) const fn key(self) -> &'static str {
         match self {
             Self::Crash => "crash",
@@ -90,7 +90,7 @@ impl Fault {
         }
     }
 
-    /// Whether no fencer reaches anybody while it lasts.
+    /// Whether every fencer is switched off during the fault.
     pub(crate) const fn is_alone(self) -> bool {
         match self {
             Self::FreezeAlone | Self::CutAlone | Self::CutLeadingAlone | Self::Block | Self::Spin | Self::Pause(_) => {
@@ -109,7 +109,7 @@ impl Fault {
     }
 }
 
-/// As the tables have it.
+/// The name of the fault in the tables.
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -138,12 +138,12 @@ impl FromStr for Fault {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if let Some(leases) = text.strip_prefix("pause=") {
             let leases: f64 = leases.parse().with_context(|| format!("`{text}`"))?;
-            anyhow::ensure!((0.1..=20.0).contains(&leases), "`{text}`: 0.1 to 20 leases");
+            anyhow::ensure!((0.1..=20.0).contains(&leases), "`{text}` is out of range; a pause lasts 0.1 to 20 leases");
             return Ok(Self::Pause((leases * 100.0).round() as u32));
         }
         let all = Self::STORY.into_iter().chain(Self::MORE);
         let mut known = all.clone().filter(|fault| fault.key() == text);
         let names = || all.map(Self::key).collect::<Vec<_>>().join(", ");
-        known.next().with_context(|| format!("`{text}` is not a fault: {}, pause=LEASES", names()))
+        known.next().with_context(|| format!("`{text}` is not a fault; the faults are {}, pause=LEASES", names()))
     }
 }

@@ -1,18 +1,18 @@
-//! The fencer of the demo: ends a life by killing its daemon's process group and those of its workers, and verifies that
-//! nobody of them runs.
+//! The fencer of the demo: ends a life by killing the process groups of its daemon and its workers, and verifies that
+//! none of their processes runs.
 //!
 //! ```text
 //!   groups/n1#2:             "4711 88112"   the daemon's group, whose first process was started at tick 88112
 //!   groups/n1#2 worker 4790: "4790 88391"   a worker's group
-//!       │ still that process, or children of it left ─▶ SIGKILL to the group ─▶ nobody left in /proc? ─▶ evidence
+//!       │ still that process, or children of it left ─▶ SIGKILL to the group ─▶ none left in /proc? ─▶ evidence
 //!       └ the number belongs to a process started later ─▶ the group had emptied before ─▶ evidence
 //!
 //!   fencer:  writes "n1#2 over", then reads the records        one of the two sees the other: no worker that is
 //!   worker:  writes its record, then looks for "n1#2 over"     starting just now escapes
 //! ```
 //!
-//! The kernel does not give a process number away while a group of that number has members, so a group is known by
-//! its number and the start time of its first process.
+//! The kernel does not reuse a process number while a group of that number has members. So a group is identified by its
+//! number and the start time of its first process.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,30 +23,32 @@ use quorate::{Evidence, FenceRequest, Identity, NodeId};
 
 use crate::process::{self, end_group};
 
-/// The name under which every life is over: the demo has ended.
-const EVERYBODY: &str = "everybody";
+/// The name that closes every life, once the demo has ended.
+const EVERY_LIFE: &str = "every life";
 
-/// What is recorded of process groups. Each daemon records its own in `folder` before it joins, and under its life's name
-/// before that life runs a worker; each worker records its own before it works.
+/// The records of process groups. Each daemon records its own in `folder` before it joins, and again under its life
+/// before that life runs a worker. Each worker records its own before it works.
 #[derive(Debug, Clone)]
 pub(crate) struct ProcessGroups {
     pub(crate) folder: PathBuf,
 }
 
 impl ProcessGroups {
-    /// Records the process group of a process that is about to join as `node`, for the time until its life has a name.
-    /// Refused while the process that was recorded before still runs: its record must not be lost.
+    /// Records the process group of a process that is about to join as `node`, until its life is known.
+    ///
+    /// # Errors
+    /// If the process that was recorded before still runs; its record must not be overwritten.
     pub(crate) fn starting(&self, node: NodeId) -> Result<()> {
         let name = format!("{node} starting");
         if let Some((group, since)) = process::read_numbers(&self.folder.join(&name))?
             && process::started(group)? == Some(since)
         {
-            bail!("process {group} runs as {node} already; stop it first");
+            bail!("process {group} already runs as {node}; stop it first");
         }
         self.record(&name, own_group())
     }
 
-    /// Records the process group of a life, before it runs a worker.
+    /// Records the process group of the daemon of a life, before that life runs a worker.
     pub(crate) fn register(&self, who: Identity) -> Result<()> {
         self.record(&who.to_string(), own_group())
     }
@@ -54,12 +56,15 @@ impl ProcessGroups {
     /// Records the process group of a worker, before it works.
     ///
     /// # Errors
-    /// When its life is over: it must not work.
+    /// If its life has ended; the worker must not work.
     pub(crate) fn register_worker(&self, who: Identity) -> Result<()> {
         let group = own_group();
         self.record(&format!("{who} worker {group}"), group)?;
-        for over in [who.to_string(), EVERYBODY.into()] {
-            ensure!(!self.folder.join(format!("{over} over")).try_exists()?, "{who} is over: nothing is begun for it");
+        for over in [who.to_string(), EVERY_LIFE.into()] {
+            ensure!(
+                !self.folder.join(format!("{over} over")).try_exists()?,
+                "{who} has ended, so no worker may start for it"
+            );
         }
         Ok(())
     }
@@ -73,13 +78,13 @@ impl ProcessGroups {
         Ok(())
     }
 
-    /// From here on no worker of that life begins to work.
+    /// Closes a life: from here on, no worker of it starts.
     fn close(&self, who: &str) -> Result<()> {
         std::fs::create_dir_all(&self.folder)?;
         std::fs::write(self.folder.join(format!("{who} over")), "").context("closing a life")
     }
 
-    /// The process groups of every worker of `who`, or of everybody.
+    /// The recorded process groups of every worker of `who`, or of every life.
     fn workers(&self, who: Option<Identity>) -> Result<Vec<(i32, u64)>> {
         let mut found = vec![];
         for entry in std::fs::read_dir(&self.folder).context("the records of process groups")? {
@@ -93,7 +98,7 @@ impl ProcessGroups {
         Ok(found)
     }
 
-    /// The worker groups of a life, or of everybody, that still are the ones that were recorded.
+    /// The worker groups of a life, or of every life, whose numbers were not reused since they were recorded.
     pub(crate) fn known_workers(&self, who: Option<Identity>) -> Result<Vec<i32>> {
         let mut found = vec![];
         for (group, since) in self.workers(who)? {
@@ -104,36 +109,39 @@ impl ProcessGroups {
         Ok(found)
     }
 
-    /// The processes of a life's workers that are not dead.
+    /// The living processes of a life's workers.
     pub(crate) fn working(&self, who: Identity) -> Result<Vec<i32>> {
         let groups = self.known_workers(Some(who))?;
         Ok(groups.into_iter().map(process::workers).collect::<Result<Vec<_>>>()?.concat())
     }
 
-    /// Ends every worker there is, and lets none begin any more.
+    /// Ends every worker, and lets no other one start.
     pub(crate) async fn end_all_workers(&self) -> Result<()> {
-        self.close(EVERYBODY)?;
+        self.close(EVERY_LIFE)?;
         for group in self.workers(None)? {
             end_group(group).await?;
         }
         Ok(())
     }
 
-    /// Ends the target of `request`, or says why it is not certain that it has ended.
+    /// Ends the target of `request` and returns the evidence.
+    ///
+    /// # Errors
+    /// If it is not certain that the target has ended.
     async fn fence(&self, request: &FenceRequest) -> Result<Evidence> {
         let life = request.target.to_string();
         self.close(&life)?;
-        // A life without a record of its own never ran a worker; its process is the one that was starting last.
+        // A life without a record never ran a worker. Its process is the one that was recorded as starting last.
         let known = match process::read_numbers(&self.folder.join(&life))? {
             Some(own) => Some(own),
             None => process::read_numbers(&self.folder.join(format!("{} starting", request.target.node)))?,
         };
         let Some(daemon) = known else {
-            bail!("no process group is known for {}", request.target);
+            bail!("no process group is recorded for {}", request.target);
         };
         let mut said = match end_group(daemon).await? {
             Some(killed) => format!("process group {} is gone, {killed} killed", daemon.0),
-            None => format!("process {} was started later: the group had ended", daemon.0),
+            None => format!("process {} started later, so the recorded group had ended", daemon.0),
         };
         for worker in self.workers(Some(request.target))? {
             if let Some(killed) = end_group(worker).await? {
@@ -148,7 +156,7 @@ fn own_group() -> i32 {
     rustix::process::getpgrp().as_raw_nonzero().get()
 }
 
-/// The fencer of one node, with a switch: switched off it reaches nobody, as a management network that is down.
+/// The fencer of one node, with a switch. Switched off, it fails every attempt, like a management network that is down.
 #[derive(Debug, Clone)]
 pub(crate) struct Fencer {
     pub(crate) groups: ProcessGroups,
@@ -157,7 +165,7 @@ pub(crate) struct Fencer {
 
 impl Fencer {
     pub(crate) async fn fence(self, request: FenceRequest) -> Result<Evidence> {
-        ensure!(!self.off.load(Ordering::SeqCst), "the fencer is switched off and reaches nobody");
+        ensure!(!self.off.load(Ordering::SeqCst), "the fencer is switched off");
         self.groups.fence(&request).await
     }
 }

@@ -1,4 +1,9 @@
-//! Faults after which the work stays where it is: the worker goes on, and whoever is fenced is not its owner.
+//! Faults after which the work stays with its owner: the worker continues, and a fenced node is never its owner.
+//!
+//! ```text
+//!   kept    the leader is killed, or one link is cut ─▶ the owner's worker goes on writing
+//!   pause   the owner is stopped and continued       ─▶ the worker runs here again, or elsewhere after a proof
+//! ```
 
 use anyhow::{Result, bail};
 use quorate::Identity;
@@ -13,7 +18,7 @@ use crate::story::{Disturbed, TwoOwners, at_work, fencers, let_lead, queue};
 use crate::table::{Kept, Pause};
 use crate::takeover::{edges, since};
 
-/// The leader is killed, or a link between two of the three is cut.
+/// Kills the leader, or cuts the link between two of the three nodes. The work must stay with its owner.
 pub(crate) async fn kept(stage: &mut Stage, fault: Fault) -> Result<Kept> {
     at_work(stage).await?;
     let lives = queue(stage)?;
@@ -23,26 +28,57 @@ pub(crate) async fn kept(stage: &mut Stage, fault: Fault) -> Result<Kept> {
     let leads = if fault == Fault::Followers { owner } else { third };
     let_lead(stage, leads.node.get()).await?;
     if at_work(stage).await? != owner {
-        bail!(Disturbed(format!("{owner} has lost the work while leadership was handed over")));
+        bail!(Disturbed(format!("{owner} lost the work while leadership was handed over")));
     }
     let from = stage.heard.len();
     let at = monotonic_ns();
-    let fenced = match fault {
+    let fenced = strike(stage, fault, [owner, second, third], from).await?;
+    let after = at_work(stage).await?;
+    // The leader may have changed meanwhile, or have been too busy to hear a node.
+    let spared = |r: &Report| r.is("ordered") && (fault == Fault::Followers || r.text("who") == owner.to_string());
+    if let Some(order) = stage.heard[from..].iter().find(|r| spared(r)) {
+        bail!(Disturbed(format!("a fence order against a node that the leader could reach: {}", order.text("text"))));
+    }
+    if after != owner {
+        bail!(Disturbed(format!("{owner} lost the work to {after}")));
+    }
+    let longest = longest_silence(stage, owner, at)?;
+    stage.tell(&format!("the worker on {owner} ran throughout; its longest silence was {longest:.0} ms"));
+    let (target, proof) = fenced.as_ref().map_or(("", ""), |(end, _)| (end.text("who"), end.text("proof")));
+    Ok(Kept {
+        fault,
+        owner: owner.to_string(),
+        fenced: target.into(),
+        proof: proof.into(),
+        detected: fenced.as_ref().map(|(_, ordered)| since(at, *ordered)),
+        proved: fenced.as_ref().map(|(end, _)| since(at, end.at())),
+        longest,
+    })
+}
+
+/// Inflicts the fault. Returns the end of the life that is fenced for it, if one is, and when its fencing was ordered.
+async fn strike(
+    stage: &mut Stage,
+    fault: Fault,
+    [owner, second, third]: [Identity; 3],
+    from: usize,
+) -> Result<Option<(Report, u64)>> {
+    match fault {
         Fault::Leader => {
             stage.tell(&format!("{third} leads and does not own the work: kill -9"));
             stage.signal_all_of(third.node.get(), Signal::KILL)?;
-            Some(fenced(stage, from).await?)
+            Ok(Some(fenced(stage, from).await?))
         }
         Fault::Pair => {
             stage.tell(&format!(
                 "the link between the leader {third} and {second} is cut; {owner} reaches both. Expected: {second} is \
-                 fenced, for the leader cannot hear it; the worker goes on"
+                 fenced, because the leader cannot hear it; the worker continues"
             ));
             for life in [second, third] {
                 stage.doom(life.node.get())?;
             }
             stage.relays.darken(between(second.node.get(), third.node.get()));
-            Some(fenced(stage, from).await?)
+            Ok(Some(fenced(stage, from).await?))
         }
         Fault::Followers => {
             stage.tell(&format!(
@@ -51,51 +87,30 @@ pub(crate) async fn kept(stage: &mut Stage, fault: Fault) -> Result<Kept> {
             stage.relays.darken(between(second.node.get(), third.node.get()));
             tokio::time::sleep(stage.pace().timing()?.plan().lease).await;
             stage.listen()?;
-            None
+            Ok(None)
         }
-        _ => bail!("{fault} does not leave the work where it is"),
-    };
-    let after = at_work(stage).await?;
-    // A leader may have been changed meanwhile, and have been too busy to hear.
-    let spared = |r: &Report| r.is("ordered") && (fault == Fault::Followers || r.text("who") == owner.to_string());
-    if let Some(order) = stage.heard[from..].iter().find(|r| spared(r)) {
-        bail!(Disturbed(format!("somebody whom the leader could reach was to be fenced: {}", order.text("text"))));
+        _ => bail!("{fault} does not leave the work with its owner"),
     }
-    if after != owner {
-        bail!(Disturbed(format!("{owner} has lost the work to {after}")));
-    }
-    let longest = longest_silence(stage, owner, at)?;
-    stage.tell(&format!("the worker on {owner} went on all the while; its longest silence was {longest:.0} ms"));
-    let (whom, proof) = fenced.as_ref().map_or(("", ""), |(end, _)| (end.text("who"), end.text("proof")));
-    Ok(Kept {
-        fault,
-        owner: owner.to_string(),
-        fenced: whom.into(),
-        proof: proof.into(),
-        detected: fenced.as_ref().map(|(_, ordered)| since(at, *ordered)),
-        proved: fenced.as_ref().map(|(end, _)| since(at, end.at())),
-        longest,
-    })
 }
 
-/// The next life that is fenced, and when that was ordered.
+/// Waits for the next life that is fenced. Returns the report of its end, and when its fencing was ordered.
 async fn fenced(stage: &mut Stage, from: usize) -> Result<(Report, u64)> {
-    let ordered = stage.wait(from, "somebody is ordered to be fenced", |r| r.is("ordered")).await?;
+    let ordered = stage.wait(from, "a fence order is committed", |r| r.is("ordered")).await?;
     stage.tell(&format!("the majority has ordered: {}", ordered.text("text")));
     let who: Identity = ordered.text("who").parse()?;
-    let fenced = stage.wait(from, &format!("{who} is proved to have ended"), |r| r.tells("fenced", who)).await?;
+    let fenced = stage.wait(from, &format!("the end of {who} is proved"), |r| r.tells("fenced", who)).await?;
     stage.tell(fenced.text("text"));
     Ok((fenced, ordered.at()))
 }
 
-/// Between two lines of the owner's worker from `at` on.
+/// The longest time in milliseconds between two lines of the owner's worker, from `at` on.
 fn longest_silence(stage: &mut Stage, owner: Identity, at: u64) -> Result<f64> {
     let lines = stage.tried()?.iter().filter(|line| line.owner == owner && line.at >= at);
     let times: Vec<u64> = std::iter::once(at).chain(lines.map(|line| line.at)).collect();
     Ok(times.windows(2).map(|pair| since(pair[0], pair[1])).fold(0.0, f64::max))
 }
 
-/// The owner is stopped for so many percent of a lease, and continued.
+/// Stops the owner for `percent` percent of a lease, then continues it. No fencer reaches it meanwhile.
 pub(crate) async fn pause(stage: &mut Stage, percent: u32) -> Result<Pause> {
     fencers(stage, "off").await?;
     let owner = at_work(stage).await?;
@@ -111,9 +126,9 @@ pub(crate) async fn pause(stage: &mut Stage, percent: u32) -> Result<Pause> {
     let continued = stage.signal_all_of(node, Signal::CONT)?;
     let longer = since(stopped, continued);
     if !killed && since(stopped, continued) >= 2.0 * lease.as_secs_f64() * 1e3 {
-        bail!(TwoOwners(format!("processes {left:?} of {owner} were left {longer:.0} ms after they had been stopped")));
+        bail!(TwoOwners(format!("processes {left:?} of {owner} still existed {longer:.0} ms after they were stopped")));
     }
-    // Whoever comes to work now: the same, or another after a proof.
+    // The worker runs on the same owner, or on another one after a proof.
     let after = at_work(stage).await?;
     let gap = match after == owner {
         true => None,

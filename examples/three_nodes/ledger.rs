@@ -6,9 +6,9 @@
 //!   r19 n2#1 6611223344       a larger token: from here on r7 is refused
 //! ```
 //!
-//! Each line is written under a lock on the file, after a look at the last one: a smaller token is refused. *Before*
-//! that look every attempt is noted beside the ledger, without a lock and without being asked for a token: it is from
-//! there that the audit sees who was at work when, whatever the ledger would have refused.
+//! Each line is written under a lock on the file, after reading the last one; a smaller token is refused. *Before*
+//! that, each attempt is noted in a second file, without a lock and without a check of its token. From that file the
+//! audit sees which owner was at work when, even if the ledger refused its lines.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -19,7 +19,7 @@ use quorate::{Identity, Revision};
 
 use crate::process::monotonic_ns;
 
-/// One line.
+/// One line of the ledger, or of the file of attempts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Line {
     pub(crate) token: Revision,
@@ -41,12 +41,12 @@ pub(crate) fn read(path: &Path) -> Result<Vec<Line>> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
         read => read.with_context(|| format!("reading {}", path.display()))?,
     };
-    // A writer that was killed may have left half a line at the very end: it never counted.
+    // A killed writer may have left half a line at the end. It does not count.
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
     whole.lines().filter(|line| !line.is_empty()).map(parse).collect()
 }
 
-/// Reads on where it stopped: for looking again and again at a file that grows.
+/// Reads a growing file incrementally: each call continues where the last one stopped.
 #[derive(Debug)]
 pub(crate) struct Reader {
     path: PathBuf,
@@ -59,7 +59,7 @@ impl Reader {
         Self { path, offset: 0, lines: vec![] }
     }
 
-    /// Every whole line by now.
+    /// Every complete line so far.
     pub(crate) fn lines(&mut self) -> Result<&[Line]> {
         let mut file = match File::open(&self.path) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(&self.lines),
@@ -78,12 +78,12 @@ impl Reader {
     }
 }
 
-/// Where every attempt is noted, refused or not.
+/// The file that notes every attempt, refused or not.
 pub(crate) fn attempts(path: &Path) -> PathBuf {
     path.with_extension("attempts")
 }
 
-/// One owner's access.
+/// Writes to the ledger for one owner under one token.
 pub(crate) struct Writer {
     file: File,
     attempts: File,
@@ -98,9 +98,12 @@ impl Writer {
         Ok(Self { file, attempts, token, owner })
     }
 
-    /// Writes one line, or fails because a larger token has been seen.
+    /// Writes one line.
+    ///
+    /// # Errors
+    /// If the ledger has a line with a larger token; only the attempt is noted then.
     pub(crate) fn write(&mut self) -> Result<()> {
-        // One short write to a file opened for appending: whole lines, in the order of the kernel.
+        // One short write to a file opened for appending, so lines stay whole and in the kernel's order.
         let attempt = format!("{} {} {}\n", self.token, self.owner, monotonic_ns());
         self.attempts.write_all(attempt.as_bytes())?;
         rustix::fs::flock(&self.file, rustix::fs::FlockOperation::LockExclusive)?;
@@ -121,7 +124,7 @@ impl Writer {
         {
             bail!("{} is superseded: the ledger has seen {largest}", self.token);
         }
-        // Half a line of a killed writer is ended, not continued.
+        // Half a line of a killed writer is terminated first.
         let start = if torn { "\n" } else { "" };
         let line = format!("{start}{} {} {}\n", self.token, self.owner, monotonic_ns());
         self.file.write_all(line.as_bytes())?;

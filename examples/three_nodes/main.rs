@@ -1,4 +1,4 @@
-//! Three real processes, one real worker, and what happens to them.
+//! The demo: three real processes, one real worker, and a list of faults.
 //!
 //! ```text
 //!   director (this process) ─┬─ n1: daemon ══ lease ══ worker ──┐
@@ -7,16 +7,16 @@
 //!                                  └─ every connection between them passes through a relay of the director's
 //! ```
 //!
-//! `cargo run --release --example three_nodes` forms the cluster and takes the work away from its owner in every way that
-//! it knows: killed, stopped, cut off, with a fencer that ends it and with none that reaches it, so that time alone has to
-//! prove its end; then it lets others fail, and exchanges a member. It ends with a table, an audit of the worker's ledger
-//! and an audit of the leases. The exit code is 1 if two were ever at work at once, two leases overlapped or a token went
-//! backwards, and 2 if the story could not be played to its end.
+//! `cargo run --release --example three_nodes` forms a cluster and takes the work from its owner by each fault that it
+//! knows. The owner is killed, stopped or cut off, once with a fencer that ends it and once with none that reaches it,
+//! so that elapsed time has to prove its end. Then other nodes fail, and a member is replaced. The run ends with a
+//! table, an audit of the worker's ledger and an audit of the leases. The exit code is 1 if two workers ever ran at
+//! once, two leases overlapped or a token decreased, and 2 if the run did not finish.
 //!
-//! Options: `--json FILE`; `--rounds N`, which prints median and worst for each fault; `--profile`, the timing: `standard`,
-//! `fastest` that the disk holds, `all` for one after the other, or the target of a failover (`2000ms`); default: all of
-//! them for several rounds, else standard. `--faults a,b,c` plays those instead of the whole story (fault.rs),
-//! `--only-crashes` those two that kill the owner.
+//! Options: `--json FILE` writes the results. `--rounds N` repeats the faults and prints the median and the worst of
+//! each. `--profile` sets the timing: `standard`, `fastest` for the fastest that the disk allows, `all` for both in
+//! turn, or a target for the failover such as `2000ms`; the default is `all` for several rounds, and `standard` for
+//! one. `--faults a,b,c` runs those faults (fault.rs) instead of all, and `--only-crashes` the two that kill the owner.
 
 mod audit;
 mod director;
@@ -47,7 +47,7 @@ use crate::pace::Pace;
 const USAGE: &str = "usage: three_nodes [--json FILE] [--rounds N] [--profile standard|fastest|all|2000ms] \
                      [--faults a,b,c] [--only-crashes]";
 
-/// What the director was asked for.
+/// The options of the director.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Options {
     json: Option<std::path::PathBuf>,
@@ -57,12 +57,12 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// What is played in each round.
+    /// The faults of each round.
     fn faults(&self) -> Vec<Fault> {
         self.faults.clone().unwrap_or_else(|| Fault::STORY.into())
     }
 
-    /// Whether a member is exchanged at the end.
+    /// Whether a member is replaced at the end.
     fn exchanges(&self) -> bool {
         self.faults.is_none()
     }
@@ -92,8 +92,8 @@ fn options(mut args: impl Iterator<Item = String>) -> Result<Options> {
             "--rounds" => {
                 let text = value("a number")?;
                 let rounds = text.parse().ok().filter(|n| (1..=1000).contains(n));
-                options.rounds =
-                    rounds.with_context(|| format!("--rounds {text}: a number from 1 to 1000 is needed"))?;
+                options.rounds = rounds
+                    .with_context(|| format!("`--rounds {text}` is out of range; give a number from 1 to 1000"))?;
             }
             "--profile" => options.profile = Some(value("a profile")?),
             "--faults" => options.faults = Some(value("faults")?.split(',').map(str::parse).collect::<Result<_>>()?),

@@ -1,14 +1,14 @@
-//! The few lines of an HA manager that decide who runs the worker, and under which right.
+//! A minimal HA manager: decides which node runs the worker, and runs it only while that node's lease is held.
 //!
 //! ```text
-//!   events ──▶ queue: n1#1, n2#1, n3#1        the first owns the work; its end hands it to the next, with that end as token
-//!   lease  ──▶ held: start, bound to it       lost: stop, with time left        neither is said by the other
+//!   events ──▶ queue: n1#1, n2#1, n3#1        the first owns the work; its end gives the work and a token to the next
+//!   lease  ──▶ held: start, bound to it       lost: stop, with time left        independent of the events
 //! ```
 //!
-//! The rule is a function of the events alone, so every node comes to the same answer: lives queue up in the order in
-//! which they were activated, the first one owns the work; when it is fenced or has left, the next one owns it, with
-//! the revision of that end as its token. (Locks, which will say this in one word, are an issue of their own.) Owning it
-//! is not enough: the worker runs only while the owner's lease is held, and bound to it.
+//! Ownership is a function of the events alone, so every node computes the same owner. Lives queue up in the order of
+//! their activation, and the first one owns the work. When it is fenced or leaves, the next one owns the work, with the
+//! revision of that end as its token. (A lock would do the same in one call; this example shows the events.) Ownership
+//! alone is not enough: the worker runs only while the owner's lease is held, and is bound to it.
 
 use std::collections::VecDeque;
 use std::io;
@@ -24,14 +24,14 @@ use serde_json::json;
 
 use crate::node::{Place, say};
 
-/// What calls for something to be done.
+/// What the manager reacts to, besides events.
 #[derive(Debug)]
 pub(crate) enum Turn {
-    /// The work is this life's, and so is the right to run it.
+    /// This life owns the work, and its lease is held.
     Held,
-    /// The right is about to end.
+    /// The lease is about to end.
     Lost,
-    /// The worker has ended.
+    /// The worker process has ended.
     Ended(io::Result<ExitStatus>),
 }
 
@@ -40,7 +40,7 @@ pub(crate) struct Manager<'a> {
     lease: Lease,
     /// Lives in the order of their activation. The first owns the work.
     queue: VecDeque<Identity>,
-    /// Since when this life owns the work, if it does and is not being fenced.
+    /// The token under which this life owns the work; `None` if it does not, or is being fenced.
     token: Option<Revision>,
     worker: Option<BoundChild>,
     place: &'a Place,
@@ -51,10 +51,10 @@ impl<'a> Manager<'a> {
         Self { me, lease, queue: VecDeque::new(), token: None, worker: None, place }
     }
 
-    /// Follows the log.
+    /// Handles one event of the log.
     pub(crate) async fn handle(&mut self, event: &Event, revision: Revision) -> Result<()> {
         let before = self.queue.front().copied();
-        let (over, token) = match event {
+        let (ended, token) = match event {
             Event::Activated { who } => {
                 self.queue.push_back(*who);
                 if before.is_none() && *who == self.me {
@@ -66,16 +66,16 @@ impl<'a> Manager<'a> {
             Event::Fenced { who, token, .. } | Event::Left { who, token } => (*who, *token),
             _ => return Ok(()),
         };
-        self.queue.retain(|who| *who != over);
-        if over == self.me {
+        self.queue.retain(|who| *who != ended);
+        if ended == self.me {
             self.stop().await?;
-        } else if before == Some(over) && self.queue.front() == Some(&self.me) {
+        } else if before == Some(ended) && self.queue.front() == Some(&self.me) {
             self.token = Some(token);
         }
         Ok(())
     }
 
-    /// Waits for what comes next. Cancel-safe.
+    /// Waits for the next turn. Cancel-safe.
     pub(crate) async fn turn(&self) -> Turn {
         match (&self.worker, self.token) {
             (Some(worker), _) => tokio::select! {
@@ -90,7 +90,7 @@ impl<'a> Manager<'a> {
         }
     }
 
-    /// Does what is called for.
+    /// Reacts to a turn.
     pub(crate) async fn follow(&mut self, turn: Turn) -> Result<()> {
         match turn {
             Turn::Held => self.start().await,
@@ -101,7 +101,7 @@ impl<'a> Manager<'a> {
             Turn::Ended(status) => {
                 self.worker = None;
                 let status = status.context("waiting for the worker")?;
-                // At the end of the lease it is killed, whoever was quicker.
+                // At the end of the lease the stop mechanism may have killed the worker first, which is no error.
                 if self.lease.view().stage == LeaseStage::Held {
                     say(json!({ "error": format!("the worker ended by itself: {status}") }));
                 }
@@ -127,7 +127,7 @@ impl<'a> Manager<'a> {
                 self.worker = Some(worker);
                 Ok(())
             }
-            // Lost while it was being started: nothing runs, and it is tried again once there is a lease.
+            // The lease was lost during the start. Nothing runs, and the next held lease starts the worker.
             Err(ProtectError::NotHeld(_)) => {
                 tokio::time::sleep(Duration::from_millis(1)).await;
                 Ok(())
@@ -137,7 +137,7 @@ impl<'a> Manager<'a> {
         }
     }
 
-    /// Stops the worker, and begins none any more.
+    /// Stops the worker, and starts no other one.
     pub(crate) async fn stop(&mut self) -> Result<()> {
         self.token = None;
         self.stop_worker().await

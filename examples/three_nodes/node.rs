@@ -1,9 +1,9 @@
-//! One node of the demo: a quorate node, its manager (manager.rs), and the orders that the director gives it.
+//! One node of the demo: a quorate node, its manager (manager.rs), and the orders of the director.
 //!
 //! ```text
 //!   events ──────▶ Manager ──▶ lease.spawn(worker), stop          stdin: leave │ remove n3 │ lead n2 │ fencer off
-//!   lease.lost() ─▶   │                                                  block │ spin      (what a sick process does)
-//!                     └──▶ stdout: one line of JSON for each thing that the director times
+//!   lease.lost() ─▶   │                                                  block │ spin      (faults inside the process)
+//!                     └──▶ stdout: one line of JSON for each event that the director times
 //! ```
 
 use std::io::Write;
@@ -22,16 +22,16 @@ use crate::manager::Manager;
 use crate::pace::Pace;
 use crate::process;
 
-/// How many threads the runtime of a node has.
+/// The number of threads of a node's runtime.
 const THREADS: usize = 2;
 
-/// Where a node lives, and what it was started for.
+/// The arguments of a node's process.
 #[derive(Debug)]
 pub(crate) struct Place {
     number: u64,
     pub(crate) folder: PathBuf,
     pub(crate) guardian: (i32, u64),
-    /// The relay in front of it: nobody is told where it really listens.
+    /// The address of the relay in front of it. The node advertises this instead of its own address.
     relay: String,
     pace: Pace,
     /// `found`, `resume`, or the addresses to join through.
@@ -49,14 +49,14 @@ pub(crate) fn main(mut args: impl Iterator<Item = String>) -> Result<()> {
         pace: next("a pace")?.parse()?,
         way: next("a way in")?,
     };
-    // The engine complains of its own end when a node leaves; RUST_LOG shows everything. Losing a lease is what is shown.
+    // openraft logs errors when a node leaves. Lost leases are expected here. RUST_LOG shows everything.
     let filter = tracing_subscriber::EnvFilter::try_from_default_env();
     let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("error,openraft=off"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     process::end_with(place.guardian.0, place.guardian.1);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).enable_all().build()?;
     let ended = runtime.block_on(run(&place));
-    // Not dropped: that would wait for the next order.
+    // Dropping the runtime would wait for the next order on stdin.
     runtime.shutdown_background();
     if let Err(error) = &ended {
         say(json!({ "error": format!("{error:#}") }));
@@ -64,10 +64,10 @@ pub(crate) fn main(mut args: impl Iterator<Item = String>) -> Result<()> {
     ended
 }
 
-/// One line to the director.
+/// Writes one line to the director.
 pub(crate) fn say(mut line: Value) {
     line["at"] = process::monotonic_ns().into();
-    // A director that is gone hears nothing; this process then ends by itself, see `process::end_with`.
+    // If the director is gone, this process ends by itself; see `process::end_with`.
     let _unheard = writeln!(std::io::stdout(), "{line}");
 }
 
@@ -75,26 +75,7 @@ async fn run(place: &Place) -> Result<()> {
     let groups = ProcessGroups { folder: place.folder.join("groups") };
     groups.starting(NodeId::new(place.number))?;
     let off = Arc::new(AtomicBool::new(false));
-    let fencer = Fencer { groups: groups.clone(), off: off.clone() };
-    let config = place.pace.config()?;
-    let Stop::Deadman { lateness } = config.timing.plan().stop else {
-        anyhow::bail!("the timings of this demo are those of a dead-man");
-    };
-    let node = Cluster::builder(NodeId::new(place.number))
-        .data(place.folder.join(format!("n{}", place.number)))
-        .listen_plaintext("127.0.0.1:0".parse()?)
-        .fencing(move |request| fencer.clone().fence(request))
-        .self_fencing(Deadman::within(lateness))
-        // A demo may: all three nodes and the worker are processes of one machine. Should its host freeze it, it freezes
-        // all of them at once, so that no other is there to take over meanwhile. A real cluster must know its host.
-        .trust_vm_clock()
-        .config(config)
-        .advertise([place.relay.as_str()]);
-    let cluster = match place.way.as_str() {
-        "found" => node.bootstrap().await?,
-        "resume" => node.resume().await?,
-        seeds => node.join(seeds.split(',')).await?,
-    };
+    let cluster = enter(place, Fencer { groups: groups.clone(), off: off.clone() }).await?;
     let me = cluster.identity();
     groups.register(me)?;
     say(json!({ "kind": "joined", "who": me.to_string() }));
@@ -106,11 +87,11 @@ async fn run(place: &Place) -> Result<()> {
     let leaves = loop {
         tokio::select! {
             event = events.next() => {
-                let event = event.context("this demo keeps no records to go on from")?;
+                let event = event.context("this demo cannot continue after a gap in its events")?;
                 report(&event);
                 manager.handle(&event, events.revision()).await?;
                 if let Event::Fenced { who, .. } = event && who == me {
-                    // This process can do nothing more under this name; the director starts it again for the next.
+                    // This life has ended, so the process exits. The director starts the node again as a new life.
                     say(json!({ "kind": "over", "who": me.to_string() }));
                     break false;
                 }
@@ -125,9 +106,9 @@ async fn run(place: &Place) -> Result<()> {
             turn = manager.turn() => manager.follow(turn).await?,
         }
     };
-    // Stop first, then say so.
+    // Stop the work first, then leave.
     manager.stop().await?;
-    // An order that is still being carried out is given up with this process.
+    // An order that still runs keeps a handle, and ends with this process.
     if let Some(cluster) = Arc::into_inner(cluster) {
         match leaves {
             true => cluster.leave().await?,
@@ -138,7 +119,30 @@ async fn run(place: &Place) -> Result<()> {
     Ok(())
 }
 
-/// Does what the director says, or begins to.
+/// Starts the node and enters the cluster by the way that the director chose.
+async fn enter(place: &Place, fencer: Fencer) -> Result<Cluster> {
+    let config = place.pace.config()?;
+    let Stop::Deadman { lateness } = config.timing.plan().stop else {
+        anyhow::bail!("the timings of this demo must be for a dead-man");
+    };
+    let node = Cluster::builder(NodeId::new(place.number))
+        .data(place.folder.join(format!("n{}", place.number)))
+        .listen_plaintext("127.0.0.1:0".parse()?)
+        .fencing(move |request| fencer.clone().fence(request))
+        .self_fencing(Deadman::within(lateness))
+        // Safe in this demo, because all nodes and the worker run on one machine. A host that freezes it freezes them
+        // all, so no other node can take over meanwhile. On a real cluster, declare this only for a host that you know.
+        .trust_vm_clock()
+        .config(config)
+        .advertise([place.relay.as_str()]);
+    Ok(match place.way.as_str() {
+        "found" => node.bootstrap().await?,
+        "resume" => node.resume().await?,
+        seeds => node.join(seeds.split(',')).await?,
+    })
+}
+
+/// Carries out an order of the director, or starts to.
 fn obey(order: &str, cluster: &Arc<Cluster>, off: &AtomicBool) {
     let words: Vec<&str> = order.split(' ').collect();
     match words[..] {
@@ -158,7 +162,7 @@ fn obey(order: &str, cluster: &Arc<Cluster>, off: &AtomicBool) {
         ["lead", node] => {
             let (cluster, node) = (cluster.clone(), node.to_owned());
             tokio::spawn(async move {
-                // Not to lead any more is no trouble: the director looks who does.
+                // A failure is reported, not fatal: the director observes which node leads.
                 let said = match node.parse() {
                     Ok(to) => cluster.hand_over(Some(to)).await.map_or_else(|e| e.to_string(), |to| to.to_string()),
                     Err(_) => format!("`{node}` is not a node"),
@@ -188,27 +192,28 @@ fn obey(order: &str, cluster: &Arc<Cluster>, off: &AtomicBool) {
     }
 }
 
-/// What must never be called in a task: the thread of the runtime that comes here does nothing else any more.
+/// Blocks the calling thread of the runtime without an end, which an async task must never do.
 fn never_yields() {
     loop {
         std::thread::sleep(Duration::from_secs(1));
     }
 }
 
-/// Said again while its end is not known: the leader that it was handed to may be the very node that is leaving.
+/// Removes a node. It tries again while the outcome is unknown, because the leader that got the command may be the node
+/// that is leaving.
 async fn remove(cluster: &Cluster, node: &str) -> Result<Revision> {
     let node = node.parse()?;
-    let mut said = cluster.remove(node).await;
+    let mut removed = cluster.remove(node).await;
     for _ in 0..5 {
-        match said {
-            Err(ProposeError::OutcomeUnknown { .. }) => said = cluster.remove(node).await,
+        match removed {
+            Err(ProposeError::OutcomeUnknown { .. }) => removed = cluster.remove(node).await,
             other => return Ok(other?.revision),
         }
     }
-    Ok(said?.revision)
+    Ok(removed?.revision)
 }
 
-/// Tells the director what it times.
+/// Reports an event to the director, which times it.
 fn report(event: &Event) {
     let kind = match event {
         Event::Activated { .. } => "activated",

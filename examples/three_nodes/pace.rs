@@ -1,4 +1,4 @@
-//! How fast the cluster of a run is: which timing it forms with.
+//! The pace of a run: the timing that its cluster uses.
 
 use std::fmt;
 use std::path::Path;
@@ -8,26 +8,26 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use quorate::{Config, Profile, Timing};
 
-/// A timing, as it is handed to the nodes. Each of them makes the same of it.
+/// A timing, in the form in which the director passes it to the nodes. Every node derives the same timing from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pace {
     /// The standard profile.
     Standard,
-    /// The fastest that a disk holds whose slow fsyncs take so long.
+    /// The fastest timing for a disk whose slow fsyncs take this long.
     Fastest(Duration),
-    /// The calmest that fails over within that time.
+    /// The most relaxed timing that fails over within this time.
     Within(Duration),
 }
 
 impl Pace {
-    /// The fastest for the disk that `folder` is on, by measuring it. Twice of what it shows: what else the machine does
-    /// in this run is not known yet.
+    /// Measures the disk of `folder` and returns the fastest timing for it. The measured fsync time is doubled, because
+    /// other load on the machine during the run is not known yet.
     pub(crate) fn fastest(folder: &Path) -> Result<Self> {
         let found = quorate::lease::probe(folder).context("measuring the disk")?;
         Ok(Self::Fastest(found.slow * 2))
     }
 
-    /// The name of its rows in the tables.
+    /// The name of the pace in the tables.
     pub(crate) fn name(self) -> String {
         match self {
             Self::Standard => "standard".into(),
@@ -39,13 +39,14 @@ impl Pace {
     pub(crate) fn timing(self) -> Result<Timing> {
         match self {
             Self::Standard => Ok(Profile::Standard.timing()),
-            Self::Fastest(fsync) => Timing::fastest_for(fsync).context("no timing holds on this disk"),
+            Self::Fastest(fsync) => Timing::fastest_for(fsync).context("this disk is too slow for every timing"),
             Self::Within(target) => Ok(Timing::within(target)?),
         }
     }
 
-    /// The settings of a node. Suspicion goes with the heartbeat as in the defaults, so that the device is asked before
-    /// time alone decides at every pace. The log is never folded: who comes back learns from it who queued up when.
+    /// The configuration of a node. The times of the failure detector scale with the heartbeat as in the defaults, so
+    /// that at every pace the device is called before time alone proves an end. No snapshot is taken, so a node that
+    /// returns learns the order of the queue from the log.
     pub(crate) fn config(self) -> Result<Config> {
         let timing = self.timing()?;
         let beat = timing.plan().heartbeat;

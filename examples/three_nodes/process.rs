@@ -1,4 +1,10 @@
-//! Processes as the kernel knows them: who is in a group, and whether it is the one that was meant.
+//! Processes according to the kernel: the members of a process group, and whether a number still means the same
+//! process.
+//!
+//! ```text
+//!   (group, start time of its first process)  ─▶ same start time in /proc? ─▶ the group that was recorded
+//!                                             └▶ later ─▶ another group, so the recorded one had ended before
+//! ```
 
 use std::path::Path;
 use std::time::Duration;
@@ -6,21 +12,21 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal};
 
-/// Nanoseconds of CLOCK_MONOTONIC: comparable between all processes of one machine.
+/// The time of CLOCK_MONOTONIC in nanoseconds. It is comparable between all processes of one machine.
 pub(crate) fn monotonic_ns() -> u64 {
     let spec = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     spec.tv_sec as u64 * 1_000_000_000 + spec.tv_nsec as u64
 }
 
-/// One process of `/proc`: its state letter, its group, and when it was started (in ticks since boot).
+/// A process in `/proc`: its state letter, its process group, and its start time in clock ticks since boot.
 struct Stat {
     state: char,
     group: i32,
     started: u64,
 }
 
-/// `None` only where the kernel says that there is no such process. That it could not be read is an error: who is
-/// not seen must not be taken for gone.
+/// Reads one `stat` file. `None` only if the kernel reports that there is no such process. Any other failure is an
+/// error, because a process that cannot be read must not count as gone.
 fn stat(path: &str) -> Result<Option<Stat>> {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
@@ -28,11 +34,11 @@ fn stat(path: &str) -> Result<Option<Stat>> {
         Err(e) if e.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => return Ok(None),
         Err(e) => return Err(e).with_context(|| format!("reading {path}")),
     };
-    parse(&text).map(Some).with_context(|| format!("{path} says `{text}`"))
+    parse(&text).map(Some).with_context(|| format!("{path} has unexpected content: `{text}`"))
 }
 
 fn parse(text: &str) -> Option<Stat> {
-    // The name in brackets may hold anything, blanks and brackets included.
+    // The name in parentheses may contain spaces and parentheses.
     let mut fields = text[text.rfind(')')? + 1..].split_ascii_whitespace();
     let state = fields.next()?.chars().next()?;
     let group = fields.nth(1)?.parse().ok()?;
@@ -40,7 +46,7 @@ fn parse(text: &str) -> Option<Stat> {
     Some(Stat { state, group, started })
 }
 
-/// Whether a process runs: it, or a thread of it that outlives its first one.
+/// Whether a process runs: its first thread, or another thread that outlives it.
 fn runs(pid: i32, process: &Stat) -> Result<bool> {
     if !matches!(process.state, 'Z' | 'X') {
         return Ok(true);
@@ -53,7 +59,7 @@ fn runs(pid: i32, process: &Stat) -> Result<bool> {
     for thread in threads {
         let thread = match thread {
             Ok(thread) => thread.path().join("stat"),
-            // The process went away under the walk.
+            // The process ended during the walk.
             Err(e) if e.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => return Ok(false),
             Err(e) => return Err(e.into()),
         };
@@ -65,16 +71,16 @@ fn runs(pid: i32, process: &Stat) -> Result<bool> {
     Ok(false)
 }
 
-/// When a process was started; `None` if there is none of that number that still runs.
+/// The start time of a process in clock ticks since boot; `None` if no process of that number runs.
 pub(crate) fn started(pid: i32) -> Result<Option<u64>> {
     let Some(process) = stat(&format!("/proc/{pid}/stat"))? else { return Ok(None) };
     Ok(runs(pid, &process)?.then_some(process.started))
 }
 
-/// Everybody in a process group who is not dead. A dead process that nobody has waited for counts as dead.
+/// The living members of a process group. Zombies count as dead.
 pub(crate) fn members(group: i32) -> Result<Vec<i32>> {
     let mut found = vec![];
-    for entry in std::fs::read_dir("/proc").context("/proc is needed to see who is in a process group")? {
+    for entry in std::fs::read_dir("/proc").context("reading /proc, which lists the members of a process group")? {
         let name = entry?.file_name();
         let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
         let Some(process) = stat(&format!("/proc/{pid}/stat"))? else { continue };
@@ -85,14 +91,14 @@ pub(crate) fn members(group: i32) -> Result<Vec<i32>> {
     Ok(found)
 }
 
-/// Those of [`members`] that could do any work. The guardian that a bound child is started beside does none: it waits for
-/// the death of its parent, and may do so stopped.
+/// The [`members`] that could do work. This excludes the guardian of a bound child, which only waits for the death of
+/// its parent and may remain stopped.
 pub(crate) fn workers(group: i32) -> Result<Vec<i32>> {
     let name = |pid: &i32| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
     Ok(members(group)?.into_iter().filter(|pid| name(pid).trim_end() != "quorate-guard").collect())
 }
 
-/// Sends a signal to a whole process group. A group that is gone is no error.
+/// Sends a signal to a whole process group. It is no error if the group is gone.
 pub(crate) fn signal_group(group: i32, signal: Signal) -> Result<()> {
     let pid = Pid::from_raw(group).filter(|_| group > 1).with_context(|| format!("{group} is not a process group"))?;
     match rustix::process::kill_process_group(pid, signal) {
@@ -101,14 +107,14 @@ pub(crate) fn signal_group(group: i32, signal: Signal) -> Result<()> {
     }
 }
 
-/// Kills a whole process group with SIGKILL. A group that is gone is no error.
+/// Kills a whole process group with SIGKILL. It is no error if the group is gone.
 pub(crate) fn kill_group(group: i32) -> Result<()> {
     signal_group(group, Signal::KILL)
 }
 
-/// Kills a process group until nobody of it is left. Returns how many there were. `since` is when its first process was
-/// started: a group of that number whose first process was started later is another one, and `None` says that the one
-/// that was meant had ended before.
+/// Kills a process group until it has no members. Returns how many members it had. `since` is the start time of its
+/// first process. If the first process of that number started later, it belongs to another group, nothing is killed,
+/// and the result is `None`: the group that was meant had ended before.
 pub(crate) async fn end_group((group, since): (i32, u64)) -> Result<Option<usize>> {
     if started(group)?.is_some_and(|started| started != since) {
         return Ok(None);
@@ -123,13 +129,14 @@ pub(crate) async fn end_group((group, since): (i32, u64)) -> Result<Option<usize
     }
 }
 
-/// Kills one process with SIGKILL and leaves the rest of its group alone.
+/// Kills one process with SIGKILL. The rest of its group is not affected.
 pub(crate) fn kill_one(process: i32) -> Result<()> {
     let pid = Pid::from_raw(process).filter(|_| process > 1).with_context(|| format!("{process} is not a process"))?;
     rustix::process::kill_process(pid, Signal::KILL).with_context(|| format!("killing the process {process}"))
 }
 
-/// Ends this whole process group once the process `guardian`, started at `since`, is gone: nobody outlives the demo.
+/// Ends this whole process group once the process `guardian`, started at `since`, is gone, so that no process outlives
+/// the demo.
 pub(crate) fn end_with(guardian: i32, since: u64) {
     std::thread::spawn(move || {
         while matches!(started(guardian), Ok(Some(at)) if at == since) {
@@ -139,7 +146,8 @@ pub(crate) fn end_with(guardian: i32, since: u64) {
     });
 }
 
-/// Reads a record that another process may be about to replace as a whole. `None` only if there is none.
+/// Reads a record of a group and its start time, which another process may replace atomically. `None` if there is no
+/// file.
 pub(crate) fn read_numbers(path: &Path) -> Result<Option<(i32, u64)>> {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
@@ -148,5 +156,5 @@ pub(crate) fn read_numbers(path: &Path) -> Result<Option<(i32, u64)>> {
     };
     let numbers =
         text.trim().split_once(' ').and_then(|(group, since)| Some((group.parse().ok()?, since.parse().ok()?)));
-    numbers.map(Some).with_context(|| format!("{} says `{text}`", path.display()))
+    numbers.map(Some).with_context(|| format!("{} has unexpected content: `{text}`", path.display()))
 }

@@ -1,15 +1,15 @@
-//! The network between the nodes, as far as it can be cut: each node is called through a relay in front of it.
+//! The network between the nodes, which can be cut: a relay in front of each node passes every connection on.
 //!
 //! ```text
-//!   n1 ──▶ relay of n2 ──▶ n2          who calls is found out from the kernel (sockets.rs)
+//!   n1 ──▶ relay of n2 ──▶ n2          the kernel tells which node calls (sockets.rs)
 //!               │
 //!               └ n1 ─▶ n2 dark: accepted, open, and silent; no byte passes from n1 to n2 on any connection,
 //!                                be it a call of n1's or n1's answer to a call of n2's
 //! ```
 //!
-//! Dark is a cable without a signal, not a closed door: nothing is refused and nothing is reset. When both directions of
-//! a pair are light again, its connections from before are closed, as those of a network that lost packets for so long
-//! would be, and new ones pass.
+//! A dark direction acts like a cable without a signal: no connection is refused or reset. When both directions of a
+//! pair are light again, its old connections are closed, as they would be after so long a loss of packets, and new ones
+//! pass.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -23,16 +23,16 @@ use tokio::sync::watch;
 
 use crate::sockets;
 
-/// From one node to another.
+/// The direction from one node to another.
 type Way = (u64, u64);
 
-/// What passes, and whom the relays know.
+/// The processes that the relays know, and the directions that are dark.
 #[derive(Debug, Clone, Default)]
 struct Net {
     /// The process of each node that runs.
     processes: BTreeMap<u64, i32>,
     dark: BTreeSet<Way>,
-    /// How often each way was made dark.
+    /// How often each direction was made dark.
     cuts: BTreeMap<Way, u64>,
 }
 
@@ -50,7 +50,7 @@ impl Net {
     }
 }
 
-/// All relays.
+/// The relays of all nodes.
 #[derive(Debug)]
 pub(crate) struct Relays {
     net: watch::Sender<Net>,
@@ -61,7 +61,7 @@ impl Relays {
         Self { net: watch::Sender::new(Net::default()) }
     }
 
-    /// Opens the relay in front of `node`. It stays for as long as this process runs, whatever becomes of the node.
+    /// Opens the relay in front of `node`. It runs as long as this process does, even if the node ends.
     pub(crate) async fn open(&self, node: u64) -> Result<SocketAddr> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("a relay")?;
         let here = listener.local_addr()?;
@@ -69,21 +69,21 @@ impl Relays {
         tokio::spawn(async move {
             while let Ok((caller, from)) = listener.accept().await {
                 let net = net.clone();
-                // What fails here is a connection that fails, which is what connections do.
+                // An error here is an ordinary connection failure, which the nodes must handle.
                 tokio::spawn(async move { carry(net, caller, from.port(), node, here.port()).await });
             }
         });
         Ok(here)
     }
 
-    /// Says which process runs as `node` from now on.
+    /// Sets the process that runs as `node` from now on.
     pub(crate) fn runs(&self, node: u64, process: i32) {
         self.net.send_modify(|net| {
             net.processes.insert(node, process);
         });
     }
 
-    /// Makes each of `ways` dark.
+    /// Makes each direction in `ways` dark.
     pub(crate) fn darken(&self, ways: impl IntoIterator<Item = Way>) {
         self.net.send_modify(|net| {
             for way in ways {
@@ -93,20 +93,20 @@ impl Relays {
         });
     }
 
-    /// Makes everything light again.
+    /// Makes every direction light again.
     pub(crate) fn lighten(&self) {
         self.net.send_if_modified(|net| !std::mem::take(&mut net.dark).is_empty());
     }
 }
 
-/// Both ways between two nodes.
+/// Both directions between two nodes.
 pub(crate) fn between(one: u64, other: u64) -> [Way; 2] {
     [(one, other), (other, one)]
 }
 
-/// Carries one connection for as long as it lives.
+/// Carries one connection until it ends.
 async fn carry(net: watch::Receiver<Net>, caller: TcpStream, port: u16, to: u64, relay: u16) -> Result<()> {
-    let from = who_calls(&net, port, relay).await?;
+    let from = calling_node(&net, port, relay).await?;
     let (begun, cut) = {
         let net = net.borrow();
         (net.cuts_between((from, to)), net.is_cut((from, to)))
@@ -117,9 +117,9 @@ async fn carry(net: watch::Receiver<Net>, caller: TcpStream, port: u16, to: u64,
         if cut {
             std::future::pending::<()>().await;
         }
-        let node = *net.borrow().processes.get(&to).context("it does not run")?;
+        let node = *net.borrow().processes.get(&to).context("the node does not run")?;
         let port = tokio::task::spawn_blocking(move || sockets::listens_on(node)).await??;
-        let there = TcpStream::connect((Ipv4Addr::LOCALHOST, port.context("it does not listen")?)).await?;
+        let there = TcpStream::connect((Ipv4Addr::LOCALHOST, port.context("the node does not listen")?)).await?;
         there.set_nodelay(true)?;
         caller.set_nodelay(true)?;
         let ((from_caller, to_caller), (from_node, to_node)) = (caller.into_split(), there.into_split());
@@ -134,8 +134,8 @@ async fn carry(net: watch::Receiver<Net>, caller: TcpStream, port: u16, to: u64,
     }
 }
 
-/// Which node calls. A process that was started just now may not be known yet.
-async fn who_calls(net: &watch::Receiver<Net>, from: u16, to: u16) -> Result<u64> {
+/// The node that calls. A process that has just been started may not be known yet, so this tries several times.
+async fn calling_node(net: &watch::Receiver<Net>, from: u16, to: u16) -> Result<u64> {
     for _ in 0..10 {
         let processes: Vec<_> = net.borrow().processes.iter().map(|(node, pid)| (*node, *pid)).collect();
         let found = tokio::task::spawn_blocking(move || sockets::caller(from, to, &processes)).await??;
@@ -144,11 +144,11 @@ async fn who_calls(net: &watch::Receiver<Net>, from: u16, to: u16) -> Result<u64
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    anyhow::bail!("nobody of this demo calls from port {from}")
+    anyhow::bail!("no process of this demo calls from port {from}")
 }
 
-/// Carries what goes one way, for as long as that way is light. What is on its way when it becomes dark is lost, and so
-/// is the news that the sender has hung up.
+/// Carries the bytes of one direction while it is light. Bytes that are under way when it becomes dark are lost, and so
+/// is the end of the connection.
 async fn pump(
     mut net: watch::Receiver<Net>,
     way: Way,

@@ -1,11 +1,11 @@
-//! What the director hears: the lines of the nodes, and the ends of their processes.
+//! The reports that the director receives: the lines of the nodes, and the ends of their processes.
 
 use std::time::Instant;
 
 use quorate::Identity;
 use serde_json::Value;
 
-/// What a node says, or that it has ended.
+/// One line of a node, or the end of its process.
 #[derive(Debug, Clone)]
 pub(crate) struct Report {
     pub(crate) node: u64,
@@ -13,7 +13,7 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// The text under `key`, or nothing.
+    /// The text under `key`; empty if there is none.
     pub(crate) fn text(&self, key: &str) -> &str {
         self.line[key].as_str().unwrap_or("")
     }
@@ -22,18 +22,18 @@ impl Report {
         self.text("kind") == kind
     }
 
-    /// Whether it is of that kind and about that life.
+    /// Whether the report is of this kind and about this life.
     pub(crate) fn tells(&self, kind: &str, who: Identity) -> bool {
         self.is(kind) && self.text("who") == who.to_string()
     }
 
-    /// When it was said, in nanoseconds of CLOCK_MONOTONIC.
+    /// The time of the report, in nanoseconds of CLOCK_MONOTONIC; 0 if it has none.
     pub(crate) fn at(&self) -> u64 {
         self.line["at"].as_u64().unwrap_or(0)
     }
 }
 
-/// A process that has ended, as far as is known by nobody's will. What is reported of it may be on its way.
+/// A process that ended without a known cause. The report of the cause may still be on its way.
 pub(crate) struct Unexplained {
     pub(crate) node: u64,
     pub(crate) who: Option<Identity>,

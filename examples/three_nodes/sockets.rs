@@ -1,8 +1,8 @@
-//! Whose socket is it: what the kernel tells of the TCP connections of this machine.
+//! Which process owns a socket, according to the kernel's tables of TCP connections.
 //!
 //! ```text
 //!   /proc/net/tcp:  127.0.0.1:50122 ─▶ 127.0.0.1:40001   inode 88231
-//!   /proc/4711/fd:  17 ─▶ socket:[88231]                 so n1 is calling, whose process 4711 is
+//!   /proc/4711/fd:  17 ─▶ socket:[88231]                 so the caller is n1, which is process 4711
 //! ```
 
 use std::collections::BTreeSet;
@@ -10,10 +10,10 @@ use std::io::ErrorKind;
 
 use anyhow::{Context, Result};
 
-/// What the kernel calls a socket that listens.
+/// The kernel's state code of a listening socket.
 const LISTENS: &str = "0A";
 
-/// One end of a connection, or a socket that listens.
+/// One end of a connection, or a listening socket.
 struct Row<'a> {
     local: u16,
     remote: u16,
@@ -28,10 +28,10 @@ fn row(line: &str) -> Option<Row<'_>> {
 }
 
 fn table() -> Result<String> {
-    std::fs::read_to_string("/proc/net/tcp").context("/proc/net/tcp tells who calls")
+    std::fs::read_to_string("/proc/net/tcp").context("reading /proc/net/tcp, which lists the connections")
 }
 
-/// The sockets that a process has open; none if there is no such process any more.
+/// The inodes of a process's open sockets; empty if the process is gone.
 fn sockets_of(pid: i32) -> Result<BTreeSet<u64>> {
     let mut found = BTreeSet::new();
     let all = match std::fs::read_dir(format!("/proc/{pid}/fd")) {
@@ -40,7 +40,7 @@ fn sockets_of(pid: i32) -> Result<BTreeSet<u64>> {
         Err(error) => return Err(error).with_context(|| format!("the sockets of {pid}")),
     };
     for entry in all {
-        // Closed under the walk, or gone with its process.
+        // The file was closed during the walk, or its process ended.
         let Ok(target) = entry.and_then(|entry| std::fs::read_link(entry.path())) else { continue };
         let inode: Option<u64> =
             target.to_str().and_then(|t| t.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok());
@@ -49,7 +49,7 @@ fn sockets_of(pid: i32) -> Result<BTreeSet<u64>> {
     Ok(found)
 }
 
-/// Which of `processes` (a node and its process) has called from port `from` to port `to`.
+/// The node in `processes` (pairs of a node and its process) that has called from port `from` to port `to`.
 pub(crate) fn caller(from: u16, to: u16, processes: &[(u64, i32)]) -> Result<Option<u64>> {
     let table = table()?;
     let mut rows = table.lines().filter_map(row);
@@ -64,7 +64,7 @@ pub(crate) fn caller(from: u16, to: u16, processes: &[(u64, i32)]) -> Result<Opt
     Ok(None)
 }
 
-/// The port on which a process listens; `None` if it does not, yet or any more.
+/// The port on which a process listens; `None` if it does not listen.
 pub(crate) fn listens_on(pid: i32) -> Result<Option<u16>> {
     let own = sockets_of(pid)?;
     let table = table()?;

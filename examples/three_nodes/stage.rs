@@ -1,4 +1,9 @@
-//! The director's hands: starts and ends processes, hears what they report, and leaves none behind.
+//! The stage: starts and ends the processes of a run, collects their reports, and leaves no process behind.
+//!
+//! ```text
+//!   start ─▶ a node behind its relay ─▶ reports ─▶ wait, listen        an unexplained end of a process fails the run
+//!   order, signal_all_of, kill_daemon_of, doom                         end ─▶ every process is gone ─▶ the folder
+//! ```
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
@@ -20,40 +25,41 @@ use crate::process;
 use crate::relay::Relays;
 use crate::report::{Report, Unexplained};
 
-/// How long the director waits for what must come.
+/// How long the director waits for an expected report.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// For how long the end of a process may stay without an explanation.
+/// How long the end of a process may stay unexplained before the run fails.
 const EXPLAINED: Duration = Duration::from_millis(300);
 
-/// A process of a node.
+/// The process of a node.
 pub(crate) struct Actor {
-    /// Its process, and the number of its process group.
+    /// The number of its process, which is also the number of its process group.
     pub(crate) group: i32,
     orders: ChildStdin,
-    /// When it was started, and once it has joined, when that was heard.
+    /// When it was started, or when its join was reported.
     pub(crate) started: Instant,
-    /// The life that it is, once it has joined.
+    /// Its life; `None` until it has joined.
     pub(crate) who: Option<Identity>,
-    /// Its end was asked for, or is accounted for.
+    /// Whether its end is expected.
     leaving: bool,
     pub(crate) ended: bool,
 }
 
-/// The processes, and where they live.
+/// The processes of a run, their folder and their network.
 pub(crate) struct Stage {
     folder: tempfile::TempDir,
     pace: Pace,
     pub(crate) actors: BTreeMap<u64, Actor>,
-    /// Every process group of a daemon that was ever started: none may be forgotten.
+    /// The process group of every daemon that was ever started, so that none is left behind.
     daemons: Vec<i32>,
-    /// What the workers have recorded of theirs.
+    /// The process groups that the daemons and workers have recorded.
     pub(crate) groups: ProcessGroups,
     pub(crate) relays: Relays,
-    doors: BTreeMap<u64, SocketAddr>,
+    /// The address of the relay in front of each node.
+    entries: BTreeMap<u64, SocketAddr>,
     sender: mpsc::UnboundedSender<Report>,
     reports: mpsc::UnboundedReceiver<Report>,
-    /// Everything heard so far.
+    /// Every report so far.
     pub(crate) heard: Vec<Report>,
     unexplained: Vec<Unexplained>,
     written: Reader,
@@ -84,7 +90,7 @@ impl Stage {
             daemons: vec![],
             groups,
             relays: Relays::new(),
-            doors: BTreeMap::new(),
+            entries: BTreeMap::new(),
             sender,
             reports,
             heard: vec![],
@@ -97,49 +103,49 @@ impl Stage {
 
     /// Every node that was ever started.
     pub(crate) fn nodes(&self) -> Vec<u64> {
-        self.doors.keys().copied().collect()
+        self.entries.keys().copied().collect()
     }
 
     pub(crate) fn pace(&self) -> Pace {
         self.pace
     }
 
-    /// The lines of the ledger by now.
+    /// The lines of the ledger so far.
     pub(crate) fn written(&mut self) -> Result<&[Line]> {
         self.written.lines()
     }
 
-    /// The attempts to write to it by now.
+    /// The attempts to write to the ledger so far.
     pub(crate) fn tried(&mut self) -> Result<&[Line]> {
         self.tried.lines()
     }
 
-    /// Where the nodes that run can be reached.
+    /// The addresses of the running nodes, as the last argument of a node that joins.
     pub(crate) fn addresses(&self) -> String {
         let running = self.actors.iter().filter(|(_, actor)| actor.who.is_some() && !actor.ended);
-        let doors = running.filter_map(|(node, _)| self.doors.get(node).map(SocketAddr::to_string));
-        doors.collect::<Vec<_>>().join(",")
+        let addresses = running.filter_map(|(node, _)| self.entries.get(node).map(SocketAddr::to_string));
+        addresses.collect::<Vec<_>>().join(",")
     }
 
-    /// One line of the story.
+    /// Prints one line of the story.
     pub(crate) fn tell(&self, text: &str) {
         clear_progress();
         println!("{:>7.2} s  {text}", self.begun.elapsed().as_secs_f64());
     }
 
-    /// Starts a node in a process group of its own, behind its relay.
+    /// Starts a node behind its relay, in a process group of its own.
     pub(crate) async fn start(&mut self, node: u64, way: &str) -> Result<()> {
-        let door = match self.doors.get(&node) {
-            Some(door) => *door,
+        let entry = match self.entries.get(&node) {
+            Some(entry) => *entry,
             None => self.relays.open(node).await?,
         };
-        self.doors.insert(node, door);
+        self.entries.insert(node, entry);
         let me = i32::try_from(std::process::id())?;
         let since = process::started(me)?.context("this process runs")?;
         let mut child = Command::new(std::env::current_exe()?)
             .args(["node", &node.to_string()])
             .arg(self.folder.path())
-            .args([&me.to_string(), &since.to_string(), &door.to_string(), &self.pace.to_string(), way])
+            .args([&me.to_string(), &since.to_string(), &entry.to_string(), &self.pace.to_string(), way])
             .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -157,7 +163,7 @@ impl Stage {
             let mut lines = BufReader::new(said).lines();
             while let Ok(Some(line)) = lines.next_line().await {
                 let line = serde_json::from_str(&line).unwrap_or_else(|_| serde_json::json!({ "error": line }));
-                let _nobody_listens = sender.send(Report { node, line });
+                let _run_has_ended = sender.send(Report { node, line });
             }
         });
         let sender = self.sender.clone();
@@ -165,7 +171,7 @@ impl Stage {
             let status = child.wait().await.map_or_else(|e| e.to_string(), |s| s.to_string());
             let at = process::monotonic_ns();
             let line = serde_json::json!({ "kind": "ended", "status": status, "group": group, "at": at });
-            let _nobody_listens = sender.send(Report { node, line });
+            let _run_has_ended = sender.send(Report { node, line });
         });
         Ok(())
     }
@@ -178,22 +184,27 @@ impl Stage {
     pub(crate) async fn order(&mut self, node: u64, order: &str) -> Result<()> {
         let actor = self.actor(node)?;
         actor.leaving |= order == "leave";
-        actor.orders.write_all(format!("{order}\n").as_bytes()).await.with_context(|| format!("telling n{node}"))
+        actor
+            .orders
+            .write_all(format!("{order}\n").as_bytes())
+            .await
+            .with_context(|| format!("giving n{node} an order"))
     }
 
-    /// Says that the process of `node` may end from here on: what is about to befall it does not leave it alive for sure.
+    /// Expects that the process of `node` may end from here on. Returns its process group.
     pub(crate) fn doom(&mut self, node: u64) -> Result<i32> {
         let actor = self.actor(node)?;
         actor.leaving = true;
         Ok(actor.group)
     }
 
-    /// Says that from here on no process is to end by itself.
+    /// Expects that no process ends from here on.
     pub(crate) fn expect_nothing(&mut self) {
         self.actors.values_mut().for_each(|actor| actor.leaving = false);
     }
 
-    /// Sends a signal to everything that a node has started: the process groups of its daemon and of its workers.
+    /// Sends a signal to the process groups of a node's daemon and its workers. Returns when, in nanoseconds of
+    /// CLOCK_MONOTONIC.
     pub(crate) fn signal_all_of(&mut self, node: u64, signal: Signal) -> Result<u64> {
         let group = self.doom(node)?;
         let workers = match self.actor(node)?.who {
@@ -201,21 +212,22 @@ impl Stage {
             None => vec![],
         };
         let at = process::monotonic_ns();
-        // The daemon first: it is to say nothing of what befalls its worker.
+        // The daemon first, so that it cannot report the end of its worker.
         for group in [group].into_iter().chain(workers) {
             process::signal_group(group, signal)?;
         }
         Ok(at)
     }
 
-    /// Kills a node's daemon, and nothing else.
+    /// Kills only a node's daemon. Returns when, in nanoseconds of CLOCK_MONOTONIC.
     pub(crate) fn kill_daemon_of(&mut self, node: u64) -> Result<u64> {
         let group = self.doom(node)?;
         let at = process::monotonic_ns();
         process::kill_one(group).map(|()| at)
     }
 
-    /// Waits for a report, past or future ones alike from `from` on, and fails as soon as a process reports trouble.
+    /// Waits for a report that `wanted` accepts, among those from index `from` on and those to come. Fails as soon as a
+    /// process reports an error.
     pub(crate) async fn wait(
         &mut self,
         from: usize,
@@ -236,14 +248,14 @@ impl Stage {
             self.progress(what);
             match tokio::time::timeout(Duration::from_millis(250), self.reports.recv()).await {
                 Ok(Some(report)) => self.hear(report)?,
-                Ok(None) => bail!("nobody reports any more"),
-                Err(_) if Instant::now() > give_up => bail!("waited {TIMEOUT:?} in vain: {what}"),
+                Ok(None) => bail!("every process has stopped reporting"),
+                Err(_) if Instant::now() > give_up => bail!("not within {TIMEOUT:?}: {what}"),
                 Err(_) => {}
             }
         }
     }
 
-    /// Hears whatever was said by now.
+    /// Handles the reports that have arrived.
     pub(crate) fn listen(&mut self) -> Result<()> {
         while let Ok(report) = self.reports.try_recv() {
             self.hear(report)?;
@@ -261,14 +273,14 @@ impl Stage {
             (actor.who, actor.started) = (Some(report.text("who").parse()?), Instant::now());
         }
         if report.is("lost") {
-            self.tell(&format!("{} is told that its lease runs out, and stops its worker", report.text("who")));
+            self.tell(&format!("{} is notified that its lease runs out, and stops its worker", report.text("who")));
         }
         let about = |who: Identity| report.tells("ordered", who) || report.tells("over", who);
         let ordered = self.actors.values().any(|actor| !actor.leaving && actor.who.is_some_and(about));
         if ordered && report.is("ordered") {
-            self.tell(&format!("not by this story: {}", report.text("text")));
+            self.tell(&format!("not part of the story: {}", report.text("text")));
         }
-        // Whoever is ordered to be fenced will end, by whichever hand.
+        // A life with a fence order will end, so its end is expected.
         for actor in self.actors.values_mut() {
             actor.leaving |= actor.who.is_some_and(about);
         }
@@ -287,7 +299,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Fails when a process has ended that nobody was to end.
+    /// Fails if a process has ended unexpectedly.
     fn explain(&mut self) -> Result<()> {
         let heard = &self.heard;
         let fenced = |end: &Unexplained| {
@@ -297,7 +309,7 @@ impl Stage {
         self.unexplained.retain(|end| !fenced(end));
         match self.unexplained.iter().find(|end| end.heard.elapsed() > EXPLAINED) {
             Some(Unexplained { node, status, .. }) => {
-                bail!("n{node} was ended from outside ({status}); this run shows nothing further")
+                bail!("n{node} ended unexpectedly ({status}); the run cannot continue")
             }
             None => Ok(()),
         }
@@ -310,7 +322,7 @@ impl Stage {
         }
     }
 
-    /// Ends everything that was started, sees that nobody is left, and hands out the folder for the audits.
+    /// Ends every process, waits until all are gone, and returns the folder for the audits.
     pub(crate) async fn end(mut self) -> Result<tempfile::TempDir> {
         for group in &self.daemons {
             process::kill_group(*group)?;

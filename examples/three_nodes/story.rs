@@ -1,4 +1,8 @@
-//! The story: what is done to the cluster, in order, and how it is whole again after each of it.
+//! The story: which faults happen in which order, and how the cluster recovers after each.
+//!
+//! ```text
+//!   form ─▶ (show a fault ─▶ settle: heal links, fencers on, nodes back, worker runs)… ─▶ exchange a member
+//! ```
 
 use std::time::{Duration, Instant};
 
@@ -11,13 +15,13 @@ use crate::stage::{Actor, Stage};
 use crate::table::Run;
 use crate::{Options, kept, takeover};
 
-/// How long the director waits for the worker to write.
+/// How long the director waits for the worker to write, and for a node to return.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How often it is tried to show a fault.
+/// How often a fault is tried when something else disturbs it.
 const ATTEMPTS: u32 = 4;
 
-/// What must never be seen.
+/// The violation that must never happen.
 #[derive(Debug)]
 pub(crate) struct TwoOwners(pub(crate) String);
 
@@ -47,7 +51,7 @@ pub(crate) async fn play(stage: &mut Stage, options: &Options, run: &mut Run) ->
     Ok(())
 }
 
-/// What the demo cannot show because something else happened at the same time, as it may on a busy machine.
+/// Something else happened during a fault, as it may on a busy machine, so the fault has to be shown again.
 #[derive(Debug)]
 pub(crate) struct Disturbed(pub(crate) String);
 
@@ -70,7 +74,9 @@ async fn show(stage: &mut Stage, fault: Fault, run: &mut Run) -> Result<()> {
             _ => takeover::takeover(stage, fault).await.map(|takeover| run.takeovers.push(takeover)),
         };
         match shown {
-            Err(error) if error.is::<Disturbed>() && attempt < ATTEMPTS => stage.tell(&format!("{error}; once more")),
+            Err(error) if error.is::<Disturbed>() && attempt < ATTEMPTS => {
+                stage.tell(&format!("{error}; trying again"))
+            }
             done => return done,
         }
         settle(stage).await?;
@@ -79,7 +85,7 @@ async fn show(stage: &mut Stage, fault: Fault, run: &mut Run) -> Result<()> {
 }
 
 async fn form(stage: &mut Stage) -> Result<()> {
-    stage.tell("three processes are started: n1 founds a cluster, n2 and n3 join it, each through relays");
+    stage.tell("three processes are started: n1 founds a cluster, n2 and n3 join it, each behind a relay");
     stage.start(1, "found").await?;
     stage.wait(0, "n1 founds the cluster", |r| r.is("joined") && r.node == 1).await?;
     for node in [2, 3] {
@@ -93,12 +99,12 @@ async fn form(stage: &mut Stage) -> Result<()> {
     Ok(())
 }
 
-/// The lives that may work, in the order in which they were activated: the first owns the work.
+/// The lives that may work, in the order of their activation. The first owns the work.
 pub(crate) fn queue(stage: &Stage) -> Result<Vec<Identity>> {
     let mut queue: Vec<Identity> = vec![];
     for report in stage.heard.iter().filter(|r| r.is("activated")) {
         let who = report.text("who").parse()?;
-        // A node that comes back tells everything again.
+        // A node that returns reports every event again.
         if !queue.contains(&who) {
             queue.push(who);
         }
@@ -122,7 +128,7 @@ pub(crate) fn leader(stage: &Stage) -> Option<u64> {
     last.text("node").strip_prefix('n')?.parse().ok()
 }
 
-/// Waits until the worker runs, and says on whom: it has written three lines that were not there before.
+/// Waits until the worker has written three new lines. Returns its owner.
 pub(crate) async fn at_work(stage: &mut Stage) -> Result<Identity> {
     let (begun, before) = (Instant::now(), stage.written()?.len());
     loop {
@@ -141,23 +147,23 @@ pub(crate) async fn at_work(stage: &mut Stage) -> Result<Identity> {
     }
 }
 
-/// Has `node` lead.
+/// Makes `node` the leader.
 pub(crate) async fn let_lead(stage: &mut Stage, node: u64) -> Result<()> {
     let (begun, mut said) = (Instant::now(), String::new());
     let config = stage.pace().config()?;
     loop {
         stage.listen()?;
-        let leader = leader(stage).context("somebody leads")?;
+        let leader = leader(stage).context("a node leads")?;
         if leader == node {
             return Ok(());
         }
         let actor = stage.actors.get(&node).context("it was started")?;
         let (age, who) = (actor.started.elapsed(), actor.who.filter(|_| !actor.ended));
         if who.is_none_or(|who| has_ended(stage, who) || is_ordered(stage, who)) {
-            bail!(Disturbed(format!("n{node} was to lead and has ended")));
+            bail!(Disturbed(format!("n{node} should lead, but has ended")));
         }
-        ensure!(begun.elapsed() < TIMEOUT, "n{node} does not come to lead: n{leader} says `{said}`");
-        // For so long after its start it gives no vote, and takes no leadership over.
+        ensure!(begun.elapsed() < TIMEOUT, "n{node} does not become leader; the last answer of n{leader} was `{said}`");
+        // During its embargo after a start, a node neither votes nor takes leadership over.
         let embargo = config.embargo() + config.heartbeat() * 2;
         tokio::time::sleep(embargo.saturating_sub(age)).await;
         let from = stage.heard.len();
@@ -168,7 +174,7 @@ pub(crate) async fn let_lead(stage: &mut Stage, node: u64) -> Result<()> {
     }
 }
 
-/// Switches the fencers of all nodes off or on. Off is waited for.
+/// Switches the fencers of all nodes off or on. Waits until they are off.
 pub(crate) async fn fencers(stage: &mut Stage, state: &str) -> Result<()> {
     stage.listen()?;
     let running: Vec<u64> = stage.actors.iter().filter(|(_, a)| !a.ended).map(|(node, _)| *node).collect();
@@ -184,8 +190,7 @@ pub(crate) async fn fencers(stage: &mut Stage, state: &str) -> Result<()> {
     Ok(())
 }
 
-/// Heals every link, switches the fencers on, and brings back who was lost, until every node is a member that may work
-/// and the worker runs.
+/// Heals every link, switches the fencers on, and restarts lost nodes, until every node is active and the worker runs.
 async fn settle(stage: &mut Stage) -> Result<()> {
     stage.relays.lighten();
     fencers(stage, "on").await?;
@@ -194,7 +199,7 @@ async fn settle(stage: &mut Stage) -> Result<()> {
             bring_back(stage, node).await?;
         }
         at_work(stage).await?;
-        // Whatever is about to be concluded of those who came back.
+        // Leave time for conclusions about the nodes that returned.
         tokio::time::sleep(stage.pace().config()?.heartbeat() * 2).await;
         stage.listen()?;
         let well = |actor: &Actor| !actor.ended && actor.who.is_some_and(|who| !is_ordered(stage, who));
@@ -216,15 +221,15 @@ async fn bring_back(stage: &mut Stage, node: u64) -> Result<()> {
                 let from = stage.heard.len();
                 stage.start(node, "resume").await?;
                 let joined = |r: &Report| (r.is("joined") || r.is("ended")) && r.node == node;
-                stage.wait(from, &format!("n{node} comes back"), joined).await?;
+                stage.wait(from, &format!("n{node} returns"), joined).await?;
             }
             Some(who) if has_ended(stage, who) => {
                 let ends = |r: &Report| r.is("ended") && r.line["group"].as_i64() == Some(group);
                 stage.wait(0, &format!("{who}'s process ends"), ends).await?;
             }
             Some(who) if is_ordered(stage, who) => {
-                let over = |r: &Report| r.tells("fenced", who) || r.tells("left", who);
-                stage.wait(0, &format!("{who} is proved to have ended"), over).await?;
+                let ends = |r: &Report| r.tells("fenced", who) || r.tells("left", who);
+                stage.wait(0, &format!("the end of {who} is proved"), ends).await?;
             }
             Some(who) => {
                 let settled = |r: &Report| r.tells("activated", who) || r.tells("ordered", who);
@@ -240,14 +245,14 @@ async fn bring_back(stage: &mut Stage, node: u64) -> Result<()> {
             }
         }
     }
-    bail!("n{node} does not come back")
+    bail!("n{node} does not return")
 }
 
 async fn exchange(stage: &mut Stage) -> Result<()> {
     let (working, from) = (at_work(stage).await?, stage.heard.len());
     let out = working.node.get() % 3 + 1;
     let other = out % 3 + 1;
-    stage.tell(&format!("n{out} leaves for good, and n4 takes its place"));
+    stage.tell(&format!("n{out} leaves the cluster, and n4 takes its place"));
     stage.order(out, "leave").await?;
     stage.wait(from, &format!("n{out} leaves"), |r| r.is("ended") && r.node == out).await?;
     stage.order(other, &format!("remove n{out}")).await?;
@@ -259,6 +264,6 @@ async fn exchange(stage: &mut Stage) -> Result<()> {
     let voters = stage.heard.iter().rfind(|r| r.is("configured")).map(|r| r.text("text").to_string());
     stage.tell(&format!("n4#1 votes: {}", voters.unwrap_or_default()));
     let owner = at_work(stage).await?;
-    stage.tell(&format!("the worker on {owner} went on all the while"));
+    stage.tell(&format!("the worker on {owner} ran throughout"));
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What a run found: tables for people, JSON for machines.
+//! The results of a run, printed as tables and written as JSON.
 
 use std::path::Path;
 
@@ -17,7 +17,7 @@ pub(crate) struct Takeover {
     pub(crate) to: String,
     pub(crate) proof: String,
     pub(crate) detected: f64,
-    /// When the old owner was told that its lease runs out, if it lived to be told.
+    /// When the old owner was notified that its lease runs out; `None` if it was not.
     pub(crate) lost: Option<f64>,
     /// The old owner's last line.
     pub(crate) last: f64,
@@ -25,37 +25,37 @@ pub(crate) struct Takeover {
     pub(crate) running: f64,
     /// From the old owner's last line to the new owner's first.
     pub(crate) gap: f64,
-    /// Whether nothing was left of the old owner's daemon by then.
+    /// Whether the old owner's daemon had ended by then.
     pub(crate) ended: bool,
 }
 
-/// A fault that the owner of the work outlived.
+/// A fault during which the work stayed with its owner. Times in milliseconds from the moment of the fault.
 #[derive(Debug, Clone)]
 pub(crate) struct Kept {
     pub(crate) fault: Fault,
     pub(crate) owner: String,
-    /// Who was fenced, and by which proof; empty if nobody was.
+    /// The life that was fenced, and the kind of proof; empty if none was.
     pub(crate) fenced: String,
     pub(crate) proof: String,
     pub(crate) detected: Option<f64>,
     pub(crate) proved: Option<f64>,
-    /// The longest silence of the worker meanwhile.
+    /// The longest time between two lines of the worker.
     pub(crate) longest: f64,
 }
 
-/// A pause of the owner, after which the work may be here or there.
+/// A pause of the owner, after which the work may be with it or with another node.
 #[derive(Debug, Clone)]
 pub(crate) struct Pause {
     pub(crate) percent: u32,
     pub(crate) from: String,
     pub(crate) to: String,
-    /// Whether nothing of the owner's was left when it was to be continued.
+    /// Whether the owner's processes had ended before they could be continued.
     pub(crate) killed: bool,
     pub(crate) proof: Option<String>,
     pub(crate) gap: Option<f64>,
 }
 
-/// What was shown at one pace, and what the audits say of it.
+/// The results at one pace, and those of the audits.
 #[derive(Debug, Clone)]
 pub(crate) struct Run {
     pub(crate) pace: Pace,
@@ -72,7 +72,7 @@ impl Run {
         Self { pace, takeovers: vec![], kept: vec![], pauses: vec![], audit, leases }
     }
 
-    /// The gaps between an old owner's last line and a new one's first that are none.
+    /// Describes each gap between an old owner's last line and a new owner's first that is not positive.
     pub(crate) fn short(&self) -> impl Iterator<Item = String> {
         let takeovers = self.takeovers.iter().map(|t| (&t.from, &t.to, t.gap));
         let pauses = self.pauses.iter().filter_map(|p| Some((&p.from, &p.to, p.gap?)));
@@ -87,7 +87,7 @@ fn or_blank(time: Option<f64>) -> String {
     time.map_or_else(|| "-".into(), |ms| format!("{ms:.0}"))
 }
 
-/// Prints what one round has shown.
+/// Prints the results of one round.
 pub(crate) fn print(run: &Run) {
     let rule = "─".repeat(WIDTH);
     println!("\n{rule}");
@@ -147,7 +147,7 @@ pub(crate) fn print(run: &Run) {
     println!("{rule}");
 }
 
-/// Prints median and worst for each kind of fault at each pace.
+/// Prints the median and the worst of each fault at each pace.
 pub(crate) fn print_rounds(runs: &[Run]) {
     let rule = "─".repeat(WIDTH);
     println!("\n{rule}");
@@ -185,7 +185,7 @@ pub(crate) fn print_rounds(runs: &[Run]) {
     println!("{rule}");
 }
 
-/// Writes the runs for machines.
+/// Writes the results as JSON.
 pub(crate) fn write(file: &Path, runs: &[Run]) -> Result<()> {
     let rows = |of: fn(&Run) -> Vec<Value>| {
         let with_profile = |run: &Run| {

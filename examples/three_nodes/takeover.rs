@@ -1,4 +1,4 @@
-//! One takeover: what befalls the owner, and what is seen on both sides until the worker runs elsewhere.
+//! One takeover: a fault of the owner, and what both sides observe until the worker runs elsewhere.
 //!
 //! ```text
 //!   old owner   ──lines──┤ last line   ▲ lease lost: it stops the worker itself, if it can
@@ -27,19 +27,19 @@ pub(crate) fn since(earlier: u64, later: u64) -> f64 {
     (later as f64 - earlier as f64) / 1e6
 }
 
-/// Everybody but `node`.
+/// Every node but `node`.
 pub(crate) fn others(stage: &Stage, node: u64) -> Vec<u64> {
     stage.actors.keys().copied().filter(|other| *other != node).collect()
 }
 
 pub(crate) async fn takeover(stage: &mut Stage, fault: Fault) -> Result<Takeover> {
     at_work(stage).await?;
-    // Who is last in the queue leads where the fault is not to meet the leader: the next owner is another then.
-    let first = *queue(stage)?.first().context("somebody owns the work")?;
+    // For a fault that must not hit the leader, the last in the queue leads. The next owner is then another node.
+    let first = *queue(stage)?.first().context("a life owns the work")?;
     match fault {
         Fault::CutLeadingAlone => let_lead(stage, first.node.get()).await?,
         Fault::Both | Fault::CutAlone | Fault::FreezeAlone | Fault::Block | Fault::Spin => {
-            let last = *queue(stage)?.last().context("three of them")?;
+            let last = *queue(stage)?.last().context("the queue has three lives")?;
             let_lead(stage, last.node.get()).await?;
         }
         _ => {}
@@ -53,19 +53,19 @@ pub(crate) async fn takeover(stage: &mut Stage, fault: Fault) -> Result<Takeover
     let detected = match fault {
         Fault::HandOver => at,
         _ => {
-            let ordered = stage.wait(from, "the others notice", |r| r.tells("ordered", old)).await?;
+            let ordered = stage.wait(from, "a fence order is committed", |r| r.tells("ordered", old)).await?;
             stage.tell(&format!("the majority has ordered: {}", ordered.text("text")));
             ordered.at()
         }
     };
-    let over = |r: &crate::report::Report| r.tells("fenced", old) || r.tells("left", old);
-    let end = stage.wait(from, &format!("{old} is proved to have ended"), over).await?;
+    let ended = |r: &crate::report::Report| r.tells("fenced", old) || r.tells("left", old);
+    let end = stage.wait(from, &format!("the end of {old} is proved"), ended).await?;
     stage.tell(end.text("text"));
     let started = stage
-        .wait(from, "another takes the worker over", |r| r.is("worker") && r.text("who") != old.to_string())
+        .wait(from, "another node starts the worker", |r| r.is("worker") && r.text("who") != old.to_string())
         .await?;
     let new: Identity = started.text("who").parse()?;
-    nobody_is_left(stage, old, new, end.text("proof") == "device")?;
+    check_nothing_left(stage, old, new, end.text("proof") == "device")?;
     let (last, first) = edges(stage, old, new).await?;
     let lost = stage.heard[from..].iter().find(|r| r.tells("lost", old)).map(|r| r.at());
     let ended = match stage.actors.get(&old.node.get()).filter(|actor| actor.who == Some(old)) {
@@ -89,7 +89,7 @@ pub(crate) async fn takeover(stage: &mut Stage, fault: Fault) -> Result<Takeover
     })
 }
 
-/// Does it, and says when.
+/// Inflicts the fault. Returns when, in nanoseconds of CLOCK_MONOTONIC.
 async fn strike(stage: &mut Stage, fault: Fault, old: Identity) -> Result<u64> {
     let node = old.node.get();
     match fault {
@@ -102,7 +102,7 @@ async fn strike(stage: &mut Stage, fault: Fault, old: Identity) -> Result<u64> {
             stage.kill_daemon_of(node)
         }
         Fault::HandOver => {
-            stage.tell(&format!("{old}: is told to leave; it stops its worker, and only then says so"));
+            stage.tell(&format!("{old}: is told to leave; it stops its worker first, then commits that it has left"));
             let at = monotonic_ns();
             stage.order(node, "leave").await?;
             Ok(at)
@@ -125,10 +125,10 @@ async fn strike(stage: &mut Stage, fault: Fault, old: Identity) -> Result<u64> {
             cut_off(stage, node)
         }
         Fault::Spin => {
-            stage.tell(&format!("{old}: cut off, and it spins on all cores; every fencer is switched off"));
+            stage.tell(&format!("{old}: cut off, and spinning on all cores; every fencer is switched off"));
             let from = stage.heard.len();
             stage.order(node, "spin").await?;
-            stage.wait(from, "it spins", |r| r.is("sick") && r.node == node).await?;
+            stage.wait(from, "it spins on all cores", |r| r.is("sick") && r.node == node).await?;
             cut_off(stage, node)
         }
         Fault::Block => {
@@ -136,22 +136,22 @@ async fn strike(stage: &mut Stage, fault: Fault, old: Identity) -> Result<u64> {
             let from = stage.heard.len();
             stage.doom(node)?;
             stage.order(node, "block").await?;
-            Ok(stage.wait(from, "it is blocked", |r| r.is("sick") && r.node == node).await?.at())
+            Ok(stage.wait(from, "its runtime is blocked", |r| r.is("sick") && r.node == node).await?.at())
         }
         Fault::Both => {
-            let led = queue(stage)?.last().context("somebody leads")?.node.get();
-            ensure!(led != node, "owner and leader are one");
+            let led = queue(stage)?.last().context("a node leads")?.node.get();
+            ensure!(led != node, "the owner is also the leader");
             stage.tell(&format!("{old} and the leader n{led}: kill -9 to both at once; no majority is left"));
             let at = stage.signal_all_of(node, Signal::KILL)?;
             stage.signal_all_of(led, Signal::KILL)?;
             let from = stage.heard.len();
             stage.wait(from, "the leader's process ends", |r| r.is("ended") && r.node == led).await?;
             stage.start(led, "resume").await?;
-            stage.tell(&format!("n{led} is started again: with the third, two of three"));
+            stage.tell(&format!("n{led} is started again; with the third node there are two of three"));
             Ok(at)
         }
         Fault::Leader | Fault::Followers | Fault::Pair | Fault::Pause(_) => {
-            bail!("{fault} takes no work from its owner")
+            bail!("{fault} does not take the work from its owner")
         }
     }
 }
@@ -163,9 +163,9 @@ pub(crate) fn cut_off(stage: &mut Stage, node: u64) -> Result<u64> {
     Ok(at)
 }
 
-/// Not by what anybody says: of the old owner's worker nothing may run any more, and if a device has proved it, nothing
-/// of its daemon either.
-fn nobody_is_left(stage: &Stage, old: Identity, new: Identity, device: bool) -> Result<()> {
+/// Checks in `/proc`, not from reports: no process of the old owner's worker may run any more, and if a device has
+/// proved its end, none of its daemon either.
+fn check_nothing_left(stage: &Stage, old: Identity, new: Identity, device: bool) -> Result<()> {
     let mut left = stage.groups.working(old)?;
     if let Some(actor) = stage.actors.get(&old.node.get()).filter(|actor| device && actor.who == Some(old)) {
         left.extend(process::members(actor.group)?);
@@ -176,18 +176,18 @@ fn nobody_is_left(stage: &Stage, old: Identity, new: Identity, device: bool) -> 
     Ok(())
 }
 
-/// When what was seen.
+/// When each thing was observed, in nanoseconds of CLOCK_MONOTONIC.
 struct Seen {
     at: u64,
     lost: Option<u64>,
     last: u64,
     first: u64,
     detected: u64,
-    /// Whether nothing of the old owner's daemon was left.
+    /// Whether the old owner's daemon had ended.
     ended: bool,
 }
 
-/// What is to be said of the old side.
+/// Reports what happened to the old owner.
 fn after(stage: &mut Stage, fault: Fault, old: Identity, seen: &Seen) -> Result<()> {
     let Seen { at, lost, last, first, detected, ended } = *seen;
     let node = old.node.get();
@@ -196,29 +196,28 @@ fn after(stage: &mut Stage, fault: Fault, old: Identity, seen: &Seen) -> Result<
         Fault::Daemon => {
             let (early, side) = (since(last, detected), if last_line < 0.0 { "before" } else { "after" });
             stage.tell(&format!(
-                "its worker had died with its daemon: last line {:.1} ms {side} the kill, {early:.0} ms before anybody noticed",
+                "its worker died with its daemon: last line {:.1} ms {side} the kill, {early:.0} ms before the fault was detected",
                 last_line.abs()
             ));
         }
         Fault::Freeze | Fault::FreezeAlone => {
             stage.signal_all_of(node, Signal::CONT)?;
             stage.tell(&match (ended, fault) {
-                (true, Fault::FreezeAlone) => format!(
-                    "{old} was dead before it could be continued: its dead-man had killed it, stopped as it was"
-                ),
+                (true, Fault::FreezeAlone) => {
+                    format!("{old} was dead before it could be continued; its dead-man killed it while it was stopped")
+                }
                 (true, _) => format!("{old} was dead before it could be continued"),
                 (false, _) => format!("{old} is continued"),
             });
         }
         Fault::CutAlone | Fault::CutLeadingAlone | Fault::Spin => {
             let lost = lost.map_or_else(
-                || "its lease ended unnoticed".into(),
+                || "it did not notice the end of its lease".into(),
                 |lost| format!("its lease was lost after {:.0} ms", since(at, lost)),
             );
-            let end =
-                if ended { "its process was ended by its dead-man" } else { "its process was not reset and lives" };
+            let end = if ended { "its process was ended by its dead-man" } else { "its process still lives" };
             stage.tell(&format!(
-                "{old}, alone: {lost}, its worker stopped after {last_line:.0} ms, {before:.0} ms before the next one began; {end}"
+                "{old}, without a device: {lost}, its worker stopped after {last_line:.0} ms, {before:.0} ms before the next one started; {end}"
             ));
         }
         Fault::Block => {
@@ -230,7 +229,7 @@ fn after(stage: &mut Stage, fault: Fault, old: Identity, seen: &Seen) -> Result<
     Ok(())
 }
 
-/// The last attempt of the old owner to write and the first of the new one.
+/// The times of the old owner's last attempt to write and of the new owner's first.
 pub(crate) async fn edges(stage: &mut Stage, old: Identity, new: Identity) -> Result<(u64, u64)> {
     let begun = Instant::now();
     loop {

@@ -1,6 +1,6 @@
-//! The worker: a process that must run once. Writes a line to the ledger every few milliseconds until it is killed.
+//! The worker: a process that must run at most once. It writes a line to the ledger every 5 ms until it is killed.
 //!
-//! It is bound to the lease of its daemon ([`quorate::Lease::spawn`]) and knows nothing of that.
+//! It is bound to the lease of its daemon ([`quorate::Lease::spawn`]), and needs no code for that.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,7 +16,7 @@ pub(crate) fn main(mut args: impl Iterator<Item = String>) -> Result<()> {
     let (token, owner) = (next("a token")?.parse()?, next("an owner")?.parse()?);
     let folder = PathBuf::from(next("a folder")?);
     process::end_with(next("a guardian")?.parse()?, next("its start")?.parse()?);
-    // Known to the fencer first.
+    // The fencer must know the process before it works.
     ProcessGroups { folder: folder.join("groups") }.register_worker(owner)?;
     let mut ledger = ledger::Writer::open(&folder.join("ledger"), token, owner)?;
     loop {

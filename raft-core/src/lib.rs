@@ -13,7 +13,7 @@
 //!      │       knows the leader's tasks only as the receiver of its own renewals
 //!      ▼
 //!   leader/    what the leader does for the cluster: monitor, reconciler, grantor, sessions, fence runner
-//!      │       knows the engine and the ledger, and nothing of locks or records
+//!      │       knows the engine and parts of lease/, and nothing of locks or records
 //!      ├─────────────────────────────────┐
 //!      ▼                                 ▼
 //!   engine/    openraft behind plain     lease/    keeper, lease, stop mechanisms, ledger

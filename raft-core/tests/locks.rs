@@ -200,7 +200,7 @@ async fn an_owner_moves_once_and_only_when_it_is_over() -> Result<()> {
     let owner = records[0].get_latest(&key("svc/100"), TIMEOUT).await?;
     let wanted = if one.is_ok() { "n1#1" } else { "n2#1" };
     ensure!(owner.value.is_some_and(|record| record.value.as_text() == Some(wanted)));
-    ensure!(records[0].get(&key("here/n3")).value.is_none(), "it vanished with its life");
+    ensure!(records[0].get(key("here/n3")).value.is_none(), "it vanished with its life");
     let stale = records[0].put_if(key("svc/100"), None, "x").await;
     ensure!(matches!(stale, Err(ProposeError::Rejected(Rejection::Version { .. }))), "{stale:?}");
     Ok(())

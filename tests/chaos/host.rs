@@ -233,7 +233,7 @@ async fn standing(cluster: Arc<Cluster>) -> Result<()> {
 }
 
 fn line(who: Identity, view: &View) -> String {
-    let View { cluster, local } = view;
+    let View { cluster, local, .. } = view;
     let leader = local.leader.map_or(0, NodeId::get);
     let mut line = format!("= {who} leader {leader} term {}", local.term);
     let life_is_active = cluster.active().any(|active| active == who);

@@ -83,7 +83,7 @@ impl World {
         for record in cluster.fences().history() {
             (record.id, record.proof.kind(), record.second.is_some()).hash(hasher);
         }
-        let record = cluster.store().record(&key());
+        let record = cluster.store().record(key());
         let places = record.map(|r| (met.place(r.version.get()), met.place(r.created.get())));
         (places, record.and_then(|r| r.bound).map(|holder| met.holder(holder))).hash(hasher);
         for (item, waiting) in cluster.store().queue(&name(0)) {

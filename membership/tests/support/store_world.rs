@@ -196,7 +196,7 @@ impl World {
             Step::Append(command) => return self.append(command),
             Step::Release(actor, guard) => next.actor(*actor).guards[*guard].released = true,
             Step::Prepare(actor, guard) => {
-                let version = self.cluster.store().record(&crate::moves::key()).map(|record| record.version);
+                let version = self.cluster.store().record(crate::moves::key()).map(|record| record.version);
                 let under = guard.map(|guard| &self.actors[*actor].guards[guard]);
                 let write = Write { version, under: under.map(|guard| (guard.lock, guard.token)) };
                 next.actor(*actor).writes.push(write);

@@ -23,13 +23,16 @@ pub(crate) struct PendingRenewal {
 /// Sends renewals to the task. Clones reach the same task.
 #[derive(Clone)]
 pub(crate) struct GrantorHandle {
+    /// Renewals on their way to the task, at most [`QUEUE`].
     renewals: mpsc::Sender<PendingRenewal>,
     activation: watch::Receiver<Option<Activation>>,
 }
 
 /// The task's end of the channels.
 pub(crate) struct GrantorQueue {
+    /// The renewals that wait, in the order of their arrival.
     pub(crate) renewals: mpsc::Receiver<PendingRenewal>,
+    /// Publishes the activation of this leader; `None` while it does not lead.
     pub(crate) activation: watch::Sender<Option<Activation>>,
 }
 

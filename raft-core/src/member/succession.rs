@@ -7,6 +7,11 @@
 //!
 //! This process holds the exclusive lock on the data folder, and has checked that the process that had it before is
 //! gone. The lock alone proves too little, because it ends with the node and not with the process.
+//!
+//! [`due_declaration`], pure code in membership, decides which declaration is due. This task proposes it, waits for the
+//! log, and asks again. Each declaration is committed at most once per life; a repetition changes nothing. A rejection
+//! is no failure: the rules know a reason against the succession, and the former life then needs another proof of its
+//! end.
 
 use quorate_membership::{Phase, due_declaration};
 use tokio::time::sleep;
@@ -15,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 use crate::engine::Engine;
 use crate::error::ProposeError;
 
+/// Declares what is due for this life.
+///
 /// Runs until everything is declared, this life is active, or `stop`. `former_gone`: whether the process that had the
 /// data folder before is known to be gone.
 pub(crate) async fn run(engine: Engine, former_gone: bool, stop: CancellationToken) {

@@ -126,8 +126,8 @@ impl Node {
     }
 
     /// The locks that this life inherited from a former one and has not yet adopted, with their tokens; see
-    /// [`Config::work_dies_with_process`]. They are kept until they are adopted with a request, or
-    /// [disowned](Self::disown).
+    /// [`Config::work_dies_with_process`](crate::Config::work_dies_with_process). They are kept until they are adopted
+    /// with a request, or [disowned](Self::disown).
     pub fn inherited(&self) -> Vec<(Name, Revision)> {
         let (state, who) = (self.parts.engine.state(), self.identity());
         who.map(|who| self.parts.releaser.inherited(&state, who)).unwrap_or_default()

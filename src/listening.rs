@@ -1,0 +1,71 @@
+//! Where a node is reached: the server that listens for it, and the addresses that others are told.
+
+use std::net::SocketAddr;
+
+use quorate_membership::Address;
+#[cfg(feature = "testing")]
+use quorate_membership::NodeId;
+use quorate_raft_core::StartError;
+use quorate_transport_grpc::Server;
+
+/// What receives calls for a node.
+pub(crate) enum Listening {
+    Socket(Server),
+    #[cfg(feature = "testing")]
+    Memory(quorate_raft_core::testing::MemoryNetwork, NodeId),
+    /// A simulated world, which delivers the calls itself.
+    #[cfg(feature = "testing")]
+    World,
+}
+
+impl Listening {
+    pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Socket(server) => Some(server.local_addr()),
+            #[cfg(feature = "testing")]
+            Self::Memory(..) | Self::World => None,
+        }
+    }
+
+    pub(crate) async fn shut_down(self) {
+        match self {
+            Self::Socket(server) => server.shutdown().await,
+            #[cfg(feature = "testing")]
+            Self::Memory(board, node) => board.disconnect(node),
+            #[cfg(feature = "testing")]
+            Self::World => {}
+        }
+    }
+}
+
+/// A setting that cannot work.
+pub(crate) fn invalid(what: &'static str, value: &str, why: &dyn std::fmt::Display) -> StartError {
+    StartError::Config { what, value: value.into(), why: why.to_string() }
+}
+
+/// Parses addresses, and names the first that is none.
+pub(crate) fn addresses(
+    what: &'static str,
+    given: impl IntoIterator<Item = String>,
+) -> Result<Vec<Address>, StartError> {
+    given.into_iter().map(|text| Address::new(text.clone()).map_err(|e| invalid(what, &text, &e))).collect()
+}
+
+/// Why other nodes cannot reach `address` over TCP; `None` for a host and a port.
+pub(crate) fn unreachable(address: &Address) -> Option<&'static str> {
+    let text = address.as_str();
+    if text.parse::<SocketAddr>().is_ok_and(|a| a.ip().is_unspecified()) {
+        return Some("other nodes cannot reach a wildcard address; set the addresses of this node with `advertise`");
+    }
+    let port = text.rsplit_once(':').filter(|(host, _)| !host.is_empty() && !host.contains(char::is_whitespace));
+    let named = port.is_some_and(|(_, port)| port.parse::<u16>().is_ok_and(|port| port != 0));
+    (!named).then_some("a host and a port are needed, such as 10.0.0.3:7400 or [fd00::3]:7400")
+}
+
+/// Checks that other nodes can reach each address over TCP.
+pub(crate) fn reachable(what: &'static str, given: &[Address]) -> Result<(), StartError> {
+    given.iter().try_for_each(|address| match unreachable(address) {
+        Some(why) => Err(invalid(what, address.as_str(), &why)),
+        None => Ok(()),
+    })
+}
