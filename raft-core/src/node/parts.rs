@@ -176,7 +176,7 @@ impl Parts {
         self.engine.close();
         // The ledger is closed before another process can open the folder.
         if !self.ledger.close(LEDGER_TIMEOUT).await {
-            tracing::warn!(node = %self.engine.node(), "the ledger was not written in time; its last lines may be missing on the disk");
+            tracing::warn!(node = %self.engine.node(), "the last lines of the ledger were not written in time");
         }
         self.folder.lock().take();
     }
