@@ -58,7 +58,7 @@ impl Cluster {
     ///         world.add_machine(NodeId::new(number), Rate::default());
     ///         let running = world.start(NodeId::new(number)).await?;
     ///         world.enter(&running, number == 1, Role::Voter);
-    ///         // The program: it works while it has the lock.
+    ///         // The program works while it holds the lock.
     ///         running.host.clone().spawn(async move {
     ///             let cluster = loop {
     ///                 match Cluster::in_world(&running) {
@@ -76,7 +76,7 @@ impl Cluster {
     ///         });
     ///         sleep(ms(5000)).await;
     ///     }
-    ///     // The first machine loses power: in a few simulated seconds one of the others works on.
+    ///     // The first machine loses power. Within a few simulated seconds, another one takes the work over.
     ///     assert!(worked[0].load(Ordering::Relaxed) > 0);
     ///     world.end(NodeId::new(1), End::PowerCut);
     ///     sleep(ms(20_000)).await;

@@ -146,8 +146,8 @@ impl Engine {
                  continues without a restart"
             ),
             Trouble::Slow(timeout) => format!(
-                "the disk of {data} has not finished a write for {timeout:?}, and nothing more is written until it does; if \
-                 it never does, check the disk and restart this node"
+                "the disk of {data} has not finished a write for {timeout:?}, and nothing more is written until it does; \
+                 if it never does, check the disk and restart this node"
             ),
         })
     }

@@ -87,7 +87,7 @@ impl Monitor {
         self.led = leader.filter(|leader| *leader != me).or(self.led);
         self.hear(now);
         if let Some(pause) = self.detector.poll(now) {
-            tracing::warn!(node = %me, ?pause, "this process stood still; the silence of other nodes in that time is ignored");
+            tracing::warn!(node = %me, ?pause, "this process stood still; silence in that time is ignored");
         }
     }
 

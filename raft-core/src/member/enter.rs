@@ -29,7 +29,7 @@ use crate::view::View;
 /// What entering a cluster needs.
 pub(crate) struct Entrance {
     pub(crate) engine: Engine,
-    /// The open data folder; `None` once the node is shut down.
+    /// The open data folder; `None` once the node has shut down.
     pub(crate) folder: Arc<Mutex<Option<Folder>>>,
     /// The addresses at which other nodes reach this one.
     pub(crate) addresses: Vec<Address>,

@@ -49,7 +49,7 @@ pub enum LockError {
     /// This life has ended or is being fenced, and can acquire no lock any more. Unless the node was removed, start it
     /// again with `resume`.
     #[error(
-        "{0} has ended or is being fenced, and can acquire no lock; start this node again with `resume`, unless it was removed"
+        "{0} can acquire no lock, because it has ended or is ending; unless it was removed, start it again with `resume`"
     )]
     Over(Identity),
     /// The lock was granted, but the stop mechanism could not be armed for it. The lock was released again.
@@ -195,7 +195,7 @@ impl Drop for LockGuard {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let (name, token) = (&self.name, self.token);
-            tracing::error!(%name, %token, "a panic dropped the guard of this lock; its work may still run, so the lock stays held");
+            tracing::error!(%name, %token, "a panic dropped the guard; its work may still run, so the lock stays held");
             std::mem::forget(self.ticket.take());
             return;
         }

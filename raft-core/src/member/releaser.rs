@@ -169,7 +169,7 @@ pub(crate) async fn run(engine: Engine, releaser: Releaser, stop: CancellationTo
                 let engine = engine.clone();
                 said.spawn(host::bound(async move {
                     if let Err(error) = engine.propose(command, engine.config().propose_timeout).await {
-                        tracing::debug!(lock = %key.0, %error, "an unwanted lock or request is not withdrawn yet; trying again");
+                        tracing::debug!(lock = %key.0, %error, "an unwanted lock is not withdrawn yet; trying again");
                         // The next round proposes it again; this pause keeps it from spinning while there is no leader.
                         if !matches!(error, ProposeError::Stopped(_)) {
                             tokio::time::sleep(engine.config().heartbeat()).await;

@@ -149,13 +149,13 @@ impl Parts {
         host::spawn(session_table::run(engine.clone(), activation, keep_alives, stop.clone()));
     }
 
-    /// How this node comes into a cluster.
+    /// What this node enters a cluster with.
     pub(crate) fn entrance(&self) -> Entrance {
         let (folder, addresses) = (self.folder.clone(), self.addresses.clone());
         Entrance { engine: self.engine.clone(), folder, addresses, views: self.views.clone() }
     }
 
-    /// How this node asks for locks.
+    /// What this node acquires locks with.
     pub(crate) fn locks(&self) -> Locks {
         Locks { engine: self.engine.clone(), releaser: self.releaser.clone(), keeper: self.keeper.clone() }
     }
@@ -177,7 +177,7 @@ impl Parts {
         self.engine.close();
         // The ledger is closed before another process can open the folder.
         if !self.ledger.close(LEDGER_TIMEOUT).await {
-            tracing::warn!(node = %self.engine.node(), "the ledger was not written in time; its last lines may be missing on the disk");
+            tracing::warn!(node = %self.engine.node(), "the last lines of the ledger were not written in time");
         }
         self.folder.lock().take();
     }
