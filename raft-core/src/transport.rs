@@ -197,3 +197,57 @@ pub trait ClientService: Send + Sync + 'static {
 pub trait Service: PeerService + ClientService {}
 
 impl<T: PeerService + ClientService> Service for T {}
+
+#[cfg(test)]
+mod tests {
+    use quorate_membership::{Disk, DiskId};
+
+    use super::*;
+    use crate::rpc::{KeepAlive, ReadIndex};
+
+    /// Answers every call with a revision.
+    struct Confused;
+
+    impl Transport for Confused {
+        fn call(
+            &self,
+            _: &Peer,
+            _: Caller,
+            _: Call,
+            _: Duration,
+        ) -> BoxFuture<'static, Result<Answer, TransportError>> {
+            Box::pin(std::future::ready(Ok(Answer::ReadIndex(Revision::new(9)))))
+        }
+
+        fn append_stream(
+            &self,
+            _: &Peer,
+            _: Caller,
+            _: BoxStream<'static, Append>,
+            _: Duration,
+        ) -> BoxFuture<'static, Result<AppendReplies, TransportError>> {
+            Box::pin(std::future::pending())
+        }
+
+        fn join(
+            &self,
+            _: &Address,
+            _: JoinRequest,
+            _: Duration,
+        ) -> BoxFuture<'static, Result<JoinAnswer, TransportError>> {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_of_another_kind_breaks_the_call() {
+        let node = NodeId::new(1);
+        let (peer, disk) = (Peer { node, addresses: vec![] }, Disk { id: DiskId::new(1), opened: 1 });
+        let (cluster, process) = (ClusterId::new(1), Nonce::new(1));
+        let caller = Caller { cluster, from: node, to: node, disk, process, callee: None, timing: 0 };
+        let read = Confused.request(&peer, caller, ReadIndex, Duration::ZERO).await;
+        assert_eq!(read, Ok(Revision::new(9)));
+        let kept = Confused.request(&peer, caller, KeepAlive(SessionId::new(7)), Duration::ZERO).await;
+        assert!(matches!(kept, Err(TransportError::Broken(_))), "{kept:?}");
+    }
+}
