@@ -9,11 +9,9 @@
 //!   node/      puts a node together, and answers its callers
 //!      │       knows every room below
 //!      ▼
-//!   member/    what every member does for itself: enter, gate, renewals, locks, records
-//!      │       knows the leader's tasks only as the receiver of its own renewals
-//!      ▼
 //!   leader/    what the leader does for the cluster: monitor, reconciler, grantor, sessions, fence runner
-//!      │       knows the engine and parts of lease/, and nothing of locks or records
+//!   member/    what every member does for itself: enter, gate, renewals, locks, records
+//!      │       neither knows the other; both know the two rooms below
 //!      ├─────────────────────────────────┐
 //!      ▼                                 ▼
 //!   engine/    openraft behind plain     lease/    keeper, lease, stop mechanisms, ledger

@@ -1,4 +1,4 @@
-//! What a node may be asked from outside, from the network to the [`Service`].
+//! The gRPC service Cluster: decodes what clients and operators ask, and passes it to the [`Service`].
 
 use std::sync::Arc;
 

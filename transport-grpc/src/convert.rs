@@ -1,12 +1,12 @@
-//! Between the types of the engine and those of the wire: what leaves is complete, what arrives is checked.
+//! Conversions between the types of the engine and those of the protocol.
 //!
 //! ```text
 //!   rpc::Append ──From──▶ pb::Append ~~~ bytes ~~~ pb::Append ──FromWire──▶ Ok(rpc::Append) │ Err(Malformed)
 //! ```
 //!
-//! Outwards a conversion is a [`From`] and cannot fail. Inwards it is a [`FromWire`]: a field that must be there and is
-//! not, an id of the wrong length, a damaged command are each [`Malformed`], with the name of the field. Nothing is
-//! guessed, and no input makes it panic.
+//! An outgoing conversion is a [`From`] and cannot fail. An incoming one is a [`FromWire`]: a missing field, an id of the
+//! wrong length or a damaged command is [`Malformed`], with the name of the field. No value is guessed, and no input
+//! causes a panic.
 
 mod cluster;
 mod command;
@@ -35,10 +35,10 @@ pub(crate) use self::raft::{ballot, bytes, payload};
 pub(crate) use self::refusal::{failure, millis};
 pub(crate) use self::store::{item as queued, key, lock, name, named, opened, record, session};
 
-/// The longest text for people that travels in an error, in bytes. It has to fit into the headers of an HTTP/2 answer.
+/// The longest text in an error, in bytes. It has to fit into the headers of an HTTP/2 answer.
 pub(crate) const TEXT_LIMIT: usize = 1024;
 
-/// A message that does not make sense: which field, and why.
+/// Why a message cannot be read: which field, and what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Malformed(pub(crate) String);
 
@@ -48,13 +48,13 @@ impl From<Malformed> for Refusal {
     }
 }
 
-/// What can be read from a message, if the message makes sense.
+/// A type that is read from a message, if the message is valid.
 pub(crate) trait FromWire<P>: Sized {
-    /// Reads it.
+    /// Reads the message `P`.
     fn from_wire(message: P) -> Result<Self, Malformed>;
 }
 
-/// A field that must be there.
+/// A required field. `what` names it in the error.
 pub(crate) fn need<T>(field: Option<T>, what: &str) -> Result<T, Malformed> {
     field.ok_or_else(|| Malformed(format!("{what} is missing, or of a kind that this build does not know")))
 }
@@ -75,12 +75,13 @@ pub(crate) fn cluster_from(bytes: Option<Bytes>) -> Result<Option<ClusterId>, Ma
     bytes.map(|bytes| id_from(&bytes, "the cluster id").map(ClusterId::new)).transpose()
 }
 
-/// A duration in nanoseconds; one of more than 584 years, which no contract and no wait allows, as the longest there is.
+/// A duration in nanoseconds. One that does not fit, of more than 584 years, becomes the longest that does; no contract and
+/// no wait allows either.
 pub(crate) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Cuts a text for people at [`TEXT_LIMIT`].
+/// Cuts a text at [`TEXT_LIMIT`].
 pub(crate) fn clip(text: &str) -> String {
     let mut end = text.len().min(TEXT_LIMIT);
     while !text.is_char_boundary(end) {

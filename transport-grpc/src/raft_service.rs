@@ -1,4 +1,9 @@
-//! The calls between nodes, from the network to the [`PeerService`].
+//! The gRPC service Raft: decodes calls between nodes, and passes them to the [`PeerService`].
+//!
+//! ```text
+//!   pb::…Request ──FromWire──▶ request: impl Rpc ──▶ PeerService ──▶ reply ──From──▶ pb::…Response
+//!                    └─ Malformed ─▶ refused                └─ Refusal ─▶ refused
+//! ```
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,12 +27,12 @@ use crate::pb::raft_server::Raft;
 use crate::settings::{CHUNK_LIMIT, SNAPSHOT_LIMIT};
 use crate::status::refused;
 
-/// How long one message of a stream may keep the others waiting.
+/// The longest wait for the next message of a snapshot, and for the first of a stream of appends.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
 pub(crate) struct RaftService {
     service: Arc<dyn PeerService>,
-    /// Places for snapshots under way.
+    /// One permit for each snapshot that may arrive at a time.
     snapshots: Semaphore,
     stop: CancellationToken,
 }
@@ -44,17 +49,18 @@ impl RaftService {
     }
 }
 
-fn no(malformed: Malformed) -> Status {
+/// A request that cannot be understood.
+fn invalid(malformed: Malformed) -> Status {
     refused(&malformed.into())
 }
 
 fn caller(field: Option<pb::Caller>) -> Result<Caller, Status> {
-    need(field, "the caller").and_then(Caller::from_wire).map_err(no)
+    need(field, "the caller").and_then(Caller::from_wire).map_err(invalid)
 }
 
 fn vote_request(request: pb::VoteRequest) -> Result<(Caller, VoteRequest), Status> {
     let pb::VoteRequest { caller: from, ballot: asked, last, transfer } = request;
-    let ballot = ballot(asked).map_err(no)?;
+    let ballot = ballot(asked).map_err(invalid)?;
     Ok((caller(from)?, VoteRequest { ballot, last: last.map(Into::into), transfer }))
 }
 
@@ -64,7 +70,7 @@ impl Raft for RaftService {
 
     async fn append(&self, request: Request<pb::AppendRequest>) -> Result<Response<pb::AppendResponse>, Status> {
         let pb::AppendRequest { caller: from, append } = request.into_inner();
-        let append = need(append, "the append").and_then(Append::from_wire).map_err(no)?;
+        let append = need(append, "the append").and_then(Append::from_wire).map_err(invalid)?;
         self.unary(caller(from)?, append).await
     }
 
@@ -72,7 +78,7 @@ impl Raft for RaftService {
         &self,
         request: Request<Streaming<pb::AppendStreamRequest>>,
     ) -> Result<Response<Self::AppendStreamStream>, Status> {
-        // Answers at once, so that the caller knows the stream to be open; the caller is looked at inside it.
+        // Answers at once, so that the caller knows the stream to be open. Its identity is checked inside the stream.
         let answers = stream::once(appends(self.service.clone(), request.into_inner())).flatten();
         Ok(Response::new(answers.take_until(self.stop.clone().cancelled_owned()).boxed()))
     }
@@ -91,7 +97,7 @@ impl Raft for RaftService {
         &self,
         request: Request<Streaming<pb::SnapshotRequest>>,
     ) -> Result<Response<pb::SnapshotResponse>, Status> {
-        let busy = |_| Refusal::Unavailable("too many snapshots are arriving here already".into());
+        let busy = |_| Refusal::Unavailable("too many snapshots are arriving at this node; send it again later".into());
         let _place = self.snapshots.try_acquire().map_err(busy).map_err(|refusal| refused(&refusal))?;
         let (caller, snapshot) = receive(request.into_inner()).await.map_err(|refusal| refused(&refusal))?;
         self.unary(caller, snapshot).await
@@ -99,14 +105,14 @@ impl Raft for RaftService {
 
     async fn transfer(&self, request: Request<pb::TransferRequest>) -> Result<Response<pb::TransferResponse>, Status> {
         let pb::TransferRequest { caller: from, ballot: held, to, last } = request.into_inner();
-        let from_ballot = ballot(held).map_err(no)?;
+        let from_ballot = ballot(held).map_err(invalid)?;
         let request = Transfer { from: from_ballot, to: NodeId::new(to), last: last.map(Into::into) };
         self.unary(caller(from)?, request).await
     }
 
     async fn propose(&self, request: Request<pb::ProposeRequest>) -> Result<Response<pb::ProposeResponse>, Status> {
         let pb::ProposeRequest { caller: from, command } = request.into_inner();
-        let command = payload(&command, "the command").map_err(no)?;
+        let command = payload(&command, "the command").map_err(invalid)?;
         self.unary(caller(from)?, command).await
     }
 
@@ -119,7 +125,7 @@ impl Raft for RaftService {
 
     async fn renew(&self, request: Request<pb::RenewRequest>) -> Result<Response<pb::RenewResponse>, Status> {
         let pb::RenewRequest { caller: from, renewal } = request.into_inner();
-        let renewal = need(renewal, "the renewal").and_then(Renewal::from_wire).map_err(no)?;
+        let renewal = need(renewal, "the renewal").and_then(Renewal::from_wire).map_err(invalid)?;
         self.unary(caller(from)?, renewal).await
     }
 
@@ -132,28 +138,31 @@ impl Raft for RaftService {
     }
 }
 
-/// The next message of a stream, or why there is none. `None` is the proper end.
+/// The next message of a stream; `None` at its regular end.
 async fn next<T>(messages: &mut Streaming<T>) -> Result<Option<T>, Refusal> {
     messages.message().await.map_err(|status| Refusal::Malformed(status.message().to_owned()))
 }
 
-/// The next message of a stream that is to come soon.
-async fn soon<T>(messages: &mut Streaming<T>, what: &str) -> Result<Option<T>, Refusal> {
-    let late = |_| Refusal::Malformed(format!("{what} did not come within {TIMEOUT:?}"));
+/// The next message of a stream, which must arrive within [`TIMEOUT`].
+async fn next_in_time<T>(messages: &mut Streaming<T>, what: &str) -> Result<Option<T>, Refusal> {
+    let late = |_| Refusal::Malformed(format!("{what} did not arrive within {TIMEOUT:?}"));
     timeout(TIMEOUT, next(messages)).await.map_err(late)?
 }
 
-/// The answers to a stream of appends. A message that makes no sense ends the stream of appends; those before it are
-/// answered first, and then it is refused.
+/// The answers to a stream of appends. A malformed message ends the stream: the appends before it are answered first,
+/// then it is refused.
 async fn appends(
     service: Arc<dyn PeerService>,
     mut messages: Streaming<pb::AppendStreamRequest>,
 ) -> BoxStream<'static, Result<pb::AppendStreamResponse, Status>> {
     use pb::append_stream_request::Message;
-    let first = soon(&mut messages, "the caller").await.and_then(|message| match message.and_then(|m| m.message) {
-        Some(Message::Caller(caller)) => Ok(Caller::from_wire(caller)?),
-        Some(Message::Append(_)) | None => Err(Refusal::Malformed("a stream of appends begins with its caller".into())),
-    });
+    let first =
+        next_in_time(&mut messages, "the caller").await.and_then(|message| match message.and_then(|m| m.message) {
+            Some(Message::Caller(caller)) => Ok(Caller::from_wire(caller)?),
+            Some(Message::Append(_)) | None => {
+                Err(Refusal::Malformed("a stream of appends begins with its caller".into()))
+            }
+        });
     let caller = match first {
         Ok(caller) => caller,
         Err(refusal) => return stream::iter([Err(refused(&refusal))]).boxed(),
@@ -184,11 +193,11 @@ async fn appends(
     answers.chain(last).boxed()
 }
 
-/// A whole snapshot, or why it is none. Holds no more than has arrived, whatever was announced.
+/// Receives a whole snapshot. Allocates only what has arrived, whatever length the header announces.
 async fn receive(mut messages: Streaming<pb::SnapshotRequest>) -> Result<(Caller, InstallSnapshot), Refusal> {
     use pb::snapshot_request::Message;
     let malformed = |why: String| Refusal::Malformed(format!("{why}; nothing was installed"));
-    let header = match soon(&mut messages, "the header of the snapshot").await?.and_then(|m| m.message) {
+    let header = match next_in_time(&mut messages, "the header of the snapshot").await?.and_then(|m| m.message) {
         Some(Message::Header(header)) => header,
         Some(Message::Chunk(_)) | None => return Err(malformed("a snapshot begins with its header".into())),
     };
@@ -199,10 +208,10 @@ async fn receive(mut messages: Streaming<pb::SnapshotRequest>) -> Result<(Caller
         malformed(format!("the snapshot is announced as {length} bytes, more than the {SNAPSHOT_LIMIT} allowed"))
     })?;
     let mut data = Vec::new();
-    while let Some(message) = soon(&mut messages, "the next part of the snapshot").await? {
+    while let Some(message) = next_in_time(&mut messages, "the next part of the snapshot").await? {
         let chunk: Bytes = match message.message {
             Some(Message::Chunk(chunk)) => chunk,
-            Some(Message::Header(_)) | None => return Err(malformed("a chunk is no chunk".into())),
+            Some(Message::Header(_)) | None => return Err(malformed("a message after the header is no chunk".into())),
         };
         if chunk.is_empty() || chunk.len() > CHUNK_LIMIT {
             let why = format!("a chunk of {} bytes, where 1 to {CHUNK_LIMIT} are allowed", chunk.len());

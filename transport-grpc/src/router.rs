@@ -1,4 +1,4 @@
-//! Where a call from the network goes, how much it may bring along, and how long it may take.
+//! Routes each call from the network to its service, with a limit on its size and on its time.
 //!
 //! ```text
 //!   /quorate.v1.Raft/Append, AppendStream ──▶ RaftService, messages of 16 MiB
@@ -8,8 +8,8 @@
 //!   anything else                         ──▶ Refusal::Malformed
 //! ```
 //!
-//! What tonic itself says no to (too large, not protobuf, no such call) is made a [`Refusal::Malformed`] here: it
-//! happened before anything was looked at, so the caller may know that nothing changed.
+//! A call that tonic itself refuses (too large, not protobuf, no such method) becomes a [`Refusal::Malformed`] here. tonic
+//! refuses before any service sees the call, so the caller may know that nothing changed.
 //!
 //! [`Refusal::Malformed`]: quorate_raft_core::Refusal::Malformed
 
@@ -36,7 +36,7 @@ use crate::settings::{APPEND_LIMIT, MESSAGE_LIMIT, ServerSettings};
 use crate::status::malformed;
 use crate::store_service::StoreService;
 
-/// What stands behind every connection.
+/// The services behind every connection. Clones share them.
 #[derive(Clone)]
 pub(crate) struct Router {
     raft: RaftServer<RaftService>,
@@ -71,34 +71,38 @@ impl hyper::service::Service<Request<Incoming>> for Router {
         let (service, method) = path.strip_prefix('/').and_then(|path| path.split_once('/')).unwrap_or_default();
         let limit = match method {
             "InstallSnapshot" => self.settings.snapshot_timeout,
-            // The wait for a lock ends by itself, with an answer.
+            // The wait for a lock has its own limit, and ends with an answer.
             "Lock" => self.settings.max_lock_wait + self.settings.call_timeout,
             _ => self.settings.call_timeout,
         };
-        let limit = asked(request.headers()).map_or(limit, |asked| asked.min(limit));
+        let limit = grpc_timeout(request.headers()).map_or(limit, |asked| asked.min(limit));
         let answer = match (service, method) {
             (raft_server::SERVICE_NAME, "Append" | "AppendStream") => self.log.clone().call(request),
             (raft_server::SERVICE_NAME, _) => self.raft.clone().call(request),
             (cluster_server::SERVICE_NAME, _) => self.cluster.clone().call(request),
             (store_server::SERVICE_NAME, _) => self.store.clone().call(request),
             _ => {
-                let status = malformed(format!("there is no call {path:.100} here; correct the address, or upgrade"));
+                let status =
+                    malformed(format!("this server has no method {path:.100}; correct the address, or upgrade it"));
                 return Box::pin(async { Ok(status.into_http()) });
             }
         };
-        // The time is up to the first part of the answer: it does not end streams that have begun to answer.
+        // The limit covers the time until the answer begins. It does not end a stream that has begun to answer.
         Box::pin(async move {
             match timeout(limit, answer).await {
-                Ok(Ok(response)) => Ok(explained(response)),
+                Ok(Ok(response)) => Ok(with_details(response)),
                 Ok(Err(never)) => match never {},
-                Err(_) => Ok(Status::deadline_exceeded(format!("no end within {limit:?}")).into_http()),
+                Err(_) => Ok(Status::deadline_exceeded(format!(
+                    "the call had not finished within {limit:?}; it may still take effect"
+                ))
+                .into_http()),
             }
         })
     }
 }
 
-/// Makes a refusal of what tonic refused by itself. Everything that a router says has its details already.
-fn explained(response: Response<Body>) -> Response<Body> {
+/// Turns an error of tonic's own into a refusal. The errors of the services have their details already.
+fn with_details(response: Response<Body>) -> Response<Body> {
     let Some(status) = Status::from_header_map(response.headers()) else { return response };
     let by_tonic = status.details().is_empty();
     match status.code() {
@@ -112,8 +116,8 @@ fn explained(response: Response<Body>) -> Response<Body> {
     }
 }
 
-/// How long the caller is prepared to wait: up to eight digits and a unit.
-fn asked(headers: &HeaderMap) -> Option<Duration> {
+/// The header `grpc-timeout`, the caller's own limit: up to eight digits and a unit.
+fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     if digits.len() > 8 || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
@@ -136,14 +140,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_timeout_is_read_as_grpc_writes_it_and_nonsense_is_ignored() {
+    fn a_timeout_is_read_as_grpc_writes_it_and_an_invalid_one_is_ignored() {
         let read = |text: &str| {
-            asked(&HeaderMap::from_iter([(http::HeaderName::from_static("grpc-timeout"), text.parse().unwrap())]))
+            grpc_timeout(&HeaderMap::from_iter([(
+                http::HeaderName::from_static("grpc-timeout"),
+                text.parse().unwrap(),
+            )]))
         };
         assert_eq!(read("250m"), Some(Duration::from_millis(250)));
         assert_eq!(read("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
-        for nonsense in ["", "m", "5", "123456789n", "-1S", "+1S", "1x", "1é", "é"] {
-            assert_eq!(read(nonsense), None, "{nonsense}");
+        for invalid in ["", "m", "5", "123456789n", "-1S", "+1S", "1x", "1é", "é"] {
+            assert_eq!(read(invalid), None, "{invalid}");
         }
     }
 }

@@ -1,8 +1,8 @@
-//! Errors on the wire: gRPC's richer error model, so that other languages read them with their own libraries.
+//! Errors in gRPC's richer error model, which other languages read with their own libraries.
 //!
 //! ```text
 //!   Refusal ──▶ grpc-status, grpc-message                          for people and for generic clients
-//!               grpc-status-details-bin: google.rpc.Status          exact: the case with all its values
+//!               grpc-status-details-bin: google.rpc.Status          the exact case with all its values
 //!                  └─ details[0]: Any{ ".../quorate.v1.Refusal" }
 //! ```
 //!
@@ -61,7 +61,7 @@ pub(crate) fn failed(code: Code, text: &str, kind: pb::failure::Kind) -> Status 
     with_detail(code, failure.message.clone(), FAILURE, &failure)
 }
 
-/// A read that is not possible now, as a status.
+/// A failed linearizable read as a status.
 pub(crate) fn read_failed(error: &ReadError) -> Status {
     failed(Code::Unavailable, &error.to_string(), error.into())
 }

@@ -1,10 +1,10 @@
-//! Locks, records, queues and events for clients that are no members, from the network to the [`ClientService`].
+//! The gRPC service Store: locks, records, queues and events for clients that are not members.
 //!
 //! ```text
-//!   OpenSession, Write, Take ──▶ ClientService::once: takes effect once, and it is known whether
+//!   OpenSession, Write, Take ──▶ ClientService::once: takes effect exactly once, however often it is repeated
 //!   Lock                     ──▶ the same, and then waits in line (lock.rs)
-//!   Get, List, GetLock       ──▶ what the node has, after a read barrier if that is asked for
-//!   Watch                    ──▶ events; a gap as a gap, its parts, and its end (watch.rs)
+//!   Get, List, GetLock       ──▶ the state of this node, after a read barrier if the request asks for one
+//!   Watch                    ──▶ events; missing ones as a gap, its parts, and its end (watch.rs)
 //! ```
 
 mod lock;
@@ -27,22 +27,22 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status};
 
-use self::lock::Waiting;
-use self::watch::Wanted;
+use self::lock::LockWait;
+use self::watch::Subscription;
 use crate::convert::{self, FromWire, Malformed};
 use crate::pb;
 use crate::pb::failure::Kind;
 use crate::pb::store_server::Store;
 use crate::status::{command_failed, failed, read_failed, refused};
 
-/// How long a call that has no time of its own looks for a leader that a quorum confirms.
+/// How long a call without its own timeout looks for a leader that a quorum confirms.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How many bytes of records one answer, and of anything one part of a gap, is filled with. One more thing than fit may be
-/// in it, of at most 65 KiB.
+/// The size at which an answer to List, or a part of a gap, is full, in bytes. The last item, of at most 65 KiB, may exceed
+/// it.
 const PAGE: usize = 900 << 10;
 
-/// What a message of a repeated field takes beside itself: its tag and its length.
+/// The most that an item of a repeated field takes beside itself, in bytes: its tag and its length.
 const FRAME: usize = 6;
 
 pub(crate) struct StoreService {
@@ -51,12 +51,13 @@ pub(crate) struct StoreService {
     stop: CancellationToken,
 }
 
-fn no(malformed: Malformed) -> Status {
+/// A request that cannot be understood.
+fn invalid(malformed: Malformed) -> Status {
     refused(&malformed.into())
 }
 
-fn all<P, T: FromWire<P>>(messages: Vec<P>) -> Result<Vec<T>, Status> {
-    messages.into_iter().map(T::from_wire).collect::<Result<_, _>>().map_err(no)
+fn decode_all<P, T: FromWire<P>>(messages: Vec<P>) -> Result<Vec<T>, Status> {
+    messages.into_iter().map(T::from_wire).collect::<Result<_, _>>().map_err(invalid)
 }
 
 impl StoreService {
@@ -65,7 +66,7 @@ impl StoreService {
     }
 
     async fn once(&self, name: Option<pb::RequestName>, make: MakeCommand) -> Result<(Nonce, Revision), Status> {
-        let named = convert::named(name).map_err(no)?;
+        let named = convert::named(name).map_err(invalid)?;
         let done = self.service.once(named, make).await.map_err(|error| command_failed(&error))?;
         Ok((done.0.nonce, done.1))
     }
@@ -75,7 +76,7 @@ impl StoreService {
         Ok(Response::new(pb::CommandResponse { revision: outcome.revision.get() }))
     }
 
-    /// What there is to read, as of its own revision.
+    /// The state to read from. It tells its own revision.
     async fn read(&self, reading: Option<pb::Reading>) -> Result<Arc<ClusterState>, Status> {
         let pb::Reading { linearizable, timeout_ms } = reading.unwrap_or_default();
         if linearizable {
@@ -85,8 +86,8 @@ impl StoreService {
         Ok(self.service.view().cluster)
     }
 
-    /// The items of a queue that an earlier holder took. Exact once the grant of `token` is applied here, since nobody else
-    /// takes anything after it; `None` when it is not, in time.
+    /// The items of a queue that an earlier holder took. Exact once the grant of `token` is applied here, because no other
+    /// holder takes anything after it; `None` if that does not happen in time.
     async fn taken_before(&self, queue: &Name, token: Revision) -> Option<BTreeSet<ItemId>> {
         let mut applied = self.service.applied();
         timeout(TIMEOUT, applied.wait_for(|at| *at >= token)).await.ok()?.ok()?;
@@ -104,7 +105,7 @@ impl Store for StoreService {
         request: Request<pb::OpenSessionRequest>,
     ) -> Result<Response<pb::OpenSessionResponse>, Status> {
         let pb::OpenSessionRequest { name, ttl_ms, lock_delay_ms, label } = request.into_inner();
-        let session = convert::session(ttl_ms, lock_delay_ms, label).map_err(no)?;
+        let session = convert::session(ttl_ms, lock_delay_ms, label).map_err(invalid)?;
         let make = move |request| Command::OpenSession { request, session: session.clone() };
         let (_, revision) = self.once(name, Box::new(make)).await?;
         Ok(Response::new(pb::OpenSessionResponse { session: revision.get() }))
@@ -137,12 +138,12 @@ impl Store for StoreService {
 
     async fn lock(&self, request: Request<pb::LockRequest>) -> Result<Response<pb::LockResponse>, Status> {
         let pb::LockRequest { request: named, session, name, wait_ms } = request.into_inner();
-        let waiting = Waiting {
+        let waiting = LockWait {
             service: self.service.clone(),
             stop: self.stop.clone(),
-            named: convert::named(named).map_err(no)?,
+            named: convert::named(named).map_err(invalid)?,
             session: SessionId::new(session),
-            name: convert::name(name).map_err(no)?,
+            name: convert::name(name).map_err(invalid)?,
             wait: Duration::from_millis(wait_ms).min(self.max_lock_wait),
         };
         let token = waiting.lock().await?;
@@ -151,13 +152,13 @@ impl Store for StoreService {
 
     async fn unlock(&self, request: Request<pb::UnlockRequest>) -> Result<Response<pb::CommandResponse>, Status> {
         let pb::UnlockRequest { session, name, token } = request.into_inner();
-        let (name, holder) = (convert::name(name).map_err(no)?, Holder::Session(SessionId::new(session)));
+        let (name, holder) = (convert::name(name).map_err(invalid)?, Holder::Session(SessionId::new(session)));
         self.command(Command::Unlock { name, holder, token: Revision::new(token) }).await
     }
 
     async fn get_lock(&self, request: Request<pb::GetLockRequest>) -> Result<Response<pb::GetLockResponse>, Status> {
         let pb::GetLockRequest { name, reading } = request.into_inner();
-        let name = convert::name(name).map_err(no)?;
+        let name = convert::name(name).map_err(invalid)?;
         let state = self.read(reading).await?;
         let lock = Some(convert::lock(&name, state.store().lock(&name)));
         Ok(Response::new(pb::GetLockResponse { lock, at: state.revision().get() }))
@@ -165,7 +166,7 @@ impl Store for StoreService {
 
     async fn write(&self, request: Request<pb::WriteRequest>) -> Result<Response<pb::WriteResponse>, Status> {
         let pb::WriteRequest { name, checks, changes } = request.into_inner();
-        let (checks, changes): (Vec<Check>, Vec<Change>) = (all(checks)?, all(changes)?);
+        let (checks, changes): (Vec<Check>, Vec<Change>) = (decode_all(checks)?, decode_all(changes)?);
         let make = move |request| Command::Write { request, checks: checks.clone(), changes: changes.clone() };
         let (_, revision) = self.once(name, Box::new(make)).await?;
         Ok(Response::new(pb::WriteResponse { revision: revision.get() }))
@@ -173,7 +174,7 @@ impl Store for StoreService {
 
     async fn get(&self, request: Request<pb::GetRequest>) -> Result<Response<pb::GetResponse>, Status> {
         let pb::GetRequest { key, reading } = request.into_inner();
-        let key = convert::key(key).map_err(no)?;
+        let key = convert::key(key).map_err(invalid)?;
         let state = self.read(reading).await?;
         let record = state.store().record(&key).map(|record| convert::record(&key, record));
         Ok(Response::new(pb::GetResponse { record, at: state.revision().get() }))
@@ -200,8 +201,8 @@ impl Store for StoreService {
     async fn take(&self, request: Request<pb::TakeRequest>) -> Result<Response<pb::TakeResponse>, Status> {
         use pb::take_response::Result as Out;
         let pb::TakeRequest { name, queue, token } = request.into_inner();
-        let named = convert::named(name).map_err(no)?;
-        let (queue, token) = (convert::name(queue).map_err(no)?, Revision::new(token));
+        let named = convert::named(name).map_err(invalid)?;
+        let (queue, token) = (convert::name(queue).map_err(invalid)?, Revision::new(token));
         let before = self.taken_before(&queue, token).await;
         let make = {
             let queue = queue.clone();
@@ -224,7 +225,7 @@ impl Store for StoreService {
                 Out::Item(convert::queued(&queue, id, item, again))
             }
             None if store.holds(&queue, token) => Out::Acknowledged(pb::Done {}),
-            // The next holder has it by now, or will.
+            // The item has passed on to the next holder, or will.
             None => {
                 let current = store.lock(&queue).and_then(|lock| lock.grant).map(|grant| grant.token);
                 return Err(command_failed(&Rejection::NotHolder { name: queue, token, current }.into()));
@@ -234,9 +235,9 @@ impl Store for StoreService {
     }
 
     async fn watch(&self, request: Request<pb::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let wanted = Arc::new(Wanted::from_wire(request.into_inner()).map_err(no)?);
-        let events = self.service.events_since(wanted.after, wanted.filter());
-        let told = events.flat_map(move |item| stream::iter(watch::messages(&wanted, &item)).map(Ok));
-        Ok(Response::new(told.take_until(self.stop.clone().cancelled_owned()).boxed()))
+        let subscription = Arc::new(Subscription::from_wire(request.into_inner()).map_err(invalid)?);
+        let events = self.service.events_since(subscription.after, subscription.filter());
+        let messages = events.flat_map(move |item| stream::iter(watch::messages(&subscription, &item)).map(Ok));
+        Ok(Response::new(messages.take_until(self.stop.clone().cancelled_owned()).boxed()))
     }
 }

@@ -1,4 +1,4 @@
-//! The picture of the cluster, outwards only: the state is rebuilt from commands, never from a message.
+//! The state of the cluster, outgoing only: a node rebuilds its state from commands, never from a message.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use super::raft::numbers;
 use super::{FromWire, Malformed, clip, id_to, nanos};
 use crate::pb;
 
-/// The whole picture, with the newest `history_limit` ended orders (0: all).
+/// The committed state and this node's own view, with the newest `history_limit` ended orders (0: all).
 pub(crate) fn status(view: &View, history_limit: u32) -> pb::StatusResponse {
     pb::StatusResponse { committed: Some(recent(&view.cluster, history_limit)), local: Some(local(&view.local)) }
 }
@@ -56,7 +56,7 @@ pub(crate) fn state(cluster: &ClusterState) -> pb::ClusterState {
     }
 }
 
-/// How much is kept, without what is kept.
+/// The number of locks, records, queues and sessions, without their contents.
 fn counts(store: &Store) -> pb::StoreCounts {
     pb::StoreCounts {
         locks: store.locks().count() as u64,
@@ -213,9 +213,9 @@ impl From<&FenceProof> for pb::FenceProof {
 impl From<&Configuration> for pb::Configuration {
     fn from(configuration: &Configuration) -> Self {
         let set = |nodes: &BTreeSet<NodeId>| pb::NodeSet { nodes: numbers(nodes) };
-        let (mut sets, everybody) = (configuration.sets(), configuration.nodes());
+        let (mut sets, nodes) = (configuration.sets(), configuration.nodes());
         let (voters, outgoing) = (sets.next().map(set), sets.next().map(set));
-        let learners = everybody.iter().filter(|node| configuration.is_learner(**node));
+        let learners = nodes.iter().filter(|node| configuration.is_learner(**node));
         Self { voters, outgoing, learners: Some(pb::NodeSet { nodes: numbers(learners) }) }
     }
 }

@@ -1,7 +1,7 @@
-//! Commands from outside, and the join of a process, which both sides speak.
+//! Commands of operators, incoming, and the join of a process, both ways.
 //!
-//! On the wire a join is spelt out, so that any language can write one; between the transport and the engine it is an
-//! envelope. Writing an envelope anew gives the same bytes, since its form is canonical.
+//! In the protocol a join has fields, so that any language can write one; between the transport and the engine it is an
+//! envelope. Encoding it again gives the same bytes, because the form of an envelope is canonical.
 
 use quorate_membership::{
     Address, BootId, Cause, ClusterId, Command, Confirmation, Contract, Disk, FenceId, Identity, NodeId, Nonce, Reason,
@@ -30,13 +30,13 @@ fn life(field: Option<pb::Identity>) -> Result<Identity, Malformed> {
     need(field, "the life").map(Identity::from)
 }
 
-/// Who answers for something, and how they know.
+/// The name and the reason of an operator who vouches for something.
 fn operator(word: Option<pb::OperatorWord>) -> Result<(Reason, Reason), Malformed> {
     let pb::OperatorWord { name, reason: why } = need(word, "the operator's word")?;
     Ok((reason(name, "the operator's name")?, reason(why, "the operator's reason")?))
 }
 
-/// Spells a join out for the wire. Anything but a join is refused.
+/// The message of a join. Any other command is refused.
 pub(crate) fn join_request(request: &JoinRequest) -> Result<pb::JoinRequest, Malformed> {
     let command = codec::decode(request.command.as_bytes()).map_err(|error| Malformed(error.to_string()))?;
     let Command::Join { node, role, addresses, disk, boot, nonce, contract } = command else {
@@ -55,7 +55,7 @@ pub(crate) fn join_request(request: &JoinRequest) -> Result<pb::JoinRequest, Mal
     })
 }
 
-/// Puts a join from the wire into its envelope.
+/// A join from a message, in its envelope.
 pub(crate) fn join_command(request: pb::JoinRequest) -> Result<JoinRequest, Malformed> {
     let pb::JoinRequest { cluster, timing, node, role: number, addresses: at, disk, boot, nonce, contract } = request;
     let command = Command::Join {
@@ -105,7 +105,7 @@ impl FromWire<pb::RemoveRequest> for Command {
 impl FromWire<pb::OrderFenceRequest> for Command {
     fn from_wire(request: pb::OrderFenceRequest) -> Result<Self, Malformed> {
         let cause = Cause::Requested { reason: reason(request.reason, "the reason of a fence order")? };
-        // What somebody asks for is no opinion of a leader, and stands under no activation.
+        // An operator's order is not a leader's conclusion, so it is not bound to an activation.
         Ok(Self::OrderFence { target: life(request.target)?, cause, under: None })
     }
 }

@@ -1,6 +1,6 @@
-//! What a life promises about its own end, and why a promise cannot be kept.
+//! The contract of a life, both ways, and the reasons why a contract is rejected.
 //!
-//! A contract that arrives is read, not judged: whether it can be kept the rules say, where every node hears the same.
+//! A contract is only read here. The rules decide whether it can be kept, so that every node decides alike.
 
 use std::time::Duration;
 
@@ -72,7 +72,7 @@ impl From<&ContractError> for pb::ContractFault {
             ContractError::Watchdog { timeout, lease } => {
                 Some(Out::Watchdog(pb::SlowWatchdog { timeout_ns: nanos(*timeout), lease_ns: nanos(*lease) }))
             }
-            // A case of newer rules: the text of the rejection that it stands in says what is wrong.
+            // A case of newer rules: the text of the rejection around it tells what is wrong.
             _ => None,
         };
         Self { fault }

@@ -1,4 +1,4 @@
-//! The event feed, outwards only.
+//! The event feed, outgoing only.
 
 use quorate_membership::{Event, Holder, Name, Nonce, Release, Revision};
 use quorate_raft_core::FeedItem;
@@ -9,12 +9,12 @@ use super::{id_to, nanos};
 use crate::pb;
 use crate::pb::event::Kind;
 
-/// One thing that a reader of the feed is told.
+/// One item of the feed.
 pub(crate) fn item(item: &FeedItem) -> pb::EventsResponse {
     use pb::events_response::Item as Out;
     let item = match item {
         FeedItem::Event { revision, event: what } => Out::Event(event(*revision, what)),
-        FeedItem::Gap { state: picture } => Out::Gap(pb::Gap { state: Some(state(picture)) }),
+        FeedItem::Gap { state: current } => Out::Gap(pb::Gap { state: Some(state(current)) }),
     };
     pb::EventsResponse { item: Some(item) }
 }

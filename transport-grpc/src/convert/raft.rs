@@ -12,7 +12,7 @@ use quorate_raft_core::rpc::{
 use super::{FromWire, Malformed, id_from, id_to, need};
 use crate::pb;
 
-/// Lets the wire read a payload where it lies, without a copy.
+/// Lets a message refer to the bytes of a payload without a copy.
 struct Owned(Payload);
 
 impl AsRef<[u8]> for Owned {
@@ -26,7 +26,7 @@ pub(crate) fn bytes(payload: Payload) -> Bytes {
     Bytes::from_owner(Owned(payload))
 }
 
-/// A command that arrived whole. What it says, only those find out who apply it.
+/// A command whose envelope is intact. Its contents are decoded only when it is applied.
 pub(crate) fn payload(bytes: &Bytes, what: impl std::fmt::Display) -> Result<Payload, Malformed> {
     codec::inspect(bytes).map_err(|error| Malformed(format!("{what}: {error}")))?;
     Ok(Payload::new(&bytes[..]))
@@ -305,7 +305,7 @@ impl FromWire<pb::ProposeResponse> for Proposed {
                 let said = format!("the leader rejected it ({}): {}", rejection.code, rejection.message);
                 match Rejection::from_wire(rejection) {
                     Ok(rejection) => Self::Rejected { revision: Revision::new(revision), rejection },
-                    // A rule of a newer build, without a type here. Claiming less than is known does no harm.
+                    // A rule of a newer build, without a type here. To report less than is known does no harm.
                     Err(_) => Self::Unknown { reason: format!("{said}; upgrade this node") },
                 }
             }

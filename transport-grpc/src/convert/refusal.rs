@@ -1,6 +1,6 @@
-//! Refusals, and why a command has no result: every case with its own name and its own fields.
+//! Refusals and failures of calls: every case with its own code and its own fields.
 //!
-//! The enums of the engine may grow. What this build does not know travels, in either direction, as a name and a text.
+//! The enums of the engine may grow. A case that this build does not know is sent and received as a code and a text.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use quorate_raft_core::{HandOverError, ProposeError, ReadError, Refusal};
 use super::{FromWire, Malformed, clip, id_from, id_to, nanos, need};
 use crate::pb;
 
-/// A duration in milliseconds; one that has no room as the longest there is.
+/// A duration in milliseconds. One that does not fit becomes the longest that does.
 pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
@@ -115,7 +115,7 @@ impl From<&ProposeError> for pb::failure::Kind {
             ProposeError::Encoding(error) => Self::Encoding(clip(&error.to_string())),
             ProposeError::Refused(refusal) => Self::Refused(refusal.into()),
             ProposeError::Stopped(fatal) => Self::Stopped(clip(&fatal.to_string())),
-            // A case of a newer engine: whether it changed anything is not known here.
+            // A case of a newer engine. This build does not know whether it changed anything.
             other => Self::OutcomeUnknown(pb::OutcomeUnknown { reason: clip(&other.to_string()) }),
         }
     }
@@ -144,7 +144,7 @@ impl From<&ReadError> for pb::failure::Kind {
     }
 }
 
-/// A failed call as it travels.
+/// The message of a failed call.
 pub(crate) fn failure(message: &str, kind: pb::failure::Kind) -> pb::Failure {
     use pb::failure::Kind;
     let code = match &kind {

@@ -1,4 +1,4 @@
-//! Renewals of leases, keep-alives of sessions, and their answers. Whatever cannot be read for certain prolongs nothing.
+//! Renewals of leases, keep-alives of sessions, and their answers. An answer that cannot be read extends nothing.
 
 use std::time::Duration;
 
@@ -55,7 +55,7 @@ impl From<RenewRefusal> for pb::RenewRefusal {
             RenewRefusal::NotLive => Self::NotLive,
             RenewRefusal::Expiring => Self::Expiring,
             RenewRefusal::NotConfirmed => Self::NotConfirmed,
-            // A case of a newer engine. Read by nobody as anything but a refusal that it does not know.
+            // A case of a newer engine. Every receiver reads it as a refusal for an unknown reason.
             _ => Self::Unspecified,
         }
     }

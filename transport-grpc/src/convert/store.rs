@@ -1,7 +1,7 @@
-//! Locks, records, queues and sessions: what clients ask, inwards, and what is kept, outwards.
+//! Locks, records, queues and sessions: requests of clients, incoming, and the stored state, outgoing.
 //!
-//! Keys, names and labels are checked here, since their types demand it; everything else the rules say no to, where every
-//! node hears the same.
+//! Keys, names and labels are checked here, because their types require it. The rules check everything else, so that
+//! every node decides alike.
 
 use std::time::Duration;
 
@@ -69,7 +69,7 @@ impl FromWire<pb::RequestName> for Request {
     }
 }
 
-/// How a client names its request, if it does. Revision 0 is before everything: it says nothing of when.
+/// The name that a client gave to its request, if any. Revision 0 is before every entry, and means "unknown".
 pub(crate) fn named(name: Option<pb::RequestName>) -> Result<Option<RequestName>, Malformed> {
     let Some(name) = name else { return Ok(None) };
     let Request { nonce, since } = Request::from_wire(name)?;
@@ -79,7 +79,7 @@ pub(crate) fn named(name: Option<pb::RequestName>) -> Result<Option<RequestName>
     Ok(Some(RequestName { nonce, since: (since > Revision::default()).then_some(since) }))
 }
 
-/// How a session is to live, and whose it is.
+/// A session as a client asks for it.
 pub(crate) fn session(ttl_ms: u64, lock_delay_ms: u64, label: String) -> Result<Session, Malformed> {
     let label = Reason::new(label).map_err(|error| Malformed(format!("the label of a session: {error}")))?;
     Ok(Session { ttl: Duration::from_millis(ttl_ms), lock_delay: Duration::from_millis(lock_delay_ms), label })
@@ -119,7 +119,7 @@ impl FromWire<pb::Change> for Change {
     }
 }
 
-/// A record as it stands.
+/// A record.
 pub(crate) fn record(key: &Key, record: &Record) -> pb::Record {
     let Record { value, version, created, bound } = record;
     pb::Record {
@@ -131,7 +131,7 @@ pub(crate) fn record(key: &Key, record: &Record) -> pb::Record {
     }
 }
 
-/// A lock as it stands; one that is not there is free.
+/// A lock. One that is not in the state is free.
 pub(crate) fn lock(name: &Name, lock: Option<&Lock>) -> pb::LockState {
     let mut state = pb::LockState { name: name.as_str().into(), ..pb::LockState::default() };
     let Some(Lock { grant, delay, waiters }) = lock else { return state };

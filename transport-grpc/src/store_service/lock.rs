@@ -1,14 +1,14 @@
-//! A client's wait for a lock. Whatever becomes of the call, nothing stays in line that nobody waits for.
+//! A client's wait for a lock. However the call ends, no request stays in line without a client that waits for it.
 //!
 //! ```text
 //!   Lock ─▶ once ─▶ in line ──────────▶ granted ──────────────────────────▶ token
-//!                     │ time is up  ──▶ Settle ─▶ out of the line ─────────▶ lock_timed_out
+//!                     │ timeout     ──▶ Settle ─▶ out of the line ─────────▶ lock_timed_out
 //!                     │                  └──────▶ granted in that moment ──▶ token
-//!                     └ the call is gone ▶ Settle, again and again ─▶ granted meanwhile, and without a name ─▶ Unlock
+//!                     └ call cancelled ▶ Settle, until committed ─▶ granted meanwhile, and without a name ─▶ Unlock
 //! ```
 //!
-//! A request with a name may have been answered by another node, which this one does not hear of: what it was granted is
-//! not given back here, or a client would lose a lock that it was told it has.
+//! A request with a name may have been answered by another node, unknown to this one. Its grant is not released here, or
+//! a client would lose a lock that it knows it holds.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,11 +28,11 @@ use crate::pb;
 use crate::pb::failure::Kind;
 use crate::status::{command_failed, failed};
 
-/// How long to wait before a withdrawal that did not get through is said again.
-const AGAIN: Duration = Duration::from_millis(500);
+/// The pause before a withdrawal that was not committed is proposed again.
+const RETRY: Duration = Duration::from_millis(500);
 
-/// One client's wish for a lock.
-pub(super) struct Waiting {
+/// One client's request for a lock.
+pub(super) struct LockWait {
     pub(super) service: Arc<dyn ClientService>,
     pub(super) stop: CancellationToken,
     pub(super) named: Option<RequestName>,
@@ -41,101 +41,104 @@ pub(super) struct Waiting {
     pub(super) wait: Duration,
 }
 
-/// Where the log has the request.
+/// The state of the request in the log.
 enum Standing {
     Granted(Revision),
     InLine,
-    Over,
+    /// Neither granted nor in line: withdrawn, released, or never committed.
+    Gone,
 }
 
-/// Why there is no token, and whether something may still stand in line.
-struct Unmet {
+/// Why there is no token.
+struct NotGranted {
     status: Status,
-    loose: bool,
+    /// Whether the request may still be in line, and has to be withdrawn.
+    maybe_in_line: bool,
 }
 
-impl Unmet {
-    fn for_good(status: Status) -> Self {
-        Self { status, loose: false }
+impl NotGranted {
+    fn finally(status: Status) -> Self {
+        Self { status, maybe_in_line: false }
     }
 }
 
-type Asked = Arc<Mutex<Option<Request>>>;
+/// The request that was proposed last.
+type LastRequest = Arc<Mutex<Option<Request>>>;
 
-impl Waiting {
-    /// Waits for the lock. Dropped at any moment, it is tidied up behind it.
+impl LockWait {
+    /// Waits for the lock. May be dropped at any time: a task of its own then withdraws the request.
     pub(super) async fn lock(self) -> Result<Revision, Status> {
-        let (tell, told) = oneshot::channel();
-        tokio::spawn(self.run(tell));
-        told.await.unwrap_or_else(|_| Err(Status::unavailable("this node is stopping; ask another one")))
+        let (answer, answered) = oneshot::channel();
+        tokio::spawn(self.run(answer));
+        answered.await.unwrap_or_else(|_| Err(Status::unavailable("this node is stopping; ask another one")))
     }
 
-    async fn run(self, mut tell: oneshot::Sender<Result<Revision, Status>>) {
-        let asked = Asked::default();
+    async fn run(self, mut client: oneshot::Sender<Result<Revision, Status>>) {
+        let asked = LastRequest::default();
         let answer = tokio::select! {
             answer = self.answer(&asked) => Some(answer),
-            () = tell.closed() => None,
+            () = client.closed() => None,
         };
         let unwanted = match answer {
-            Some(Ok(token)) => tell.send(Ok(token)).is_err(),
-            Some(Err(Unmet { status, loose })) => {
-                let _gone = tell.send(Err(status));
-                loose
+            Some(Ok(token)) => client.send(Ok(token)).is_err(),
+            Some(Err(NotGranted { status, maybe_in_line })) => {
+                let _gone = client.send(Err(status));
+                maybe_in_line
             }
             None => true,
         };
         if unwanted {
             let asked = *asked.lock();
             if let Some(request) = asked {
-                self.tidy(request).await;
+                self.clean_up(request).await;
             }
         }
     }
 
-    /// Asks, and waits until it is granted or the time is up. What was asked for last stands in `asked`.
-    async fn answer(&self, asked: &Asked) -> Result<Revision, Unmet> {
+    /// Proposes the request, and waits until it is granted or the timeout. `asked` keeps the request that was proposed last.
+    async fn answer(&self, asked: &LastRequest) -> Result<Revision, NotGranted> {
         let begun = Instant::now();
         let (name, holder, wait) = (self.name.clone(), Holder::Session(self.session), !self.wait.is_zero());
         let note = asked.clone();
         let make = move |request: Request| {
-            // Of zeros it is only to be looked at.
+            // A request of zeros is not proposed, only looked at.
             if request.nonce != Nonce::default() {
                 *note.lock() = Some(request);
             }
             Command::Lock { request, name: name.clone(), holder, wait }
         };
         let (request, _) = self.service.once(self.named, Box::new(make)).await.map_err(|error| {
-            let loose = matches!(error, ProposeError::OutcomeUnknown { .. });
-            Unmet { status: command_failed(&error), loose }
+            let maybe_in_line = matches!(error, ProposeError::OutcomeUnknown { .. });
+            NotGranted { status: command_failed(&error), maybe_in_line }
         })?;
-        let time_is_up = sleep_until(begun + self.wait);
-        tokio::pin!(time_is_up);
-        // From before the first look, so that nothing passes between the two.
+        let timeout = sleep_until(begun + self.wait);
+        tokio::pin!(timeout);
+        // Events from before the first look at the state, so that none is missed between the two.
         let filter = Filter::all().topics([Topic::Locks, Topic::Sessions]).prefix(self.name.as_str());
-        let mut news = self.service.events_since(self.service.view().cluster.revision(), filter);
+        let mut events = self.service.events_since(self.service.view().cluster.revision(), filter);
         loop {
             match self.standing(request.nonce) {
                 Standing::Granted(token) => return Ok(token),
-                Standing::Over => return Err(Unmet::for_good(self.over())),
+                Standing::Gone => return Err(NotGranted::finally(self.request_gone())),
                 Standing::InLine => {}
             }
             tokio::select! {
-                item = news.next() => if item.is_none() {
-                    return Err(Unmet { status: Status::unavailable("this node has stopped; ask another one"), loose: true });
+                item = events.next() => if item.is_none() {
+                    return Err(NotGranted { status: Status::unavailable("this node has stopped; ask another one"), maybe_in_line: true });
                 },
-                () = &mut time_is_up => break,
+                () = &mut timeout => break,
                 () = self.stop.cancelled() => break,
             }
         }
-        let settled = self.say(self.settle(request)).await;
+        let settled = self.propose(self.settle(request)).await;
         match (settled, self.standing(request.nonce)) {
             (_, Standing::Granted(token)) => Ok(token),
-            (_, Standing::Over) if !self.is_open() => Err(Unmet::for_good(self.over())),
-            (Ok(()), _) | (_, Standing::Over) => Err(Unmet::for_good(self.timed_out(begun.elapsed()))),
+            (_, Standing::Gone) if !self.is_open() => Err(NotGranted::finally(self.request_gone())),
+            (Ok(()), _) | (_, Standing::Gone) => Err(NotGranted::finally(self.timed_out(begun.elapsed()))),
             (Err(error), Standing::InLine) => {
-                let reason = format!("no leader took the request for `{}` out of the line yet: {error}", self.name);
+                let reason = format!("no leader has withdrawn the request for lock `{}` yet: {error}", self.name);
                 let status = command_failed(&ProposeError::OutcomeUnknown { reason });
-                Err(Unmet { status, loose: true })
+                Err(NotGranted { status, maybe_in_line: true })
             }
         }
     }
@@ -146,30 +149,31 @@ impl Waiting {
 
     fn standing(&self, request: Nonce) -> Standing {
         let state = self.service.view().cluster;
-        let Some(lock) = state.store().lock(&self.name) else { return Standing::Over };
-        // A nonce that is somebody else's is not taken for theirs.
+        let Some(lock) = state.store().lock(&self.name) else { return Standing::Gone };
+        // The nonce alone does not suffice: another session could have drawn the same one.
         let own = |holder, asked| holder == Holder::Session(self.session) && asked == request;
         match lock.grant {
             Some(grant) if own(grant.holder, grant.request) => Standing::Granted(grant.token),
             _ if lock.waiters.iter().any(|waiter| own(waiter.holder, waiter.request)) => Standing::InLine,
-            _ => Standing::Over,
+            _ => Standing::Gone,
         }
     }
 
-    /// Why a request that took effect neither waits nor holds.
-    fn over(&self) -> Status {
+    /// The error for a request that took effect, and is neither granted nor in line any more.
+    fn request_gone(&self) -> Status {
         if !self.is_open() {
             return command_failed(&Rejection::MayNotHold(Holder::Session(self.session)).into());
         }
-        let text = format!("the request for lock `{}` is over; make a new one", self.name);
+        let text =
+            format!("the request for lock `{}` was withdrawn, or its grant has ended; make a new one", self.name);
         failed(Code::FailedPrecondition, &text, Kind::LockRequestOver(pb::Done {}))
     }
 
     fn timed_out(&self, waited: Duration) -> Status {
         let state = self.service.view().cluster;
         let grant = state.store().lock(&self.name).and_then(|lock| lock.grant);
-        let now = grant.map_or_else(|| "nobody holds it now".into(), |grant| format!("{} holds it", grant.holder));
-        let text = format!("lock `{}` was not had within {waited:.1?}; {now}", self.name);
+        let now = grant.map_or_else(|| "it is free now".into(), |grant| format!("{} holds it", grant.holder));
+        let text = format!("lock `{}` was not granted within {waited:.1?}; {now}", self.name);
         let timed_out = pb::LockTimedOut {
             name: self.name.to_string(),
             waited_ms: convert::millis(waited),
@@ -183,34 +187,34 @@ impl Waiting {
         Command::Settle { request, lock: Some(self.name.clone()) }
     }
 
-    /// Has a command committed. One that the rules refuse has nothing to change any more.
-    async fn say(&self, command: Command) -> Result<(), ProposeError> {
+    /// Has a command committed. If the rules reject it, there is nothing left to change.
+    async fn propose(&self, command: Command) -> Result<(), ProposeError> {
         match self.service.command(command).await {
             Ok(_) | Err(ProposeError::Rejected(_)) => Ok(()),
             Err(error) => Err(error),
         }
     }
 
-    /// Says something until it is committed, the session has ended, or the node has stopped.
-    async fn insist(&self, command: Command) {
+    /// Proposes a command until it is committed, the session has ended, or the node has stopped.
+    async fn propose_until_committed(&self, command: Command) {
         loop {
-            match self.say(command.clone()).await {
+            match self.propose(command.clone()).await {
                 Ok(()) | Err(ProposeError::Stopped(_) | ProposeError::Refused(_) | ProposeError::Encoding(_)) => return,
-                Err(error) => tracing::debug!(lock = %self.name, session = %self.session, %error, "said again"),
+                Err(error) => tracing::debug!(lock = %self.name, session = %self.session, %error, "will propose again"),
             }
             if !self.is_open() {
                 return;
             }
-            sleep(AGAIN).await;
+            sleep(RETRY).await;
         }
     }
 
-    /// Leaves nothing behind of a request that nobody waits for.
-    async fn tidy(&self, request: Request) {
-        self.insist(self.settle(request)).await;
+    /// Withdraws a request without a client that waits for it, and releases what it was granted meanwhile.
+    async fn clean_up(&self, request: Request) {
+        self.propose_until_committed(self.settle(request)).await;
         if let (None, Standing::Granted(token)) = (self.named, self.standing(request.nonce)) {
             let holder = Holder::Session(self.session);
-            self.insist(Command::Unlock { name: self.name.clone(), holder, token }).await;
+            self.propose_until_committed(Command::Unlock { name: self.name.clone(), holder, token }).await;
         }
     }
 }

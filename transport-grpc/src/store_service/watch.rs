@@ -1,12 +1,12 @@
-//! Events for a watcher, and all that holds instead of events that are gone.
+//! Events for a watcher, and the current state in place of events that are no longer kept.
 //!
 //! ```text
 //!   FeedItem::Event ─▶ Event
 //!   FeedItem::Gap   ─▶ WatchGap{cluster} ─▶ GapPart{locks} ─▶ GapPart{locks, records} ─▶ … ─▶ GapEnd{revision}
 //! ```
 //!
-//! The parts are made when they are sent: a watcher that reads slowly holds on to one picture, of which copies cost
-//! nothing, and not to a list of messages.
+//! The parts are made when they are sent. A watcher that reads slowly keeps one copy of the state, which costs almost
+//! nothing, and not a list of messages.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,20 +18,20 @@ use quorate_raft_core::{FeedItem, Filter};
 use super::{FRAME, PAGE};
 use crate::convert::{self, FromWire, Malformed};
 use crate::pb;
-use crate::pb::watch_response::Item as Told;
+use crate::pb::watch_response::Item as Out;
 
-/// Of the ended fence orders a gap brings only the newest so many.
+/// The number of ended fence orders in a gap, the newest ones.
 const HISTORY: u32 = 32;
 
-/// What a watcher wants to hear of.
+/// The events that a watcher asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Wanted {
+pub(super) struct Subscription {
     pub(super) after: Revision,
     topics: BTreeSet<Topic>,
     prefix: String,
 }
 
-impl FromWire<pb::WatchRequest> for Wanted {
+impl FromWire<pb::WatchRequest> for Subscription {
     fn from_wire(request: pb::WatchRequest) -> Result<Self, Malformed> {
         let pb::WatchRequest { after_revision, topics, prefix } = request;
         let read = |number: i32| {
@@ -58,33 +58,37 @@ fn topic(topic: pb::Topic) -> Option<Topic> {
     })
 }
 
-impl Wanted {
+impl Subscription {
     pub(super) fn filter(&self) -> Filter {
         Filter::all().topics(self.topics.iter().copied()).prefix(self.prefix.clone())
     }
 }
 
-/// What the watcher is told of one thing in the feed.
-pub(super) fn messages(wanted: &Arc<Wanted>, item: &FeedItem) -> impl Iterator<Item = pb::WatchResponse> + use<> {
+/// The messages to the watcher for one item of the feed.
+pub(super) fn messages(
+    subscription: &Arc<Subscription>,
+    item: &FeedItem,
+) -> impl Iterator<Item = pb::WatchResponse> + use<> {
     let (first, state) = match item {
-        FeedItem::Event { revision, event } => (Told::Event(convert::event(*revision, event)), None),
+        FeedItem::Event { revision, event } => (Out::Event(convert::event(*revision, event)), None),
         FeedItem::Gap { state } => {
-            (Told::Gap(pb::WatchGap { state: Some(convert::recent(state, HISTORY)) }), Some(state.clone()))
+            (Out::Gap(pb::WatchGap { state: Some(convert::recent(state, HISTORY)) }), Some(state.clone()))
         }
     };
-    let end = state.as_ref().map(|state| Told::GapEnd(pb::GapEnd { revision: state.revision().get() }));
-    let parts = state.map(|state| Parts { state, wanted: wanted.clone(), topic: Some(Topic::Locks), done: 0 });
-    let all = std::iter::once(first).chain(parts.into_iter().flatten().map(Told::GapPart)).chain(end);
+    let end = state.as_ref().map(|state| Out::GapEnd(pb::GapEnd { revision: state.revision().get() }));
+    let parts =
+        state.map(|state| Parts { state, subscription: subscription.clone(), topic: Some(Topic::Locks), done: 0 });
+    let all = std::iter::once(first).chain(parts.into_iter().flatten().map(Out::GapPart)).chain(end);
     all.map(|item| pb::WatchResponse { item: Some(item) })
 }
 
-/// All that holds and is wanted, in parts.
+/// The current state, as far as the watcher asked for it, in parts.
 struct Parts {
     state: Arc<ClusterState>,
-    wanted: Arc<Wanted>,
-    /// What is being told; `None` when all has been.
+    subscription: Arc<Subscription>,
+    /// The topic of the next part; `None` after the last.
     topic: Option<Topic>,
-    /// How much of it was told already.
+    /// The number of items of this topic in earlier parts.
     done: usize,
 }
 
@@ -94,7 +98,7 @@ impl Iterator for Parts {
     fn next(&mut self) -> Option<pb::GapPart> {
         let (mut part, mut room) = (pb::GapPart::default(), PAGE);
         while let Some(topic) = self.topic {
-            if self.wanted.topics.contains(&topic) && !self.fill(topic, &mut part, &mut room) {
+            if self.subscription.topics.contains(&topic) && !self.fill(topic, &mut part, &mut room) {
                 break;
             }
             (self.topic, self.done) = (next(topic), 0);
@@ -103,7 +107,7 @@ impl Iterator for Parts {
     }
 }
 
-/// What is told after it.
+/// The topic after this one.
 const fn next(topic: Topic) -> Option<Topic> {
     match topic {
         Topic::Locks => Some(Topic::Records),
@@ -114,35 +118,36 @@ const fn next(topic: Topic) -> Option<Topic> {
 }
 
 impl Parts {
-    /// Adds what there is of a topic. `false` when there may be more than there was room for.
+    /// Adds the items of a topic. `false` if the part is full and there may be more.
     fn fill(&mut self, topic: Topic, part: &mut pb::GapPart, room: &mut usize) -> bool {
-        let (store, prefix) = (self.state.store(), self.wanted.prefix.as_str());
+        let (store, prefix) = (self.state.store(), self.subscription.prefix.as_str());
         match topic {
             Topic::Locks => {
                 let locks = store.locks().filter(|(name, _)| name.as_str().starts_with(prefix)).skip(self.done);
                 let locks = locks.map(|(name, lock)| convert::lock(name, Some(lock)));
-                pour(locks, &mut part.locks, room, &mut self.done)
+                append(locks, &mut part.locks, room, &mut self.done)
             }
             Topic::Records => {
                 let records = store.records(prefix).skip(self.done);
-                pour(records.map(|(key, r)| convert::record(key, r)), &mut part.records, room, &mut self.done)
+                append(records.map(|(key, r)| convert::record(key, r)), &mut part.records, room, &mut self.done)
             }
             Topic::Queues => {
                 let queues = store.queues().filter(|name| name.as_str().starts_with(prefix));
                 let items = queues.flat_map(|name| store.queue(name).map(move |(id, item)| (name, id, item)));
                 let items = items.skip(self.done);
                 let items = items.map(|(name, id, item)| convert::queued(name, id, item, item.taken.is_some()));
-                pour(items, &mut part.items, room, &mut self.done)
+                append(items, &mut part.items, room, &mut self.done)
             }
             _ => {
                 let sessions = store.sessions().skip(self.done).map(|(id, session)| convert::opened(id, session));
-                pour(sessions, &mut part.sessions, room, &mut self.done)
+                append(sessions, &mut part.sessions, room, &mut self.done)
             }
         }
     }
 }
 
-fn pour<M: Message>(from: impl Iterator<Item = M>, into: &mut Vec<M>, room: &mut usize, done: &mut usize) -> bool {
+/// Moves messages into a part until it is full. `false` if any are left.
+fn append<M: Message>(from: impl Iterator<Item = M>, into: &mut Vec<M>, room: &mut usize, done: &mut usize) -> bool {
     for message in from {
         if *room == 0 {
             return false;

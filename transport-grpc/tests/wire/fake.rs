@@ -39,7 +39,7 @@ impl Drop for Hanging {
 
 /// What the fake offers: an [`Arc`], so that calls may outlive the borrow.
 #[derive(Clone)]
-pub(crate) struct Served(pub(crate) Arc<Fake>);
+pub(crate) struct FakeService(pub(crate) Arc<Fake>);
 
 impl Fake {
     pub(crate) fn new() -> Arc<Self> {
@@ -100,7 +100,7 @@ impl Fake {
     }
 }
 
-impl Served {
+impl FakeService {
     fn answer<T: Send + 'static>(
         &self,
         call: Call,
@@ -126,7 +126,7 @@ pub(crate) fn end(append: &Append) -> Option<Position> {
     append.entries.last().map(|entry| entry.at).or(append.prev)
 }
 
-impl PeerService for Served {
+impl PeerService for FakeService {
     fn call(&self, caller: Caller, call: rpc::Call) -> BoxFuture<'static, Result<Answer, Refusal>> {
         let noted = match call.clone() {
             rpc::Call::Append(append) => Call::Append(caller, append),
@@ -210,7 +210,7 @@ impl PeerService for Served {
     }
 }
 
-impl ClientService for Served {
+impl ClientService for FakeService {
     fn view(&self) -> View {
         self.0.read(|script| script.view.clone())
     }

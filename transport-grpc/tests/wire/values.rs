@@ -23,7 +23,7 @@ use quorate_transport_grpc::{ClientSettings, GrpcTransport, Server, ServerSettin
 use tokio::net::TcpStream;
 use tonic::body::Body as HttpBody;
 
-use crate::fake::{Served, Fake};
+use crate::fake::{Fake, FakeService};
 use crate::pb::cluster_client::ClusterClient;
 use crate::pb::raft_client::RaftClient;
 use crate::pb::store_client::StoreClient;
@@ -121,18 +121,18 @@ pub(crate) fn peer(address: SocketAddr) -> Peer {
 }
 
 pub(crate) async fn serve(fake: &Arc<Fake>) -> Server {
-    Server::bind("127.0.0.1:0".parse().unwrap(), Arc::new(Served(fake.clone()))).await.unwrap()
+    Server::bind("127.0.0.1:0".parse().unwrap(), Arc::new(FakeService(fake.clone()))).await.unwrap()
 }
 
 pub(crate) fn serve_with(fake: &Arc<Fake>, settings: ServerSettings) -> Server {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    Server::start_with(listener, Arc::new(Served(fake.clone())), settings).unwrap()
+    Server::start_with(listener, Arc::new(FakeService(fake.clone())), settings).unwrap()
 }
 
 /// Keeps trying to bind a port that was in use a moment ago.
 pub(crate) async fn serve_at(fake: &Arc<Fake>, address: SocketAddr) -> Server {
     for _ in 0..200 {
-        if let Ok(server) = Server::bind(address, Arc::new(Served(fake.clone()))).await {
+        if let Ok(server) = Server::bind(address, Arc::new(FakeService(fake.clone()))).await {
             return server;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
