@@ -289,7 +289,7 @@ pub enum Renewed {
 pub enum RenewRefusal {
     /// The node asked does not lead, or has not been activated as leader yet.
     NotActivated,
-    /// The life is not active, is being fenced, is over, or a newer one of its node has joined.
+    /// The life is not active, is being fenced, has ended, or a newer life of its node has joined.
     NotLive,
     /// Nothing was received of the life for too long: its end is being committed.
     Expiring,

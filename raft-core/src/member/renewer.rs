@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   keeper ──renewal──▶ leader here? ─▶ its own grantor          own life in the log ──▶ Begin, Condemned
-//!                          └─ no ─────▶ Transport::renew         another leader ───────▶ ask again at once
+//!                          └─ no ─────▶ Peers::renew             another leader ───────▶ ask again at once
 //! ```
 //!
 //! Safety does not depend on this task. If it is slow or fails, the lease runs out, and the keeper notices by its own
