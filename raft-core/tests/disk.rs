@@ -155,7 +155,7 @@ async fn a_leader_whose_fsync_hangs_makes_way() -> Result<()> {
     );
     commit(&mut t, leader, "without its disk").await?;
     let why = local(&mut t, hung)?.disk.context("it does not say why")?;
-    ensure!(why.contains("has not ended a write for 600ms"), "{why}");
+    ensure!(why.contains("has not finished a write for 600ms"), "{why}");
     nobody_is_blamed(&mut t).await?;
     drop(held);
     is_back(&mut t, hung).await

@@ -69,22 +69,22 @@ async fn what_makes_no_sense_is_refused_with_the_reason_and_never_seen() {
     let put = |key: String, bound| Some(pb::change::Change::Put(pb::Put { key, value: "".into(), bound }));
     let nobody = Some(pb::Holder { holder: None });
     let cases = [
-        (client.open_session(open(None, " ")).await.map(drop), "the label of a session: a reason is empty"),
+        (client.open_session(open(None, " ")).await.map(drop), "the label of a session: a reason is blank"),
         (client.open_session(open(short, "x")).await.map(drop), "the nonce of a request has 15 bytes"),
         (client.open_session(open(said(0, 4), "x")).await.map(drop), "all zeros"),
         (client.write(change(None)).await.map(drop), "what a change does is missing"),
         (client.write(check(None)).await.map(drop), "what a check is about is missing"),
-        (client.write(change(put("".into(), None))).await.map(drop), "a key is empty"),
+        (client.write(change(put("".into(), None))).await.map(drop), "a key is blank"),
         (client.write(change(put("k".repeat(513), None))).await.map(drop), "a key is 513 bytes"),
         (client.write(change(put("k".into(), nobody))).await.map(drop), "the kind of a holder"),
         (
             client.lock(pb::LockRequest { name: "n".repeat(256), ..pb::LockRequest::default() }).await.map(drop),
             "a name is 256 bytes",
         ),
-        (client.take(pb::TakeRequest::default()).await.map(drop), "a name is empty"),
-        (client.get(pb::GetRequest::default()).await.map(drop), "a key is empty"),
-        (client.get_lock(pb::GetLockRequest::default()).await.map(drop), "a name is empty"),
-        (client.unlock(pb::UnlockRequest::default()).await.map(drop), "a name is empty"),
+        (client.take(pb::TakeRequest::default()).await.map(drop), "a name is blank"),
+        (client.get(pb::GetRequest::default()).await.map(drop), "a key is blank"),
+        (client.get_lock(pb::GetLockRequest::default()).await.map(drop), "a name is blank"),
+        (client.unlock(pb::UnlockRequest::default()).await.map(drop), "a name is blank"),
         (
             client.watch(pb::WatchRequest { topics: vec![4, 9], ..pb::WatchRequest::default() }).await.map(drop),
             "topic 9 is unknown",
