@@ -1,15 +1,16 @@
 # `make verify` only reads, `make fix` writes. The other targets prove or measure something.
 
-.PHONY: verify fix model sim worlds edges mutants bench demo line chaos
+.PHONY: verify fix model sim worlds edges mutants bench demo line processes chaos
 
 verify:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
-	cargo clippy --test chaos -- -D warnings
+	cargo clippy --test chaos --test processes -- -D warnings
 	cargo clippy --lib -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 	.ci/line
 	cargo test
+	cargo test --test processes
 
 fix:
 	cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged
@@ -46,6 +47,10 @@ worlds:
 
 edges:
 	QUORATE_SIM=full cargo test --release --test sim -- --nocapture every_cut
+
+# The demo's processes, killed and interrupted from outside at any moment.
+processes:
+	cargo test --test processes
 
 # Real processes on hosts of their own: ways cut, kill -9, SIGSTOP, full disks. As root; MINUTES=n, SEED=n, HOSTS=3|5.
 chaos:

@@ -13,7 +13,7 @@ use crate::feed::FeedItem;
 use crate::folder::Folder;
 use crate::lease::ledger::Ledger;
 use crate::node::{Node, NodeSettings};
-use crate::testing::disk::Disk;
+use crate::testing::disk::FaultyDisk;
 use crate::testing::{MemoryNetwork, TestCluster, fast};
 
 /// Point 9 of the engine's traps: a change is two entries, and the second is driven by whoever asked for the first.
@@ -53,7 +53,7 @@ async fn a_joint_configuration_left_behind_is_finished_by_whoever_leads_next() -
 /// A failed fsync is never retried: the node says why and stops, and acknowledges nothing from then on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failed_fsync_stops_the_node_with_its_reason() -> anyhow::Result<()> {
-    let (folder, board, disk) = (tempfile::tempdir()?, MemoryNetwork::new(), Disk::new());
+    let (folder, board, disk) = (tempfile::tempdir()?, MemoryNetwork::new(), FaultyDisk::new());
     let node = NodeId::new(1);
     let settings = NodeSettings {
         node,

@@ -1,7 +1,7 @@
 //! What a node takes from the machine that it runs on: clocks, random bits, tasks and threads.
 //!
 //! ```text
-//!                              ┌── Machine   the operating system and tokio: every shipped build
+//!                              ┌── OsHost   the operating system and tokio: every shipped build
 //!   product ──▶ host::… ──▶ Host
 //!                              └── a simulated machine, for the tasks that run on it (feature `testing`)
 //! ```
@@ -10,10 +10,10 @@
 //! node between any two of its steps, or end it there.
 //!
 //! A simulated machine is passed to its tasks as a tokio task-local. A build without the feature `testing` never looks it
-//! up: there every call goes straight to [`Machine`].
+//! up: there every call goes straight to [`OsHost`].
 
 pub(crate) mod clock;
-mod machine;
+mod os;
 pub(crate) mod task;
 
 use std::any::Any;
@@ -29,7 +29,7 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use self::machine::Machine;
+use self::os::OsHost;
 pub(crate) use self::task::{bound, spawn};
 use crate::rpc::{Position, VoterSets};
 
@@ -60,7 +60,7 @@ pub(crate) trait Host: Any + Send + Sync {
     }
 
     /// Starts `work`: on a thread of its own, or as a task that waits for `bell`, which rings with each message.
-    fn run(&self, name: &str, work: Box<dyn Work>, bell: Arc<Notify>) -> io::Result<()>;
+    fn run(&self, name: &str, work: Box<dyn TurnTaker>, bell: Arc<Notify>) -> io::Result<()>;
 
     /// Called for every task that was started on this machine.
     fn started(&self, _task: AbortHandle) {}
@@ -97,7 +97,7 @@ pub(crate) trait Host: Any + Send + Sync {
 }
 
 /// Work that no task may hold up: it alternates between turns and waits for messages.
-pub(crate) trait Work: Send {
+pub(crate) trait TurnTaker: Send {
     /// Does what is due, and returns for how long it may wait.
     fn turn(&mut self) -> Duration;
 
@@ -129,7 +129,7 @@ impl Deref for Current {
     type Target = dyn Host;
 
     fn deref(&self) -> &Self::Target {
-        self.0.as_deref().unwrap_or(&Machine)
+        self.0.as_deref().unwrap_or(&OsHost)
     }
 }
 

@@ -21,7 +21,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{oneshot, watch};
 
 use crate::host::clock;
-use crate::host::{self, Work};
+use crate::host::{self, TurnTaker};
 use crate::lease::error::NotHeld;
 use crate::lease::handle::Lease;
 use crate::lease::ledger::{Ledger, Note};
@@ -107,7 +107,7 @@ impl Keeper {
     }
 }
 
-impl Work for Thread {
+impl TurnTaker for Thread {
     fn turn(&mut self) -> Duration {
         self.keep()
     }

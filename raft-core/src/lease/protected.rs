@@ -17,7 +17,7 @@ use crate::lease::ledger::{Ledger, Note};
 use crate::lease::message::AtEnd;
 use crate::lease::stop::StopMechanism;
 
-struct Work {
+struct Protected {
     id: u64,
     who: Identity,
     what: String,
@@ -28,7 +28,7 @@ struct Work {
 pub(crate) struct ProtectedWork {
     mechanism: Box<dyn StopMechanism>,
     ledger: Ledger,
-    works: Vec<Work>,
+    works: Vec<Protected>,
     next_id: u64,
     sustained: Option<Reading>,
     fired: bool,
@@ -89,7 +89,7 @@ impl ProtectedWork {
         self.sustained = Some(looked);
         let (id, who) = (self.next_id, holder.who());
         self.next_id += 1;
-        self.works.push(Work { id, who, what: what.clone(), token, at_end });
+        self.works.push(Protected { id, who, what: what.clone(), token, at_end });
         self.ledger.note(Note::Protects { who, what, token });
         Ok(id)
     }
@@ -101,7 +101,7 @@ impl ProtectedWork {
 
     pub(crate) fn stopped(&mut self, id: u64) {
         let Some(at) = self.works.iter().position(|work| work.id == id) else { return };
-        let Work { who, what, token, .. } = self.works.remove(at);
+        let Protected { who, what, token, .. } = self.works.remove(at);
         self.ledger.note(Note::Stopped { who, what, token });
         if self.works.is_empty() {
             self.disarm();

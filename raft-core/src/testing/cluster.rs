@@ -20,7 +20,7 @@ use anyhow::{Context, bail, ensure};
 use quorate_membership::{ClusterState, Drift, Identity, NodeId, Phase, Plan, Role, Stop, Timing};
 use tokio::time::{Instant, sleep};
 
-use super::disk::Disk;
+use super::disk::FaultyDisk;
 use super::node::{TIMEOUT, TestNode};
 use super::{MemoryNetwork, TestFencer, TestStop};
 use crate::config::Config;
@@ -103,7 +103,7 @@ impl TestCluster {
         Self::form(n, config, Some(promise), false).await
     }
 
-    /// As [`Self::start_protected`], with the log of each node on a [`Disk`] of its own; see [`TestNode::disk`].
+    /// As [`Self::start_protected`], with the log of each node on a [`FaultyDisk`] of its own; see [`TestNode::disk`].
     ///
     /// # Errors
     /// When it does not form.
@@ -144,7 +144,7 @@ impl TestCluster {
             network: self.network.clone(),
             fencer: Some(Arc::new(self.fencer.clone())),
             stop: self.promise.map(TestStop::new),
-            disk: self.on_disks.then(Disk::new),
+            disk: self.on_disks.then(FaultyDisk::new),
             running: None,
         };
         let node = place.open().await?;

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Give a clone to redb ([`redb::StorageBackend`]) and keep one to set its faults, to count, and to take the image that
-//! a power cut would leave; [`Disk::with_content`] makes a sound disk of an image again.
+//! a power cut would leave; [`FaultyDisk::with_content`] makes a sound disk of an image again.
 
 mod storage;
 
@@ -28,7 +28,7 @@ impl LogStore {
     ///
     /// # Errors
     /// See [`OpenError`].
-    pub(crate) fn open_on(disk: &Disk) -> Result<Self, OpenError> {
+    pub(crate) fn open_on(disk: &FaultyDisk) -> Result<Self, OpenError> {
         Self::start(disk.open_log()?)
     }
 }
@@ -45,7 +45,7 @@ pub enum Survive {
     Everything,
     /// Each piece of each write by the toss of a coin, the same for the same seed.
     Seeded(u64),
-    /// Those pieces whose bits are set, counted from the lowest; see [`Disk::loose`].
+    /// Those pieces whose bits are set, counted from the lowest; see [`FaultyDisk::loose`].
     These(u64),
 }
 
@@ -85,12 +85,12 @@ struct DiskState {
 
 /// A disk in memory with faults to order. Clones are the same disk.
 #[derive(Debug, Clone, Default)]
-pub struct Disk {
+pub struct FaultyDisk {
     state: Arc<Mutex<DiskState>>,
     moved: Arc<Condvar>,
 }
 
-impl Disk {
+impl FaultyDisk {
     /// Opens the log on it, or makes an empty one.
     pub(crate) fn open_log(&self) -> Result<Opened, OpenError> {
         let fresh = self.lock().current.is_empty();
@@ -214,7 +214,7 @@ impl Disk {
 /// Syncs that wait. Dropping it lets them, and all later ones, through.
 #[derive(Debug)]
 pub struct HeldSyncs {
-    disk: Disk,
+    disk: FaultyDisk,
 }
 
 impl HeldSyncs {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use quorate_membership::{Identity, NodeId};
 
-use super::disk::Disk;
+use super::disk::FaultyDisk;
 use super::{MemoryNetwork, TestStop};
 use crate::config::Config;
 use crate::engine::log_store::LogStore;
@@ -28,12 +28,12 @@ pub struct TestNode {
     pub(super) network: MemoryNetwork,
     pub(super) fencer: Option<Arc<dyn Fencer>>,
     pub(super) stop: Option<TestStop>,
-    pub(super) disk: Option<Disk>,
+    pub(super) disk: Option<FaultyDisk>,
     pub(super) running: Option<Node>,
 }
 
 /// As [`Node::start`], with the log on a disk in memory instead of a file.
-async fn start_on(settings: NodeSettings, disk: &Disk) -> anyhow::Result<Node> {
+async fn start_on(settings: NodeSettings, disk: &FaultyDisk) -> anyhow::Result<Node> {
     settings.config.check()?;
     let folder = Folder::open(&settings.data, settings.node)?;
     let ledger = Ledger::open(folder.path(), settings.node)?;
@@ -88,7 +88,7 @@ impl TestNode {
     ///
     /// # Errors
     /// When its log is a file.
-    pub fn disk(&self) -> anyhow::Result<&Disk> {
+    pub fn disk(&self) -> anyhow::Result<&FaultyDisk> {
         self.disk.as_ref().with_context(|| format!("the log of {} is a file", self.number))
     }
 

@@ -8,7 +8,7 @@
 //! before, and two logs that agree in the place of one entry agree up to it.
 
 use crate::engine::log_store::memory::State;
-use crate::engine::log_store::operation::Change;
+use crate::engine::log_store::operation::LogChange;
 use crate::rpc::{Ballot, Position};
 
 /// What is durable, or would be.
@@ -33,28 +33,28 @@ impl Extent {
     }
 
     /// What there is once these are made.
-    pub(crate) fn after(self, changes: &[Change]) -> Self {
+    pub(crate) fn after(self, changes: &[LogChange]) -> Self {
         changes.iter().fold(self, Self::with)
     }
 
-    fn with(self, change: &Change) -> Self {
+    fn with(self, change: &LogChange) -> Self {
         let counted = |last: Option<Position>, purged: Option<Position>| {
             let end = |place: Option<Position>| place.map_or(0, |at| at.index.saturating_add(1));
             usize::try_from(end(last).saturating_sub(end(purged))).unwrap_or(usize::MAX)
         };
         match change {
-            Change::Append { records, last } => match records.is_empty() {
+            LogChange::Append { records, last } => match records.is_empty() {
                 true => self,
                 false => Self { last: *last, entries: counted(*last, self.purged), ..self },
             },
-            Change::Truncate { last, .. } => Self { last: *last, entries: counted(*last, self.purged), ..self },
-            Change::Purge { upto, .. } => {
+            LogChange::Truncate { last, .. } => Self { last: *last, entries: counted(*last, self.purged), ..self },
+            LogChange::Purge { upto, .. } => {
                 let last = self.last.filter(|last| last.index > upto.index).or(Some(*upto));
                 Self { last, purged: Some(*upto), entries: counted(last, Some(*upto)), ..self }
             }
-            Change::Vote { vote, .. } => Self { vote: Some(*vote), ..self },
-            Change::Committed { .. } => self,
-            Change::Snapshot { meta, .. } => Self { snapshot: meta.last, ..self },
+            LogChange::Vote { vote, .. } => Self { vote: Some(*vote), ..self },
+            LogChange::Committed { .. } => self,
+            LogChange::Snapshot { meta, .. } => Self { snapshot: meta.last, ..self },
         }
     }
 }

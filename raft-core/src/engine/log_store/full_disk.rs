@@ -19,7 +19,7 @@ use redb::StorageBackend;
 use crate::engine::log_store::extent::Extent;
 use crate::engine::log_store::file::open_behind;
 use crate::engine::log_store::memory::Failure;
-use crate::engine::log_store::operation::Change;
+use crate::engine::log_store::operation::LogChange;
 use crate::engine::log_store::writer::{WriteFailure, Writer};
 
 /// The first wait. Each is twice the one before.
@@ -31,7 +31,7 @@ const LONGEST: Duration = Duration::from_secs(2);
 impl Writer {
     /// One transaction with one sync, after as long a wait as it takes. When the store must wait no more, it tries once
     /// again and then gives up: the group was not written, and nothing after it will be.
-    pub(super) fn commit_when_there_is_room(&mut self, changes: &[Change]) -> Result<(), Failure> {
+    pub(super) fn commit_when_there_is_room(&mut self, changes: &[LogChange]) -> Result<(), Failure> {
         let result = match self.commit(changes) {
             Ok(()) => return Ok(()),
             Err(WriteFailure::Final(failure)) => return Err(failure),
@@ -46,7 +46,7 @@ impl Writer {
         result
     }
 
-    fn commit_later(&mut self, changes: &[Change]) -> Result<(), Failure> {
+    fn commit_later(&mut self, changes: &[LogChange]) -> Result<(), Failure> {
         let mut wait = FIRST;
         loop {
             self.set_aside()?;
@@ -75,7 +75,7 @@ impl Writer {
         synced.map_err(failed)
     }
 
-    fn open_again(&mut self, changes: &[Change]) -> Result<(), WriteFailure> {
+    fn open_again(&mut self, changes: &[LogChange]) -> Result<(), WriteFailure> {
         self.backend.begin();
         let opened = open_behind(self.backend.clone(), false).map_err(|error| {
             let kind = if self.backend.only_full() { io::ErrorKind::StorageFull } else { io::ErrorKind::Other };

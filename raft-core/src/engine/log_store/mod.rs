@@ -41,7 +41,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::engine::log_store::file::Opened;
 use crate::engine::log_store::memory::{Memory, Shared};
-use crate::engine::log_store::operation::{Change, Done, Op};
+use crate::engine::log_store::operation::{Done, LogChange, Op};
 use crate::rpc::{Ballot, SnapshotMeta};
 
 /// Why the log could not be opened. The file is as it was.
@@ -191,7 +191,7 @@ impl LogStore {
         }
         memory.covered = meta.last;
         let (done, answer) = oneshot::channel();
-        let change = Change::Snapshot { record, meta, data };
+        let change = LogChange::Snapshot { record, meta, data };
         memory.send(Op { change, done: Done::Answer(done) })?;
         Ok(Some(answer))
     }

@@ -16,7 +16,7 @@ use crate::rpc::{Ballot, Position, SnapshotMeta};
 /// One change of the file, checked and encoded.
 #[derive(Debug)]
 #[cfg_attr(quorate_mutant = "purge_before_snapshot", derive(Clone))]
-pub(crate) enum Change {
+pub(crate) enum LogChange {
     /// Entries with their indexes; the last of them.
     Append { records: Vec<(u64, Vec<u8>)>, last: Option<Position> },
     /// Every entry from this index on goes; the last that stays.
@@ -51,11 +51,11 @@ impl std::fmt::Debug for Done {
 /// A change, and the caller that waits for it.
 #[derive(Debug)]
 pub(crate) struct Op {
-    pub(crate) change: Change,
+    pub(crate) change: LogChange,
     pub(crate) done: Done,
 }
 
-impl Change {
+impl LogChange {
     pub(super) fn size(&self) -> usize {
         match self {
             Self::Append { records, .. } => records.iter().map(|(_, record)| record.len()).sum(),

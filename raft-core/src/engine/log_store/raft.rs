@@ -10,7 +10,7 @@ use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use quorate_membership::codec::encode;
 use tokio::sync::oneshot;
 
-use crate::engine::log_store::operation::{Change, Done, Op};
+use crate::engine::log_store::operation::{Done, LogChange, Op};
 use crate::engine::log_store::shape::{StoredEntry, StoredPosition, StoredVote};
 use crate::engine::log_store::{LogStore, answered};
 use crate::engine::types::{OrEntry, OrLogId, OrVote, Types, entry_from, log_id_from, log_id_to, vote_from, vote_to};
@@ -79,7 +79,7 @@ impl RaftLogStorage<Types> for LogStore {
             let record = encode(&StoredVote(vote)).map_err(io::Error::other)?;
             let (done, answer) = oneshot::channel();
             memory.asked = Some(vote);
-            memory.send(Op { change: Change::Vote { vote, record }, done: Done::Answer(done) })?;
+            memory.send(Op { change: LogChange::Vote { vote, record }, done: Done::Answer(done) })?;
             answer
         };
         if cfg!(quorate_mutant = "vote_not_durable") {
@@ -93,7 +93,7 @@ impl RaftLogStorage<Types> for LogStore {
         let committed = committed.as_ref().map(log_id_from);
         let record = encode(&StoredPosition(committed)).map_err(io::Error::other)?;
         let mut memory = self.shared().lock();
-        memory.send(Op { change: Change::Committed { record }, done: Done::Unwatched })?;
+        memory.send(Op { change: LogChange::Committed { record }, done: Done::Unwatched })?;
         memory.state.committed = committed;
         Ok(())
     }
@@ -119,7 +119,7 @@ impl RaftLogStorage<Types> for LogStore {
         }
         memory.check_append(&entries)?;
         let last = entries.last().map(|entry| log_id_from(&entry.log_id));
-        memory.send(Op { change: Change::Append { records, last }, done: Done::Append(callback) })?;
+        memory.send(Op { change: LogChange::Append { records, last }, done: Done::Append(callback) })?;
         memory.state.entries.extend(entries.into_iter().map(|entry| (entry.log_id.index, entry)));
         Ok(())
     }
@@ -131,7 +131,7 @@ impl RaftLogStorage<Types> for LogStore {
         memory.usable()?;
         memory.check_truncate(after)?;
         if memory.state.entries.range(from..).next().is_some() {
-            memory.send(Op { change: Change::Truncate { from, last: after }, done: Done::Unwatched })?;
+            memory.send(Op { change: LogChange::Truncate { from, last: after }, done: Done::Unwatched })?;
             drop(memory.state.entries.split_off(&from));
         }
         Ok(())
@@ -146,7 +146,7 @@ impl RaftLogStorage<Types> for LogStore {
             return Ok(());
         }
         memory.check_purge(upto)?;
-        memory.send(Op { change: Change::Purge { upto, record }, done: Done::Unwatched })?;
+        memory.send(Op { change: LogChange::Purge { upto, record }, done: Done::Unwatched })?;
         let kept = memory.state.entries.split_off(&upto.index.saturating_add(1));
         memory.state.entries = kept;
         memory.state.purged = Some(upto);

@@ -23,7 +23,7 @@ use quorate_membership::codec::encode;
 use crate::engine::log_store::LogStore;
 use crate::engine::types::{OrEntry, Types, log_id_to};
 use crate::rpc::{Ballot, Payload, Position, SnapshotMeta};
-use crate::testing::disk::Disk;
+use crate::testing::disk::FaultyDisk;
 
 type Acknowledgement = OneshotReceiverOf<Types, Result<(), io::Error>>;
 
@@ -67,7 +67,7 @@ async fn save(store: &LogStore, last: Position) -> io::Result<()> {
 
 /// What a disk holds on which an empty log was made, and closed.
 fn formatted() -> Vec<u8> {
-    let disk = Disk::new();
+    let disk = FaultyDisk::new();
     LogStore::open_on(&disk).unwrap().close();
     disk.image(crate::testing::disk::Survive::Nothing)
 }

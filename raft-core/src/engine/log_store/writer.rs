@@ -17,7 +17,7 @@ use redb::{Database, Durability};
 use crate::engine::log_store::backend::Backend;
 use crate::engine::log_store::extent::Extent;
 use crate::engine::log_store::memory::{Failure, Shared};
-use crate::engine::log_store::operation::{Change, Done, Op};
+use crate::engine::log_store::operation::{Done, LogChange, Op};
 use crate::engine::log_store::shape::{COMMITTED, LOG, META, PURGED, SNAPSHOT, SNAPSHOT_DATA, VOTE};
 
 /// A group is closed at this many bytes or operations, so that the first in it does not wait for ever for the last.
@@ -85,8 +85,8 @@ impl Writer {
         let mut waiting = Vec::with_capacity(group.len());
         for Op { change, done } in group {
             match change {
-                Change::Committed { record } => self.committed = Some(record),
-                Change::Append { records, .. } if records.is_empty() => {}
+                LogChange::Committed { record } => self.committed = Some(record),
+                LogChange::Append { records, .. } if records.is_empty() => {}
                 change => changes.push(change),
             }
             waiting.push(done);
@@ -112,11 +112,11 @@ impl Writer {
         }
     }
 
-    fn commit_in_order(&mut self, changes: &[Change]) -> Result<(), Failure> {
+    fn commit_in_order(&mut self, changes: &[LogChange]) -> Result<(), Failure> {
         #[cfg(quorate_mutant = "purge_before_snapshot")]
-        if changes.iter().any(|change| matches!(change, Change::Purge { .. })) {
-            let (snapshots, rest) = changes.iter().partition::<Vec<_>, _>(|c| matches!(c, Change::Snapshot { .. }));
-            let owned = |part: Vec<&Change>| part.into_iter().cloned().collect::<Vec<_>>();
+        if changes.iter().any(|change| matches!(change, LogChange::Purge { .. })) {
+            let (snapshots, rest) = changes.iter().partition::<Vec<_>, _>(|c| matches!(c, LogChange::Snapshot { .. }));
+            let owned = |part: Vec<&LogChange>| part.into_iter().cloned().collect::<Vec<_>>();
             self.commit_when_there_is_room(&owned(rest))?;
             return self.commit_when_there_is_room(&owned(snapshots));
         }
@@ -129,7 +129,7 @@ impl Writer {
     }
 
     /// One transaction, one sync. A panic in redb is a failure like any other.
-    pub(super) fn commit(&mut self, changes: &[Change]) -> Result<(), WriteFailure> {
+    pub(super) fn commit(&mut self, changes: &[LogChange]) -> Result<(), WriteFailure> {
         let Some(database) = &self.database else {
             let reason = "a write to the log failed: it is not open".into();
             return Err(WriteFailure::Final(Failure { kind: io::ErrorKind::Other, reason }));
@@ -157,13 +157,16 @@ impl Writer {
     }
 
     /// Makes what has become durable visible to readers of durable state.
-    fn publish(&self, changes: Vec<Change>) {
+    fn publish(&self, changes: Vec<LogChange>) {
         let mut memory = self.shared.lock();
         for change in changes {
             match change {
-                Change::Vote { vote, .. } => memory.state.vote = Some(vote),
-                Change::Snapshot { meta, data, .. } => memory.state.snapshot = Some((meta, data)),
-                Change::Append { .. } | Change::Truncate { .. } | Change::Purge { .. } | Change::Committed { .. } => {}
+                LogChange::Vote { vote, .. } => memory.state.vote = Some(vote),
+                LogChange::Snapshot { meta, data, .. } => memory.state.snapshot = Some((meta, data)),
+                LogChange::Append { .. }
+                | LogChange::Truncate { .. }
+                | LogChange::Purge { .. }
+                | LogChange::Committed { .. } => {}
             }
         }
     }
@@ -187,7 +190,7 @@ impl Writer {
     }
 }
 
-fn write(database: &Database, changes: &[Change], committed: Option<&[u8]>) -> Result<(), redb::Error> {
+fn write(database: &Database, changes: &[LogChange], committed: Option<&[u8]>) -> Result<(), redb::Error> {
     let mut transaction = database.begin_write()?;
     transaction.set_durability(Durability::Immediate)?;
     {
@@ -195,19 +198,19 @@ fn write(database: &Database, changes: &[Change], committed: Option<&[u8]>) -> R
         let mut meta = transaction.open_table(META)?;
         for change in changes {
             match change {
-                Change::Append { records, .. } => {
+                LogChange::Append { records, .. } => {
                     for (index, record) in records {
                         log.insert(index, record.as_slice())?;
                     }
                 }
-                Change::Truncate { from, .. } => log.retain_in::<u64, _>(*from.., |_, _| false)?,
-                Change::Purge { upto, record } => {
+                LogChange::Truncate { from, .. } => log.retain_in::<u64, _>(*from.., |_, _| false)?,
+                LogChange::Purge { upto, record } => {
                     log.retain_in::<u64, _>(..=upto.index, |_, _| false)?;
                     meta.insert(PURGED, record.as_slice())?;
                 }
-                Change::Vote { record, .. } => drop(meta.insert(VOTE, record.as_slice())?),
-                Change::Committed { record } => drop(meta.insert(COMMITTED, record.as_slice())?),
-                Change::Snapshot { record, data, .. } => {
+                LogChange::Vote { record, .. } => drop(meta.insert(VOTE, record.as_slice())?),
+                LogChange::Committed { record } => drop(meta.insert(COMMITTED, record.as_slice())?),
+                LogChange::Snapshot { record, data, .. } => {
                     meta.insert(SNAPSHOT, record.as_slice())?;
                     meta.insert(SNAPSHOT_DATA, &**data)?;
                 }

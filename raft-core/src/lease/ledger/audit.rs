@@ -25,7 +25,7 @@ use std::path::PathBuf;
 pub use report::{Gap, Incomplete, Interval, Report, Rule, Verdict, Violation};
 
 use super::reader::{LedgerContent, Unreadable, read};
-use lives::Record;
+use lives::History;
 
 /// Reads the ledgers in these data folders, both files of each, and judges them together. They must be the folders of all
 /// nodes of one cluster: the notes of a node that is left out are missing in the proof.
@@ -39,7 +39,7 @@ pub fn audit(folders: &[PathBuf]) -> Result<Report, Unreadable> {
 
 /// Judges the ledgers that were read from the data folders of all nodes of one cluster.
 pub fn judge(ledgers: &[LedgerContent]) -> Report {
-    let record = Record::of(ledgers);
+    let record = History::of(ledgers);
     let mut report = Report { ledgers: ledgers.len(), ..Report::default() };
     for kept in ledgers {
         report.lines += kept.lines.len();

@@ -10,9 +10,9 @@ use std::io;
 use redb::StorageBackend;
 use rustix::io::Errno;
 
-use super::{Change, Disk, DiskState, PIECE};
+use super::{Change, DiskState, FaultyDisk, PIECE};
 
-impl StorageBackend for Disk {
+impl StorageBackend for FaultyDisk {
     fn len(&self) -> io::Result<u64> {
         Ok(self.lock().current.len() as u64)
     }

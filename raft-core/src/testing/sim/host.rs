@@ -28,7 +28,7 @@ use super::observation::{Durable, End, Observation, Sink};
 use super::rng::Rng;
 use super::sim_disk::SimDisk;
 use super::time::Time;
-use crate::host::{self, Host, SIMULATED, Work, task};
+use crate::host::{self, Host, SIMULATED, TurnTaker, task};
 use crate::rpc::{Position, VoterSets};
 
 /// A machine, which outlives the processes on it.
@@ -277,7 +277,7 @@ impl Host for SimHost {
     }
 
     /// A task instead of a thread: a second thread would make each run of a world another.
-    fn run(&self, _name: &str, mut work: Box<dyn Work>, bell: Arc<Notify>) -> io::Result<()> {
+    fn run(&self, _name: &str, mut work: Box<dyn TurnTaker>, bell: Arc<Notify>) -> io::Result<()> {
         let _runs_as_long_as_the_host = host::spawn(async move {
             loop {
                 let nap = work.turn();

@@ -13,13 +13,13 @@ use super::host::SimHost;
 use super::observation::{Durable, Observation, Stored};
 use super::sim_disk::{Latency, OpenLog};
 use crate::engine::log_store::memory::{Memory, Shared};
-use crate::engine::log_store::operation::{Change, Op};
+use crate::engine::log_store::operation::{LogChange, Op};
 use crate::engine::log_store::shape::StoredEntry;
 use crate::engine::log_store::writer::{Writer, gather};
 use crate::engine::log_store::{LogStore, LogWriter, OpenError};
 use crate::engine::types::entry_from;
 use crate::rpc::{Body, LogEntry};
-use crate::testing::disk::{Disk, Survive};
+use crate::testing::disk::{FaultyDisk, Survive};
 
 /// What the task works with. The end of the machine takes it over.
 pub(crate) struct WriterTask {
@@ -68,7 +68,7 @@ pub(super) fn open(host: &Arc<SimHost>) -> Result<LogStore, OpenError> {
         // A real one is made under another name and appears whole.
         let opened = disk.open_log()?;
         opened.database.close().map_err(redb::Error::from).map_err(std::io::Error::other)?;
-        disk = Disk::with_content(disk.image(Survive::Everything));
+        disk = FaultyDisk::with_content(disk.image(Survive::Everything));
     }
     let opened = disk.open_log()?;
     let (queue, ops) = std::sync::mpsc::channel();
@@ -190,15 +190,15 @@ fn stored(record: &[u8]) -> Option<Stored> {
     Some(Stored { at, sum: crc32c::crc32c(record), voters })
 }
 
-fn durable(change: &Change) -> Option<Durable> {
+fn durable(change: &LogChange) -> Option<Durable> {
     Some(match change {
-        Change::Append { records, .. } => {
+        LogChange::Append { records, .. } => {
             Durable::Entries(records.iter().filter_map(|(_, record)| stored(record)).collect())
         }
-        Change::Truncate { from, .. } => Durable::Truncated(*from),
-        Change::Purge { upto, .. } => Durable::Purged(upto.index),
-        Change::Vote { vote, .. } => Durable::Vote(*vote),
-        Change::Snapshot { meta, .. } => Durable::Snapshot(meta.last),
-        Change::Committed { .. } => return None,
+        LogChange::Truncate { from, .. } => Durable::Truncated(*from),
+        LogChange::Purge { upto, .. } => Durable::Purged(upto.index),
+        LogChange::Vote { vote, .. } => Durable::Vote(*vote),
+        LogChange::Snapshot { meta, .. } => Durable::Snapshot(meta.last),
+        LogChange::Committed { .. } => return None,
     })
 }

@@ -1,5 +1,5 @@
 //! The storage of a simulated machine: the disk of the log and the data folder, and how slow, hung or full they are. A new
-//! disk fault is a [`Pace`] here, or a fault of [`Disk`](crate::testing::disk::Disk).
+//! disk fault is a [`Pace`] here, or a fault of [`FaultyDisk`](crate::testing::disk::FaultyDisk).
 //!
 //! ```text
 //!   group of writes ──▶ waits as long as a sync takes ──▶ written and synced, told as durable, callbacks
@@ -15,7 +15,7 @@ use quorate_membership::BootId;
 
 use super::observation::End;
 use super::rng::Rng;
-use crate::testing::disk::{Disk, Survive};
+use crate::testing::disk::{FaultyDisk, Survive};
 
 /// How long the disk of a machine takes for a sync.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +51,7 @@ struct Content {
     pace: Pace,
     /// What is on the disk, while no process has it open.
     image: Option<Vec<u8>>,
-    open: Option<(Disk, Arc<Mutex<dyn OpenLog>>)>,
+    open: Option<(FaultyDisk, Arc<Mutex<dyn OpenLog>>)>,
     folder: Option<Vec<u8>>,
     opener: Option<BootId>,
 }
@@ -70,15 +70,15 @@ impl SimDisk {
     }
 
     /// The disk for a new process; whether it is a new one.
-    pub(crate) fn disk(&self) -> (Disk, bool) {
+    pub(crate) fn disk(&self) -> (FaultyDisk, bool) {
         match self.lock().image.take() {
-            Some(image) => (Disk::with_content(image), false),
-            None => (Disk::new(), true),
+            Some(image) => (FaultyDisk::with_content(image), false),
+            None => (FaultyDisk::new(), true),
         }
     }
 
     /// A process has the log open.
-    pub(super) fn opened(&self, disk: Disk, task: Arc<Mutex<dyn OpenLog>>) {
+    pub(super) fn opened(&self, disk: FaultyDisk, task: Arc<Mutex<dyn OpenLog>>) {
         self.lock().open = Some((disk, task));
     }
 
@@ -109,7 +109,7 @@ impl SimDisk {
     }
 
     /// The log's disk, while a process has it open: to set its faults.
-    pub(super) fn faulty(&self) -> Option<Disk> {
+    pub(super) fn faulty(&self) -> Option<FaultyDisk> {
         self.lock().open.as_ref().map(|(disk, _)| disk.clone())
     }
 

@@ -223,7 +223,7 @@ impl World {
     }
 
     /// The disk under the log of a node, while it runs: to set its faults.
-    pub fn disk(&self, node: NodeId) -> Option<crate::testing::disk::Disk> {
+    pub fn disk(&self, node: NodeId) -> Option<crate::testing::disk::FaultyDisk> {
         self.places.get(&node)?.machine.sim_disk.faulty()
     }
 

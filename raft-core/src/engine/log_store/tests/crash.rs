@@ -10,7 +10,7 @@ use std::time::Instant;
 use super::formatted;
 use super::history::{run, violations, workload};
 use crate::engine::log_store::LogStore;
-use crate::testing::disk::{Disk, Survive};
+use crate::testing::disk::{FaultyDisk, Survive};
 
 /// Cuts the power at every `every`th operation of a workload, and looks at what is left.
 #[derive(Default)]
@@ -44,7 +44,7 @@ fn cut_everywhere(seed: u64, length: usize, every: u64, size: Size, lie: bool, t
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let mut wrong = vec![];
     for cut in (1..).step_by(every as usize) {
-        let disk = Disk::with_content(base.clone());
+        let disk = FaultyDisk::with_content(base.clone());
         if lie {
             disk.lie_about_syncs();
         }
@@ -54,7 +54,7 @@ fn cut_everywhere(seed: u64, length: usize, every: u64, size: Size, lie: bool, t
         tally.acknowledged.fetch_add(ran.acknowledged as u64, Ordering::Relaxed);
         let mut look = |image: Vec<u8>, told: String| {
             tally.images.fetch_add(1, Ordering::Relaxed);
-            let opened = LogStore::open_on(&Disk::with_content(image));
+            let opened = LogStore::open_on(&FaultyDisk::with_content(image));
             for violation in runtime.block_on(violations(opened, &pictures, &ran)) {
                 wrong.push(format!("workload {seed}, cut at {cut}, {told}, {ran:?}: {violation}"));
             }
@@ -73,7 +73,7 @@ fn cut_everywhere(seed: u64, length: usize, every: u64, size: Size, lie: bool, t
             look(disk.image(survive), format!("{survive:?}"));
         }
         // Once more, while the first cut is being repaired.
-        let twice = Disk::with_content(disk.image(Survive::Seeded(cut)));
+        let twice = FaultyDisk::with_content(disk.image(Survive::Seeded(cut)));
         let again = 1 + cut % OPERATIONS_OF_AN_OPENING;
         twice.cut_power_at(again);
         drop(LogStore::open_on(&twice));

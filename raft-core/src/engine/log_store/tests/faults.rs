@@ -6,10 +6,10 @@ use openraft::storage::{RaftLogReader, RaftLogStorage};
 use super::{append, append_durably, at, ballot, formatted, save, small};
 use crate::engine::log_store::LogStore;
 use crate::engine::types::{log_id_to, vote_to};
-use crate::testing::disk::{Disk, Survive};
+use crate::testing::disk::{FaultyDisk, Survive};
 
 /// Every operation fails with the same words, and the disk is not asked for anything, not even by closing.
-async fn assert_stopped(mut store: LogStore, disk: &Disk, because: &str) {
+async fn assert_stopped(mut store: LogStore, disk: &FaultyDisk, because: &str) {
     let reason = store.poisoned().expect("the store has stopped");
     assert!(reason.contains(because), "{reason}");
     assert_eq!(*store.failure().borrow(), Some(reason.clone()));
@@ -39,7 +39,7 @@ async fn assert_stopped(mut store: LogStore, disk: &Disk, because: &str) {
 
 #[tokio::test]
 async fn a_failed_sync_is_reported_once_to_each_and_never_retried() {
-    let disk = Disk::with_content(formatted());
+    let disk = FaultyDisk::with_content(formatted());
     let mut store = LogStore::open_on(&disk).unwrap();
     append_durably(&mut store, [small(1, 0)]).await.unwrap();
     disk.fail_sync(1);
@@ -59,14 +59,14 @@ async fn a_failed_sync_is_reported_once_to_each_and_never_retried() {
     assert_eq!(store.stats().groups, 1);
     assert_stopped(store, &disk, "Input/output error").await;
     for survive in [Survive::Nothing, Survive::Everything, Survive::Seeded(1)] {
-        let mut reopened = LogStore::open_on(&Disk::with_content(disk.image(survive))).unwrap();
+        let mut reopened = LogStore::open_on(&FaultyDisk::with_content(disk.image(survive))).unwrap();
         assert_eq!(reopened.try_get_log_entries(..).await.unwrap(), [small(1, 0)], "what was acknowledged is there");
     }
 }
 
 #[tokio::test]
 async fn a_sync_that_finds_no_room_stops_the_store_like_any_other() {
-    let disk = Disk::with_content(formatted());
+    let disk = FaultyDisk::with_content(formatted());
     let mut store = LogStore::open_on(&disk).unwrap();
     append_durably(&mut store, [small(1, 0)]).await.unwrap();
     disk.find_no_room_at_sync(1);
@@ -75,13 +75,13 @@ async fn a_sync_that_finds_no_room_stops_the_store_like_any_other() {
     assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
     assert_eq!(store.trouble(std::time::Duration::ZERO), None, "this is the end, and no trouble that will pass");
     assert_stopped(store, &disk, "No space left on device").await;
-    let mut reopened = LogStore::open_on(&Disk::with_content(disk.image(Survive::Nothing))).unwrap();
+    let mut reopened = LogStore::open_on(&FaultyDisk::with_content(disk.image(Survive::Nothing))).unwrap();
     assert_eq!(reopened.try_get_log_entries(..).await.unwrap(), [small(1, 0)]);
 }
 
 #[tokio::test]
 async fn a_failed_vote_is_not_shown_as_given() {
-    let disk = Disk::with_content(formatted());
+    let disk = FaultyDisk::with_content(formatted());
     let mut store = LogStore::open_on(&disk).unwrap();
     store.save_vote(&vote_to(ballot(1, 1, false))).await.unwrap();
     disk.fail_sync(1);

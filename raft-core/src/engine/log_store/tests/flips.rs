@@ -19,7 +19,7 @@ use super::history::{Picture, drive, picture, workload};
 use super::{append_durably, formatted, small};
 use crate::engine::log_store::{LogStore, OpenError};
 use crate::engine::types::log_id_from;
-use crate::testing::disk::{Disk, Survive};
+use crate::testing::disk::{FaultyDisk, Survive};
 use crate::testing::sim::Rng;
 
 /// redb's, and the file system's.
@@ -30,7 +30,7 @@ const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A log with everything in it, and what it holds: closed, or as a power cut leaves it after its last sync.
 fn recorded(closed: bool) -> (Vec<u8>, Vec<Picture>) {
-    let disk = Disk::with_content(formatted());
+    let disk = FaultyDisk::with_content(formatted());
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let (steps, pictures) = workload(0, 40);
     let mut store = LogStore::open_on(&disk).unwrap();
@@ -55,7 +55,7 @@ enum Found {
 fn look(content: &[u8], byte: usize, bit: u8, expected: &[Picture]) -> Found {
     let mut flipped = content.to_vec();
     flipped[byte] ^= 1 << bit;
-    let disk = Disk::with_content(flipped.clone());
+    let disk = FaultyDisk::with_content(flipped.clone());
     let mut store = match catch_unwind(AssertUnwindSafe(|| LogStore::open_on(&disk))) {
         Err(_) => return Found::Wrong("a panic escaped".into()),
         Ok(Err(OpenError::Damaged(_))) if disk.image(Survive::Everything) == flipped => return Found::Noticed,

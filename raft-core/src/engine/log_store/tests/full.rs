@@ -10,13 +10,13 @@ use super::history::{drive, picture, violations, workload};
 use super::{append, append_durably, at, ballot, entry, formatted, small, snapshot};
 use crate::engine::log_store::{LogStore, OpenError, Trouble};
 use crate::engine::types::vote_to;
-use crate::testing::disk::{Disk, Survive};
+use crate::testing::disk::{FaultyDisk, Survive};
 
 /// As many at a time: each of them mostly waits for room.
 const AT_ONCE: u64 = 24;
 
 /// Makes room once `refusals` writes were refused.
-fn make_room_after(disk: &Disk, refusals: u64, over: &AtomicBool) {
+fn make_room_after(disk: &FaultyDisk, refusals: u64, over: &AtomicBool) {
     while disk.refusals() < refusals && !over.load(Ordering::Acquire) {
         std::thread::sleep(Duration::from_millis(1));
     }
@@ -27,7 +27,7 @@ fn make_room_after(disk: &Disk, refusals: u64, over: &AtomicBool) {
 /// wrong afterwards.
 fn trial(seed: u64, n: u64) -> (bool, Vec<String>) {
     let (steps, pictures) = workload(seed, 40);
-    let disk = Disk::with_content(formatted());
+    let disk = FaultyDisk::with_content(formatted());
     let mut store = LogStore::open_on(&disk).unwrap();
     let (runtime, over) = (tokio::runtime::Builder::new_current_thread().build().unwrap(), AtomicBool::new(false));
     disk.fill_up_at(n);
@@ -43,7 +43,7 @@ fn trial(seed: u64, n: u64) -> (bool, Vec<String>) {
     }
     store.close();
     for survive in [Survive::Nothing, Survive::Everything] {
-        let opened = LogStore::open_on(&Disk::with_content(disk.image(survive)));
+        let opened = LogStore::open_on(&FaultyDisk::with_content(disk.image(survive)));
         wrong.extend(runtime.block_on(violations(opened, &pictures, &ran)));
     }
     let told = |violation| format!("workload {seed}, full at operation {n}: {violation}");
@@ -82,7 +82,7 @@ fn a_disk_that_is_full_at_any_operation_loses_nothing_and_everything_asked_for_i
 
 #[tokio::test]
 async fn nothing_is_acknowledged_while_the_disk_is_full_and_all_of_it_is_when_there_is_room() {
-    let disk = Disk::with_content(formatted());
+    let disk = FaultyDisk::with_content(formatted());
     let mut store = LogStore::open_on(&disk).unwrap();
     append_durably(&mut store, [small(1, 0)]).await.unwrap();
     let mut voter = store.clone();
@@ -101,7 +101,7 @@ async fn nothing_is_acknowledged_while_the_disk_is_full_and_all_of_it_is_when_th
     assert!(!vote.is_finished());
     assert_eq!(store.try_get_log_entries(..).await.unwrap().len(), 2, "readable all the while");
     let image = disk.image(Survive::Everything);
-    let mut reopened = LogStore::open_on(&Disk::with_content(image)).unwrap();
+    let mut reopened = LogStore::open_on(&FaultyDisk::with_content(image)).unwrap();
     assert_eq!(reopened.try_get_log_entries(..).await.unwrap(), [small(1, 0)]);
     disk.make_room();
     large.await.unwrap().unwrap();
@@ -111,13 +111,13 @@ async fn nothing_is_acknowledged_while_the_disk_is_full_and_all_of_it_is_when_th
     assert_eq!(store.trouble(Duration::MAX), None);
     let found = picture(&mut store).await.unwrap();
     store.close();
-    let mut reopened = LogStore::open_on(&Disk::with_content(disk.image(Survive::Nothing))).unwrap();
+    let mut reopened = LogStore::open_on(&FaultyDisk::with_content(disk.image(Survive::Nothing))).unwrap();
     assert_eq!(picture(&mut reopened).await.unwrap(), found);
 }
 
 #[tokio::test]
 async fn a_store_that_is_closed_on_a_full_disk_does_not_wait_and_says_what_was_not_written() {
-    let disk = Disk::with_content(formatted());
+    let disk = FaultyDisk::with_content(formatted());
     let mut store = LogStore::open_on(&disk).unwrap();
     append_durably(&mut store, [small(1, 0)]).await.unwrap();
     disk.fill_up_at(1);
@@ -139,14 +139,14 @@ async fn a_store_that_is_closed_on_a_full_disk_does_not_wait_and_says_what_was_n
 
 #[tokio::test]
 async fn a_log_that_is_opened_on_a_full_disk_is_not_taken_for_a_damaged_one() {
-    let disk = Disk::with_content(formatted());
+    let disk = FaultyDisk::with_content(formatted());
     let mut store = LogStore::open_on(&disk).unwrap();
     append_durably(&mut store, (0..20).map(|index| small(1, index))).await.unwrap();
     let before = picture(&mut store).await.unwrap();
     // Not closed: the next opening has something to repair.
     let image = disk.image(Survive::Everything);
     for n in 1.. {
-        let disk = Disk::with_content(image.clone());
+        let disk = FaultyDisk::with_content(image.clone());
         disk.fill_up_at(n);
         match LogStore::open_on(&disk) {
             Ok(_) if disk.refusals() == 0 => break,
@@ -162,7 +162,7 @@ async fn a_log_that_is_opened_on_a_full_disk_is_not_taken_for_a_damaged_one() {
 
 #[tokio::test]
 async fn a_write_that_does_not_end_is_noticed_after_as_long_as_one_is_ready_to_wait() {
-    let disk = Disk::with_content(formatted());
+    let disk = FaultyDisk::with_content(formatted());
     let mut store = LogStore::open_on(&disk).unwrap();
     let timeout = Duration::from_millis(50);
     let held = disk.hold_syncs();

@@ -7,11 +7,11 @@ use openraft::storage::RaftLogStorage;
 use super::{append, append_durably, at, ballot, formatted, save, small};
 use crate::engine::log_store::LogStore;
 use crate::engine::types::{log_id_to, vote_to};
-use crate::testing::disk::Disk;
+use crate::testing::disk::FaultyDisk;
 
 #[tokio::test]
 async fn one_append_at_a_time_costs_one_sync_each() {
-    let disk = Disk::with_content(formatted());
+    let disk = FaultyDisk::with_content(formatted());
     let mut store = LogStore::open_on(&disk).unwrap();
     let before = disk.counts();
     for index in 0..100 {
@@ -27,7 +27,7 @@ async fn one_append_at_a_time_costs_one_sync_each() {
 
 #[tokio::test]
 async fn what_gathers_during_a_sync_is_one_group_and_nothing_is_acknowledged_before_its_sync() {
-    let disk = Disk::with_content(formatted());
+    let disk = FaultyDisk::with_content(formatted());
     let mut store = LogStore::open_on(&disk).unwrap();
     let before = disk.counts().syncs;
     let held = disk.hold_syncs();
@@ -54,7 +54,7 @@ async fn what_gathers_during_a_sync_is_one_group_and_nothing_is_acknowledged_bef
 
 #[tokio::test]
 async fn a_vote_and_a_snapshot_wait_for_their_sync_and_are_not_shown_before_it() {
-    let disk = Disk::with_content(formatted());
+    let disk = FaultyDisk::with_content(formatted());
     let store = LogStore::open_on(&disk).unwrap();
     let held = disk.hold_syncs();
     let mut voter = store.clone();
@@ -79,7 +79,7 @@ async fn a_vote_and_a_snapshot_wait_for_their_sync_and_are_not_shown_before_it()
 
 #[tokio::test]
 async fn how_far_the_log_is_committed_costs_no_sync_and_rides_along() {
-    let disk = Disk::with_content(formatted());
+    let disk = FaultyDisk::with_content(formatted());
     let mut store = LogStore::open_on(&disk).unwrap();
     append_durably(&mut store, [small(1, 0), small(1, 1)]).await.unwrap();
     let before = disk.counts();
@@ -91,7 +91,7 @@ async fn how_far_the_log_is_committed_costs_no_sync_and_rides_along() {
     assert_eq!(disk.counts(), before);
     append_durably(&mut store, [small(1, 2)]).await.unwrap();
     assert_eq!(disk.counts().syncs, before.syncs + 1);
-    let after_a_cut = Disk::with_content(disk.image(crate::testing::disk::Survive::Nothing));
+    let after_a_cut = FaultyDisk::with_content(disk.image(crate::testing::disk::Survive::Nothing));
     let mut reopened = LogStore::open_on(&after_a_cut).unwrap();
     assert_eq!(reopened.read_committed().await.unwrap(), Some(log_id_to(at(1, 0))));
 }

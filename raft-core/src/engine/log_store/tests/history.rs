@@ -17,7 +17,7 @@ use super::{append, append_durably, ballot, entry, snapshot};
 use crate::engine::log_store::{LogStore, OpenError};
 use crate::engine::types::{OrEntry, log_id_from, log_id_to, vote_to};
 use crate::rpc::{Ballot, Position};
-use crate::testing::disk::Disk;
+use crate::testing::disk::FaultyDisk;
 use crate::testing::sim::Rng;
 
 #[derive(Debug, Clone)]
@@ -127,7 +127,7 @@ pub(super) struct Ran {
 }
 
 /// Opens the log on `disk` and takes the steps.
-pub(super) async fn run(disk: &Disk, steps: &[Step]) -> Ran {
+pub(super) async fn run(disk: &FaultyDisk, steps: &[Step]) -> Ran {
     match LogStore::open_on(disk) {
         Ok(mut store) => drive(&mut store, steps).await,
         Err(_) => Ran::default(),

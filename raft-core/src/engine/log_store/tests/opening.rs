@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use super::{append, append_durably, at, ballot, formatted, save, small, snapshot};
 use crate::engine::log_store::{LogStore, OpenError};
 use crate::engine::types::{log_id_to, vote_to};
-use crate::testing::disk::{Disk, Survive};
+use crate::testing::disk::{FaultyDisk, Survive};
 
 fn place() -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
@@ -90,11 +90,11 @@ fn no_power_cut_while_a_file_is_made_leaves_one_that_is_trusted() {
     // Why the temporary name is needed: redb itself cannot open some of what a cut leaves of its first moments.
     let (mut refused, mut opened) = (0, 0);
     for cut in 1.. {
-        let disk = Disk::new();
+        let disk = FaultyDisk::new();
         disk.cut_power_at(cut);
         let whole = LogStore::open_on(&disk).is_ok();
         for survive in [Survive::Nothing, Survive::Everything, Survive::Seeded(cut)] {
-            match LogStore::open_on(&Disk::with_content(disk.image(survive))) {
+            match LogStore::open_on(&FaultyDisk::with_content(disk.image(survive))) {
                 Ok(store) => opened += usize::from(store.vote().is_none()),
                 Err(OpenError::Damaged(_)) => refused += 1,
                 Err(other) => panic!("{other}"),

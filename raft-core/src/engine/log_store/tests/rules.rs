@@ -8,10 +8,10 @@ use crate::engine::log_store::LogStore;
 use crate::engine::log_store::shape::{StoredEntry, StoredPosition, StoredVote};
 use crate::engine::types::{OrEntry, log_id_to, vote_to};
 use crate::rpc::{Body, LogEntry, Payload, VoterSets};
-use crate::testing::disk::Disk;
+use crate::testing::disk::FaultyDisk;
 
 fn open() -> LogStore {
-    LogStore::open_on(&Disk::with_content(formatted())).unwrap()
+    LogStore::open_on(&FaultyDisk::with_content(formatted())).unwrap()
 }
 
 async fn refuses(store: &mut LogStore, entries: Vec<OrEntry>, why: &str) {

@@ -33,7 +33,7 @@ pub(super) struct Wait<'a> {
 }
 
 /// Work that was protected.
-pub(super) struct Work<'a> {
+pub(super) struct AuditedWork<'a> {
     pub(super) what: &'a str,
     pub(super) token: Revision,
     pub(super) from: &'a LedgerLine,
@@ -74,14 +74,14 @@ impl<'a> Until<'a> {
 }
 
 /// One life.
-pub(super) struct Life<'a> {
+pub(super) struct AuditedLife<'a> {
     pub(super) who: Identity,
     /// What it promised, and the boot that it ran in.
     pub(super) contract: Option<(Contract, BootId)>,
     pub(super) holds: Vec<Hold<'a>>,
     pub(super) grants: Vec<Grant<'a>>,
     pub(super) waits: Vec<Wait<'a>>,
-    pub(super) works: Vec<Work<'a>>,
+    pub(super) works: Vec<AuditedWork<'a>>,
     /// Every line that reports its end.
     pub(super) ended: Vec<&'a LedgerLine>,
     /// Its machine died, and may have lost the last lines.
@@ -90,7 +90,7 @@ pub(super) struct Life<'a> {
     pub(super) process: Option<&'a [LedgerLine]>,
 }
 
-impl<'a> Life<'a> {
+impl<'a> AuditedLife<'a> {
     fn new(who: Identity) -> Self {
         Self {
             who,
@@ -134,7 +134,7 @@ impl<'a> Life<'a> {
     }
 
     /// Until when this work could act.
-    pub(super) fn work_end(&self, work: &Work<'a>) -> Until<'a> {
+    pub(super) fn work_end(&self, work: &AuditedWork<'a>) -> Until<'a> {
         match work.stopped {
             Some(line) => self.lease_end().earlier(line.entry.at, line),
             None => self.lease_end(),
@@ -151,15 +151,15 @@ impl<'a> Life<'a> {
 }
 
 /// The lines of all ledgers together.
-pub(super) struct Record<'a> {
-    pub(super) lives: BTreeMap<Identity, Life<'a>>,
+pub(super) struct History<'a> {
+    pub(super) lives: BTreeMap<Identity, AuditedLife<'a>>,
     /// From when on each activation counted silence, with the line of it.
     pub(super) activations: BTreeMap<Activation, (&'a LedgerLine, Reading)>,
     /// The nodes whose ledger is there from its beginning.
     pub(super) whole: BTreeSet<NodeId>,
 }
 
-impl<'a> Record<'a> {
+impl<'a> History<'a> {
     pub(super) fn of(ledgers: &'a [LedgerContent]) -> Self {
         let mut record = Self { lives: BTreeMap::new(), activations: BTreeMap::new(), whole: BTreeSet::new() };
         for kept in ledgers {
@@ -173,8 +173,8 @@ impl<'a> Record<'a> {
         record
     }
 
-    fn life(&mut self, who: Identity) -> &mut Life<'a> {
-        self.lives.entry(who).or_insert_with(|| Life::new(who))
+    fn life(&mut self, who: Identity) -> &mut AuditedLife<'a> {
+        self.lives.entry(who).or_insert_with(|| AuditedLife::new(who))
     }
 
     fn take(&mut self, line: &'a LedgerLine) {
@@ -185,7 +185,7 @@ impl<'a> Record<'a> {
             }
             Note::Held { who, seq, from } => self.life(*who).holds.push(Hold { line, seq: *seq, from: *from }),
             Note::Protects { who, what, token } => {
-                self.life(*who).works.push(Work { what, token: *token, from: line, stopped: None });
+                self.life(*who).works.push(AuditedWork { what, token: *token, from: line, stopped: None });
             }
             Note::Stopped { who, what, token } => {
                 let mut works = self.life(*who).works.iter_mut();

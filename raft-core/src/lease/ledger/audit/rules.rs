@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use quorate_membership::{Activation, Contract, Stop};
 
-use super::lives::{Life, Record, Until};
+use super::lives::{AuditedLife, History, Until};
 use super::report::{Gap, Incomplete, Interval, Report, Rule};
 use crate::lease::ledger::note::Note;
 use crate::lease::ledger::reader::LedgerLine;
@@ -29,7 +29,7 @@ fn end_of<'a>(line: &'a LedgerLine) -> Option<End<'a>> {
     }
 }
 
-pub(super) fn check(record: &Record<'_>, life: &Life<'_>, report: &mut Report) {
+pub(super) fn check(record: &History<'_>, life: &AuditedLife<'_>, report: &mut Report) {
     let who = life.who;
     report.lives += 1;
     report.granted += life.grants.len();
@@ -81,7 +81,7 @@ pub(super) fn check(record: &Record<'_>, life: &Life<'_>, report: &mut Report) {
 }
 
 /// I17: all lines that report the end of a life agree.
-fn one_history(life: &Life<'_>, report: &mut Report) {
+fn one_history(life: &AuditedLife<'_>, report: &mut Report) {
     let Some(first) = life.ended.first() else { return };
     let other = life.ended.iter().find(|line| line.entry.note != first.entry.note);
     if let Some(other) = other {
@@ -90,7 +90,7 @@ fn one_history(life: &Life<'_>, report: &mut Report) {
 }
 
 /// I6, where the clocks compare; elsewhere the order of grants has to show it, so that all of them must be on record.
-fn ended_before(life: &Life<'_>, end: &End<'_>, until: Until<'_>, report: &mut Report) {
+fn ended_before(life: &AuditedLife<'_>, end: &End<'_>, until: Until<'_>, report: &mut Report) {
     let who = life.who;
     let Until::At(until, last) = until else { return };
     if Some(end.line.entry.boot) == life.boot() {
@@ -117,7 +117,7 @@ fn ended_before(life: &Life<'_>, end: &End<'_>, until: Until<'_>, report: &mut R
 }
 
 /// What the log itself shows about an end by time.
-fn expired(life: &Life<'_>, contract: Contract, end: &End<'_>, report: &mut Report) {
+fn expired(life: &AuditedLife<'_>, contract: Contract, end: &End<'_>, report: &mut Report) {
     let who = life.who;
     let Some(need) = contract.own_wait() else {
         return report.violated(Rule::BoundedByTime, who, None, [end.line]);
@@ -135,7 +135,7 @@ fn expired(life: &Life<'_>, contract: Contract, end: &End<'_>, report: &mut Repo
 }
 
 /// What the leaders' own clocks show: each wait began after the activation, and after the receipt of each granted renewal.
-fn waits(record: &Record<'_>, life: &Life<'_>, contract: Contract, report: &mut Report) {
+fn waits(record: &History<'_>, life: &AuditedLife<'_>, contract: Contract, report: &mut Report) {
     let who = life.who;
     for wait in &life.waits {
         let found = &wait.line.entry;
@@ -166,7 +166,7 @@ fn waits(record: &Record<'_>, life: &Life<'_>, contract: Contract, report: &mut 
 }
 
 /// P9, where the leader's clock is the member's: what was received was sent before.
-fn counted_from_sending(life: &Life<'_>, report: &mut Report) {
+fn counted_from_sending(life: &AuditedLife<'_>, report: &mut Report) {
     let mut received: BTreeMap<u64, (Duration, &LedgerLine)> = BTreeMap::new();
     for grant in life.grants.iter().filter(|grant| Some(grant.line.entry.boot) == life.boot()) {
         let at = grant.received.boottime();
@@ -185,7 +185,7 @@ fn counted_from_sending(life: &Life<'_>, report: &mut Report) {
 }
 
 /// A6, for mechanisms that end the process itself: with protected work it writes nothing after the bound.
-fn mechanism_acts(life: &Life<'_>, contract: Contract, report: &mut Report) {
+fn mechanism_acts(life: &AuditedLife<'_>, contract: Contract, report: &mut Report) {
     let (Some(process), Stop::Deadman { .. } | Stop::Watchdog { .. }) = (life.process, contract.stop) else { return };
     let Some(bound) = contract.stop.bound(contract.drift) else { return };
     let mut lines: Vec<&LedgerLine> = process.iter().filter(|line| Some(line.entry.boot) == life.boot()).collect();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use quorate_membership::{BootId, Identity, Revision};
 
-use super::lives::{Life, Record, Until, Work};
+use super::lives::{AuditedLife, AuditedWork, History, Until};
 use super::report::{Incomplete, Report, Rule};
 use crate::lease::ledger::note::Note;
 use crate::lease::ledger::reader::LedgerLine;
@@ -23,7 +23,7 @@ struct Tenure<'a> {
     successors: Option<Revision>,
 }
 
-pub(super) fn check(record: &Record<'_>, report: &mut Report) {
+pub(super) fn check(record: &History<'_>, report: &mut Report) {
     let mut works: BTreeMap<&str, Vec<Tenure<'_>>> = BTreeMap::new();
     for life in record.lives.values() {
         for work in &life.works {
@@ -42,7 +42,7 @@ pub(super) fn check(record: &Record<'_>, report: &mut Report) {
     }
 }
 
-fn tenure<'a>(life: &Life<'a>, work: &Work<'a>) -> Tenure<'a> {
+fn tenure<'a>(life: &AuditedLife<'a>, work: &AuditedWork<'a>) -> Tenure<'a> {
     let (who, token, boot) = (life.who, work.token, work.from.entry.boot);
     let end = life.first_end();
     let successors = end.and_then(|line| match line.entry.note {

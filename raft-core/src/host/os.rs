@@ -9,18 +9,18 @@ use quorate_membership::lease::Reading;
 use rustix::time::ClockId;
 use tokio::sync::Notify;
 
-use super::{Host, Work};
+use super::{Host, TurnTaker};
 
 /// The machine that this process runs on.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Machine;
+pub(super) struct OsHost;
 
 fn read(clock: ClockId) -> Duration {
     let spec = rustix::time::clock_gettime(clock);
     Duration::new(u64::try_from(spec.tv_sec).unwrap_or(0), u32::try_from(spec.tv_nsec).unwrap_or(0))
 }
 
-impl Host for Machine {
+impl Host for OsHost {
     /// Takes about 50 ns.
     fn reading(&self) -> Reading {
         Reading::new(read(ClockId::Boottime), read(ClockId::MonotonicRaw))
@@ -43,7 +43,7 @@ impl Host for Machine {
         Ok(u64::from_le_bytes(bytes))
     }
 
-    fn run(&self, name: &str, mut work: Box<dyn Work>, _bell: Arc<Notify>) -> io::Result<()> {
+    fn run(&self, name: &str, mut work: Box<dyn TurnTaker>, _bell: Arc<Notify>) -> io::Result<()> {
         std::thread::Builder::new().name(name.into()).spawn(move || {
             loop {
                 let nap = work.turn();
@@ -63,6 +63,6 @@ mod tests {
 
     #[test]
     fn random_bits_differ_from_draw_to_draw() {
-        assert_ne!(Machine.draw().unwrap(), Machine.draw().unwrap());
+        assert_ne!(OsHost.draw().unwrap(), OsHost.draw().unwrap());
     }
 }
