@@ -61,7 +61,7 @@ use rustix::process::Signal;
 
 use agreement::Agreed;
 use fleet::{Fleet, NODES};
-use op::{Op, Outcome};
+use op::{CallResult, Op};
 
 /// How long harm is done: at least, and at most while something that should be met was not.
 const HARM: Duration = Duration::from_secs(16);
@@ -199,11 +199,11 @@ fn judge(folder: &Path) -> Result<Met> {
     let (unknown, failed) = (count(Op::is_unknown), count(Op::has_failed));
     let met = Met {
         completed: ops.len() - unknown - failed,
-        conflicts: count(|op| matches!(op.outcome, Outcome::Conflict(_))),
-        grants: count(|op| matches!(op.outcome, Outcome::Granted(_))),
+        conflicts: count(|op| matches!(op.outcome, CallResult::Conflict(_))),
+        grants: count(|op| matches!(op.outcome, CallResult::Granted(_))),
         failed,
         unknown,
-        cut_off: count(|op| op.outcome == Outcome::Unknown(op::CUT_OFF.into())),
+        cut_off: count(|op| op.outcome == CallResult::Unknown(op::CUT_OFF.into())),
         passed_on_by_proof: agreed.passed_on_by_proof(),
         reads_ahead: witnessed.ahead,
     };

@@ -72,7 +72,7 @@ pub(crate) async fn takeover(stage: &mut Stage, fault: Fault) -> Result<Takeover
         Some(actor) => process::workers(actor.group)?.is_empty(),
         None => true,
     };
-    after(stage, fault, old, &Seen { at, lost, last, first, detected, ended })?;
+    after(stage, fault, old, &Times { at, lost, last, first, detected, ended })?;
     stage.tell(&format!("the worker runs on {new}, {:.0} ms after the fault", since(at, first)));
     Ok(Takeover {
         fault,
@@ -177,7 +177,7 @@ fn check_nothing_left(stage: &Stage, old: Identity, new: Identity, device: bool)
 }
 
 /// When each thing was observed, in nanoseconds of CLOCK_MONOTONIC.
-struct Seen {
+struct Times {
     at: u64,
     lost: Option<u64>,
     last: u64,
@@ -188,8 +188,8 @@ struct Seen {
 }
 
 /// Reports what happened to the old owner.
-fn after(stage: &mut Stage, fault: Fault, old: Identity, seen: &Seen) -> Result<()> {
-    let Seen { at, lost, last, first, detected, ended } = *seen;
+fn after(stage: &mut Stage, fault: Fault, old: Identity, seen: &Times) -> Result<()> {
+    let Times { at, lost, last, first, detected, ended } = *seen;
     let node = old.node.get();
     let (last_line, before) = (since(at, last), since(last, first));
     match fault {

@@ -17,7 +17,7 @@ use crate::fleet::Ending;
 use crate::health::{Health, Taken};
 use crate::host;
 use crate::ledger::{self, Ledger};
-use crate::op::{self, Call, Op, Outcome};
+use crate::op::{self, Call, CallResult, Op};
 use crate::report::Violation;
 use crate::{locks, log, records, witness};
 
@@ -89,7 +89,7 @@ pub(crate) fn judge(run: &Path, hosts: u64, health: &Health, endings: &[(u64, u6
     wrong.extend(witness::check(&ops).wrong);
     found.wrong = wrong.iter().map(|violation| violation.to_string()).collect();
     found.calls = ops.len();
-    found.acknowledged = ops.iter().filter(|op| matches!(op.outcome, Outcome::Done(_))).count();
+    found.acknowledged = ops.iter().filter(|op| matches!(op.outcome, CallResult::Done(_))).count();
     found.unknown = ops.iter().filter(|op| op.is_unknown() && op.value().is_some()).count();
     found.passed_on_by_proof = agreed.passed_on_by_proof();
     found.ledger = ledger::judge(&run.join("ledger"), &ended(&told))?;
@@ -138,10 +138,10 @@ fn lost(ops: &[Op]) -> Vec<String> {
     for op in ops {
         let Some(key) = op.key() else { continue };
         match (&op.call, &op.outcome) {
-            (Call::Get { .. }, Outcome::Seen { record: Some(_), .. }) if op.client.ends_with("/last") => {
+            (Call::Get { .. }, CallResult::Read { record: Some(_), .. }) if op.client.ends_with("/last") => {
                 looks.entry(&op.client).or_default().insert(key);
             }
-            (_, Outcome::Done(_)) => {
+            (_, CallResult::Done(_)) => {
                 written.insert(key, op);
             }
             _ => {}

@@ -15,7 +15,7 @@ use tokio::time::sleep;
 
 use crate::host::Shared;
 use crate::log::now;
-use crate::op::{Call, Outcome};
+use crate::op::{Call, CallResult};
 
 /// How many clients a host has, and how many records they fight for at a time.
 const CLIENTS: u64 = 2;
@@ -65,18 +65,18 @@ async fn records(shared: Shared, client: String, mut rng: Rng) -> Result<()> {
             Call::Get { .. } => match records.get_latest(&at, TIMEOUT).await {
                 Ok(found) => {
                     let record = found.value.map(|record| (record.version.get(), read(record.value.as_text())));
-                    Outcome::Seen { at: found.at.get(), record }
+                    CallResult::Read { at: found.at.get(), record }
                 }
-                Err(error) => Outcome::Failed(error.to_string()),
+                Err(error) => CallResult::Failed(error.to_string()),
             },
             Call::Put { .. } => records.put(at, text.as_str()).await.into(),
             _ => records.put_if(at, expected.map(Revision::new), text.as_str()).await.into(),
         };
         shared.log.end(id, &outcome)?;
         let version = match outcome {
-            Outcome::Done(at) => Some(at),
-            Outcome::Conflict(found) => found,
-            Outcome::Seen { record, .. } => record.map(|(version, _)| version),
+            CallResult::Done(at) => Some(at),
+            CallResult::Conflict(found) => found,
+            CallResult::Read { record, .. } => record.map(|(version, _)| version),
             _ => None,
         };
         seen = (key, version);
@@ -103,7 +103,7 @@ pub(crate) async fn look(shared: &Shared) -> Result<()> {
         let id = shared.log.number();
         shared.log.say(&format!("> {id} {begun} {client} {}", Call::Get { key: key.to_string() }))?;
         let record = Some((record.version.get(), read(record.value.as_text())));
-        shared.log.end(id, &Outcome::Seen { at: found.at.get(), record })?;
+        shared.log.end(id, &CallResult::Read { at: found.at.get(), record })?;
     }
     Ok(())
 }

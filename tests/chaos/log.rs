@@ -16,7 +16,7 @@ use anyhow::{Context, Result};
 use quorate::Identity;
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::op::{Call, Outcome};
+use crate::op::{Call, CallResult};
 
 /// What CLOCK_BOOTTIME shows, in nanoseconds: the same in all namespaces of a machine.
 pub(crate) fn now() -> u64 {
@@ -66,7 +66,7 @@ impl Log {
     }
 
     /// After it.
-    pub(crate) fn end(&self, id: u64, outcome: &Outcome) -> Result<()> {
+    pub(crate) fn end(&self, id: u64, outcome: &CallResult) -> Result<()> {
         self.say(&format!("< {id} {} {outcome}", now()))
     }
 }

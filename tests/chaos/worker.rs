@@ -24,7 +24,7 @@ use tokio::time::sleep;
 use crate::clients;
 use crate::host::Shared;
 use crate::log::now;
-use crate::op::{Call, Outcome};
+use crate::op::{Call, CallResult};
 
 /// What everybody wants.
 pub(crate) const LOCKS: [&str; 4] = ["a", "b", "c", "d"];
@@ -78,7 +78,7 @@ async fn worker(shared: Shared, name: &'static str, mut rng: Rng) -> Result<()> 
         // So that nobody waits for ever when all are to come to an end.
         match shared.cluster.lock_with_timeout(lock.clone(), Duration::from_secs(2)).await {
             Ok(guard) => {
-                shared.log.end(id, &Outcome::Granted(guard.token().get()))?;
+                shared.log.end(id, &CallResult::Granted(guard.token().get()))?;
                 hold(&shared, &client, guard, &effects, &mut rng).await?;
                 sleep(Duration::from_millis(rng.between(0, 50))).await;
             }
@@ -91,10 +91,10 @@ async fn worker(shared: Shared, name: &'static str, mut rng: Rng) -> Result<()> 
     Ok(())
 }
 
-fn refused(error: &LockError) -> Outcome {
+fn refused(error: &LockError) -> CallResult {
     match error {
-        LockError::Propose(ProposeError::Rejected(Rejection::LockHeld { token, .. })) => Outcome::Held(token.get()),
-        other => Outcome::Failed(other.to_string().replace('\n', " ")),
+        LockError::Propose(ProposeError::Rejected(Rejection::LockHeld { token, .. })) => CallResult::Held(token.get()),
+        other => CallResult::Failed(other.to_string().replace('\n', " ")),
     }
 }
 
@@ -145,10 +145,10 @@ async fn hold(shared: &Shared, client: &str, guard: LockGuard, effects: &Arc<Eff
     let (name, token) = (guard.name().to_string(), guard.token().get());
     let id = shared.log.begin(client, &Call::Release { name, token })?;
     let outcome = if rng.chance(500) {
-        guard.release().await.map_or_else(|error| Outcome::Unknown(error.to_string()), |()| Outcome::Fine)
+        guard.release().await.map_or_else(|error| CallResult::Unknown(error.to_string()), |()| CallResult::Fine)
     } else {
         drop(guard);
-        Outcome::Unknown("dropped".into())
+        CallResult::Unknown("dropped".into())
     };
     shared.log.end(id, &outcome)
 }

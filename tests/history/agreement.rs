@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 
-use crate::op::{Op, Outcome};
+use crate::op::{CallResult, Op};
 use crate::report::Violation;
 
 /// The end of the line of a lock that passed on because its holder's end was proved.
@@ -57,7 +57,7 @@ impl Agreed {
     /// Whether every grant that a client was told is in the log, as that life's.
     pub(crate) fn check(&self, ops: &[Op]) -> Vec<Violation> {
         let granted = |op: &&Op| {
-            let Outcome::Granted(token) = op.outcome else { return false };
+            let CallResult::Granted(token) = op.outcome else { return false };
             let life = op.client.split('/').next().unwrap_or_default();
             let wanted = format!("granted lock `{}` to {life}, token r{token}", op.lock().unwrap_or_default());
             !self.entries.get(&token).is_some_and(|events| events.contains(&wanted))
@@ -94,9 +94,9 @@ mod tests {
         let mut agreed = Agreed::default();
         agreed.take_in(FIRST).unwrap();
         let call = Call::Lock { name: "a".into() };
-        let own = Op { client: "n1#1/a".into(), call, invoked: 0, returned: 1, outcome: Outcome::Granted(4) };
+        let own = Op { client: "n1#1/a".into(), call, invoked: 0, returned: 1, outcome: CallResult::Granted(4) };
         assert!(agreed.check(std::slice::from_ref(&own)).is_empty());
         assert_eq!(agreed.check(&[Op { client: "n2#1/a".into(), ..own.clone() }]).len(), 1);
-        assert_eq!(agreed.check(&[Op { outcome: Outcome::Granted(9), ..own }]).len(), 1);
+        assert_eq!(agreed.check(&[Op { outcome: CallResult::Granted(9), ..own }]).len(), 1);
     }
 }

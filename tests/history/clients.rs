@@ -19,7 +19,7 @@ use quorate::{
 use tokio::time::sleep;
 
 use crate::node::{Log, key, now};
-use crate::op::{Call, Outcome};
+use crate::op::{Call, CallResult};
 
 /// The records and the locks that everybody wants.
 pub(crate) const KEYS: [&str; 4] = ["k1", "k2", "k3", "k4"];
@@ -63,20 +63,20 @@ pub(crate) async fn records(shared: Shared, client: String, seed: u64) -> Result
         };
         let outcome = ask(&shared, id, &client, &call, &mut rng).await?;
         *version = match outcome {
-            Outcome::Done(_) if matches!(call, Call::Delete { .. }) => None,
-            Outcome::Done(at) => Some(at),
-            Outcome::Conflict(found) => found,
-            Outcome::Seen { record, .. } => record.map(|(version, _)| version),
+            CallResult::Done(_) if matches!(call, Call::Delete { .. }) => None,
+            CallResult::Done(at) => Some(at),
+            CallResult::Conflict(found) => found,
+            CallResult::Read { record, .. } => record.map(|(version, _)| version),
             _ => *version,
         };
-        let slow = matches!(outcome, Outcome::Failed(_) | Outcome::Unknown(_));
+        let slow = matches!(outcome, CallResult::Failed(_) | CallResult::Unknown(_));
         if slow { pause(&mut rng, 20, 100).await } else { pause(&mut rng, 0, 12).await }
     }
     Ok(())
 }
 
 /// One call on a record, written down before and after.
-async fn ask(shared: &Shared, id: u64, client: &str, call: &Call, rng: &mut Rng) -> Result<Outcome> {
+async fn ask(shared: &Shared, id: u64, client: &str, call: &Call, rng: &mut Rng) -> Result<CallResult> {
     shared.log.begin(id, client, call)?;
     let records = shared.cluster.records();
     let text = id.to_string();
@@ -87,22 +87,22 @@ async fn ask(shared: &Shared, id: u64, client: &str, call: &Call, rng: &mut Rng)
                     // A value that is no number is nobody's.
                     let value = |text: Option<&str>| text.and_then(|text| text.parse().ok()).unwrap_or(0);
                     let record = seen.value.map(|record| (record.version.get(), value(record.value.as_text())));
-                    Outcome::Seen { at: seen.at.get(), record }
+                    CallResult::Read { at: seen.at.get(), record }
                 }
-                Err(error) => Outcome::Failed(error.to_string()),
+                Err(error) => CallResult::Failed(error.to_string()),
             },
             Call::Put { key: name, .. } => records.put(key(name)?, text.as_str()).await.into(),
             Call::Cas { key: name, expected, .. } => {
                 records.put_if(key(name)?, expected.map(Revision::new), text.as_str()).await.into()
             }
             Call::Delete { key: name } => records.delete(key(name)?).await.into(),
-            other => Outcome::Failed(format!("{other} is not on a record")),
+            other => CallResult::Failed(format!("{other} is not on a record")),
         })
     };
     // Now and then nobody waits for the end.
     let outcome = if rng.below(40) == 0 {
         let timeout = Duration::from_micros(rng.between(10, 8000));
-        tokio::time::timeout(timeout, asked).await.unwrap_or_else(|_| Ok(Outcome::Unknown("dropped".into())))?
+        tokio::time::timeout(timeout, asked).await.unwrap_or_else(|_| Ok(CallResult::Unknown("dropped".into())))?
     } else {
         asked.await?
     };
@@ -117,7 +117,7 @@ pub(crate) async fn look(shared: &Shared) -> Result<()> {
     for text in KEYS {
         for _ in 0..10 {
             let call = Call::Get { key: text.into() };
-            if let Outcome::Seen { .. } = ask(shared, shared.log.number(), &client, &call, &mut rng).await? {
+            if let CallResult::Read { .. } = ask(shared, shared.log.number(), &client, &call, &mut rng).await? {
                 break;
             }
         }
@@ -143,7 +143,7 @@ pub(crate) async fn holder(shared: Shared, name: &'static str, resource: Arc<Fil
                 match tokio::time::timeout(timeout, shared.cluster.lock(lock.clone())).await {
                     Ok(asked) => asked,
                     Err(_) => {
-                        shared.log.end(id, &Outcome::Unknown("dropped".into()))?;
+                        shared.log.end(id, &CallResult::Unknown("dropped".into()))?;
                         continue;
                     }
                 }
@@ -152,7 +152,7 @@ pub(crate) async fn holder(shared: Shared, name: &'static str, resource: Arc<Fil
         };
         match asked {
             Ok(guard) => {
-                shared.log.end(id, &Outcome::Granted(guard.token().get()))?;
+                shared.log.end(id, &CallResult::Granted(guard.token().get()))?;
                 work(&shared, &client, name, guard, &resource, &mut rng).await?;
                 pause(&mut rng, 0, 30).await;
             }
@@ -165,10 +165,10 @@ pub(crate) async fn holder(shared: Shared, name: &'static str, resource: Arc<Fil
     Ok(())
 }
 
-fn refused(error: &LockError) -> Outcome {
+fn refused(error: &LockError) -> CallResult {
     match error {
-        LockError::Propose(ProposeError::Rejected(Rejection::LockHeld { token, .. })) => Outcome::Held(token.get()),
-        other => Outcome::Failed(other.to_string()),
+        LockError::Propose(ProposeError::Rejected(Rejection::LockHeld { token, .. })) => CallResult::Held(token.get()),
+        other => CallResult::Failed(other.to_string()),
     }
 }
 
@@ -192,10 +192,10 @@ async fn work(
     let (id, token) = (shared.log.number(), guard.token().get());
     shared.log.begin(id, client, &Call::Release { name: name.into(), token })?;
     let outcome = if rng.chance(500) {
-        guard.release().await.map_or_else(|error| Outcome::Unknown(error.to_string()), |()| Outcome::Fine)
+        guard.release().await.map_or_else(|error| CallResult::Unknown(error.to_string()), |()| CallResult::Fine)
     } else {
         drop(guard);
-        Outcome::Unknown("dropped".into())
+        CallResult::Unknown("dropped".into())
     };
     shared.log.end(id, &outcome)?;
     if rng.below(3) == 0 {
@@ -236,7 +236,7 @@ async fn act(
         write_under(shared, client, name, token).await?;
     }
     let (at, still) = (now(), guard.check());
-    let outcome = still.as_ref().map_or_else(|lost| Outcome::Failed(lost.to_string()), |_| Outcome::Fine);
+    let outcome = still.as_ref().map_or_else(|lost| CallResult::Failed(lost.to_string()), |_| CallResult::Fine);
     shared.log.end_at(id, at, &outcome)?;
     Ok(still.is_ok())
 }

@@ -19,7 +19,7 @@ use quorate::testing::sim::Rng;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::node::Part;
-use crate::op::{self, Call, Op, Outcome};
+use crate::op::{self, Call, CallResult, Op};
 
 /// How many nodes there are.
 pub(crate) const NODES: u64 = 3;
@@ -217,7 +217,7 @@ impl Fleet {
             op::read(last(&text), &mut ops)?;
             let given_back =
                 |token| ops.iter().any(|op| matches!(op.call, Call::Release { token: t, .. } if t == token));
-            let holds = |op: &Op| matches!(op.outcome, Outcome::Granted(token) if !given_back(token));
+            let holds = |op: &Op| matches!(op.outcome, CallResult::Granted(token) if !given_back(token));
             if ops.iter().any(holds) {
                 found.push(node);
             }

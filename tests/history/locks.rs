@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::linear::{self, Spec, Timed, Verdict};
-use crate::op::{Call, NEVER, Op, Outcome};
+use crate::op::{Call, CallResult, NEVER, Op};
 use crate::report::Violation;
 
 /// Who holds it, by the place of the call that asked, and under which token if that is known.
@@ -154,7 +154,7 @@ fn overlaps(name: &str, ops: &[&Op]) -> Vec<Violation> {
 
 fn acted(op: &Op) -> Option<u64> {
     match (&op.call, &op.outcome) {
-        (Call::Act { token, .. }, Outcome::Fine) => Some(*token),
+        (Call::Act { token, .. }, CallResult::Fine) => Some(*token),
         _ => None,
     }
 }
@@ -166,12 +166,12 @@ fn tokens(name: &str, ops: &[&Op]) -> Vec<Violation> {
     let mut writes: BTreeMap<u64, (u64, &Op)> = BTreeMap::new();
     for op in ops {
         match (&op.call, &op.outcome) {
-            (_, Outcome::Granted(token)) => {
+            (_, CallResult::Granted(token)) => {
                 if let Some(other) = grants.insert(*token, op) {
                     wrong.push(Violation::new(format!("lock {name}: r{token} was granted twice"), [other, *op]));
                 }
             }
-            (Call::Guarded { token, .. }, Outcome::Done(at)) => {
+            (Call::Guarded { token, .. }, CallResult::Done(at)) => {
                 writes.insert(*at, (*token, op));
             }
             _ => {}
@@ -198,7 +198,7 @@ fn tokens(name: &str, ops: &[&Op]) -> Vec<Violation> {
 fn steps<'a>(ops: &[&'a Op]) -> Vec<(&'a Op, Timed<Step>)> {
     let granted: BTreeSet<_> = ops.iter().filter_map(|op| grant(op)).collect();
     // Of a grant that nobody lived to tell.
-    let orphans = ops.iter().any(|op| matches!(op.outcome, Outcome::Held(token) if !granted.contains(&token)));
+    let orphans = ops.iter().any(|op| matches!(op.outcome, CallResult::Held(token) if !granted.contains(&token)));
     let mut acted_until: BTreeMap<u64, u64> = BTreeMap::new();
     for (token, op) in ops.iter().filter_map(|op| acted(op).map(|token| (token, op))) {
         let until = acted_until.entry(token).or_default();
@@ -210,20 +210,20 @@ fn steps<'a>(ops: &[&'a Op]) -> Vec<(&'a Op, Timed<Step>)> {
         let at = |call, hint| Timed { call, invoked, returned, hint };
         let lost = |invoked| Timed { call: Step::Lost { asked }, invoked, returned: NEVER, hint: NEVER };
         match (&op.call, &op.outcome) {
-            (_, Outcome::Granted(token)) => {
+            (_, CallResult::Granted(token)) => {
                 steps.push((*op, at(Step::Take { asked, token: Some(*token) }, token * 2)));
                 steps.push((*op, lost(acted_until.get(token).copied().unwrap_or(invoked))));
             }
             // One that was not had may have been granted all the same, and given back when nobody wanted it any more.
-            (Call::Lock { .. }, Outcome::Unknown(_) | Outcome::Failed(_)) if orphans => {
+            (Call::Lock { .. }, CallResult::Unknown(_) | CallResult::Failed(_)) if orphans => {
                 let take = Step::Take { asked, token: None };
                 steps.push((*op, Timed { call: take, invoked, returned: NEVER, hint: NEVER }));
                 steps.push((*op, lost(invoked)));
             }
-            (Call::Act { token, .. }, Outcome::Fine)
-            | (Call::Guarded { token, .. }, Outcome::Done(_))
-            | (_, Outcome::Held(token)) => steps.push((*op, at(Step::Met { token: *token }, token * 2 + 1))),
-            (Call::Release { token, .. }, Outcome::Fine) => {
+            (Call::Act { token, .. }, CallResult::Fine)
+            | (Call::Guarded { token, .. }, CallResult::Done(_))
+            | (_, CallResult::Held(token)) => steps.push((*op, at(Step::Met { token: *token }, token * 2 + 1))),
+            (Call::Release { token, .. }, CallResult::Fine) => {
                 steps.push((*op, at(Step::Release { token: *token }, token * 2 + 1)));
             }
             // An unknown release is a loss, and anything else changed nothing.
@@ -235,7 +235,7 @@ fn steps<'a>(ops: &[&'a Op]) -> Vec<(&'a Op, Timed<Step>)> {
 
 fn grant(op: &Op) -> Option<u64> {
     match op.outcome {
-        Outcome::Granted(token) => Some(token),
+        CallResult::Granted(token) => Some(token),
         _ => None,
     }
 }

@@ -10,7 +10,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "what a person wrote wrongly fails as a test does")]
 
 use crate::locks;
-use crate::op::{Call, NEVER, Op, Outcome};
+use crate::op::{Call, CallResult, NEVER, Op};
 use crate::records;
 use crate::report::{Violation, told};
 use crate::simulated::simulate;
@@ -23,7 +23,7 @@ fn history(text: &str) -> Vec<Op> {
         let mut parts = line.split('|').map(str::trim);
         let (client, call) = parts.next()?.split_once(' ')?;
         let mut times = parts.next()?.split_ascii_whitespace().map(|time| time.parse().unwrap());
-        let outcome = Outcome::parse(parts.next()?).unwrap();
+        let outcome = CallResult::parse(parts.next()?).unwrap();
         let (invoked, returned) = (times.next()?, times.next().unwrap_or(NEVER));
         Some(Op { client: client.into(), call: Call::parse(call).unwrap(), invoked, returned, outcome })
     };
@@ -254,68 +254,70 @@ const MUTATIONS: &[(&str, Mutation)] = &[
     ("a read that is older than a write that had returned", |ops, rng| {
         let old = ops.clone();
         one(ops, rng, |op| {
-            let Outcome::Seen { record: Some((version, _)), .. } = op.outcome else { return false };
+            let CallResult::Read { record: Some((version, _)), .. } = op.outcome else { return false };
             let same = |other: &&Op| other.key() == op.key() && other.returned < op.invoked;
             let before = |other: &Op| match other.outcome {
-                Outcome::Done(at) if at < version => Some((at, other.value()?)),
+                CallResult::Done(at) if at < version => Some((at, other.value()?)),
                 _ => None,
             };
             // Both had returned: the one that it shows, and the one that it does not know.
-            let replaced = old.iter().filter(same).any(|other| other.outcome == Outcome::Done(version));
+            let replaced = old.iter().filter(same).any(|other| other.outcome == CallResult::Done(version));
             let Some(record) = old.iter().filter(same).find_map(before).filter(|_| replaced) else { return false };
-            op.outcome = Outcome::Seen { at: record.0, record: Some(record) };
+            op.outcome = CallResult::Read { at: record.0, record: Some(record) };
             true
         })
     }),
     ("a compare-and-set that won although it was refused", |ops, rng| {
-        let most = ops.iter().filter_map(|op| if let Outcome::Done(at) = op.outcome { Some(at) } else { None }).max();
+        let most =
+            ops.iter().filter_map(|op| if let CallResult::Done(at) = op.outcome { Some(at) } else { None }).max();
         one(ops, rng, |op| {
             let refused =
-                matches!((&op.call, &op.outcome), (Call::Cas { expected: Some(_), .. }, Outcome::Conflict(_)));
-            op.outcome = if refused { Outcome::Done(most.unwrap_or(0) + 1) } else { op.outcome.clone() };
+                matches!((&op.call, &op.outcome), (Call::Cas { expected: Some(_), .. }, CallResult::Conflict(_)));
+            op.outcome = if refused { CallResult::Done(most.unwrap_or(0) + 1) } else { op.outcome.clone() };
             refused
         })
     }),
     ("an acknowledged write that a read should have shown, and does not", |ops, rng| {
         let old = ops.clone();
         one(ops, rng, |op| {
-            let Outcome::Seen { at, record: Some((version, _)) } = op.outcome else { return false };
+            let CallResult::Read { at, record: Some((version, _)) } = op.outcome else { return false };
             let same = |other: &&Op| other.key() == op.key();
-            let known = old.iter().filter(same).any(|o| o.outcome == Outcome::Done(version) && o.returned < op.invoked);
+            let known =
+                old.iter().filter(same).any(|o| o.outcome == CallResult::Done(version) && o.returned < op.invoked);
             // Nothing that may have deleted it explains it.
             let deletes = old.iter().filter(same).filter(|other| matches!(other.call, Call::Delete { .. }));
             let excused = deletes.filter(|other| other.invoked <= op.returned).any(|other| match other.outcome {
-                Outcome::Done(deleted) => deleted > version,
+                CallResult::Done(deleted) => deleted > version,
                 _ => true,
             });
-            op.outcome = if known && !excused { Outcome::Seen { at, record: None } } else { op.outcome.clone() };
+            op.outcome = if known && !excused { CallResult::Read { at, record: None } } else { op.outcome.clone() };
             known && !excused
         })
     }),
     ("a value from nowhere", |ops, rng| {
         one(ops, rng, |op| {
-            let Outcome::Seen { at, record: Some((version, _)) } = op.outcome else { return false };
-            op.outcome = Outcome::Seen { at, record: Some((version, 0)) };
+            let CallResult::Read { at, record: Some((version, _)) } = op.outcome else { return false };
+            op.outcome = CallResult::Read { at, record: Some((version, 0)) };
             true
         })
     }),
     ("a token that was given before", |ops, rng| {
         let tokens: Vec<_> = ops.iter().filter_map(|op| Some((op.lock()?.to_string(), op.outcome.clone()))).collect();
         one(ops, rng, |op| {
-            let Outcome::Granted(token) = op.outcome else { return false };
+            let CallResult::Granted(token) = op.outcome else { return false };
             let earlier = tokens.iter().find_map(|(name, outcome)| match outcome {
-                Outcome::Granted(other) if *other < token && Some(name.as_str()) == op.lock() => Some(*other),
+                CallResult::Granted(other) if *other < token && Some(name.as_str()) == op.lock() => Some(*other),
                 _ => None,
             });
-            op.outcome = Outcome::Granted(earlier.unwrap_or(token));
+            op.outcome = CallResult::Granted(earlier.unwrap_or(token));
             earlier.is_some()
         })
     }),
     ("an act that began before the former holder's last had ended", |ops, rng| {
         let acts: Vec<_> = ops.iter().filter(|op| matches!(op.call, Call::Act { .. })).cloned().collect();
         one(ops, rng, |op| {
-            let (Call::Act { token, .. }, Outcome::Fine) = (&op.call, &op.outcome) else { return false };
-            let fine = |other: &&Op| other.lock() == op.lock() && other.outcome == Outcome::Fine;
+            let (Call::Act { token, .. }, CallResult::Fine) = (&op.call, &op.outcome) else { return false };
+            let fine = |other: &&Op| other.lock() == op.lock() && other.outcome == CallResult::Fine;
             let older = |other: &&Op| matches!(other.call, Call::Act { token: other, .. } if other < *token);
             let former = acts.iter().filter(fine).rfind(older);
             op.invoked = former.map_or(op.invoked, |former| former.returned - 1);

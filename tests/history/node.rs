@@ -28,7 +28,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinSet;
 
 use crate::clients;
-use crate::op::{Call, Outcome};
+use crate::op::{Call, CallResult};
 
 const PART: &str = "QUORATE_TEST_HISTORY";
 
@@ -127,11 +127,11 @@ impl Log {
     }
 
     /// After it.
-    pub(crate) fn end(&self, id: u64, outcome: &Outcome) -> Result<()> {
+    pub(crate) fn end(&self, id: u64, outcome: &CallResult) -> Result<()> {
         self.end_at(id, now(), outcome)
     }
 
-    pub(crate) fn end_at(&self, id: u64, at: u64, outcome: &Outcome) -> Result<()> {
+    pub(crate) fn end_at(&self, id: u64, at: u64, outcome: &CallResult) -> Result<()> {
         self.say(&format!("< {id} {at} {}", outcome.to_string().replace('\n', " ")))
     }
 }

@@ -63,13 +63,13 @@ pub(crate) enum Call {
 
 /// What came of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub(crate) enum CallResult {
     /// A write took effect, at that revision.
     Done(u64),
     /// A compare-and-set found another version than it expected.
     Conflict(Option<u64>),
     /// A read: version and value, and the revision that it names as its own.
-    Seen { at: u64, record: Option<(u64, u64)> },
+    Read { at: u64, record: Option<(u64, u64)> },
     /// The lock, under that token.
     Granted(u64),
     /// It was not free: held under that token.
@@ -90,7 +90,7 @@ pub(crate) struct Op {
     pub(crate) invoked: u64,
     /// [`NEVER`] when its end is unknown.
     pub(crate) returned: u64,
-    pub(crate) outcome: Outcome,
+    pub(crate) outcome: CallResult,
 }
 
 impl Op {
@@ -125,12 +125,12 @@ impl Op {
     }
 
     pub(crate) fn is_unknown(&self) -> bool {
-        matches!(self.outcome, Outcome::Unknown(_))
+        matches!(self.outcome, CallResult::Unknown(_))
     }
 
     /// Whether it says of itself that it changed nothing, and shows nothing either.
     pub(crate) fn has_failed(&self) -> bool {
-        matches!(self.outcome, Outcome::Failed(_))
+        matches!(self.outcome, CallResult::Failed(_))
     }
 }
 
@@ -153,13 +153,13 @@ impl fmt::Display for Call {
     }
 }
 
-impl fmt::Display for Outcome {
+impl fmt::Display for CallResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Done(at) => write!(f, "done r{at}"),
             Self::Conflict(found) => write!(f, "conflict {}", or_none(*found)),
-            Self::Seen { at, record: None } => write!(f, "seen r{at} -"),
-            Self::Seen { at, record: Some((version, value)) } => write!(f, "seen r{at} r{version} {value}"),
+            Self::Read { at, record: None } => write!(f, "seen r{at} -"),
+            Self::Read { at, record: Some((version, value)) } => write!(f, "seen r{at} r{version} {value}"),
             Self::Granted(token) => write!(f, "granted r{token}"),
             Self::Held(token) => write!(f, "held r{token}"),
             Self::Fine => f.write_str("fine"),
@@ -211,16 +211,16 @@ impl Call {
     }
 }
 
-impl Outcome {
+impl CallResult {
     pub(crate) fn parse(text: &str) -> Result<Self> {
         let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
         let words: Vec<_> = rest.split_ascii_whitespace().collect();
         Ok(match (word, &words[..]) {
             ("done", [at]) => Self::Done(revision(at)?),
             ("conflict", [found]) => Self::Conflict(maybe(found)?),
-            ("seen", [at, "-"]) => Self::Seen { at: revision(at)?, record: None },
+            ("seen", [at, "-"]) => Self::Read { at: revision(at)?, record: None },
             ("seen", [at, version, value]) => {
-                Self::Seen { at: revision(at)?, record: Some((revision(version)?, value.parse()?)) }
+                Self::Read { at: revision(at)?, record: Some((revision(version)?, value.parse()?)) }
             }
             ("granted", [token]) => Self::Granted(revision(token)?),
             ("held", [token]) => Self::Held(revision(token)?),
@@ -233,7 +233,7 @@ impl Outcome {
 }
 
 /// What a write was told.
-impl From<Result<Revision, ProposeError>> for Outcome {
+impl From<Result<Revision, ProposeError>> for CallResult {
     fn from(result: Result<Revision, ProposeError>) -> Self {
         match result {
             Ok(at) => Self::Done(at.get()),
@@ -270,14 +270,14 @@ pub(crate) fn read(text: &str, into: &mut Vec<Op>) -> Result<()> {
         let Some((id, time, rest)) = read().with_context(|| line.to_string())? else { continue };
         if sign == ">" {
             let (client, call) = rest.split_once(' ').with_context(|| line.to_string())?;
-            let outcome = Outcome::Unknown(CUT_OFF.into());
+            let outcome = CallResult::Unknown(CUT_OFF.into());
             let call = Call::parse(call)?;
             let op = Op { client: client.into(), call, invoked: time, returned: NEVER, outcome };
             ensure!(open.insert(id, into.len()).is_none(), "a number was used twice: {line}");
             into.push(op);
         } else {
             let op = open.get(&id).and_then(|at| into.get_mut(*at)).with_context(|| format!("never begun: {line}"))?;
-            op.outcome = Outcome::parse(rest)?;
+            op.outcome = CallResult::parse(rest)?;
             op.returned = if op.is_unknown() { NEVER } else { time };
             ensure!(op.returned >= op.invoked, "the clock went backwards: {line}");
         }
@@ -292,7 +292,7 @@ fn what_was_written_is_read_and_a_call_without_an_end_is_unknown() {
     let mut text = "! n1#1 is up\n".to_string();
     for (id, (call, end)) in calls.iter().zip(ends).enumerate() {
         assert_eq!(Call::parse(call).unwrap().to_string(), *call);
-        assert_eq!(Outcome::parse(end).unwrap().to_string(), end);
+        assert_eq!(CallResult::parse(end).unwrap().to_string(), end);
         text += &format!("> {id} 10 n1#1/c1 {call}\n< {id} 20 {end}\n");
     }
     text += "> 90 30 n1#1/c1 release a r9\n> 91 30 n1#1/c2 get k\n< 91 40 failed no quorum\n< 90 5";

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::linear::{self, Spec, Timed, Verdict};
-use crate::op::{Call, Op, Outcome};
+use crate::op::{Call, CallResult, Op};
 use crate::report::Violation;
 
 /// What is stored, and since when if that is known.
@@ -140,18 +140,18 @@ pub(crate) fn known<'a>(ops: &[&'a Op]) -> (Known<'a>, Vec<Violation>) {
     for op in ops {
         let Some(value) = op.value() else { continue };
         match op.outcome {
-            Outcome::Done(at) => {
+            CallResult::Done(at) => {
                 known.writes.insert(value, op);
                 known.versions.insert(value, at);
             }
-            Outcome::Unknown(_) => {
+            CallResult::Unknown(_) => {
                 known.writes.insert(value, op);
             }
             _ => {}
         }
     }
     for op in ops {
-        let Outcome::Seen { record: Some((version, value)), .. } = op.outcome else { continue };
+        let CallResult::Read { record: Some((version, value)), .. } = op.outcome else { continue };
         match known.writes.get(&value) {
             None => {
                 let denied = ops.iter().find(|other| other.value() == Some(value)).copied();
@@ -172,8 +172,8 @@ pub(crate) fn known<'a>(ops: &[&'a Op]) -> (Known<'a>, Vec<Violation>) {
     }
     let told: BTreeSet<_> = known.versions.values().copied().collect();
     let met = ops.iter().filter_map(|op| match (&op.call, &op.outcome) {
-        (_, Outcome::Conflict(found)) => *found,
-        (Call::Cas { expected, .. }, Outcome::Done(_)) => *expected,
+        (_, CallResult::Conflict(found)) => *found,
+        (Call::Cas { expected, .. }, CallResult::Done(_)) => *expected,
         _ => None,
     });
     known.orphans = met.filter(|version| !told.contains(version)).collect();
@@ -210,18 +210,18 @@ fn timed(op: &Op, known: &Known<'_>) -> Option<Timed<Step>> {
     // Behind a write of the same revision come those that saw it.
     let (write, seen) = (|at: u64| at * 2, |at: u64| at * 2 + 1);
     let (step, hint) = match (&op.call, &op.outcome) {
-        (Call::Get { .. }, Outcome::Seen { at, record }) => {
+        (Call::Get { .. }, CallResult::Read { at, record }) => {
             let from = record.map_or(*at, |(version, _)| version.max(*at));
             (Step::Read { record: *record }, seen(from))
         }
-        (Call::Cas { expected, .. }, Outcome::Conflict(found)) => {
+        (Call::Cas { expected, .. }, CallResult::Conflict(found)) => {
             (Step::Conflict { expected: *expected, found: *found }, found.map_or(u64::MAX, seen))
         }
-        (_, Outcome::Done(at)) => {
+        (_, CallResult::Done(at)) => {
             (Step::Write { expected: op.expects(), value: op.value(), at: Some(*at) }, write(*at))
         }
-        (Call::Get { .. }, Outcome::Unknown(_)) => return None,
-        (_, Outcome::Unknown(_)) => {
+        (Call::Get { .. }, CallResult::Unknown(_)) => return None,
+        (_, CallResult::Unknown(_)) => {
             let told = op.value().and_then(|value| known.versions.get(&value)).copied();
             // A write of which nobody ever saw anything can be left out of every order in which it stands.
             if op.value().is_some() && told.is_none() && known.orphans.is_empty() {

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::op::{Call, NEVER, Op, Outcome};
+use crate::op::{Call, CallResult, NEVER, Op};
 use quorate::testing::sim::Rng;
 
 /// How many calls a history has.
@@ -22,40 +22,40 @@ struct Store {
 
 impl Store {
     /// Carries a call out, here and now.
-    fn apply(&mut self, call: &Call) -> Outcome {
+    fn apply(&mut self, call: &Call) -> CallResult {
         self.revision += 1;
         let at = self.revision;
         match call {
             Call::Put { key, value } | Call::Guarded { key, value, .. } => {
                 self.records.insert(key.clone(), (at, *value));
-                Outcome::Done(at)
+                CallResult::Done(at)
             }
             Call::Cas { key, expected, value } => {
                 let found = self.records.get(key).map(|(version, _)| *version);
                 if found != *expected {
-                    return Outcome::Conflict(found);
+                    return CallResult::Conflict(found);
                 }
                 self.records.insert(key.clone(), (at, *value));
-                Outcome::Done(at)
+                CallResult::Done(at)
             }
             Call::Delete { key } => {
                 self.records.remove(key);
-                Outcome::Done(at)
+                CallResult::Done(at)
             }
-            Call::Get { key } => Outcome::Seen { at, record: self.records.get(key).copied() },
+            Call::Get { key } => CallResult::Read { at, record: self.records.get(key).copied() },
             Call::Lock { name } => match self.locks.get(name) {
-                Some(held) => Outcome::Held(*held),
+                Some(held) => CallResult::Held(*held),
                 None => {
                     self.locks.insert(name.clone(), at);
-                    Outcome::Granted(at)
+                    CallResult::Granted(at)
                 }
             },
-            Call::Act { .. } => Outcome::Fine,
+            Call::Act { .. } => CallResult::Fine,
             Call::Release { name, token } => {
                 if self.locks.get(name) == Some(token) {
                     self.locks.remove(name);
                 }
-                Outcome::Fine
+                CallResult::Fine
             }
         }
     }
@@ -78,7 +78,7 @@ pub(crate) fn simulate(seed: u64) -> Vec<Op> {
         let invoked = rng.between(*free, effect - 1).max(effect.saturating_sub(60));
         let returned = effect + rng.between(1, 60);
         let call = call(client, value, *holds, &store, &mut rng);
-        let (mut outcome, mut end) = (Outcome::Unknown("killed".into()), NEVER);
+        let (mut outcome, mut end) = (CallResult::Unknown("killed".into()), NEVER);
         let killed = rng.below(12) == 0 && holds.is_none();
         if !killed {
             (outcome, end) = (store.apply(&call), returned);
@@ -86,8 +86,8 @@ pub(crate) fn simulate(seed: u64) -> Vec<Op> {
             store.apply(&call);
         }
         match outcome {
-            Outcome::Granted(token) => *holds = Some(token),
-            Outcome::Fine if matches!(call, Call::Release { .. }) => *holds = None,
+            CallResult::Granted(token) => *holds = Some(token),
+            CallResult::Fine if matches!(call, Call::Release { .. }) => *holds = None,
             _ => {}
         }
         // Acts lie within the hold, and the hold ends only after the last of them.

@@ -12,7 +12,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::op::{Call, NEVER, Op, Outcome};
+use crate::op::{Call, CallResult, NEVER, Op};
 use crate::records::{Known, by_key, known};
 use crate::report::Violation;
 
@@ -41,17 +41,17 @@ pub(crate) fn check(ops: &[Op]) -> Witnessed {
 /// The revision that a call was told, from which on, and whether it made that revision.
 fn told(op: &Op, versions: &BTreeMap<u64, u64>) -> Option<(u64, u64, bool)> {
     match op.outcome {
-        Outcome::Done(at) | Outcome::Granted(at) => Some((at, at, true)),
-        Outcome::Seen { at, record } => Some((at, record.map_or(at, |(version, _)| version.max(at)), false)),
+        CallResult::Done(at) | CallResult::Granted(at) => Some((at, at, true)),
+        CallResult::Read { at, record } => Some((at, record.map_or(at, |(version, _)| version.max(at)), false)),
         // Its end is not known, but somebody saw it done.
-        Outcome::Unknown(_) => op.value().and_then(|value| versions.get(&value)).map(|at| (*at, *at, true)),
-        Outcome::Conflict(_) | Outcome::Held(_) | Outcome::Fine | Outcome::Failed(_) => None,
+        CallResult::Unknown(_) => op.value().and_then(|value| versions.get(&value)).map(|at| (*at, *at, true)),
+        CallResult::Conflict(_) | CallResult::Held(_) | CallResult::Fine | CallResult::Failed(_) => None,
     }
 }
 
 fn real_time(ops: &[Op]) -> Vec<Violation> {
     let versions = ops.iter().filter_map(|op| match op.outcome {
-        Outcome::Seen { record: Some((version, value)), .. } => Some((value, version)),
+        CallResult::Read { record: Some((version, value)), .. } => Some((value, version)),
         _ => None,
     });
     let versions = versions.collect();
@@ -81,7 +81,7 @@ fn replay(ops: &[&Op], known: &Known<'_>, found: &mut Witnessed) {
     let mut writes: BTreeMap<u64, &Op> = BTreeMap::new();
     let deletes = ops.iter().filter(|op| matches!(op.call, Call::Delete { .. })).copied();
     let done = deletes.clone().filter_map(|op| match op.outcome {
-        Outcome::Done(at) => Some((at, op)),
+        CallResult::Done(at) => Some((at, op)),
         _ => None,
     });
     let told = known.versions.iter().filter_map(|(value, at)| Some((*at, *known.writes.get(value)?)));
@@ -95,7 +95,7 @@ fn replay(ops: &[&Op], known: &Known<'_>, found: &mut Witnessed) {
     let is_put = |op: &Op| op.value().is_some();
     for op in ops.iter().copied() {
         match (&op.call, &op.outcome) {
-            (Call::Cas { expected, .. }, Outcome::Done(at)) => {
+            (Call::Cas { expected, .. }, CallResult::Done(at)) => {
                 let last = writes.range(..at).next_back();
                 let fits = match (expected, last) {
                     (Some(wanted), Some((version, put))) if version == wanted => is_put(put),
@@ -110,7 +110,7 @@ fn replay(ops: &[&Op], known: &Known<'_>, found: &mut Witnessed) {
                     found.wrong.push(Violation::new(title, last.map(|(_, op)| *op).into_iter().chain([op])));
                 }
             }
-            (_, Outcome::Conflict(seen)) => {
+            (_, CallResult::Conflict(seen)) => {
                 // What had returned before it began, it must have met, or something later.
                 let missed = writes.iter().rev().find(|(_, put)| put.returned < op.invoked);
                 let stale = missed.filter(|(at, put)| match seen {
@@ -122,14 +122,14 @@ fn replay(ops: &[&Op], known: &Known<'_>, found: &mut Witnessed) {
                     found.wrong.push(Violation::new(title, [*put, op]));
                 }
             }
-            (_, Outcome::Seen { at, record: Some((version, _)) }) => {
+            (_, CallResult::Read { at, record: Some((version, _)) }) => {
                 found.ahead += usize::from(version > at);
                 if let Some((newer, put)) = writes.range(version + 1..).next().filter(|(newer, _)| *newer <= at) {
                     let title = format!("a read at r{at} shows r{version}, and does not know r{newer}");
                     found.wrong.push(Violation::new(title, [*put, op]));
                 }
             }
-            (_, Outcome::Seen { at, record: None }) => {
+            (_, CallResult::Read { at, record: None }) => {
                 let Some((version, put)) = writes.range(..=at).next_back().filter(|(_, put)| is_put(put)) else {
                     continue;
                 };

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use quorate_membership::*;
 
-use crate::world::{ACTORS, Bounds, CLIENTS, FIRST, Guard, LOCKS, OTHER, SECOND, World};
+use crate::world::{ACTORS, Bounds, CLIENTS, FIRST, LOCKS, OTHER, SECOND, WorkerGuard, World};
 
 /// A step of the world.
 #[derive(Debug, Clone, PartialEq)]
@@ -197,7 +197,7 @@ impl World {
     }
 
     /// What may have been sent under a guard of the queue's lock.
-    fn consume(&self, which: usize, nth: usize, guard: &Guard, bounds: &Bounds, steps: &mut Vec<Step>) {
+    fn consume(&self, which: usize, nth: usize, guard: &WorkerGuard, bounds: &Bounds, steps: &mut Vec<Step>) {
         let (queue, token) = (name(0), guard.token);
         for request in self.in_turn(bounds.takes, |take| request(which, For::Take(nth, take))) {
             steps.push(Step::Append(Command::Take { request, queue: queue.clone(), token }));

@@ -67,7 +67,7 @@ pub(crate) struct Bounds {
 
 /// What a holder believes that it holds: from the grant until it says itself that it lays it down.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Guard {
+pub(crate) struct WorkerGuard {
     pub(crate) lock: usize,
     pub(crate) token: Revision,
     pub(crate) request: Nonce,
@@ -94,7 +94,7 @@ pub(crate) struct Actor {
     pub(crate) begun: bool,
     /// It has stopped everything, and leaves.
     pub(crate) left: bool,
-    pub(crate) guards: Vec<Guard>,
+    pub(crate) guards: Vec<WorkerGuard>,
     pub(crate) writes: Vec<Write>,
 }
 
@@ -256,7 +256,7 @@ impl World {
                 let lock = crate::moves::lock_of(name);
                 self.newest[lock] = self.newest[lock].max(*token);
                 if let Some(actor) = self.actor_of(*holder) {
-                    let guard = Guard { lock, token: *token, request: *request, released: false };
+                    let guard = WorkerGuard { lock, token: *token, request: *request, released: false };
                     self.actor(actor).guards.push(guard);
                 }
             }
@@ -277,7 +277,7 @@ impl World {
             Event::LockReleased { holder, token, .. } => {
                 let waits = self.actor_of(*holder).filter(|actor| !self.actors[*actor].begun);
                 if let Some(actor) = waits {
-                    let lost = |guard: &&mut Guard| guard.token == *token;
+                    let lost = |guard: &&mut WorkerGuard| guard.token == *token;
                     self.actor(actor).guards.iter_mut().filter(lost).for_each(|guard| guard.released = true);
                 }
             }
