@@ -75,11 +75,11 @@ async fn what_makes_no_sense_is_refused_with_the_reason_and_never_seen() {
         (client.write(change(None)).await.map(drop), "what a change does is missing"),
         (client.write(check(None)).await.map(drop), "what a check is about is missing"),
         (client.write(change(put("".into(), None))).await.map(drop), "a key is blank"),
-        (client.write(change(put("k".repeat(513), None))).await.map(drop), "a key is 513 bytes"),
+        (client.write(change(put("k".repeat(513), None))).await.map(drop), "a key has 513 bytes"),
         (client.write(change(put("k".into(), nobody))).await.map(drop), "the kind of a holder"),
         (
             client.lock(pb::LockRequest { name: "n".repeat(256), ..pb::LockRequest::default() }).await.map(drop),
-            "a name is 256 bytes",
+            "a name has 256 bytes",
         ),
         (client.take(pb::TakeRequest::default()).await.map(drop), "a name is blank"),
         (client.get(pb::GetRequest::default()).await.map(drop), "a key is blank"),
