@@ -31,14 +31,14 @@
 mod agreement;
 #[path = "history/clients.rs"]
 mod clients;
+#[path = "history/false_histories.rs"]
+mod false_histories;
 #[path = "history/fleet.rs"]
 mod fleet;
 #[path = "history/linear.rs"]
 mod linear;
 #[path = "history/locks.rs"]
 mod locks;
-#[path = "history/mutants.rs"]
-mod mutants;
 #[path = "history/node.rs"]
 mod node;
 #[path = "history/op.rs"]

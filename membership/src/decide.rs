@@ -20,6 +20,7 @@ mod ending;
 mod fencing;
 mod locks;
 mod members;
+mod waiters;
 mod writes;
 
 use checks::{check_addresses, unknown};

@@ -8,6 +8,8 @@
 //! computes the same duties from the same state. Every duty is idempotent. Which of them a leader begins now, the
 //! agenda decides ([`agenda`](crate::agenda())).
 
+mod promotion;
+
 use std::fmt;
 
 use crate::cluster::ClusterState;
@@ -63,7 +65,7 @@ pub fn duties(state: &ClusterState) -> Vec<Duty> {
     if state.configuration.is_joint() {
         owed.push(Duty::FinishChange);
     } else {
-        owed.extend(configuration(state));
+        owed.extend(promotion::due(state));
     }
     owed.extend(activations(state));
     owed
@@ -74,34 +76,6 @@ fn condemned(state: &ClusterState) -> impl Iterator<Item = Duty> + '_ {
         let waiting = state.newest(former.node).filter(|newest| *newest != former)?;
         Some(Duty::Condemn { former, waiting })
     })
-}
-
-fn configuration(state: &ClusterState) -> Vec<Duty> {
-    let standing = state.standing();
-    let of_member = state.members.iter().filter_map(|(node, member)| {
-        let (votes, stands) = (state.configuration.is_voter(*node), standing.contains(node));
-        let spare = || {
-            let rest = standing.iter().copied().filter(|other| other != node).collect();
-            state.configuration.without_voter(*node).has_quorum(&rest)
-        };
-        match (member.role.votes(), votes) {
-            (_, false) if !state.configuration.contains(*node) => stands.then_some(Duty::CatchUp(*node)),
-            (true, false) => stands.then_some(Duty::Promote(*node)),
-            // Orders that were accepted since may have taken the majority that the demotion was granted on: then it
-            // waits.
-            (false, true) => spare().then_some(Duty::Demote(*node)),
-            (true, true) | (false, false) => None,
-        }
-    });
-    let strangers = state.configuration.nodes().into_iter().filter(|node| !state.members.contains_key(node));
-    // Before the first join the founder votes without being a member yet; only a number that was retired is expelled.
-    let spared = |node: &NodeId| {
-        let configuration = &state.configuration;
-        !configuration.is_voter(*node) || configuration.without_voter(*node).has_quorum(&standing)
-    };
-    let retired = strangers.filter(|node| state.retired.contains(node) && spared(node));
-    let expelled = retired.map(Duty::Expel);
-    of_member.chain(expelled).collect()
 }
 
 fn activations(state: &ClusterState) -> impl Iterator<Item = Duty> + '_ {

@@ -13,12 +13,14 @@
 //! round trip, F one fsync, and k = 1 the elections to survive. T_activate = 2δ + 2F is one commit. E1 holds by
 //! construction: D is computed and never set.
 
+mod defaults;
 mod plan;
 
 use std::fmt;
 use std::time::Duration;
 
-pub use plan::{Plan, Profile};
+pub use defaults::Profile;
+pub use plan::Plan;
 
 use crate::contract::{Contract, ContractError, Stop};
 

@@ -10,7 +10,7 @@
 //!      │       knows every room below
 //!      ▼
 //!   leader/    what the leader does for the cluster: monitor, reconciler, grantor, sessions, fence runner
-//!   member/    what every member does for itself: enter, gate, renewals, locks, records
+//!   member/    what every member does for itself: bootstrap, join, gate, renewals, locks, records
 //!      │       neither knows the other; both know the two rooms below
 //!      ├─────────────────────────────────┐
 //!      ▼                                 ▼

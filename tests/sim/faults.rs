@@ -97,7 +97,7 @@ pub(crate) enum Deed {
 }
 
 /// What a fault leaves to be done.
-pub(crate) enum CallResult {
+pub(crate) enum FollowUp {
     Later(Duration, Then),
     Now(Deed),
     Nothing,
@@ -108,7 +108,7 @@ fn ms(ms: u64) -> Duration {
 }
 
 /// Begins a fault.
-pub(crate) fn strike(world: &mut World, kind: Kind, mut rng: Rng) -> CallResult {
+pub(crate) fn strike(world: &mut World, kind: Kind, mut rng: Rng) -> FollowUp {
     let nodes = world.nodes();
     let pick = |rng: &mut Rng| rng.pick(&nodes).copied().unwrap_or_default();
     let (a, mut b) = (pick(&mut rng), pick(&mut rng));
@@ -123,11 +123,11 @@ pub(crate) fn strike(world: &mut World, kind: Kind, mut rng: Rng) -> CallResult 
     match kind {
         Kind::Isolate => {
             nodes.iter().filter(|node| **node != a).for_each(|node| world.net.cut(a, *node));
-            CallResult::Later(lasts, Then::MendAll)
+            FollowUp::Later(lasts, Then::MendAll)
         }
         Kind::CutLink => {
             world.net.cut(a, b);
-            CallResult::Later(lasts, Then::Mend(a, b))
+            FollowUp::Later(lasts, Then::Mend(a, b))
         }
         Kind::OneWay => {
             match rng.chance(500) {
@@ -137,7 +137,7 @@ pub(crate) fn strike(world: &mut World, kind: Kind, mut rng: Rng) -> CallResult 
                     false => world.net.cut_one_way(*n, a),
                 }),
             }
-            CallResult::Later(lasts, Then::MendAll)
+            FollowUp::Later(lasts, Then::MendAll)
         }
         Kind::Bridge => {
             for x in &nodes {
@@ -147,9 +147,9 @@ pub(crate) fn strike(world: &mut World, kind: Kind, mut rng: Rng) -> CallResult 
                     }
                 }
             }
-            CallResult::Later(lasts, Then::MendAll)
+            FollowUp::Later(lasts, Then::MendAll)
         }
-        Kind::Flap => CallResult::Later(ms(0), Then::Flip { a, b, times: rng.between(4, 40) }),
+        Kind::Flap => FollowUp::Later(ms(0), Then::Flip { a, b, times: rng.between(4, 40) }),
         Kind::Storm => {
             world.net.set_conditions(NetConditions {
                 low: ms(rng.below(20)),
@@ -159,30 +159,30 @@ pub(crate) fn strike(world: &mut World, kind: Kind, mut rng: Rng) -> CallResult 
                 late: rng.below(100),
                 late_by: ms(rng.below(8000)),
             });
-            CallResult::Later(lasts, Then::Calm)
+            FollowUp::Later(lasts, Then::Calm)
         }
         Kind::Kill | Kind::PowerCut => {
             let how = if kind == Kind::Kill { End::Killed } else { End::PowerCut };
             world.end(a, how);
-            CallResult::Nothing
+            FollowUp::Nothing
         }
         Kind::KillAtAStep => {
             let how = if rng.chance(500) { End::Killed } else { End::PowerCut };
             if let Some(running) = world.process(a) {
                 running.host.end_after(rng.between(1, 400), how);
             }
-            CallResult::Nothing
+            FollowUp::Nothing
         }
         Kind::EndAll => {
             let how = if rng.chance(500) { End::Killed } else { End::PowerCut };
             nodes.iter().for_each(|node| world.end(*node, how));
-            CallResult::Nothing
+            FollowUp::Nothing
         }
         Kind::Pause | Kind::Suspend => {
             if let Some(running) = world.process(a) {
                 running.host.pause(kind == Kind::Suspend);
             }
-            CallResult::Later(lasts, Then::Resume(a))
+            FollowUp::Later(lasts, Then::Resume(a))
         }
         Kind::SlowDisk | Kind::HungDisk | Kind::FullDisk => {
             let pace = match kind {
@@ -191,13 +191,13 @@ pub(crate) fn strike(world: &mut World, kind: Kind, mut rng: Rng) -> CallResult 
                 _ => Pace::Full,
             };
             world.set_pace(a, pace);
-            CallResult::Later(lasts, Then::Quicken(a))
+            FollowUp::Later(lasts, Then::Quicken(a))
         }
         Kind::BrokenSync => {
             if let Some(disk) = world.disk(a) {
                 disk.fail_sync(rng.between(1, 5));
             }
-            CallResult::Nothing
+            FollowUp::Nothing
         }
         Kind::ClockRate | Kind::ClockSlew => {
             let asleep = world.process(a).is_some_and(|running| running.host.is_paused());
@@ -206,21 +206,21 @@ pub(crate) fn strike(world: &mut World, kind: Kind, mut rng: Rng) -> CallResult 
                 let slew = if kind == Kind::ClockSlew { rng.between(0, 160_000) as i64 - 80_000 } else { 0 };
                 world.set_rate(a, Rate { oscillator, slew });
             }
-            CallResult::Nothing
+            FollowUp::Nothing
         }
         Kind::BadDevice => {
             let mut part = || rng.below(300);
             world.device.set_faults(DeviceFaults { fails: part(), lies_down: part(), hangs: part(), late: part() });
-            CallResult::Later(lasts, Then::GoodDevice)
+            FollowUp::Later(lasts, Then::GoodDevice)
         }
-        Kind::HandOver => CallResult::Now(Deed::HandOver),
-        Kind::LeaveAndReturn => CallResult::Now(Deed::Leave(a)),
-        Kind::Remove => CallResult::Now(Deed::Remove(a)),
-        Kind::Add => CallResult::Now(Deed::Add),
-        Kind::ShutDown => CallResult::Now(Deed::ShutDown(a)),
+        Kind::HandOver => FollowUp::Now(Deed::HandOver),
+        Kind::LeaveAndReturn => FollowUp::Now(Deed::Leave(a)),
+        Kind::Remove => FollowUp::Now(Deed::Remove(a)),
+        Kind::Add => FollowUp::Now(Deed::Add),
+        Kind::ShutDown => FollowUp::Now(Deed::ShutDown(a)),
         Kind::Role => {
             let role = *rng.pick(&[Role::Voter, Role::Witness, Role::Learner]).unwrap_or(&Role::Voter);
-            CallResult::Now(Deed::SetRole(a, role))
+            FollowUp::Now(Deed::SetRole(a, role))
         }
     }
 }

@@ -14,7 +14,7 @@ use quorate_membership::Command;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-use crate::faults::{CallResult, Deed, Kind, Then, strike, undo};
+use crate::faults::{Deed, FollowUp, Kind, Then, strike, undo};
 use crate::judge::{self, Judge, Told};
 use crate::plan::Plan;
 use crate::workers::{Shift, Temper};
@@ -126,9 +126,9 @@ impl Story {
 
     async fn strike(&mut self, kind: Kind, rng: Rng) -> Done {
         match strike(&mut self.world, kind, rng) {
-            CallResult::Later(after, then) => self.due.push((Instant::now() + after, then)),
-            CallResult::Now(deed) => self.carry_out(deed).await?,
-            CallResult::Nothing => {}
+            FollowUp::Later(after, then) => self.due.push((Instant::now() + after, then)),
+            FollowUp::Now(deed) => self.carry_out(deed).await?,
+            FollowUp::Nothing => {}
         }
         Ok(())
     }

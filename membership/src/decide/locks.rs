@@ -1,15 +1,17 @@
-//! The rules for locks: how they are asked for, released and passed on. The drawing is in `store/lock.rs`.
+//! The rules for locks: how they are asked for, released and passed on. The drawing is in `store/lock.rs`; the order
+//! of waiters is in `waiters.rs`.
 
 use std::time::Duration;
 
 use super::checks::{current_activation, full, is_fresh};
+use super::waiters;
 use crate::cluster::ClusterState;
 use crate::event::Event;
 use crate::evolve::evolve;
 use crate::id::{Activation, Identity, Revision};
 use crate::proof::FenceProof;
 use crate::rejection::Rejection;
-use crate::store::lock::{Delay, Grant, Holder, MAX_LOCKS, MAX_WAITERS, MAX_WAITING, Name, Release};
+use crate::store::lock::{Delay, Grant, Holder, MAX_LOCKS, Name, Release};
 use crate::store::request::{Admission, Request};
 use crate::store::session;
 
@@ -40,12 +42,7 @@ pub(super) fn lock(
         return Ok(vec![answered, granted(state, revision, name, holder, request)]);
     }
     if wait {
-        if lock.waiters.len() >= MAX_WAITERS {
-            return Err(full(&format!("waiters for lock `{name}`"), MAX_WAITERS, "ask again later"));
-        }
-        if state.store.locks.values().map(|lock| lock.waiters.len()).sum::<usize>() >= MAX_WAITING {
-            return Err(full("waiters for locks", MAX_WAITING, "ask again later"));
-        }
+        waiters::admit(state, name)?;
         return Ok(vec![answered, Event::LockQueued { name: name.clone(), holder, request: request.nonce }]);
     }
     Err(match (lock.grant, lock.delay) {
@@ -56,15 +53,7 @@ pub(super) fn lock(
 }
 
 fn granted(state: &ClusterState, revision: Revision, name: &Name, holder: Holder, request: Request) -> Event {
-    Event::LockGranted { name: name.clone(), holder, token: token(state, revision), request: request.nonce }
-}
-
-/// The revision of the entry that grants. A term or an activation would be shared by several grants.
-fn token(state: &ClusterState, revision: Revision) -> Revision {
-    match state.leadership.filter(|_| cfg!(quorate_mutant = "token_of_the_term")) {
-        Some(leadership) => Revision::new(leadership.activation.get()),
-        None => revision,
-    }
+    Event::LockGranted { name: name.clone(), holder, token: waiters::token(state, revision), request: request.nonce }
 }
 
 /// By token, not by owner: the late release of a former grant changes nothing (P13).
@@ -82,7 +71,7 @@ pub(super) fn unlock(
     }
     let token = grant.token;
     let mut events = vec![Event::LockReleased { name: name.clone(), holder, token, why: Release::Unlocked }];
-    events.extend(next(state, revision, name));
+    events.extend(waiters::next(state, revision, name));
     events
 }
 
@@ -130,7 +119,7 @@ pub(super) fn lift(
         return Err(Rejection::WaitOn { what: format!("lock `{name}`"), waited, need });
     }
     let mut events = vec![Event::LockLifted { name: name.clone(), token }];
-    events.extend(next(state, revision, name));
+    events.extend(waiters::next(state, revision, name));
     Ok(events)
 }
 
@@ -140,19 +129,9 @@ pub(super) fn forfeit(state: &ClusterState, revision: Revision, who: Identity) -
     let held = state.store.held_by(holder);
     let given_up = held.flat_map(|(name, token)| {
         let released = Event::LockReleased { name: name.clone(), holder, token, why };
-        [Some(released), next(state, revision, name)].into_iter().flatten()
+        [Some(released), waiters::next(state, revision, name)].into_iter().flatten()
     });
     given_up.collect()
-}
-
-/// The grant to the first waiter that may hold anything. Called when the lock is neither held nor delayed.
-fn next(state: &ClusterState, revision: Revision, name: &Name) -> Option<Event> {
-    let waiters = &state.store.locks.get(name)?.waiters;
-    let mut may_hold = waiters.iter().filter(|waiter| state.may_hold(waiter.holder));
-    let last = cfg!(quorate_mutant = "queue_order_lost");
-    let waiter = if last { may_hold.next_back() } else { may_hold.next() }?;
-    let (holder, request) = (waiter.holder, waiter.request);
-    Some(Event::LockGranted { name: name.clone(), holder, token: token(state, revision), request })
 }
 
 /// The consequences when holders end, in the same entry as the proof (P11): their locks pass on, and the records bound
@@ -181,7 +160,7 @@ pub(super) fn pass_on(state: &ClusterState, revision: Revision, events: &mut Vec
             let at_least = delay.unwrap_or_default();
             if !at_least.is_zero() {
                 follow(&mut after, Event::LockDelayed { name, token, at_least });
-            } else if let Some(grant) = next(&after, revision, &name) {
+            } else if let Some(grant) = waiters::next(&after, revision, &name) {
                 follow(&mut after, grant);
             }
         }

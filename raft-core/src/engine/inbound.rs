@@ -4,10 +4,10 @@
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use openraft::Snapshot;
-use quorate_membership::codec::decode;
-use quorate_membership::{ClusterState, NodeId};
+use quorate_membership::NodeId;
 
 use crate::engine::Engine;
+use crate::engine::state_machine::check_received;
 use crate::engine::types::{
     OrTransfer, OrVoteRequest, OrVoteResponse, append_to, appended_from, log_id_from, log_id_to, snapshot_meta_to,
     stream_from, transferred_from, vote_from, vote_to,
@@ -79,10 +79,9 @@ impl Engine {
         Ok(answer)
     }
 
-    /// Installs a snapshot. One that cannot be decoded is refused before openraft sees it, because a fault of the
-    /// sender must not stop this node.
+    /// Installs a snapshot that can be decoded, and refuses any other.
     pub(crate) async fn install_snapshot(&self, request: InstallSnapshot) -> Result<Ballot, Refusal> {
-        decode::<ClusterState>(&request.data).map_err(malformed)?;
+        check_received(&request.data).map_err(malformed)?;
         let meta = snapshot_meta_to(&request.meta).map_err(malformed)?;
         let snapshot = Snapshot { meta, snapshot: request.data };
         let answer = self.0.raft.install_full_snapshot(vote_to(request.ballot), snapshot).await.map_err(ended)?;

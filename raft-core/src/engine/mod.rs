@@ -11,6 +11,7 @@
 //! The rooms above hold an [`Engine`]. It proposes commands, serves reads and shows the committed state. No openraft
 //! type leaves this room.
 
+mod change_voters;
 mod confirm;
 mod inbound;
 mod leadership;
@@ -27,7 +28,6 @@ pub(crate) mod state_machine;
 #[cfg(test)]
 mod tests;
 pub(crate) mod types;
-mod voters;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -47,8 +47,8 @@ use crate::engine::types::Types;
 use crate::error::Fatal;
 use crate::feed::Feed;
 
+pub(crate) use self::change_voters::{ChangeError, VoterChange};
 pub(crate) use self::propose::{fits, only_raft};
-pub(crate) use self::voters::{ChangeError, VoterChange};
 
 type Raft = openraft::Raft<Types, StateMachine>;
 

@@ -37,6 +37,15 @@ pub(crate) const fn revision(index: u64) -> Revision {
 /// Called with each committed event, in order, before any reader of the feed sees it.
 pub(crate) type OnEvent = Arc<dyn Fn(&Event) + Send + Sync>;
 
+/// Checks that a snapshot which another node sent can be decoded, before openraft sees it: a fault of the sender must not
+/// stop this node. One that fails later, when it is installed, stops this replica.
+///
+/// # Errors
+/// [`CodecError`]; the snapshot is refused, and nothing is changed.
+pub(super) fn check_received(data: &[u8]) -> Result<(), CodecError> {
+    decode::<ClusterState>(data).map(drop)
+}
+
 #[derive(Default)]
 struct Applied {
     last: Option<OrLogId>,

@@ -270,7 +270,6 @@ impl Thread {
             }
             LeaseStage::Lapsed => {
                 if !protecting.is_empty() {
-                    // With a dead-man this is the last line of the process.
                     let left = protecting.join(", ");
                     tracing::error!(%who, protecting = left, "the lease has ended with work left; the stop mechanism ends it");
                 }

@@ -2,13 +2,15 @@
 //! consumer.
 //!
 //! ```text
-//!   enter       bootstrap, join, resume            gate        admits callers, or refuses them with a reason
+//!   bootstrap   founds a cluster                   gate        admits callers, or refuses them with a reason
+//!   join        joins one, or resumes membership
 //!   renewer     sends renewals to the leader       succession  inherits the locks of a former life
 //!   locks, releaser, queue, records                what a consumer holds and stores
 //! ```
 
-pub(crate) mod enter;
+mod bootstrap;
 pub(crate) mod gate;
+pub(crate) mod join;
 pub(crate) mod locks;
 pub(crate) mod queue;
 pub(crate) mod records;

@@ -1,5 +1,5 @@
-//! One node: starts, enters a cluster, shows its view, passes commands on, and stops. `enter.rs` describes how it
-//! enters, `propose.rs` how a command reaches the leader.
+//! One node: starts, enters a cluster, shows its view, passes commands on, and stops. `member/bootstrap.rs` and
+//! `member/join.rs` describe how it enters, `engine/propose.rs` how a command reaches the leader.
 //!
 //! ```text
 //!   start ──▶ bootstrap │ join │ resume ──▶ (a life is known, `Joining`) ──reconcile──▶ `Active` ──▶ leave │ shutdown

@@ -135,6 +135,8 @@ impl StopMechanism for Deadman {
 
     /// Kills the process at once; the timer would have done so already, or is about to.
     fn fire(&mut self) {
+        // The last line of the process. Should writing it take long, the timer of the kernel does not wait for it.
+        tracing::error!("the dead-man kills this process: its lease has ended with protected work left");
         let _kills_or_aborts = kill_process(getpid(), Signal::KILL);
         abort();
     }

@@ -9,14 +9,14 @@
 //!          └─ observation   what happened, in order: for oracles, and as a trace
 //! ```
 //!
-//! A node may also use another network ([`World::begin`]); `bound` keeps its answers on its machine. The time of a world whose
+//! A node may also use another network ([`World::begin`]); `bound_service` keeps its answers on its machine. The time of a world whose
 //! machines have a runtime each is moved by its owner (`time`).
 //!
 //! Engine, log, keeper, grantor, locks and records are the shipped ones. The wire, the content of the disk, the kernel's
 //! timer and the clocks are simulated (`host` implements the product's `Host`). The keeper and the writer of the log run as
 //! tasks instead of threads, because with a second thread no two runs would be the same.
 
-mod bound;
+mod bound_service;
 mod clocks;
 mod device;
 mod host;

@@ -14,7 +14,7 @@ use anyhow::Context;
 use futures_util::future::BoxFuture;
 use quorate_membership::{Address, NodeId, Role, Stop};
 
-use super::bound::Bound;
+use super::bound_service::Bound;
 use super::device::Device;
 use super::host::SimHost;
 use super::log_writer;

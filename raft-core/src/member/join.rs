@@ -1,7 +1,6 @@
-//! How a node enters a cluster: it founds one, joins one, or resumes its membership.
+//! How a node joins a cluster, and how it resumes its membership. How it founds one is in `bootstrap.rs`.
 //!
 //! ```text
-//!   bootstrap ─▶ Raft with one voter ─▶ Found ─▶ folder marked with the cluster ─▶ Join
 //!   join      ─▶ ask a member ─▶ Join, through the leader ─▶ folder marked with the cluster ─▶ wait for the log
 //!   resume    ─▶ Join: through the leader if one is known, or through any member at a known address
 //! ```
@@ -22,7 +21,6 @@ use crate::engine::Engine;
 use crate::error::{ProposeError, Refusal, StartError, TransportError};
 use crate::folder::Folder;
 use crate::host::clock;
-use crate::host::random;
 use crate::rpc::Payload;
 use crate::view::View;
 
@@ -37,33 +35,6 @@ pub(crate) struct Entrance {
 }
 
 impl Entrance {
-    /// Founds a cluster with this node as its only voter. Repeated after a crash, it continues where it was.
-    ///
-    /// # Errors
-    /// [`StartError::Occupied`] when the folder already belongs to a cluster; use `resume`. [`StartError::Config`] for
-    /// any role but voter. Neither changes anything.
-    pub(crate) async fn bootstrap(&self, role: Role, timeout: Duration) -> Result<Identity, StartError> {
-        let engine = &self.engine;
-        self.vacant()?;
-        if role != Role::Voter {
-            let why =
-                "the founder must be a voter that carries work; change its role once another voter has joined".into();
-            return Err(StartError::Config { what: "the role of the founder", value: role.to_string(), why });
-        }
-        let failed = |e: &dyn std::fmt::Display| StartError::Engine(e.to_string());
-        engine.found(timeout).await.map_err(|e| failed(&e))?;
-        let cluster = match engine.state().id() {
-            Some(begun) => begun,
-            None => {
-                let cluster = quorate_membership::ClusterId::new(random().map_err(|e| failed(&e))?);
-                engine.propose(Command::Found { cluster }, timeout).await?;
-                cluster
-            }
-        };
-        self.belong_to(cluster)?;
-        self.announce(role, timeout).await
-    }
-
     /// Asks the members at `seeds` in turn to admit this node, until one does or `timeout` has passed.
     ///
     /// # Errors
@@ -119,7 +90,7 @@ impl Entrance {
         self.announce(Role::Voter, timeout).await
     }
 
-    async fn announce(&self, role: Role, timeout: Duration) -> Result<Identity, StartError> {
+    pub(super) async fn announce(&self, role: Role, timeout: Duration) -> Result<Identity, StartError> {
         let give_up = Instant::now() + timeout;
         let engine = &self.engine;
         let arrival = self.arrival(role);
@@ -160,13 +131,6 @@ impl Entrance {
         timeout_at(give_up, known).await.ok().flatten().ok_or_else(missing)
     }
 
-    fn vacant(&self) -> Result<(), StartError> {
-        match self.engine.peers().cluster() {
-            Some(cluster) => Err(StartError::Occupied { path: self.engine.data().to_path_buf(), cluster }),
-            None => Ok(()),
-        }
-    }
-
     /// Asks each known member once to forward the join of this node to the leader. Returns whether one did.
     async fn ask_members(&self, arrival: &Command, timeout: Duration) -> Result<bool, ProposeError> {
         let command = Payload::new(encode(arrival)?);
@@ -193,15 +157,5 @@ impl Entrance {
             nonce: self.engine.process(),
             contract: self.engine.config().timing.contract(),
         }
-    }
-
-    fn belong_to(&self, cluster: quorate_membership::ClusterId) -> Result<(), StartError> {
-        let mut folder = self.folder.lock();
-        if let Some(folder) = folder.as_mut() {
-            let path = folder.path().to_path_buf();
-            folder.set_cluster(cluster).map_err(|source| StartError::Folder { path, source })?;
-        }
-        self.engine.peers().set_cluster(cluster);
-        Ok(())
     }
 }
