@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::contract::{Contract, Drift, Stop};
 
-/// The times that a [`Timing`] is made of. [`Timing::new`] checks whether they fit together.
+/// The times that a [`Timing`](super::Timing) is made of. [`Timing::new`](super::Timing::new) checks whether they fit
+/// together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Plan {
     /// H: how often the leader sends heartbeats, and how often it confirms the renewals it has received. 1 ms to 10 s.
