@@ -104,8 +104,8 @@ pub mod lease {
 pub mod records {
     //! Your own keys and values, transactions on them, and queues for the holders of locks.
 
-    pub use quorate_membership::queue::*;
     pub use quorate_membership::record::*;
+    pub use quorate_membership::work_queue::*;
     pub use quorate_membership::{ItemId, MAX_BYTES};
     pub use quorate_raft_core::{AsOf, Delivery, Records, Write};
 }

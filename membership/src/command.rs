@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::bounded_text::Reason;
 use crate::contract::Contract;
 use crate::fencing::Cause;
 use crate::id::{Activation, BootId, ClusterId, FenceId, Identity, NodeId, Nonce, Revision, SessionId};
@@ -17,7 +18,6 @@ use crate::store::lock::{Holder, Name};
 use crate::store::record::{Change, Check};
 use crate::store::request::Request;
 use crate::store::session::Session;
-use crate::text::Reason;
 
 /// A command to the cluster. Variants are only ever appended: their position is stored on disks.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -18,9 +18,9 @@
 mod checks;
 mod ending;
 mod fencing;
+mod lock_waiters;
 mod locks;
 mod members;
-mod waiters;
 mod writes;
 
 use checks::{check_addresses, unknown};

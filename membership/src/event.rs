@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::bounded_text::Reason;
 use crate::cluster::Leadership;
 use crate::contract::Contract;
 use crate::fencing::Cause;
@@ -20,7 +21,6 @@ use crate::quorum::Configuration;
 use crate::store::lock::{Holder, Name, Release};
 use crate::store::record::{Key, Value};
 use crate::store::session::Session;
-use crate::text::Reason;
 
 /// A committed change. Variants are only ever appended.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

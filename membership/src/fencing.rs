@@ -17,9 +17,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::bounded_text::Reason;
 use crate::id::{FenceId, Identity, NodeId, Revision};
 pub use crate::proof::{Confirmation, FenceProof};
-use crate::text::Reason;
 
 /// How many ended orders are remembered. The oldest are forgotten first.
 pub const HISTORY: usize = 500;

@@ -25,7 +25,7 @@
 //!
 //! Where to read on: [`member`](mod@member) for the phases of a life, [`fencing`] for orders, [`FenceProof`] for
 //! proofs, [`lease`] for the right to act, [`timing`] for its arithmetic, [`quorum`] for majorities, [`agenda()`] for
-//! what a leader does next; [`lock`], [`record`], [`queue`] and [`session`] for what consumers store.
+//! what a leader does next; [`lock`], [`record`], [`work_queue`] and [`session`] for what consumers store.
 //!
 //! ```
 //! use quorate_membership::*;
@@ -42,6 +42,7 @@
 
 mod agenda;
 mod apply;
+mod bounded_text;
 pub mod cluster;
 pub mod codec;
 mod command;
@@ -62,12 +63,12 @@ pub mod quorum;
 mod rejection;
 pub mod session;
 mod store;
-mod text;
 pub mod timing;
 mod topic;
 
 pub use agenda::{Outlook, Work, agenda};
 pub use apply::apply;
+pub use bounded_text::{Reason, TextError};
 pub use cluster::{ClusterState, Leadership};
 pub use command::Command;
 pub use contract::{Contract, ContractError, ContractPart, Drift, Stop};
@@ -90,7 +91,6 @@ pub use store::lock::{Holder, Lock, Name, Release};
 pub use store::record::{Change, Check, Key, Record, Value};
 pub use store::request::{Fate, Request};
 pub use store::session::Session;
-pub use store::{MAX_BYTES, Store, lock, queue, record, request};
-pub use text::{Reason, TextError};
+pub use store::{MAX_BYTES, Store, lock, record, request, work_queue};
 pub use timing::{Plan, Profile, Timing, TimingError};
 pub use topic::Topic;

@@ -19,9 +19,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::bounded_text::text;
 use crate::contract::Contract;
 use crate::id::{BootId, DiskId, Incarnation, Nonce, Revision};
-use crate::text::text;
 
 /// The most addresses that one node may have.
 pub const MAX_ADDRESSES: usize = 8;

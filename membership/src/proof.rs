@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::bounded_text::{Reason, TextError, text};
 use crate::id::{Activation, Identity, NodeId};
-use crate::text::{Reason, TextError, text};
 
 text!(
     /// What a fencer saw that shows the target can do no more harm ("power status read back: off"). At most 4 096

@@ -52,12 +52,12 @@ impl ProvedEnd {
 mod tests {
     use super::*;
     use crate::apply::apply;
+    use crate::bounded_text::Reason;
     use crate::command::Command;
     use crate::contract::Contract;
     use crate::fencing::Cause;
     use crate::id::{BootId, ClusterId, DiskId, Incarnation, NodeId, Nonce, Revision};
     use crate::member::{Address, Disk, Role};
-    use crate::text::Reason;
 
     fn joined() -> (ClusterState, Identity) {
         let (mut state, node) = (ClusterState::new(), NodeId::new(3));

@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::bounded_text::TextError;
 use crate::contract::ContractError;
 use crate::id::{Activation, ClusterId, DiskId, FenceId, Identity, ItemId, NodeId, Revision, SessionId};
 use crate::member::{Disk, Phase};
 use crate::store::lock::{Holder, Name};
 use crate::store::record::Key;
 use crate::store::request::Request;
-use crate::text::TextError;
 
 /// A refused command. Nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]

@@ -107,9 +107,9 @@ impl Sessions {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bounded_text::Reason;
     use crate::event::Event;
     use crate::evolve::evolve;
-    use crate::text::Reason;
 
     /// Once its end is proposed it may be committed at any time, and the answer "alive" would be wrong when it arrives.
     #[test]

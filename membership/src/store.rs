@@ -3,7 +3,7 @@
 //! ```text
 //!   locks     "vm:100"        held by n1#3 under r42; n2#1, then s77 wait        store/lock.rs
 //!   records   "services/100"  bytes, version r43, perhaps bound to a holder      store/record.rs
-//!   queues    "vm:100"        q7 taken under r42, q8, q9                         store/queue.rs
+//!   queues    "vm:100"        q7 taken under r42, q8, q9                         store/work_queue.rs
 //!   sessions  s77             for clients that are not members                   store/session.rs
 //!   answered  request → what became of it                                        store/request.rs
 //! ```
@@ -12,10 +12,10 @@
 //! its type, and a command that would exceed one is rejected with an error that names it.
 
 pub mod lock;
-pub mod queue;
 pub mod record;
 pub mod request;
 pub(crate) mod session;
+pub mod work_queue;
 
 use std::ops::Bound;
 
@@ -24,10 +24,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{ItemId, Revision, SessionId};
 use crate::store::lock::{Holder, Lock, Name};
-use crate::store::queue::{Item, Queue};
 use crate::store::record::{Key, Record};
 use crate::store::request::Answered;
 use crate::store::session::Session;
+use crate::store::work_queue::{Item, Queue};
 
 /// The most bytes that the keys and values of all records and queued items may have together.
 pub const MAX_BYTES: u64 = 16 << 20;

@@ -7,7 +7,7 @@
 
 #[path = "support/language.rs"]
 mod language;
-#[path = "support/variants.rs"]
+#[path = "support/golden_variants.rs"]
 mod variants;
 
 use std::collections::BTreeSet;

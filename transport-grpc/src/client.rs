@@ -28,13 +28,13 @@ use tonic::{Response, Status};
 
 use crate::connection::Connection;
 use crate::convert::{self, FromWire};
+use crate::grpc_errors::{check_size, transport_error, unreadable};
 use crate::links::{Link, Links};
 use crate::pb;
 use crate::pb::cluster_client::ClusterClient;
 use crate::pb::raft_client::RaftClient;
 use crate::pipeline::Pipeline;
 use crate::settings::{APPEND_LIMIT, CHUNK_LIMIT, ClientSettings, MESSAGE_LIMIT, SNAPSHOT_LIMIT};
-use crate::status::{check_size, transport_error, unreadable};
 
 /// A [`Transport`] over gRPC. Clones share their connections; the connections close with the last of them.
 ///

@@ -9,9 +9,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use crate::convert::{self, FromWire};
+use crate::grpc_errors::{command_failed, hand_over_failed, refused};
 use crate::pb;
 use crate::pb::cluster_server::Cluster;
-use crate::status::{command_failed, hand_over_failed, refused};
 
 pub(crate) struct ClusterService {
     service: Arc<dyn Service>,

@@ -34,6 +34,7 @@ mod client;
 mod cluster_service;
 mod connection;
 mod convert;
+mod grpc_errors;
 mod handshake;
 mod links;
 mod net;
@@ -42,7 +43,6 @@ mod raft_service;
 mod router;
 mod server;
 mod settings;
-mod status;
 mod store_service;
 
 #[expect(

@@ -23,9 +23,9 @@ use tokio_util::sync::DropGuard;
 use tonic::Streaming;
 
 use crate::convert::FromWire;
+use crate::grpc_errors::{check_size, transport_error, unreadable};
 use crate::pb;
 use crate::settings::APPEND_LIMIT;
-use crate::status::{check_size, transport_error, unreadable};
 
 #[derive(Debug)]
 struct Waiting {

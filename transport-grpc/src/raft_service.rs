@@ -22,10 +22,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::convert::{FromWire, Malformed, ballot, need, payload};
+use crate::grpc_errors::refused;
 use crate::pb;
 use crate::pb::raft_server::Raft;
 use crate::settings::{CHUNK_LIMIT, SNAPSHOT_LIMIT};
-use crate::status::refused;
 
 /// The longest wait for the next message of a snapshot, and for the first of a stream of appends.
 const TIMEOUT: Duration = Duration::from_secs(15);

@@ -28,12 +28,12 @@ use tonic::{Code, Status};
 use tower_service::Service as _;
 
 use crate::cluster_service::ClusterService;
+use crate::grpc_errors::malformed;
 use crate::pb::cluster_server::{self, ClusterServer};
 use crate::pb::raft_server::{self, RaftServer};
 use crate::pb::store_server::{self, StoreServer};
 use crate::raft_service::RaftService;
 use crate::settings::{APPEND_LIMIT, MESSAGE_LIMIT, ServerSettings};
-use crate::status::malformed;
 use crate::store_service::StoreService;
 
 /// The services behind every connection. Clones share them.

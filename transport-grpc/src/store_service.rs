@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use futures_util::stream::{self, BoxStream, StreamExt};
 use prost::Message;
-use quorate_membership::queue::Taken;
+use quorate_membership::work_queue::Taken;
 use quorate_membership::{
     Change, Check, ClusterState, Command, Holder, ItemId, Name, Nonce, Rejection, Revision, SessionId,
 };
@@ -30,10 +30,10 @@ use tonic::{Code, Request, Response, Status};
 use self::lock::LockWait;
 use self::watch::Subscription;
 use crate::convert::{self, FromWire, Malformed};
+use crate::grpc_errors::{command_failed, failed, read_failed, refused};
 use crate::pb;
 use crate::pb::failure::Kind;
 use crate::pb::store_server::Store;
-use crate::status::{command_failed, failed, read_failed, refused};
 
 /// How long a call without its own timeout looks for a leader that a quorum confirms.
 const TIMEOUT: Duration = Duration::from_secs(5);

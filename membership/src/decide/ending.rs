@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::checks::{current_activation, known_life, majority_without, open_order};
+use crate::bounded_text::Reason;
 use crate::cluster::ClusterState;
 use crate::event::Event;
 use crate::fencing::Cause;
@@ -10,7 +11,6 @@ use crate::id::{Activation, BootId, FenceId, Identity, Revision};
 use crate::member::Phase;
 use crate::proof::{Confirmation, FenceProof};
 use crate::rejection::Rejection;
-use crate::text::Reason;
 
 /// A confirmation counts only for the order and target that it names, and for an attempt that was begun (I10).
 pub(super) fn confirm(

@@ -1,13 +1,13 @@
 //! The rules for fence orders, and for the attempts at them.
 
 use super::checks::{current_activation, known_life, majority_without, open_order, unknown};
+use crate::bounded_text::Reason;
 use crate::cluster::ClusterState;
 use crate::event::Event;
 use crate::fencing::{Cause, Progress};
 use crate::id::{Activation, FenceId, Identity, NodeId, Revision};
 use crate::member::Phase;
 use crate::rejection::Rejection;
-use crate::text::Reason;
 
 /// Rejected unless the others hold a majority (I18): a minority never fences the majority, and a cluster never fences
 /// itself below what it needs to decide anything.

@@ -1,10 +1,10 @@
 //! The rules for locks: how they are asked for, released and passed on. The drawing is in `store/lock.rs`; the order
-//! of waiters is in `waiters.rs`.
+//! of waiters is in `lock_waiters.rs`.
 
 use std::time::Duration;
 
 use super::checks::{current_activation, full, is_fresh};
-use super::waiters;
+use super::lock_waiters;
 use crate::cluster::ClusterState;
 use crate::event::Event;
 use crate::evolve::evolve;
@@ -42,7 +42,7 @@ pub(super) fn lock(
         return Ok(vec![answered, granted(state, revision, name, holder, request)]);
     }
     if wait {
-        waiters::admit(state, name)?;
+        lock_waiters::admit(state, name)?;
         return Ok(vec![answered, Event::LockQueued { name: name.clone(), holder, request: request.nonce }]);
     }
     Err(match (lock.grant, lock.delay) {
@@ -53,7 +53,12 @@ pub(super) fn lock(
 }
 
 fn granted(state: &ClusterState, revision: Revision, name: &Name, holder: Holder, request: Request) -> Event {
-    Event::LockGranted { name: name.clone(), holder, token: waiters::token(state, revision), request: request.nonce }
+    Event::LockGranted {
+        name: name.clone(),
+        holder,
+        token: lock_waiters::token(state, revision),
+        request: request.nonce,
+    }
 }
 
 /// By token, not by owner: the late release of a former grant changes nothing (P13).
@@ -71,7 +76,7 @@ pub(super) fn unlock(
     }
     let token = grant.token;
     let mut events = vec![Event::LockReleased { name: name.clone(), holder, token, why: Release::Unlocked }];
-    events.extend(waiters::next(state, revision, name));
+    events.extend(lock_waiters::next(state, revision, name));
     events
 }
 
@@ -119,7 +124,7 @@ pub(super) fn lift(
         return Err(Rejection::WaitOn { what: format!("lock `{name}`"), waited, need });
     }
     let mut events = vec![Event::LockLifted { name: name.clone(), token }];
-    events.extend(waiters::next(state, revision, name));
+    events.extend(lock_waiters::next(state, revision, name));
     Ok(events)
 }
 
@@ -129,7 +134,7 @@ pub(super) fn forfeit(state: &ClusterState, revision: Revision, who: Identity) -
     let held = state.store.held_by(holder);
     let given_up = held.flat_map(|(name, token)| {
         let released = Event::LockReleased { name: name.clone(), holder, token, why };
-        [Some(released), waiters::next(state, revision, name)].into_iter().flatten()
+        [Some(released), lock_waiters::next(state, revision, name)].into_iter().flatten()
     });
     given_up.collect()
 }
@@ -160,7 +165,7 @@ pub(super) fn pass_on(state: &ClusterState, revision: Revision, events: &mut Vec
             let at_least = delay.unwrap_or_default();
             if !at_least.is_zero() {
                 follow(&mut after, Event::LockDelayed { name, token, at_least });
-            } else if let Some(grant) = waiters::next(&after, revision, &name) {
+            } else if let Some(grant) = lock_waiters::next(&after, revision, &name) {
                 follow(&mut after, grant);
             }
         }

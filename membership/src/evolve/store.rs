@@ -4,9 +4,9 @@ use crate::event::Event;
 use crate::id::{ItemId, Revision};
 use crate::store::Store;
 use crate::store::lock::{Delay, Grant, Holder, Lock, Name, Waiter};
-use crate::store::queue::{Item, Taken};
 use crate::store::record::{Key, Record};
 use crate::store::request::Fate;
+use crate::store::work_queue::{Item, Taken};
 
 /// Applies an event to the store. Events about members change only the lines of waiters, when a life ends.
 pub(super) fn evolve(store: &mut Store, revision: Revision, event: &Event) {

@@ -25,8 +25,8 @@ use std::time::Duration;
 use imbl::Vector;
 use serde::{Deserialize, Serialize};
 
+use crate::bounded_text::text;
 use crate::id::{Identity, Nonce, Revision, SessionId};
-use crate::text::text;
 
 /// The most locks that may be held, delayed or waited for at a time.
 pub const MAX_LOCKS: usize = 4096;

@@ -17,9 +17,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::bounded_text::text;
 use crate::id::{Identity, ItemId, Revision};
 use crate::store::lock::{Holder, Name};
-use crate::text::text;
 
 /// The most bytes of one value.
 pub const MAX_VALUE: usize = 64 << 10;

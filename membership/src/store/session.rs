@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::bounded_text::Reason;
 use crate::contract::Drift;
-use crate::text::Reason;
 
 /// The most sessions that may be open at a time.
 pub const MAX_SESSIONS: usize = 4096;

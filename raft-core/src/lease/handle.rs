@@ -22,7 +22,7 @@ use crate::host;
 use crate::host::clock;
 use crate::lease::error::{NotHeld, ProtectError};
 use crate::lease::message::{AtEnd, KeeperHandle, Message};
-use crate::lease::status::{LeaseStage, LeaseView, Limits, latest};
+use crate::lease::stage::{LeaseStage, LeaseView, Limits, latest};
 
 /// This life's lease. Clones are the same lease.
 #[derive(Clone)]

@@ -27,7 +27,7 @@ use crate::lease::handle::Lease;
 use crate::lease::ledger::{Ledger, Note};
 use crate::lease::message::{KeeperHandle, Message, Offer};
 use crate::lease::protected::ProtectedWork;
-use crate::lease::status::{LeaseStage, LeaseView, Limits, latest};
+use crate::lease::stage::{LeaseStage, LeaseView, Limits, latest};
 use crate::lease::stop::StopMechanism;
 use crate::rpc::Renewal;
 

@@ -17,9 +17,9 @@ pub mod ledger;
 pub(crate) mod message;
 mod protected;
 pub(crate) mod renewals;
-pub(crate) mod status;
+pub(crate) mod stage;
 pub mod stop;
 
 pub use self::error::{NotHeld, ProtectError};
 pub use self::handle::{Lease, Protection};
-pub use self::status::{LeaseStage, LeaseView};
+pub use self::stage::{LeaseStage, LeaseView};

@@ -43,7 +43,7 @@ impl LockGuard {
             let state = engine.state();
             let store = state.store();
             let fresh =
-                |taken: Option<quorate_membership::queue::Taken>| taken.is_none_or(|taken| taken.token != token);
+                |taken: Option<quorate_membership::work_queue::Taken>| taken.is_none_or(|taken| taken.token != token);
             if !store.holds(&queue, token) || store.queue(&queue).any(|(_, item)| fresh(item.taken)) {
                 let earlier: std::collections::BTreeSet<_> =
                     store.queue(&queue).filter(|(_, item)| item.taken.is_some()).map(|(id, _)| id).collect();
@@ -51,7 +51,7 @@ impl LockGuard {
                 match engine.ask_once(engine.config().propose_timeout, make).await {
                     Ok((request, _)) => {
                         let state = engine.state();
-                        let by = |item: &&(ItemId, &quorate_membership::queue::Item)| {
+                        let by = |item: &&(ItemId, &quorate_membership::work_queue::Item)| {
                             item.1.taken.is_some_and(|taken| taken.request == request.nonce)
                         };
                         if let Some((item, what)) = state.store().queue(&queue).collect::<Vec<_>>().iter().find(by) {
@@ -74,7 +74,7 @@ impl LockGuard {
     /// applied them.
     pub fn taken(&self) -> Vec<Delivery> {
         let state = self.engine().state();
-        let own = |taken: quorate_membership::queue::Taken| taken.token == self.token();
+        let own = |taken: quorate_membership::work_queue::Taken| taken.token == self.token();
         let taken = state.store().queue(self.name()).filter(|(_, item)| item.taken.is_some_and(own));
         taken
             .map(|(item, what)| Delivery { item, value: what.value.clone(), pushed: what.pushed, again: true })

@@ -24,9 +24,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
 use crate::convert;
+use crate::grpc_errors::{command_failed, failed};
 use crate::pb;
 use crate::pb::failure::Kind;
-use crate::status::{command_failed, failed};
 
 /// The pause before a withdrawal that was not committed is proposed again.
 const RETRY: Duration = Duration::from_millis(500);

@@ -54,10 +54,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::bounded_text::Reason;
     use crate::id::{Nonce, SessionId};
     use crate::store::lock::{Holder, Lock, Waiter};
     use crate::store::session::Session;
-    use crate::text::Reason;
 
     const NOW: Revision = Revision::new(90);
 

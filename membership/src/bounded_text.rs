@@ -48,7 +48,7 @@ macro_rules! text {
             ///
             /// # Errors
             /// [`TextError`](crate::TextError) if it is blank or too long.
-            pub fn new(text: impl Into<String>) -> Result<Self, $crate::text::TextError> {
+            pub fn new(text: impl Into<String>) -> Result<Self, $crate::bounded_text::TextError> {
                 let made = Self(text.into());
                 made.check().map(|()| made)
             }
@@ -59,20 +59,20 @@ macro_rules! text {
             }
 
             /// Checks a text that was deserialized, which the type alone does not do.
-            pub(crate) fn check(&self) -> Result<(), $crate::text::TextError> {
+            pub(crate) fn check(&self) -> Result<(), $crate::bounded_text::TextError> {
                 if self.0.trim().is_empty() {
-                    return Err($crate::text::TextError::Empty { what: $what.into() });
+                    return Err($crate::bounded_text::TextError::Empty { what: $what.into() });
                 }
                 if self.0.len() > Self::LIMIT {
                     let (length, limit) = (self.0.len() as u64, Self::LIMIT as u64);
-                    return Err($crate::text::TextError::TooLong { what: $what.into(), length, limit });
+                    return Err($crate::bounded_text::TextError::TooLong { what: $what.into(), length, limit });
                 }
                 Ok(())
             }
         }
 
         impl TryFrom<&str> for $name {
-            type Error = $crate::text::TextError;
+            type Error = $crate::bounded_text::TextError;
 
             fn try_from(text: &str) -> Result<Self, Self::Error> {
                 Self::new(text)
@@ -80,7 +80,7 @@ macro_rules! text {
         }
 
         impl TryFrom<String> for $name {
-            type Error = $crate::text::TextError;
+            type Error = $crate::bounded_text::TextError;
 
             fn try_from(text: String) -> Result<Self, Self::Error> {
                 Self::new(text)
@@ -88,7 +88,7 @@ macro_rules! text {
         }
 
         impl TryFrom<&String> for $name {
-            type Error = $crate::text::TextError;
+            type Error = $crate::bounded_text::TextError;
 
             fn try_from(text: &String) -> Result<Self, Self::Error> {
                 Self::new(text)
@@ -96,7 +96,7 @@ macro_rules! text {
         }
 
         impl TryFrom<&$name> for $name {
-            type Error = $crate::text::TextError;
+            type Error = $crate::bounded_text::TextError;
 
             fn try_from(text: &$name) -> Result<Self, Self::Error> {
                 Ok(text.clone())
@@ -104,7 +104,7 @@ macro_rules! text {
         }
 
         impl std::str::FromStr for $name {
-            type Err = $crate::text::TextError;
+            type Err = $crate::bounded_text::TextError;
 
             fn from_str(text: &str) -> Result<Self, Self::Err> {
                 Self::new(text)
