@@ -71,7 +71,7 @@ fn calm() -> Config {
     let s = Duration::from_secs;
     // Five times the standard timing.
     let timing = Timing::new(Timing::default().plan().scaled(5, 1)).unwrap_or_default();
-    Config { timing, suspect_after: s(10), fence_after: s(30), ..Config::default() }
+    Config { timing, suspect_after: Some(s(10)), fence_after: Some(s(30)), ..Config::default() }
 }
 
 impl Three {

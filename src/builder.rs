@@ -156,8 +156,8 @@ impl Ready {
     }
 
     /// Sets the timing: a [`Profile`](crate::Profile), or a [`Timing`] made from a target or a plan. Every node of a
-    /// cluster needs the same timing; a node refuses calls from one with another. Replaces the timing in
-    /// [`Self::config`].
+    /// cluster needs the same timing; a node refuses calls from one with another. The failure detector follows it, unless
+    /// the [`Config`] sets its own times. Replaces the timing in [`Self::config`].
     pub fn timing(mut self, timing: impl Into<Timing>) -> Self {
         self.config.timing = timing.into();
         self

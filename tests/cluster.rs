@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use quorate::{
-    Cluster, Config, Event, EventsError, Evidence, FenceRequest, Identity, Key, NodeId, Operator, ProposeError,
-    Revision, Role, StartError,
+    Cluster, Config, Event, EventsError, Evidence, FenceRequest, Identity, Key, NodeId, Operator, Profile,
+    ProposeError, Revision, Role, StartError,
     fencing::FenceProof,
     records::Value,
     state::{Phase, Rejection},
@@ -163,7 +163,7 @@ async fn bad_input_is_named_with_its_remedy_and_loses_nothing() -> Result<()> {
     assert!(error.contains("cannot reach a wildcard") && error.contains("advertise"), "{error}");
     let zero = said(describe(0, folder.path(), &asked)?.bootstrap().await)?;
     assert!(zero.contains("n0") && zero.contains("numbered from 1"), "{zero}");
-    let config = Config { suspect_after: Duration::from_millis(1), ..Config::default() };
+    let config = Config { suspect_after: Some(Duration::from_millis(1)), ..Config::default() };
     let impatient = said(describe(1, folder.path(), &asked)?.config(config).bootstrap().await)?;
     assert!(impatient.contains("suspect_after is 1ms"), "{impatient}");
     let taken = TcpListener::bind("127.0.0.1:0")?;
@@ -188,6 +188,16 @@ async fn bad_input_is_named_with_its_remedy_and_loses_nothing() -> Result<()> {
     assert_eq!(second.identity().to_string(), "n2#1");
     let twice = describe(2, folder.path(), &asked)?.resume().await;
     assert!(matches!(twice.err(), Some(StartError::InUse(_))));
+    Ok(())
+}
+
+/// The failure detector follows the profile, so that a profile needs no other setting.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_profile_alone_is_enough_to_start() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let patient = describe(1, folder.path(), &Asked::default())?.timing(Profile::Patient).bootstrap().await?;
+    tokio::time::timeout(LIMIT, patient.active()).await??;
+    patient.leave().await?;
     Ok(())
 }
 

@@ -44,21 +44,12 @@ impl Pace {
         }
     }
 
-    /// The configuration of a node. The times of the failure detector scale with the heartbeat as in the defaults, so
-    /// that at every pace the device is called before time alone proves an end. No snapshot is taken, so a node that
-    /// returns learns the order of the queue from the log.
+    /// The configuration of a node. The times of the failure detector follow the heartbeat, so that at every pace the
+    /// device is called before time alone proves an end. No snapshot is taken, so a node that returns learns the order
+    /// of the queue from the log.
     pub(crate) fn config(self) -> Result<Config> {
         let timing = self.timing()?;
-        let beat = timing.plan().heartbeat;
-        let (suspect_after, fence_after) = (beat * 15 / 2, beat * 75 / 4);
-        Ok(Config {
-            timing,
-            suspect_after,
-            fence_after,
-            snapshot_every: 1_000_000,
-            event_history: 1_000_000,
-            ..Config::default()
-        })
+        Ok(Config { timing, snapshot_every: 1_000_000, event_history: 1_000_000, ..Config::default() })
     }
 }
 
@@ -98,6 +89,6 @@ mod tests {
             pace.config().unwrap().check().unwrap();
         }
         let standard = Pace::Standard.config().unwrap();
-        assert_eq!((standard.suspect_after, standard.fence_after), (ms(600), ms(1500)));
+        assert_eq!((standard.suspect_after(), standard.fence_after()), (ms(600), ms(1500)));
     }
 }

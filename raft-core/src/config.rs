@@ -14,11 +14,13 @@ pub struct Config {
     /// Heartbeat, elections and leases, whose inequalities hold by type. Default: the standard profile (heartbeat 80 ms,
     /// elections 400 to 800 ms, leases of 3 s). The stop mechanism in it is replaced by the one that the node is given.
     pub timing: Timing,
-    /// The silence after which the leader suspects a node. At least 3 heartbeats, default 600 ms.
-    pub suspect_after: Duration,
-    /// The silence after which the leader orders a node fenced. More than `suspect_after` and `election_max`, up to 1 h,
-    /// default 1.5 s. Shorter fails over sooner, and fences for shorter hiccups.
-    pub fence_after: Duration,
+    /// The silence after which the leader suspects a node. At least 3 heartbeats, at most 10 min. Default: `None`, which
+    /// follows the timing: 7.5 heartbeats, 600 ms with the standard profile.
+    pub suspect_after: Option<Duration>,
+    /// The silence after which the leader orders a node fenced. More than `suspect_after` and `election_max`, up to 1 h.
+    /// Default: `None`, which follows the timing: 2.5 times `suspect_after`, and at least 1.875 times `election_max`; 1.5 s
+    /// with the standard profile. Shorter fails over sooner, and fences for shorter hiccups.
+    pub fence_after: Option<Duration>,
     /// How long one call of the fencer may take. 100 ms to 1 h, default 30 s. After that the attempt has failed.
     pub fence_deadline: Duration,
     /// The wait after a failed fence attempt. Doubles with each attempt, up to 16-fold. 10 ms to 1 h, default 500 ms.
@@ -46,8 +48,8 @@ impl Default for Config {
         let ms = Duration::from_millis;
         Self {
             timing: Timing::default(),
-            suspect_after: ms(600),
-            fence_after: ms(1500),
+            suspect_after: None,
+            fence_after: None,
             fence_deadline: Duration::from_secs(30),
             fence_backoff: ms(500),
             propose_timeout: Duration::from_secs(10),
@@ -74,8 +76,8 @@ impl Config {
             }),
             _ => Ok(()),
         };
-        within("suspect_after", self.suspect_after, self.heartbeat() * 3, s(600))?;
-        within("fence_after", self.fence_after, self.suspect_after.max(self.election_max()) + ms(1), s(3600))?;
+        within("suspect_after", self.suspect_after(), self.heartbeat() * 3, s(600))?;
+        within("fence_after", self.fence_after(), self.suspect_after().max(self.election_max()) + ms(1), s(3600))?;
         within("fence_deadline", self.fence_deadline, ms(100), s(3600))?;
         within("fence_backoff", self.fence_backoff, ms(10), s(3600))?;
         within("propose_timeout", self.propose_timeout, ms(100), s(3600))?;
@@ -119,21 +121,51 @@ impl Config {
         drift.on_a_fast_clock(drift.on_a_slow_clock(self.election_max()))
     }
 
+    /// The silence after which the leader suspects a node: as set, or else as it follows from the timing.
+    pub fn suspect_after(&self) -> Duration {
+        self.suspect_after.unwrap_or(self.heartbeat() * 15 / 2)
+    }
+
+    /// The silence after which the leader orders a node fenced: as set, or else as it follows from the timing.
+    pub fn fence_after(&self) -> Duration {
+        let follows = || (self.suspect_after() * 5 / 2).max(self.election_max() * 15 / 8);
+        self.fence_after.unwrap_or_else(follows)
+    }
+
     pub(crate) fn thresholds(&self) -> Thresholds {
-        Thresholds { suspect_after: self.suspect_after, fence_after: self.fence_after, own_pause: self.fence_after / 2 }
+        let (suspect_after, fence_after) = (self.suspect_after(), self.fence_after());
+        Thresholds { suspect_after, fence_after, own_pause: fence_after / 2 }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use quorate_membership::Profile;
+
     use super::*;
 
     #[test]
     fn a_setting_that_cannot_work_is_named_with_its_bounds() {
         assert!(Config::default().check().is_ok());
-        let bad = Config { suspect_after: Duration::from_millis(100), ..Config::default() };
+        let bad = Config { suspect_after: Some(Duration::from_millis(100)), ..Config::default() };
         let error = bad.check().unwrap_err().to_string();
         assert_eq!(error, "suspect_after is 100ms: it must lie between 240ms and 600s");
+    }
+
+    #[test]
+    fn suspicion_follows_the_timing_unless_it_is_set() {
+        let ms = Duration::from_millis;
+        let of = |profile: Profile| {
+            let config = Config { timing: profile.timing(), ..Config::default() };
+            assert!(config.check().is_ok(), "{profile} alone");
+            (config.suspect_after(), config.fence_after())
+        };
+        assert_eq!(of(Profile::Fast), (ms(187) + ms(1) / 2, ms(468) + ms(3) / 4));
+        assert_eq!(of(Profile::Standard), (ms(600), ms(1500)));
+        assert_eq!(of(Profile::Watchdog), (ms(600), ms(1500)));
+        assert_eq!(of(Profile::Patient), (ms(2250), ms(5625)));
+        let set = Config { fence_after: Some(ms(5000)), ..Config::default() };
+        assert_eq!((set.suspect_after(), set.fence_after()), (ms(600), ms(5000)));
     }
 
     #[test]

@@ -144,8 +144,13 @@ async fn a_life_takes_up_what_its_former_life_left_only_where_that_had_said_so()
         // Slow enough that neither silence nor time ends the former life before its successor is back.
         let timing = Timing::new(fast().timing.plan().scaled(if process_bound { 10 } else { 1 }, 1))?;
         let fence_after = timing.plan().lease * 2;
-        let config =
-            Config { work_dies_with_process: said, timing, suspect_after: fence_after / 2, fence_after, ..fast() };
+        let config = Config {
+            work_dies_with_process: said,
+            timing,
+            suspect_after: Some(fence_after / 2),
+            fence_after: Some(fence_after),
+            ..fast()
+        };
         let mut t = TestCluster::start_protected_with(3, config, OWN).await?;
         timeout(TIMEOUT, t.node(3)?.lease()?.held()).await?;
         let guard = lock(t.node(3)?.handle()?).await?;

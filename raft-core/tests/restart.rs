@@ -94,8 +94,8 @@ async fn a_restarted_voter_gives_no_vote_before_its_embargo_is_over() -> Result<
     let timing = quorate_membership::Timing::new(fast().timing.plan().scaled(100, 1))?;
     let config = Config {
         timing,
-        suspect_after: std::time::Duration::from_secs(60),
-        fence_after: std::time::Duration::from_secs(90),
+        suspect_after: Some(std::time::Duration::from_secs(60)),
+        fence_after: Some(std::time::Duration::from_secs(90)),
         ..fast()
     };
     let mut t = TestCluster::start_with(1, config.clone()).await?;

@@ -80,8 +80,8 @@ fn config() -> Result<Config> {
     };
     Ok(Config {
         timing: Timing::new(plan)?,
-        suspect_after: ms(400),
-        fence_after: ms(1000),
+        suspect_after: Some(ms(400)),
+        fence_after: Some(ms(1000)),
         propose_timeout: ms(2000),
         // So that some come back from a snapshot.
         snapshot_every: 1000,

@@ -44,8 +44,8 @@ impl Plan {
         let quick = profile == Profile::Fast;
         let config = Config {
             timing,
-            suspect_after: if quick { ms(200) } else { ms(600) },
-            fence_after: if quick { ms(500) } else { ms(1500) },
+            suspect_after: Some(if quick { ms(200) } else { ms(600) }),
+            fence_after: Some(if quick { ms(500) } else { ms(1500) }),
             fence_deadline: ms(2000),
             fence_backoff: ms(100),
             propose_timeout: ms(5000),
@@ -76,7 +76,7 @@ impl Plan {
         let by_time = self.stop.and_then(|stop| timing.stopped_by(stop).ok()).and_then(|timing| timing.leader_crash());
         // A leader is elected, notes who is silent, has them fenced one after the other, with what had to wait; who comes back
         // waits out its embargo, joins, and its former life is condemned after twice its own wait.
-        let fenced = by_time.unwrap_or_default() * 4 + self.config.fence_after * 2;
+        let fenced = by_time.unwrap_or_default() * 4 + self.config.fence_after() * 2;
         let device = self.config.fence_deadline * 2 + self.config.fence_backoff * 32 + Duration::from_secs(8);
         let elected = self.config.election_max() * 8;
         elected + fenced + device + self.config.propose_timeout * 4 + Duration::from_secs(10)

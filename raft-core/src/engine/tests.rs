@@ -104,7 +104,7 @@ async fn a_leader_that_is_dropped_falls_silent_and_is_fenced() -> anyhow::Result
 async fn a_leader_that_is_proved_to_have_ended_is_succeeded_at_once() -> anyhow::Result<()> {
     let timing = quorate_membership::Timing::new(fast().timing.plan().scaled(70, 1))?;
     let soonest = timing.plan().election_min;
-    let slow = crate::Config { timing, suspect_after: soonest, fence_after: soonest * 20, ..fast() };
+    let slow = crate::Config { timing, suspect_after: Some(soonest), fence_after: Some(soonest * 20), ..fast() };
     for vouched in [false, true] {
         let mut t = TestCluster::start_with(3, slow.clone()).await?;
         let leader = t.leader().await?;
@@ -143,10 +143,10 @@ async fn a_leader_that_is_proved_to_have_ended_is_succeeded_at_once() -> anyhow:
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restarted_follower_and_a_partition_make_no_stale_grant_valid() -> anyhow::Result<()> {
     let plan = fast().timing.plan().scaled(10, 1);
-    let (timing, fence_after) = (quorate_membership::Timing::new(plan)?, plan.election_max * 20);
-    let mut t =
-        TestCluster::start_with(3, crate::Config { timing, suspect_after: fence_after / 2, fence_after, ..fast() })
-            .await?;
+    let (timing, fence_after) = (quorate_membership::Timing::new(plan)?, Some(plan.election_max * 20));
+    let suspect_after = Some(plan.election_max * 10);
+    let config = crate::Config { timing, suspect_after, fence_after, ..fast() };
+    let mut t = TestCluster::start_with(3, config).await?;
     let old = t.leader().await?;
     let (restarted, successor) = (old.get() % 3 + 1, (old.get() + 1) % 3 + 1);
     let lease = t.node(old.get())?.lease()?;

@@ -30,8 +30,8 @@ pub fn fast() -> Config {
     let ms = Duration::from_millis;
     Config {
         timing: quick(),
-        suspect_after: ms(400),
-        fence_after: ms(1200),
+        suspect_after: Some(ms(400)),
+        fence_after: Some(ms(1200)),
         fence_deadline: ms(500),
         fence_backoff: ms(50),
         propose_timeout: Duration::from_secs(5),
