@@ -5,12 +5,12 @@
 verify:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
-	cargo clippy --test chaos --test processes -- -D warnings
+	cargo clippy --test chaos --test processes --test owners -- -D warnings
 	cargo clippy --lib -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 	.ci/line
 	cargo test
-	cargo test --test processes
+	cargo test --test processes --test owners
 
 fix:
 	cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged
@@ -48,9 +48,9 @@ worlds:
 edges:
 	QUORATE_SIM=full cargo test --release --test sim -- --nocapture every_cut
 
-# The demo's processes, killed and interrupted from outside at any moment.
+# The demo's processes, killed and interrupted from outside at any moment; and two processes on one data folder.
 processes:
-	cargo test --test processes
+	cargo test --test processes --test owners
 
 # Real processes on hosts of their own: ways cut, kill -9, SIGSTOP, full disks. As root; MINUTES=n, SEED=n, HOSTS=3|5.
 chaos:

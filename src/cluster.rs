@@ -117,7 +117,8 @@ impl Cluster {
         self.events_since(self.view().cluster.revision())
     }
 
-    /// Every event after `revision`: first those of the past, then each one as it is committed.
+    /// Every event after `revision`: first those of the past, then each one as it is committed. A revision that does not
+    /// exist yet gives [`EventsError::Ahead`](crate::EventsError::Ahead), as soon as a quorum confirms it.
     pub fn events_since(&self, revision: Revision) -> Events {
         Events { items: self.node.events_since(revision), revision }
     }

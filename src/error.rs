@@ -16,7 +16,7 @@
 
 use std::sync::Arc;
 
-use quorate_membership::ClusterState;
+use quorate_membership::{ClusterState, Revision};
 
 pub use quorate_raft_core::{Fatal, HandOverError, ProposeError, ReadError, StartError, SucceedError};
 
@@ -30,6 +30,17 @@ pub enum EventsError {
     Gap {
         /// The committed state after the missed events.
         state: Arc<ClusterState>,
+    },
+    /// The reader named a revision that does not exist yet. Another cluster gave it, or this one was founded anew. No
+    /// events follow. Read the state, and begin after its revision.
+    #[error(
+        "{after} does not exist yet, the newest revision is {newest}; read the state, and begin after its revision"
+    )]
+    Ahead {
+        /// The revision that the reader named.
+        after: Revision,
+        /// The newest revision, confirmed by a quorum.
+        newest: Revision,
     },
     /// The node has stopped, and no more events follow.
     #[error("this node has stopped; there are no more events")]

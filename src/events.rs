@@ -50,8 +50,8 @@ impl Events {
     /// Waits for the next event. Cancel-safe: dropping the future loses no event.
     ///
     /// # Errors
-    /// [`EventsError::Gap`] once for each gap; reading on is possible. [`EventsError::Stopped`] once the node has
-    /// stopped.
+    /// [`EventsError::Gap`] once for each gap; reading on is possible. [`EventsError::Ahead`] for a revision that does
+    /// not exist yet, after which nothing follows. [`EventsError::Stopped`] once the node has stopped.
     pub async fn next(&mut self) -> Result<Event, EventsError> {
         StreamExt::next(self).await.unwrap_or(Err(EventsError::Stopped))
     }
@@ -77,6 +77,7 @@ impl Stream for Events {
                     self.revision = state.revision();
                     Err(EventsError::Gap { state })
                 }
+                FeedItem::Ahead { after, newest } => Err(EventsError::Ahead { after, newest }),
             })
         })
     }

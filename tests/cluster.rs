@@ -201,6 +201,35 @@ async fn a_profile_alone_is_enough_to_start() -> Result<()> {
     Ok(())
 }
 
+/// A reader that was with another cluster, or is mistaken, is told; one that is only ahead of a follower is not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revision_that_does_not_exist_yet_is_refused_with_the_newest() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (nodes, _) = three(folder.path()).await?;
+    for cluster in &nodes {
+        let newest = cluster.read_barrier(LIMIT).await?;
+        for after in [newest.get() + 10, 1_000_000_000].map(Revision::new) {
+            let mut events = cluster.events_since(after);
+            match tokio::time::timeout(LIMIT, events.next()).await? {
+                Err(EventsError::Ahead { after: named, newest: told }) => {
+                    assert!(named == after && told >= newest && told < after, "{named} {told}");
+                }
+                other => bail!("{other:?} after {after}"),
+            }
+            assert_eq!(events.next().await, Err(EventsError::Stopped), "nothing follows");
+        }
+    }
+    // Whoever has just heard of a revision may read on at any node, however far that one is.
+    for round in 0..20 {
+        let written = nodes[0].records().put("key", round.to_string()).await?;
+        let mut events = nodes[2].events_since(written);
+        nodes[0].records().put("key", "next").await?;
+        let next = tokio::time::timeout(LIMIT, events.next()).await?;
+        assert!(next.is_ok() && events.revision() > written, "{next:?}");
+    }
+    Ok(())
+}
+
 fn said(refused: Result<Cluster, StartError>) -> Result<String> {
     match refused {
         Ok(cluster) => bail!("{} was started", cluster.identity()),

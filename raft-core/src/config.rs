@@ -35,7 +35,8 @@ pub struct Config {
     /// The number of events that are kept for readers that resume. 16 to 1 000 000, default 8 192.
     pub event_history: usize,
     /// Declares in the log that this life's work dies with its process. The next life on the same boot then takes its
-    /// place and its locks at once, without fencing. Default: false.
+    /// place and its locks at once, without fencing, if it sees that the process is gone. It sees that only from the same
+    /// PID namespace, so not from another container. Default: false.
     ///
     /// Set it only where all of the work runs inside this process: not where children run it (they may outlive the process
     /// by a moment), not where it leaves writes in flight elsewhere, and never in machines that are cloned, or resumed from

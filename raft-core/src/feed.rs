@@ -37,6 +37,14 @@ pub enum FeedItem {
         /// The state to go on from, as of [`ClusterState::revision`]. The events after it follow.
         state: Arc<ClusterState>,
     },
+    /// The reader asked for events after a revision that does not exist yet, so it was given by another cluster, or is
+    /// mistaken. No item follows.
+    Ahead {
+        /// The revision that the reader named.
+        after: Revision,
+        /// The newest revision, confirmed by a quorum after the reader had asked.
+        newest: Revision,
+    },
 }
 
 impl fmt::Display for FeedItem {
@@ -44,6 +52,7 @@ impl fmt::Display for FeedItem {
         match self {
             Self::Event { revision, event } => write!(f, "{revision} {event}"),
             Self::Gap { state } => write!(f, "gap, go on from {}", state.revision()),
+            Self::Ahead { after, newest } => write!(f, "{after} does not exist yet, the newest is {newest}"),
         }
     }
 }
@@ -133,7 +142,8 @@ impl Feed {
         (items, last)
     }
 
-    /// Every wanted event after `revision`, then each as it is committed. Ends when the node has stopped.
+    /// Every wanted event after `revision`, then each as it is committed. Ends when the node has stopped. A reader from
+    /// outside comes through [`Engine::events_since`](crate::engine::Engine::events_since).
     pub(crate) fn since(&self, revision: Revision, filter: Filter) -> BoxStream<'static, FeedItem> {
         struct Reader {
             feed: Feed,

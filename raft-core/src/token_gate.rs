@@ -8,13 +8,20 @@
 //!
 //! A gate makes a late write harmless, however long its writer was paused: a lease bounds time, and a token needs no bound.
 //! Put it where the writes pass: in front of a file, a volume, a database.
+//!
+//! A durable gate is its file. Any number of processes may open it: each admission locks the file, reads what the others
+//! have remembered, and only then admits.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use quorate_membership::Revision;
+use rustix::fs::{FlockOperation, flock};
+
+use crate::host::clock;
 
 /// Why a token was not admitted. The resource was not touched.
 #[derive(Debug, thiserror::Error)]
@@ -38,69 +45,96 @@ pub enum GateError {
         /// The error of the system.
         source: io::Error,
     },
+    /// The file could not be read, so it is not known whether a larger token was admitted.
+    #[error("{} could not be read, so token {shown} was not admitted: {source}", path.display())]
+    Unread {
+        /// The token that was shown.
+        shown: Revision,
+        /// The file of the gate.
+        path: PathBuf,
+        /// The error of the system.
+        source: io::Error,
+    },
+    /// Another admission did not end in time. An effect of its token may still come, so this one was not admitted.
+    #[error(
+        "token {shown} was not admitted: {holder} has been using the gate for more than {waited:?}; end it, or try again"
+    )]
+    Busy {
+        /// The token that was shown.
+        shown: Revision,
+        /// Who uses the gate, as far as it is known: `process 4711`.
+        holder: String,
+        /// How long this admission waited.
+        waited: Duration,
+    },
 }
 
-/// Admits a token unless a larger one was shown before. Threads may share it by reference.
+/// How long an admission waits for another one, unless [`TokenGate::timeout`] says otherwise.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often a locked file is tried again.
+const AGAIN: Duration = Duration::from_millis(1);
+
+/// Admits a token unless a larger one was shown before. Threads may share it by reference, and processes by its file.
 #[derive(Debug)]
 pub struct TokenGate {
+    /// The largest token that is known to be remembered durably.
     seen: Mutex<Revision>,
-    file: Option<PathBuf>,
-    /// Locked while the gate exists: two gates on one file would not know each other's tokens.
-    _lock: Option<File>,
+    shared: Option<Shared>,
+    timeout: Duration,
 }
+
+/// The files of a durable gate.
+#[derive(Debug)]
+struct Shared {
+    file: PathBuf,
+    /// Locked during each admission. Its content names the process that admits.
+    lock: File,
+}
+
+/// A locked gate. Dropping it unlocks it.
+struct Locked<'g>(&'g Shared);
 
 impl TokenGate {
     /// A gate in memory, for a resource that does not outlive the process either.
     pub fn in_memory() -> Self {
-        Self { seen: Mutex::default(), file: None, _lock: None }
+        Self { seen: Mutex::default(), shared: None, timeout: TIMEOUT }
     }
 
     /// A gate that remembers the largest token in a file of its own, synced before the token is admitted. The folder must
-    /// exist. Beside the file there is one that ends in `.lock` and, at times, one that ends in `.new`.
+    /// exist. Beside the file there is one that ends in `.lock` and, at times, one that ends in `.new`. Other processes may
+    /// open the same gate; none may remove its files while it is in use.
     ///
     /// # Errors
-    /// When another gate has the file, or when it cannot be read or holds no token: then it is not known which tokens were
-    /// admitted, and no gate is opened.
+    /// When the file cannot be read or holds no token: then it is not known which tokens were admitted, and no gate is
+    /// opened.
     pub fn durable(file: impl AsRef<Path>) -> io::Result<Self> {
         let file = file.as_ref().to_path_buf();
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(beside(&file, ".lock"))?;
-        rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|error| {
-            let error = io::Error::from(error);
-            io::Error::new(error.kind(), format!("{}: another gate has this file open: {error}", file.display()))
-        })?;
-        let seen = match File::open(&file) {
-            Ok(_) if cfg!(quorate_mutant = "token_reused_after_restore") => Revision::default(),
-            Ok(mut open) => {
-                let mut text = String::new();
-                open.read_to_string(&mut text)?;
-                text.trim().parse().map_err(|error| {
-                    io::Error::new(
-                        io::ErrorKind::InvalidData,
-                        format!(
-                            "{}: {error}; restore the file, or remove it when nothing writes to the resource",
-                            file.display()
-                        ),
-                    )
-                })?
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Revision::default(),
-            Err(error) => return Err(error),
-        };
-        if seen != Revision::default() {
-            // A former process may have crashed between the renaming of the file and its sync.
-            File::open(&file)?.sync_all()?;
-            sync_folder_of(&file)?;
-        }
-        Ok(Self { seen: Mutex::new(seen), file: Some(file), _lock: Some(lock) })
+        let lock =
+            OpenOptions::new().create(true).truncate(false).read(true).write(true).open(beside(&file, ".lock"))?;
+        let shared = Shared { file, lock };
+        // The first admission makes sure that what was remembered is durable.
+        shared.remembered()?;
+        Ok(Self { seen: Mutex::default(), shared: Some(shared), timeout: TIMEOUT })
     }
 
-    /// The largest token that was admitted.
-    pub fn seen(&self) -> Revision {
-        *self.seen.lock()
+    /// Sets how long an admission may wait for another one to end. Default: 5 s.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// The largest token that was admitted. The gate of another process may have admitted a larger one meanwhile.
+    ///
+    /// # Errors
+    /// When the file of a durable gate cannot be read.
+    pub fn seen(&self) -> io::Result<Revision> {
+        self.shared.as_ref().map_or_else(|| Ok(*self.seen.lock()), Shared::remembered)
     }
 
     /// Admits `token` unless a larger one was shown before. A larger token than ever before is remembered first; from then
-    /// on smaller ones are refused. Only then the file is written.
+    /// on smaller ones are refused. Only then the file is written. Blocks while another admission is under way.
     ///
     /// # Errors
     /// [`GateError`]: the resource must not be touched.
@@ -109,25 +143,100 @@ impl TokenGate {
     }
 
     /// As [`Self::admit`], and calls `what` before a larger token is admitted, so that no effect of the former holder comes
-    /// after the first effect of the next.
+    /// after the first effect of the next. Other admissions wait for it, those of other processes too, so it must be short.
     ///
     /// # Errors
     /// [`GateError`]: `what` was not called.
     pub fn admit_and<T>(&self, token: Revision, what: impl FnOnce() -> T) -> Result<T, GateError> {
-        let mut seen = self.seen.lock();
-        if token < *seen {
-            return Err(GateError::Superseded { shown: token, seen: *seen });
+        let began = clock::now();
+        let busy = |holder| GateError::Busy { shown: token, holder, waited: self.timeout };
+        let Some(mut seen) = self.seen.try_lock_for(self.timeout) else {
+            return Err(busy("another thread of this process".into()));
+        };
+        let Some(shared) = &self.shared else {
+            if token < *seen {
+                return Err(GateError::Superseded { shown: token, seen: *seen });
+            }
+            *seen = token;
+            return Ok(what());
+        };
+        let path = || shared.file.clone();
+        let unread = |source| GateError::Unread { shown: token, path: path(), source };
+        let unwritten = |source| GateError::Unwritten { shown: token, path: path(), source };
+        let _locked = loop {
+            if let Some(locked) = shared.try_lock().map_err(unread)? {
+                break locked;
+            }
+            if clock::now().since(began) >= self.timeout {
+                return Err(busy(shared.holder()));
+            }
+            std::thread::sleep(AGAIN);
+        };
+        let remembered = shared.remembered().map_err(unread)?;
+        if token < remembered {
+            return Err(GateError::Superseded { shown: token, seen: remembered });
         }
-        let news = token > *seen && !cfg!(quorate_mutant = "work_before_floor");
-        if let Some(path) = self.file.as_ref().filter(|_| news) {
-            remember(path, token).map_err(|source| GateError::Unwritten {
-                shown: token,
-                path: path.clone(),
-                source,
-            })?;
+        if remembered != *seen {
+            // Whoever wrote it may have crashed between the renaming of the file and its sync.
+            shared.sync().map_err(unwritten)?;
+            *seen = remembered;
+        }
+        if token > remembered && !cfg!(quorate_mutant = "work_before_floor") {
+            remember(&shared.file, token).map_err(unwritten)?;
         }
         *seen = token;
         Ok(what())
+    }
+}
+
+impl Shared {
+    /// The token in the file; zero before the first.
+    fn remembered(&self) -> io::Result<Revision> {
+        let mut text = String::new();
+        match File::open(&self.file) {
+            Ok(_) if cfg!(quorate_mutant = "token_reused_after_restore") => return Ok(Revision::default()),
+            Ok(mut open) => open.read_to_string(&mut text)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Revision::default()),
+            Err(error) => return Err(error),
+        };
+        text.trim().parse().map_err(|error| {
+            let file = self.file.display();
+            let why = format!("{file}: {error}; restore the file, or remove it when nothing writes to the resource");
+            io::Error::new(io::ErrorKind::InvalidData, why)
+        })
+    }
+
+    fn try_lock(&self) -> io::Result<Option<Locked<'_>>> {
+        match flock(&self.lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
+            Err(errno) => return Err(errno.into()),
+        }
+        let locked = Locked(self);
+        // For the error of those who wait.
+        let name = format!("{:<20}", format!("process {}", std::process::id()));
+        rustix::io::pwrite(&self.lock, name.as_bytes(), 0)?;
+        Ok(Some(locked))
+    }
+
+    /// Who has the lock, as far as it is known.
+    fn holder(&self) -> String {
+        let mut name = [0; 20];
+        let read = rustix::io::pread(&self.lock, &mut name, 0).unwrap_or(0);
+        let name = String::from_utf8_lossy(name.get(..read).unwrap_or_default()).trim().to_string();
+        if name.is_empty() { "another process".into() } else { name }
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        File::open(&self.file)?.sync_all()?;
+        sync_folder_of(&self.file)
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        // It fails only for what is no open file; and closing the file unlocks it, too.
+        let _unlocked = flock(&self.0.lock, FlockOperation::Unlock);
     }
 }
 
@@ -170,7 +279,7 @@ mod tests {
         assert!(matches!(gate.admit(r(41)), Err(GateError::Superseded { .. })));
         drop(gate);
         let gate = TokenGate::durable(&path).unwrap();
-        assert_eq!(gate.seen(), r(42));
+        assert_eq!(gate.seen().unwrap(), r(42));
         assert!(gate.admit_and(r(41), || unreachable!("it was superseded")).is_err());
     }
 
@@ -193,7 +302,7 @@ mod tests {
         let gate = TokenGate::durable(gone.join("token")).unwrap();
         fs::remove_dir_all(&gone).unwrap();
         assert!(matches!(gate.admit(r(1)), Err(GateError::Unwritten { .. })));
-        assert_eq!(gate.seen(), r(0));
+        assert_eq!(gate.seen().unwrap(), r(0));
         let path = folder.path().join("token");
         fs::write(&path, "nonsense").unwrap();
         let error = TokenGate::durable(&path).unwrap_err().to_string();
@@ -210,9 +319,25 @@ mod tests {
             scope.spawn(|| (1..200).for_each(|token| a.admit(r(token)).unwrap()));
             scope.spawn(|| (1000..1200).for_each(|token| b.admit(r(token)).unwrap()));
         });
-        assert!(TokenGate::durable(&one).is_err(), "two gates on one file");
         drop(gates);
-        let again = [one, two].map(|path| TokenGate::durable(path).unwrap().seen());
+        let again = [one, two].map(|path| TokenGate::durable(path).unwrap().seen().unwrap());
         assert_eq!(again, [r(199), r(1199)]);
+    }
+
+    #[test]
+    fn gates_on_one_file_know_each_others_tokens_and_admit_one_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        let open = || TokenGate::durable(&path).unwrap().timeout(Duration::from_millis(50));
+        let [former, next] = [open(), open()];
+        former.admit(r(40)).unwrap();
+        let held = former.admit_and(r(40), || next.admit(r(42)).unwrap_err()).unwrap().to_string();
+        assert!(held.contains(&format!("process {}", std::process::id())) && held.contains("50ms"), "{held}");
+        let inside = former.admit_and(r(40), || former.admit(r(40)).unwrap_err()).unwrap().to_string();
+        assert!(inside.contains("another thread"), "{inside}");
+        next.admit(r(42)).unwrap();
+        let late = former.admit_and(r(40), || unreachable!("it was superseded")).unwrap_err().to_string();
+        assert!(late.contains("superseded by r42"), "{late}");
+        assert_eq!(former.seen().unwrap(), r(42));
     }
 }

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use crate::convert::{self, FromWire};
-use crate::grpc_errors::{command_failed, hand_over_failed, refused};
+use crate::grpc_errors::{command_failed, hand_over_failed, refused, revision_ahead};
 use crate::pb;
 use crate::pb::cluster_server::Cluster;
 
@@ -93,7 +93,8 @@ impl Cluster for ClusterService {
 
     async fn events(&self, request: Request<pb::EventsRequest>) -> Result<Response<Self::EventsStream>, Status> {
         let after = Revision::new(request.into_inner().after_revision);
-        let events = self.service.events_since(after, Filter::all()).map(|item| Ok(convert::item(&item)));
+        let events =
+            self.service.events_since(after, Filter::all()).map(|item| convert::item(&item).map_err(revision_ahead));
         Ok(Response::new(events.take_until(self.stop.clone().cancelled_owned()).boxed()))
     }
 }

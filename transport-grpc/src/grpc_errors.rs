@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use prost::Message;
 use prost_types::Any;
+use quorate_membership::Revision;
 use quorate_raft_core::{HandOverError, ProposeError, ReadError, Refusal, TransportError};
 use tonic::{Code, Status};
 
@@ -64,6 +65,14 @@ pub(crate) fn failed(code: Code, text: &str, kind: pb::failure::Kind) -> Status 
 /// A failed linearizable read as a status.
 pub(crate) fn read_failed(error: &ReadError) -> Status {
     failed(Code::Unavailable, &error.to_string(), error.into())
+}
+
+/// The end of the stream of a reader that asked for events after a revision that does not exist yet.
+pub(crate) fn revision_ahead(newest: Revision) -> Status {
+    let text = format!(
+        "that revision does not exist yet, the newest is {newest}: another cluster gave it, or this one was founded anew; read the state, and continue after its revision"
+    );
+    failed(Code::OutOfRange, &text, pb::failure::Kind::RevisionAhead(newest.get()))
 }
 
 /// A failed command as a status.

@@ -8,6 +8,9 @@
 //!   anything else                         ──▶ Refusal::Malformed
 //! ```
 //!
+//! Each answer to a client carries the id of the cluster in the header `quorate-cluster`. A client that sends it back is
+//! refused by every other cluster, so that it never mixes the revisions of two.
+//!
 //! A call that tonic itself refuses (too large, not protobuf, no such method) becomes a [`Refusal::Malformed`] here. tonic
 //! refuses before any service sees the call, so the caller may know that nothing changed.
 //!
@@ -18,9 +21,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::body::Incoming;
-use quorate_raft_core::Service;
+use quorate_membership::ClusterId;
+use quorate_raft_core::{ClientService, Refusal, Service};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
@@ -28,7 +32,7 @@ use tonic::{Code, Status};
 use tower_service::Service as _;
 
 use crate::cluster_service::ClusterService;
-use crate::grpc_errors::malformed;
+use crate::grpc_errors::{malformed, refused};
 use crate::pb::cluster_server::{self, ClusterServer};
 use crate::pb::raft_server::{self, RaftServer};
 use crate::pb::store_server::{self, StoreServer};
@@ -36,9 +40,13 @@ use crate::raft_service::RaftService;
 use crate::settings::{APPEND_LIMIT, MESSAGE_LIMIT, ServerSettings};
 use crate::store_service::StoreService;
 
+/// The header with the id of the cluster: 32 hexadecimal digits.
+const CLUSTER: &str = "quorate-cluster";
+
 /// The services behind every connection. Clones share them.
 #[derive(Clone)]
 pub(crate) struct Router {
+    service: Arc<dyn ClientService>,
     raft: RaftServer<RaftService>,
     log: RaftServer<RaftService>,
     cluster: ClusterServer<ClusterService>,
@@ -50,8 +58,9 @@ impl Router {
     pub(crate) fn new(service: Arc<dyn Service>, settings: ServerSettings, stop: CancellationToken) -> Self {
         let raft = Arc::new(RaftService::new(service.clone(), settings.max_snapshots, stop.clone()));
         let cluster = ClusterServer::new(ClusterService::new(service.clone(), stop.clone()));
-        let store = StoreServer::new(StoreService::new(service, settings.max_lock_wait, stop));
+        let store = StoreServer::new(StoreService::new(service.clone(), settings.max_lock_wait, stop));
         Self {
+            service,
             raft: RaftServer::from_arc(raft.clone()).max_decoding_message_size(MESSAGE_LIMIT),
             log: RaftServer::from_arc(raft).max_decoding_message_size(APPEND_LIMIT),
             cluster: cluster.max_decoding_message_size(MESSAGE_LIMIT),
@@ -69,6 +78,11 @@ impl hyper::service::Service<Request<Incoming>> for Router {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let path = request.uri().path();
         let (service, method) = path.strip_prefix('/').and_then(|path| path.split_once('/')).unwrap_or_default();
+        let for_clients = matches!(service, cluster_server::SERVICE_NAME | store_server::SERVICE_NAME);
+        let cluster = if for_clients { self.service.view().cluster.id() } else { None };
+        if let Err(refused) = meant_for(request.headers(), cluster, for_clients) {
+            return Box::pin(async { Ok(refused.into_http()) });
+        }
         let limit = match method {
             "InstallSnapshot" => self.settings.snapshot_timeout,
             // The wait for a lock has its own limit, and ends with an answer.
@@ -90,7 +104,7 @@ impl hyper::service::Service<Request<Incoming>> for Router {
         // The limit covers the time until the answer begins. It does not end a stream that has begun to answer.
         Box::pin(async move {
             match timeout(limit, answer).await {
-                Ok(Ok(response)) => Ok(with_details(response)),
+                Ok(Ok(response)) => Ok(with_cluster(with_details(response), cluster)),
                 Ok(Err(never)) => match never {},
                 Err(_) => Ok(Status::deadline_exceeded(format!(
                     "the call had not finished within {limit:?}; it may still take effect"
@@ -99,6 +113,25 @@ impl hyper::service::Service<Request<Incoming>> for Router {
             }
         })
     }
+}
+
+/// Whether the call is meant for this cluster. A caller that names none asks whichever it has found.
+fn meant_for(headers: &HeaderMap, ours: Option<ClusterId>, for_clients: bool) -> Result<(), Status> {
+    let Some(named) = headers.get(CLUSTER).filter(|_| for_clients) else { return Ok(()) };
+    let text = String::from_utf8_lossy(named.as_bytes());
+    let theirs = text.parse().map_err(|error| malformed(format!("the header {CLUSTER}: {error}")))?;
+    match ours {
+        Some(ours) if ours == theirs => Ok(()),
+        Some(ours) => Err(refused(&Refusal::OtherCluster { ours, theirs })),
+        None => Err(refused(&Refusal::NotReady)),
+    }
+}
+
+fn with_cluster(mut response: Response<Body>, cluster: Option<ClusterId>) -> Response<Body> {
+    if let Some(value) = cluster.and_then(|id| HeaderValue::from_str(&id.to_string()).ok()) {
+        response.headers_mut().insert(CLUSTER, value);
+    }
+    response
 }
 
 /// Turns an error of tonic's own into a refusal. The errors of the services have their details already.

@@ -237,7 +237,7 @@ impl Store for StoreService {
     async fn watch(&self, request: Request<pb::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let subscription = Arc::new(Subscription::from_wire(request.into_inner()).map_err(invalid)?);
         let events = self.service.events_since(subscription.after, subscription.filter());
-        let messages = events.flat_map(move |item| stream::iter(watch::messages(&subscription, &item)).map(Ok));
+        let messages = events.flat_map(move |item| stream::iter(watch::messages(&subscription, &item)));
         Ok(Response::new(messages.take_until(self.stop.clone().cancelled_owned()).boxed()))
     }
 }

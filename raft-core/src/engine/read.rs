@@ -7,6 +7,8 @@
 
 use std::time::Duration;
 
+use futures_util::stream::BoxStream;
+use futures_util::{FutureExt, StreamExt, stream};
 use openraft::ReadPolicy;
 use quorate_membership::Revision;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -14,6 +16,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::engine::Engine;
 use crate::engine::state_machine::revision;
 use crate::error::ReadError;
+use crate::feed::{FeedItem, Filter};
 
 impl Engine {
     /// A confirmed read index from this node's own engine; `None` if it does not lead or finds no quorum in time.
@@ -68,5 +71,31 @@ impl Engine {
         let mut progress = self.progress();
         let reached = timeout_at(give_up, progress.wait_for(|at| *at >= index)).await;
         if matches!(reached, Ok(Ok(_))) { Ok(index) } else { Err(stale) }
+    }
+
+    /// Every wanted event after `after`, then each as it is committed; or [`FeedItem::Ahead`] alone, if `after` does not
+    /// exist yet. A follower that lags behind `after` first reaches it.
+    pub(crate) fn events_since(&self, after: Revision, filter: Filter) -> BoxStream<'static, FeedItem> {
+        let engine = self.clone();
+        let checked = async move {
+            match engine.newest_if_before(after).await {
+                Some(newest) => stream::iter([FeedItem::Ahead { after, newest }]).boxed(),
+                None => engine.feed().since(after, filter),
+            }
+        };
+        checked.flatten_stream().boxed()
+    }
+
+    /// The newest revision, if it lies before `revision`. Waits for a quorum if this node has not applied as much. `None`
+    /// also when this node stops.
+    async fn newest_if_before(&self, revision: Revision) -> Option<Revision> {
+        while *self.progress().borrow() < revision {
+            match self.read_barrier(self.0.config.propose_timeout).await {
+                Ok(newest) => return (newest < revision).then_some(newest),
+                Err(ReadError::Stopped(_)) => return None,
+                Err(error) => tracing::debug!(node = %self.0.node, %error, %revision, "a reader of events waits"),
+            }
+        }
+        None
     }
 }

@@ -189,7 +189,7 @@ pub(crate) async fn run(engine: Engine, releaser: Releaser, stop: CancellationTo
 fn concerns(me: NodeId, item: &FeedItem) -> bool {
     let own = |holder: &Holder| matches!(holder, Holder::Life(who) if who.node == me);
     match item {
-        FeedItem::Gap { .. } => true,
+        FeedItem::Gap { .. } | FeedItem::Ahead { .. } => true,
         FeedItem::Event { event, .. } => match event {
             Event::LockGranted { holder, .. }
             | Event::LockQueued { holder, .. }

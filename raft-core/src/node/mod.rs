@@ -177,14 +177,15 @@ impl Node {
         self.parts.views.subscribe()
     }
 
-    /// Every event after `revision`: first those of the past, then each one as it is committed. See [`FeedItem`].
+    /// Every event after `revision`: first those of the past, then each one as it is committed. See [`FeedItem`]. A
+    /// revision that does not exist yet is refused with [`FeedItem::Ahead`], as soon as a quorum confirms it.
     pub fn events_since(&self, revision: Revision) -> BoxStream<'static, FeedItem> {
-        self.parts.engine.feed().since(revision, Filter::all())
+        self.parts.engine.events_since(revision, Filter::all())
     }
 
     /// As [`Self::events_since`], limited to the events that `filter` selects.
     pub fn events_matching(&self, revision: Revision, filter: Filter) -> BoxStream<'static, FeedItem> {
-        self.parts.engine.feed().since(revision, filter)
+        self.parts.engine.events_since(revision, filter)
     }
 
     /// Proposes a command through the leader, and waits until it is applied here.

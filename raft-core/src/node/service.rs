@@ -178,7 +178,7 @@ impl ClientService for NodeService {
     }
 
     fn events_since(&self, revision: Revision, filter: Filter) -> BoxStream<'static, FeedItem> {
-        self.0.engine.feed().since(revision, filter)
+        self.0.engine.events_since(revision, filter)
     }
 
     fn keep_session(&self, session: SessionId, timeout: Duration) -> BoxFuture<'static, KeptAlive> {

@@ -9,14 +9,15 @@ use super::{id_to, nanos};
 use crate::pb;
 use crate::pb::event::Kind;
 
-/// One item of the feed.
-pub(crate) fn item(item: &FeedItem) -> pb::EventsResponse {
+/// One item of the feed. `Err` with the newest revision for a reader that is ahead of it.
+pub(crate) fn item(item: &FeedItem) -> Result<pb::EventsResponse, Revision> {
     use pb::events_response::Item as Out;
     let item = match item {
         FeedItem::Event { revision, event: what } => Out::Event(event(*revision, what)),
         FeedItem::Gap { state: current } => Out::Gap(pb::Gap { state: Some(state(current)) }),
+        FeedItem::Ahead { newest, .. } => return Err(*newest),
     };
-    pb::EventsResponse { item: Some(item) }
+    Ok(pb::EventsResponse { item: Some(item) })
 }
 
 /// An event, with its revision and its text.

@@ -161,6 +161,7 @@ pub(crate) fn failure(message: &str, kind: pb::failure::Kind) -> pb::Failure {
         Kind::MaybeStaleMs(_) => "maybe_stale_ms",
         Kind::LockTimedOut(_) => "lock_timed_out",
         Kind::LockRequestOver(_) => "lock_request_over",
+        Kind::RevisionAhead(_) => "revision_ahead",
     };
     pb::Failure { code: code.into(), message: clip(message), kind: Some(kind) }
 }

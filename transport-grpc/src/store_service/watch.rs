@@ -3,6 +3,7 @@
 //! ```text
 //!   FeedItem::Event ─▶ Event
 //!   FeedItem::Gap   ─▶ WatchGap{cluster} ─▶ GapPart{locks} ─▶ GapPart{locks, records} ─▶ … ─▶ GapEnd{revision}
+//!   FeedItem::Ahead ─▶ OUT_OF_RANGE, `revision_ahead`, and the stream ends
 //! ```
 //!
 //! The parts are made when they are sent. A watcher that reads slowly keeps one copy of the state, which costs almost
@@ -14,9 +15,11 @@ use std::sync::Arc;
 use prost::Message;
 use quorate_membership::{ClusterState, Revision, Topic};
 use quorate_raft_core::{FeedItem, Filter};
+use tonic::Status;
 
 use super::{FRAME, PAGE};
 use crate::convert::{self, FromWire, Malformed};
+use crate::grpc_errors::revision_ahead;
 use crate::pb;
 use crate::pb::watch_response::Item as Out;
 
@@ -68,18 +71,20 @@ impl Subscription {
 pub(super) fn messages(
     subscription: &Arc<Subscription>,
     item: &FeedItem,
-) -> impl Iterator<Item = pb::WatchResponse> + use<> {
+) -> impl Iterator<Item = Result<pb::WatchResponse, Status>> + use<> {
     let (first, state) = match item {
-        FeedItem::Event { revision, event } => (Out::Event(convert::event(*revision, event)), None),
+        FeedItem::Event { revision, event } => (Ok(Out::Event(convert::event(*revision, event))), None),
         FeedItem::Gap { state } => {
-            (Out::Gap(pb::WatchGap { state: Some(convert::recent(state, HISTORY)) }), Some(state.clone()))
+            (Ok(Out::Gap(pb::WatchGap { state: Some(convert::recent(state, HISTORY)) })), Some(state.clone()))
         }
+        FeedItem::Ahead { newest, .. } => (Err(revision_ahead(*newest)), None),
     };
     let end = state.as_ref().map(|state| Out::GapEnd(pb::GapEnd { revision: state.revision().get() }));
     let parts =
         state.map(|state| Parts { state, subscription: subscription.clone(), topic: Some(Topic::Locks), done: 0 });
-    let all = std::iter::once(first).chain(parts.into_iter().flatten().map(Out::GapPart)).chain(end);
-    all.map(|item| pb::WatchResponse { item: Some(item) })
+    let rest = parts.into_iter().flatten().map(Out::GapPart).chain(end);
+    let all = std::iter::once(first).chain(rest.map(Ok));
+    all.map(|item| item.map(|item| pb::WatchResponse { item: Some(item) }))
 }
 
 /// The current state, as far as the watcher asked for it, in parts.

@@ -43,6 +43,47 @@ async fn a_watch_says_what_it_wants_and_from_when() {
     assert_eq!(fake.calls(), [Call::Events(Revision::default(), all), Call::Events(Revision::new(41), some)]);
 }
 
+#[tokio::test]
+async fn a_watch_after_a_revision_that_does_not_exist_is_refused_with_the_newest() {
+    let (fake, server) = started().await;
+    let (after, newest) = (Revision::new(1_000_000_000), Revision::new(42));
+    fake.set(|script| script.feed = vec![FeedItem::Ahead { after, newest }]);
+    let watch = pb::WatchRequest { after_revision: after.get(), ..pb::WatchRequest::default() };
+    let watched = watching(&server, watch).await.message().await.unwrap_err();
+    let events = pb::EventsRequest { after_revision: after.get() };
+    let mut read = outside(server.local_addr()).await.events(events).await.unwrap().into_inner();
+    for refused in [watched, read.message().await.unwrap_err()] {
+        assert_eq!(refused.code(), tonic::Code::OutOfRange);
+        let failure = crate::outside::failure(&refused);
+        assert_eq!(
+            (failure.code.as_str(), failure.kind),
+            ("revision_ahead", Some(pb::failure::Kind::RevisionAhead(42)))
+        );
+    }
+}
+
+#[tokio::test]
+async fn each_answer_names_the_cluster_and_a_call_for_another_one_is_refused() {
+    let (fake, server) = started().await;
+    fake.set(|script| script.view = quorate_raft_core::View::new(Arc::new(kept().0), script.view.local.clone()));
+    let call = |header: Option<&str>| {
+        let mut request = tonic::Request::new(pb::StatusRequest { history_limit: 0 });
+        header.map(|text| request.metadata_mut().insert("quorate-cluster", text.parse().unwrap()));
+        let address = server.local_addr();
+        async move { outside(address).await.status(request).await }
+    };
+    let answer = call(None).await.unwrap();
+    let ours = answer.metadata().get("quorate-cluster").unwrap().to_str().unwrap().to_string();
+    assert_eq!(ours, format!("{:032x}", 7));
+    call(Some(&ours)).await.unwrap();
+    let other = call(Some(&"f".repeat(32))).await.unwrap_err();
+    assert_eq!(other.code(), tonic::Code::FailedPrecondition);
+    assert!(other.message().contains("ffffffff") && other.message().contains(&ours), "{other}");
+    let garbled = call(Some("seven")).await.unwrap_err();
+    assert_eq!(garbled.code(), tonic::Code::InvalidArgument);
+    assert!(garbled.message().contains("quorate-cluster") && garbled.message().contains("`seven`"), "{garbled}");
+}
+
 /// [`kept`], and records of 3 MB more.
 fn large() -> ClusterState {
     let (mut state, _) = kept();
