@@ -71,7 +71,8 @@ pub struct Outlook {
     pub matched: BTreeMap<NodeId, Revision>,
     /// The last entry of the leader's own log; `None` while it is empty.
     pub last: Option<Revision>,
-    /// Whether the leader's disk is in trouble while enough others answer to elect another leader.
+    /// Whether another should lead: the leader's disk is in trouble, or the others cannot reach it, while enough of them
+    /// answer to elect another.
     pub should_make_way: bool,
     /// H of the timing.
     pub heartbeat: Duration,

@@ -51,6 +51,10 @@ pub struct Local {
     /// hands leadership over, does not stand for election, and keeps its lease as long as it can renew it. It recovers
     /// without a restart.
     pub disk: Option<String>,
+    /// Why the other nodes cannot reach this one, and the remedy; `None` while they can, as far as it is known. Only a
+    /// leader finds out. It then hands leadership over, and does not stand for election before another node has called
+    /// it, or 20 election timeouts have passed.
+    pub unreached: Option<String>,
     /// Why this node has stopped; `None` while it runs. It starts again only as a new process.
     pub stopped: Option<Fatal>,
 }
@@ -84,6 +88,7 @@ impl Local {
             sightings: BTreeMap::new(),
             lease: LeaseView::default(),
             disk: None,
+            unreached: None,
             stopped: None,
         }
     }

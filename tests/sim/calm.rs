@@ -122,6 +122,48 @@ pub(crate) async fn a_disk_that_hangs_moves_leadership(seed: u64) -> Done {
     }
 }
 
+/// A firewall drops what comes in to the leader, whose own calls are answered: it makes way within two election timeouts, and
+/// does not lead again while it is unreached. No lease lapses, nobody is fenced, and writes go on.
+pub(crate) async fn a_leader_that_cannot_be_reached_makes_way(seed: u64) -> Done {
+    let mut story = story(seed, standard(), Some(Stop::Deadman { lateness: ms(250) }));
+    story.form().await?;
+    let unreached = leader(&story).unwrap_or_default();
+    story.kept.clear();
+    story.world.net.close_port(unreached);
+    let began = Instant::now();
+    let bound = story.plan.config.election_max() * 2;
+    let another =
+        |story: &Story| story.world.running().any(|r| r.node.view().local.leader.is_some_and(|l| l != unreached));
+    while !another(&story) {
+        if began.elapsed() > bound {
+            return Err(format!("violated: {unreached} leads still, {bound:?} after nobody could reach it"));
+        }
+        story.run_for(ms(10)).await?;
+    }
+    println!("seed {seed}: another leads after {:?} of {bound:?}", began.elapsed());
+    story.run_for(ms(20_000)).await?;
+    let (mut written, mut again) = (0, false);
+    for entry in std::mem::take(&mut story.kept) {
+        match &entry.seen {
+            Observation::Fired | Observation::Noted(Note::Notice { .. } | Note::Lapsed { .. }) => {
+                return Err(format!("violated: no lease is lost for a port that is closed: {entry}"));
+            }
+            Observation::Noted(Note::Activated { .. }) => again |= entry.node == unreached,
+            Observation::Applied { answer: Ok(events), .. } => {
+                if events.iter().any(|event| matches!(event, Event::FenceOrdered { .. })) {
+                    return Err(format!("violated: nobody is fenced for a port that is closed: {entry}"));
+                }
+                written += u64::from(events.iter().any(|event| matches!(event, Event::Put { .. })));
+            }
+            _ => {}
+        }
+    }
+    if again || written < 10 {
+        return Err(format!("violated: {unreached} leads again ({again}), or nothing is written ({written} writes)"));
+    }
+    story.heal().await
+}
+
 /// The leader dies as soon as a joint configuration is on another's disk: whoever leads next finishes the change.
 pub(crate) async fn a_change_of_voters_that_was_begun_is_finished(seed: u64) -> Done {
     let mut story = story(seed, standard(), Some(Stop::Deadman { lateness: ms(250) }));

@@ -12,6 +12,8 @@ pub(crate) enum Kind {
     Isolate,
     CutLink,
     OneWay,
+    /// A firewall drops what comes in to one node, and lets its own calls and their answers pass.
+    ClosedPort,
     Bridge,
     Flap,
     Storm,
@@ -38,10 +40,11 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 25] = [
+    pub(crate) const ALL: [Self; 26] = [
         Self::Isolate,
         Self::CutLink,
         Self::OneWay,
+        Self::ClosedPort,
         Self::Bridge,
         Self::Flap,
         Self::Storm,
@@ -78,6 +81,7 @@ impl Kind {
 pub(crate) enum Then {
     MendAll,
     Mend(NodeId, NodeId),
+    OpenPort(NodeId),
     Flip { a: NodeId, b: NodeId, times: u64 },
     Calm,
     Resume(NodeId),
@@ -138,6 +142,10 @@ pub(crate) fn strike(world: &mut World, kind: Kind, mut rng: Rng) -> FollowUp {
                 }),
             }
             FollowUp::Later(lasts, Then::MendAll)
+        }
+        Kind::ClosedPort => {
+            world.net.close_port(a);
+            FollowUp::Later(lasts, Then::OpenPort(a))
         }
         Kind::Bridge => {
             for x in &nodes {
@@ -230,6 +238,7 @@ pub(crate) fn undo(world: &World, then: &Then) -> Option<(Duration, Then)> {
     match then {
         Then::MendAll => world.net.mend_all(),
         Then::Mend(a, b) => world.net.mend(*a, *b),
+        Then::OpenPort(node) => world.net.open_port(*node),
         Then::Flip { a, b, times } => {
             match times % 2 {
                 0 => world.net.cut(*a, *b),

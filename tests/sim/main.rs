@@ -112,6 +112,11 @@ fn a_disk_that_hangs_moves_leadership() {
 }
 
 #[test]
+fn a_leader_that_cannot_be_reached_makes_way() {
+    in_a_world(calm::a_leader_that_cannot_be_reached_makes_way);
+}
+
+#[test]
 fn who_comes_back_is_not_shot_again_and_again() {
     in_a_world(calm::who_comes_back_is_not_shot_again_and_again);
 }

@@ -52,7 +52,7 @@ impl Engine {
     ) -> BoxStream<'static, Result<StreamAppended, Refusal>> {
         let peers = self.0.peers.clone();
         let requests = requests.map(append_to).take_while(move |request| {
-            peers.contacts.note(from);
+            peers.contacts.note_call(from);
             let sound = request.is_ok();
             if let Err(error) = request {
                 tracing::warn!(%from, %error, "malformed entry; the stream is ended");

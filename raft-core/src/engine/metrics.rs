@@ -90,7 +90,7 @@ impl Engine {
 
     /// The other nodes whose engines have answered this leader within the last election timeout. A node that waits for
     /// its disk does not answer, although its calls still arrive.
-    pub(super) fn answering(&self) -> BTreeSet<NodeId> {
+    pub(crate) fn answering(&self) -> BTreeSet<NodeId> {
         let metrics = self.0.raft.metrics();
         let metrics = metrics.borrow_watched();
         let all = metrics.heartbeat.iter().flatten().filter_map(|(node, at)| Some((NodeId::new(*node), at.as_ref()?)));

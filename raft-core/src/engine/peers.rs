@@ -23,16 +23,36 @@ use crate::transport::{JoinAnswer, JoinRequest, Peer, Transport, TransportExt};
 
 /// When each other node was last heard.
 #[derive(Debug, Default)]
-pub(crate) struct Contacts(Mutex<BTreeMap<NodeId, Moment>>);
+pub(crate) struct Contacts(Mutex<Heard>);
+
+#[derive(Debug, Default)]
+struct Heard {
+    /// When it called or answered.
+    all: BTreeMap<NodeId, Moment>,
+    /// When it called: only that shows that it reaches this node.
+    calls: BTreeMap<NodeId, Moment>,
+}
 
 impl Contacts {
-    pub(crate) fn note(&self, node: NodeId) {
-        let mut contacts = self.0.lock();
-        contacts.insert(node, clock::now());
+    /// Notes that `node` answered a call.
+    pub(crate) fn note_answer(&self, node: NodeId) {
+        self.0.lock().all.insert(node, clock::now());
+    }
+
+    /// Notes that `node` called this one.
+    pub(crate) fn note_call(&self, node: NodeId) {
+        let (mut heard, now) = (self.0.lock(), clock::now());
+        heard.all.insert(node, now);
+        heard.calls.insert(node, now);
     }
 
     pub(crate) fn all(&self) -> BTreeMap<NodeId, Moment> {
-        self.0.lock().clone()
+        self.0.lock().all.clone()
+    }
+
+    /// When each other node last called this one.
+    pub(crate) fn calls(&self) -> BTreeMap<NodeId, Moment> {
+        self.0.lock().calls.clone()
     }
 }
 
@@ -118,7 +138,7 @@ impl Peers {
 
     pub(super) fn heard<T>(&self, from: NodeId, answer: Result<T, TransportError>) -> Result<T, TransportError> {
         if answer.is_ok() {
-            self.contacts.note(from);
+            self.contacts.note_answer(from);
         }
         answer
     }

@@ -4,7 +4,8 @@
 //! ```text
 //!   contacts ─▶ detector ─▶ sightings ┐
 //!   last_quorum_acked, own timer ─────┼─▶ View ──▶ watch, reconciler
-//!   store, machine ─▶ stopped? stuck? ┘ ──▶ whether this node may stand for election
+//!   store, machine ─▶ stopped? stuck? ┤ ──▶ whether this node may stand for election
+//!   calls of the others ─▶ reached?   ┘
 //! ```
 //!
 //! It waits for nothing but its own pace, so a gap between two observations means that this node itself stood still.
@@ -13,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use quorate_membership::detector::{Detector, Moment};
-use quorate_membership::{NodeId, Phase};
+use quorate_membership::{NodeId, Outside, Phase, Reachability};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -23,6 +24,9 @@ use crate::error::Fatal;
 use crate::host::clock;
 use crate::lease::keeper::Keeper;
 use crate::view::{Local, Sighting, View};
+
+/// Why a node that leads makes way, and the remedy.
+const UNREACHED: &str = "the other nodes answer this node, but their own calls do not reach it; open its port to them";
 
 /// Observes the cluster and publishes each observation in `views`.
 pub(crate) struct Monitor {
@@ -38,12 +42,18 @@ pub(crate) struct Monitor {
     stands: Option<bool>,
     /// Why the disk makes nothing durable, and the remedy; `None` while it works.
     disk: Option<String>,
+    reachability: Reachability,
+    /// Whether the other nodes cannot reach this one.
+    unreached: bool,
 }
 
 impl Monitor {
     pub(crate) fn new(engine: Engine, keeper: Arc<Keeper>, views: watch::Sender<View>) -> Self {
         let detector = Detector::new(engine.config().thresholds());
-        Self { engine, keeper, views, detector, leading: None, led: None, stands: None, disk: None }
+        let plan = engine.config().timing.plan();
+        let reachability = Reachability::new(plan.renew, plan.election_max);
+        let (leading, led, stands, disk) = Default::default();
+        Self { engine, keeper, views, detector, leading, led, stands, disk, reachability, unreached: false }
     }
 
     /// Runs until `stop`, or until the node has failed; returns the reason of the failure.
@@ -72,8 +82,9 @@ impl Monitor {
     fn tick(&mut self) {
         let now = clock::now();
         self.check_disk();
+        self.check_reachability(now);
         let well = self.disk.is_none() || cfg!(quorate_mutant = "stands_on_a_full_disk");
-        let stands = well && self.engine.embargo_ends().is_none_or(|ends| now >= ends);
+        let stands = well && !self.unreached && self.engine.embargo_ends().is_none_or(|ends| now >= ends);
         if self.stands != Some(stands) {
             self.stands = Some(stands);
             self.engine.may_stand(stands);
@@ -117,6 +128,21 @@ impl Monitor {
             _ => {}
         }
         self.disk = disk;
+    }
+
+    /// Logs once that the others cannot reach this node, and once that they can again.
+    fn check_reachability(&mut self, now: Moment) {
+        let engine = &self.engine;
+        let (me, leads) = (engine.node(), engine.leading().then(|| engine.term()));
+        let (calls, answering) = (engine.peers().contacts.calls(), engine.answering());
+        let outside = Outside { me, now, leads, calls: &calls, answering: &answering };
+        let unreached = self.reachability.look(&engine.state(), &outside);
+        match (self.unreached, unreached) {
+            (false, true) => tracing::warn!(node = %me, "{UNREACHED}; making way for another leader"),
+            (true, false) => tracing::info!(node = %me, "this node may stand for election again"),
+            _ => {}
+        }
+        self.unreached = unreached;
     }
 
     /// Passes every contact to the detector: calls and answers of other nodes, and each new life of theirs.
@@ -167,6 +193,7 @@ impl Monitor {
             sightings,
             lease: self.keeper.view(),
             disk: self.disk.clone(),
+            unreached: self.unreached.then(|| UNREACHED.into()),
             stopped: engine.stopped(),
         };
         View { cluster, local }

@@ -134,7 +134,7 @@ impl Reconciler {
             silent: silent.map(|(node, _)| *node).collect(),
             matched: engine.all_matched(),
             last: engine.last_entry(),
-            should_make_way: engine.should_make_way(),
+            should_make_way: engine.should_make_way() || (view.local.unreached.is_some() && !engine.has_made_way()),
             heartbeat: engine.config().heartbeat(),
             successor_timeout: engine.config().propose_timeout,
         }

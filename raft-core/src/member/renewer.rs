@@ -8,14 +8,16 @@
 //! Safety does not depend on this task. If it is slow or fails, the lease runs out, and the keeper notices by its own
 //! clock.
 //!
-//! A renewal needs no disk on this node. While the engine waits for its disk it may not learn of a new leader, so the
-//! renewal goes to every voter. Only a leader can grant it.
+//! A renewal needs no disk on this node, and no call from the leader. While the engine waits for its disk, or nothing
+//! reaches this node, it may not learn of a new leader. So the renewal goes to every voter when no leader is known, the
+//! known one does not answer, or this node itself has made way. Only a leader can grant it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use quorate_membership::{Contract, Identity, NodeId, Phase};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -83,16 +85,13 @@ impl Renewer {
 
     async fn ask(self, renewal: Renewal) {
         let deadline = self.engine.config().timing.plan().lease / 2;
+        let (me, in_trouble) = (self.engine.node(), self.engine.disk_trouble().is_some());
         let answer = match self.engine.leader() {
-            known
-                if self.engine.disk_trouble().is_some()
-                    && (known != Some(self.engine.node()) || self.engine.has_made_way()) =>
-            {
-                self.ask_every_voter(renewal, deadline).await
+            Some(leader) if leader == me && !self.engine.has_made_way() => {
+                timeout(deadline, self.grantor.renew(renewal)).await.ok()
             }
-            Some(leader) if leader == self.engine.node() => timeout(deadline, self.grantor.renew(renewal)).await.ok(),
-            Some(leader) => self.ask_node(leader, renewal, deadline).await,
-            None => None,
+            Some(leader) if leader != me && !in_trouble => self.ask_first(leader, renewal, deadline).await,
+            _ => self.ask_every_voter(renewal, deadline).await,
         };
         match answer {
             Some(Renewed::Granted(granted)) if granted == renewal => self.tell(Message::Granted(granted)),
@@ -111,20 +110,29 @@ impl Renewer {
         }
     }
 
+    /// Sends the renewal to the leader, and to every other voter if that may not be the leader any more: it names another
+    /// one, cannot be reached, or does not answer for long.
+    async fn ask_first(&self, leader: NodeId, renewal: Renewal, deadline: Duration) -> Option<Renewed> {
+        let mut first = Box::pin(self.ask_node(leader, renewal, deadline));
+        let soon = deadline / 3;
+        match timeout(soon, &mut first).await {
+            Ok(Some(Renewed::Refused { leader: Some(other), .. })) if other != leader => {
+                self.ask_every_voter(renewal, deadline).await
+            }
+            Ok(None) => self.ask_every_voter(renewal, deadline).await,
+            Ok(answer) => answer,
+            Err(_) => {
+                let others = self.ask_every_voter(renewal, deadline - soon);
+                best([first.boxed(), others.boxed()].into_iter().collect()).await
+            }
+        }
+    }
+
     /// Sends the renewal to every other voter. Returns the first grant, or else one of the answers.
     async fn ask_every_voter(&self, renewal: Renewal, deadline: Duration) -> Option<Renewed> {
         let voters = self.engine.state().configuration().voters();
         let others = voters.into_iter().filter(|node| *node != self.engine.node());
-        let mut asked: FuturesUnordered<_> = others.map(|node| self.ask_node(node, renewal, deadline)).collect();
-        let mut refused = None;
-        while let Some(answer) = asked.next().await {
-            match answer {
-                Some(Renewed::Granted(_)) => return answer,
-                Some(Renewed::Refused { .. }) => refused = answer,
-                None => {}
-            }
-        }
-        refused
+        best(others.map(|node| self.ask_node(node, renewal, deadline).boxed()).collect()).await
     }
 
     async fn ask_node(&self, node: NodeId, renewal: Renewal, deadline: Duration) -> Option<Renewed> {
@@ -136,6 +144,19 @@ impl Renewer {
             }
         }
     }
+}
+
+/// The first grant, or else one of the answers.
+async fn best(mut asked: FuturesUnordered<BoxFuture<'_, Option<Renewed>>>) -> Option<Renewed> {
+    let mut refused = None;
+    while let Some(answer) = asked.next().await {
+        match answer {
+            Some(Renewed::Granted(_)) => return answer,
+            Some(Renewed::Refused { .. }) => refused = answer,
+            None => {}
+        }
+    }
+    refused
 }
 
 /// What the keeper was told about this life.

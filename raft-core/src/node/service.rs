@@ -33,7 +33,7 @@ impl NodeService {
         let (engine, peers) = (&self.0.engine, self.0.engine.peers());
         let here = Here { node: engine.node(), cluster: peers.cluster(), timing: peers.timing(), disk: peers.disk() };
         self.0.gate.check(here, &engine.state(), caller)?;
-        peers.contacts.note(caller.from);
+        peers.contacts.note_call(caller.from);
         Ok(())
     }
 

@@ -68,7 +68,8 @@ fn counts(store: &Store) -> pb::StoreCounts {
 }
 
 fn local(local: &Local) -> pb::LocalView {
-    let Local { node, identity, quorate, leader, term, applied, sightings, lease, disk, stopped, .. } = local;
+    let Local { node, identity, quorate, leader, term, applied, sightings, lease, disk, unreached, stopped, .. } =
+        local;
     let sighting = |(node, sighting): (&NodeId, &quorate_raft_core::Sighting)| pb::Sighting {
         node: node.get(),
         signal: pb::Signal::from(sighting.signal).into(),
@@ -85,6 +86,7 @@ fn local(local: &Local) -> pb::LocalView {
         stopped: stopped.as_ref().map(|fatal| clip(&fatal.to_string())),
         lease: Some(lease.into()),
         disk: disk.as_deref().map(clip),
+        unreached: unreached.as_deref().map(clip),
     }
 }
 

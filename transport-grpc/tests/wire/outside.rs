@@ -41,6 +41,7 @@ async fn status_tells_what_is_committed_and_what_is_seen_apart() {
     local.sightings = BTreeMap::from([(n(2), sighting)]);
     local.lease = lease;
     local.disk = Some("the disk is full".into());
+    local.unreached = Some("open its port".into());
     local.stopped = Some(Fatal::Shutdown);
     fake.set(|script| script.view = View::new(Arc::new(state.clone()), local));
     let mut client = outside(server.local_addr()).await;
@@ -116,6 +117,7 @@ async fn status_tells_what_is_committed_and_what_is_seen_apart() {
             trouble: Some("the watchdog is open elsewhere".into()),
         }),
         disk: Some("the disk is full".into()),
+        unreached: Some("open its port".into()),
     };
     assert_eq!(status.local, Some(expected));
 

@@ -63,6 +63,8 @@ pub(super) struct State {
     /// The newest process on each machine, on the network or not yet.
     pub(super) hosts: BTreeMap<NodeId, Arc<SimHost>>,
     cut: BTreeSet<(NodeId, NodeId)>,
+    /// Nodes that nothing comes in to, although what they call is answered.
+    closed: BTreeSet<NodeId>,
     conditions: NetConditions,
     rng: Rng,
     counts: FaultCounts,
@@ -85,6 +87,7 @@ impl Net {
             services,
             hosts: BTreeMap::new(),
             cut,
+            closed: BTreeSet::new(),
             conditions: NetConditions::default(),
             rng,
             counts: FaultCounts::default(),
@@ -137,9 +140,27 @@ impl Net {
         state.cut.remove(&(b, a));
     }
 
-    /// Mends every link.
+    /// Loses every call to `node`, as a firewall that drops what comes in. The answers to its own calls arrive.
+    pub fn close_port(&self, node: NodeId) {
+        self.lock().closed.insert(node);
+    }
+
+    /// Lets calls to `node` in again.
+    pub fn open_port(&self, node: NodeId) {
+        self.lock().closed.remove(&node);
+    }
+
+    /// Whether a call from `from` to `to` is lost on its way.
+    pub(super) fn loses_call(&self, from: NodeId, to: NodeId) -> bool {
+        let state = self.lock();
+        state.cut.contains(&(from, to)) || state.closed.contains(&to)
+    }
+
+    /// Mends every link, and opens every port.
     pub fn mend_all(&self) {
-        self.lock().cut.clear();
+        let mut state = self.lock();
+        state.cut.clear();
+        state.closed.clear();
     }
 
     /// Whether what `from` says to `to` is lost.
@@ -147,9 +168,10 @@ impl Net {
         self.lock().cut.contains(&(from, to))
     }
 
-    /// Whether any link is cut.
+    /// Whether no link is cut and no port is closed.
     pub fn is_whole(&self) -> bool {
-        self.lock().cut.is_empty()
+        let state = self.lock();
+        state.cut.is_empty() && state.closed.is_empty()
     }
 
     /// How many messages were sent, and how many met which fault.
@@ -162,6 +184,19 @@ impl Net {
         self.lock().services.get(&node).filter(|(_, host)| host.is_alive()).cloned()
     }
 
+    /// The way of a call, or of a message in a stream that `from` opened.
+    pub(super) fn call_leg(&self, from: NodeId, to: NodeId) -> Leg {
+        let mut state = self.lock();
+        if state.closed.contains(&to) {
+            state.counts.sent += 1;
+            state.counts.cut += 1;
+            return Leg::Lost;
+        }
+        drop(state);
+        self.leg(from, to)
+    }
+
+    /// The way of an answer.
     pub(super) fn leg(&self, from: NodeId, to: NodeId) -> Leg {
         let mut state = self.lock();
         let State { cut, conditions, rng, counts, .. } = &mut *state;

@@ -50,18 +50,21 @@ struct Pipe {
     net: Net,
     from: NodeId,
     to: NodeId,
+    /// Whether it carries the requests, which a closed port loses.
+    calls: bool,
     arrives: Instant,
     stalled: bool,
 }
 
 impl Pipe {
-    fn new(net: Net, from: NodeId, to: NodeId) -> Self {
-        Self { net, from, to, arrives: Instant::now(), stalled: false }
+    fn new(net: Net, from: NodeId, to: NodeId, calls: bool) -> Self {
+        Self { net, from, to, calls, arrives: Instant::now(), stalled: false }
     }
 
     /// When something sent now arrives; `None`: never.
     fn send(&mut self) -> Option<Instant> {
-        match self.net.leg(self.from, self.to) {
+        let leg = if self.calls { self.net.call_leg(self.from, self.to) } else { self.net.leg(self.from, self.to) };
+        match leg {
             Leg::Takes(takes) if !self.stalled => {
                 self.arrives = self.arrives.max(Instant::now() + takes);
                 Some(self.arrives)
@@ -112,7 +115,7 @@ pub(super) async fn open(
     // To connect takes a way there and back.
     tokio::time::sleep(REFUSED).await;
     let found = net.service(to);
-    if net.is_cut(from, to) || net.is_cut(to, from) {
+    if net.loses_call(from, to) || net.is_cut(to, from) {
         tokio::time::sleep(idle).await;
         return Err(TransportError::Timeout(idle));
     }
@@ -122,7 +125,7 @@ pub(super) async fn open(
     let (send_request, requests_sent) = mpsc::unbounded_channel::<OnItsWay<Append>>();
     let (send_answer, answers_sent) = mpsc::unbounded_channel::<OnItsWay<Reply>>();
     let waiting = Arc::new(Mutex::new((0, Instant::now())));
-    let (mut there, asked) = (Pipe::new(net.clone(), from, to), waiting.clone());
+    let (mut there, asked) = (Pipe::new(net.clone(), from, to, true), waiting.clone());
     let pump = AbortOnDrop(host::spawn(async move {
         while let Some(request) = requests.next().await {
             note(&asked, 1);
@@ -132,7 +135,7 @@ pub(super) async fn open(
             }
         }
     }));
-    let mut back = Pipe::new(net.clone(), to, from);
+    let mut back = Pipe::new(net.clone(), to, from, false);
     let there = net.clone();
     drop(machine.spawn(async move {
         let mut answers = service.append_stream(caller, arriving(there, from, to, requests_sent));

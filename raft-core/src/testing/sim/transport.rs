@@ -71,12 +71,12 @@ fn deliver<T: Send + 'static>(
     call: Arc<impl Fn(Arc<dyn Service>) -> BoxFuture<'static, Result<T, Refusal>> + Send + Sync + 'static>,
     answer: Option<oneshot::Sender<Carried<T>>>,
 ) {
-    let Leg::Takes(there) = net.leg(from, to) else { return };
+    let Leg::Takes(there) = net.call_leg(from, to) else { return };
     let net = net.clone();
     // A message on its way belongs to nobody: it arrives, whatever becomes of its sender.
     tokio::spawn(async move {
         sleep(there).await;
-        if net.is_cut(from, to) {
+        if net.loses_call(from, to) {
             return;
         }
         let found = net.service(to);
