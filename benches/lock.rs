@@ -152,7 +152,7 @@ async fn after_release(nodes: &[Arc<Cluster>]) -> Result<()> {
         let seen = nodes[turn % 3].clone();
         let wanted = name(7)?;
         let in_line = async {
-            while seen.view().cluster.store().lock(&wanted).is_none_or(|lock| lock.waiters.is_empty()) {
+            while seen.view().cluster.store().lock(&wanted).is_none_or(|lock| lock.waiters().len() == 0) {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };

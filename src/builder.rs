@@ -236,7 +236,7 @@ impl Ready {
         let Self { node, data, wire, fencer, stop, trust_vm_clock, advertised, config, .. } = self;
         match wire {
             Wire::Plaintext(address) => {
-                let failed = |source| StartError::Listen { address: address.to_string(), source };
+                let failed = |cause| StartError::Listen { address: address.to_string(), cause };
                 let listener = std::net::TcpListener::bind(address).map_err(failed)?;
                 let bound = listener.local_addr().map_err(failed)?;
                 let own = if advertised.is_empty() { vec![bound.to_string()] } else { advertised };

@@ -94,6 +94,7 @@ pub mod lock {
 pub mod lease {
     //! The lease: this node's right to act, the work that runs under it, and the mechanisms that stop that work.
 
+    pub use quorate_membership::lease::Reading;
     pub use quorate_membership::{Contract, ContractError, Drift, Stop};
     pub use quorate_raft_core::{
         BoundChild, Deadman, Lease, LeaseStage, LeaseView, NotHeld, Probe, ProtectError, Protection, StopMechanism,

@@ -233,7 +233,13 @@ async fn a_revision_that_does_not_exist_yet_is_refused_with_the_newest() -> Resu
 fn said(refused: Result<Cluster, StartError>) -> Result<String> {
     match refused {
         Ok(cluster) => bail!("{} was started", cluster.identity()),
-        Err(error) => Ok(error.to_string()),
+        Err(error) => {
+            let text = error.to_string();
+            // What a chain of causes is printed with says nothing twice.
+            let chain = format!("{:#}", anyhow::Error::from(error));
+            anyhow::ensure!(chain == text, "{chain}");
+            Ok(text)
+        }
     }
 }
 

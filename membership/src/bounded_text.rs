@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum TextError {
     /// The text is empty, or consists of white space only.
-    #[error("{what} is blank; give a text")]
+    #[error("{what} must not be empty or blank")]
     Empty {
         /// The text, in words: "a reason", "an address".
         what: String,

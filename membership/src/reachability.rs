@@ -144,10 +144,10 @@ mod tests {
     }
 
     /// What n1 sees: these called then, and these answer.
-    struct Seen<'a>(bool, &'a [(u64, u64)], &'a [u64]);
+    struct Scene<'a>(bool, &'a [(u64, u64)], &'a [u64]);
 
     /// What it concludes at an instant.
-    fn look(watch: &mut Reachability, state: &ClusterState, ms: u64, seen: &Seen<'_>) -> bool {
+    fn look(watch: &mut Reachability, state: &ClusterState, ms: u64, seen: &Scene<'_>) -> bool {
         let calls = seen.1.iter().map(|(node, ms)| (n(*node), at(*ms))).collect();
         let answering = seen.2.iter().map(|node| n(*node)).collect();
         let leads = seen.0.then_some(4);
@@ -155,7 +155,7 @@ mod tests {
     }
 
     /// The same, after looks at a steady pace since `from`.
-    fn until(watch: &mut Reachability, state: &ClusterState, from: u64, ms: u64, seen: &Seen<'_>) -> bool {
+    fn until(watch: &mut Reachability, state: &ClusterState, from: u64, ms: u64, seen: &Scene<'_>) -> bool {
         for earlier in (from..ms).step_by(40) {
             look(watch, state, earlier, seen);
         }
@@ -165,29 +165,29 @@ mod tests {
     #[test]
     fn a_leader_makes_way_that_too_many_others_do_not_call_although_they_answer() {
         let (state, fresh) = (voters(3), Reachability::new(R, ELECTION));
-        let cut_off = |ms, seen: &Seen<'_>| until(&mut fresh.clone(), &state, 1000, ms, seen);
-        assert!(!cut_off(1899, &Seen(true, &[], &[2, 3])), "three renewals may be missing since it leads");
-        assert!(cut_off(1900, &Seen(true, &[], &[2, 3])));
-        assert!(!cut_off(1900, &Seen(false, &[], &[2, 3])), "it does not lead");
-        assert!(!cut_off(1900, &Seen(true, &[(2, 1500)], &[2, 3])), "n1 and n2 are a majority");
-        assert!(!cut_off(9000, &Seen(true, &[], &[2])), "n2 alone elects nobody");
+        let cut_off = |ms, seen: &Scene<'_>| until(&mut fresh.clone(), &state, 1000, ms, seen);
+        assert!(!cut_off(1899, &Scene(true, &[], &[2, 3])), "three renewals may be missing since it leads");
+        assert!(cut_off(1900, &Scene(true, &[], &[2, 3])));
+        assert!(!cut_off(1900, &Scene(false, &[], &[2, 3])), "it does not lead");
+        assert!(!cut_off(1900, &Scene(true, &[(2, 1500)], &[2, 3])), "n1 and n2 are a majority");
+        assert!(!cut_off(9000, &Scene(true, &[], &[2])), "n2 alone elects nobody");
     }
 
     #[test]
     fn it_does_not_stand_again_before_it_is_called_or_a_long_time_has_passed() {
         let (state, mut watch) = (voters(5), Reachability::new(R, ELECTION));
         let calls = [(2, 1900)];
-        assert!(until(&mut watch, &state, 1000, 1900, &Seen(true, &[], &[2, 3, 4, 5])));
-        assert!(until(&mut watch, &state, 1900, 9000, &Seen(false, &[(2, 1900)], &[])), "that call was before");
-        assert!(!look(&mut watch.clone(), &state, 9000, &Seen(false, &[(3, 8990)], &[])));
-        assert!(until(&mut watch, &state, 9000, 17_899, &Seen(false, &calls, &[])));
-        assert!(!look(&mut watch, &state, 17_900, &Seen(false, &calls, &[])));
+        assert!(until(&mut watch, &state, 1000, 1900, &Scene(true, &[], &[2, 3, 4, 5])));
+        assert!(until(&mut watch, &state, 1900, 9000, &Scene(false, &[(2, 1900)], &[])), "that call was before");
+        assert!(!look(&mut watch.clone(), &state, 9000, &Scene(false, &[(3, 8990)], &[])));
+        assert!(until(&mut watch, &state, 9000, 17_899, &Scene(false, &calls, &[])));
+        assert!(!look(&mut watch, &state, 17_900, &Scene(false, &calls, &[])));
     }
 
     #[test]
     fn a_leader_that_stood_still_first_looks_at_what_came_in_meanwhile() {
         let (state, mut watch) = (voters(3), Reachability::new(R, ELECTION));
-        let seen = Seen(true, &[(2, 1000)], &[2, 3]);
+        let seen = Scene(true, &[(2, 1000)], &[2, 3]);
         look(&mut watch, &state, 1000, &seen);
         assert!(!until(&mut watch, &state, 1950, 2849, &seen));
         assert!(look(&mut watch, &state, 2850, &seen));
@@ -201,6 +201,6 @@ mod tests {
             lives.values_mut().for_each(|life| life.phase = Phase::Joining);
         }
         let mut watch = Reachability::new(R, ELECTION);
-        assert!(!until(&mut watch, &state, 1000, 9000, &Seen(true, &[], &[2, 3])));
+        assert!(!until(&mut watch, &state, 1000, 9000, &Scene(true, &[], &[2, 3])));
     }
 }

@@ -94,7 +94,7 @@ impl Model for Consumers {
                 !world.is_wrong(Wrong::Overtaken)
             }),
             Property::<Self>::always("nobody who may hold a free lock waits for it", |_, world| {
-                let may = |lock: &Lock| lock.waiters.iter().any(|waiter| world.cluster.may_hold(waiter.holder));
+                let may = |lock: &Lock| lock.waiters().any(|waiter| world.cluster.may_hold(waiter.holder));
                 world.cluster.store().locks().all(|(_, lock)| !lock.is_free() || !may(lock))
             }),
             Property::<Self>::always("a lock that is held back is held by nobody", |_, world| {
@@ -109,7 +109,7 @@ impl Model for Consumers {
                     };
                     let store = w.cluster.store();
                     let held = store.locks().filter_map(|(_, lock)| Some(lock.grant?.holder));
-                    let waits = store.locks().flat_map(|(_, lock)| lock.waiters.iter().map(|waiter| waiter.holder));
+                    let waits = store.locks().flat_map(|(_, lock)| lock.waiters().map(|waiter| waiter.holder));
                     let bound = store.records("").filter_map(|(_, record)| record.bound);
                     !held.chain(waits).chain(bound).any(over)
                 },

@@ -256,12 +256,12 @@ pub enum StartError {
         why: String,
     },
     /// The data folder cannot be used.
-    #[error("cannot use the data folder {}: {source}", path.display())]
+    #[error("cannot use the data folder {}: {cause}", path.display())]
     Folder {
         /// The data folder.
         path: PathBuf,
         /// The error of the system.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// Another process has the data folder open.
     #[error("the data folder {} is in use by another process, or by a node of this one that has not finished stopping; stop it first", .0.display())]
@@ -317,12 +317,12 @@ pub enum StartError {
         why: String,
     },
     /// The node cannot listen on its address.
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address}: {cause}")]
     Listen {
         /// The address.
         address: String,
         /// The error of the system.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// The engine did not start.
     #[error("the engine did not start: {0}")]

@@ -65,7 +65,7 @@ impl Folder {
 
     /// As [`Folder::open`], on storage that is open already.
     pub(crate) fn open_on(storage: Box<dyn FolderStorage>, path: &Path, node: NodeId) -> Result<Self, StartError> {
-        let failed = |source| StartError::Folder { path: path.into(), source };
+        let failed = |cause| StartError::Folder { path: path.into(), cause };
         let mut owner = match storage.load()? {
             Some(bytes) => decode::<Owner>(&bytes)
                 .map_err(|e| StartError::Damaged { path: path.join(FILE), why: e.to_string() })?,
@@ -125,7 +125,7 @@ struct Files {
 
 impl Files {
     fn lock(path: &Path) -> Result<Self, StartError> {
-        let failed = |source| StartError::Folder { path: path.into(), source };
+        let failed = |cause| StartError::Folder { path: path.into(), cause };
         std::fs::create_dir_all(path).map_err(failed)?;
         let lock =
             OpenOptions::new().create(true).truncate(false).write(true).open(path.join("lock")).map_err(failed)?;
@@ -150,7 +150,7 @@ impl FolderStorage for Files {
                 }
                 Ok(None)
             }
-            Err(source) => Err(StartError::Folder { path: self.path.clone(), source }),
+            Err(cause) => Err(StartError::Folder { path: self.path.clone(), cause }),
         }
     }
 

@@ -71,7 +71,7 @@ fn rounds(path: &Path) -> io::Result<Probe> {
 
 /// Refuses a timing that the disk of `folder` cannot hold, and names one that it can.
 pub(crate) fn admit(folder: &Path, timing: Timing) -> Result<(), StartError> {
-    let found = probe(folder).map_err(|source| StartError::Folder { path: folder.into(), source })?;
+    let found = probe(folder).map_err(|cause| StartError::Folder { path: folder.into(), cause })?;
     if timing.holds_on(found.slow) {
         return Ok(());
     }

@@ -36,24 +36,24 @@ pub enum GateError {
         seen: Revision,
     },
     /// The token could not be remembered, so it was not admitted.
-    #[error("token {shown} could not be remembered in {}, so it was not admitted: {source}", path.display())]
+    #[error("token {shown} could not be remembered in {}, so it was not admitted: {cause}", path.display())]
     Unwritten {
         /// The token that was shown.
         shown: Revision,
         /// The file of the gate.
         path: PathBuf,
         /// The error of the system.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The file could not be read, so it is not known whether a larger token was admitted.
-    #[error("{} could not be read, so token {shown} was not admitted: {source}", path.display())]
+    #[error("{} could not be read, so token {shown} was not admitted: {cause}", path.display())]
     Unread {
         /// The token that was shown.
         shown: Revision,
         /// The file of the gate.
         path: PathBuf,
         /// The error of the system.
-        source: io::Error,
+        cause: io::Error,
     },
     /// Another admission did not end in time. An effect of its token may still come, so this one was not admitted.
     #[error(
@@ -161,8 +161,8 @@ impl TokenGate {
             return Ok(what());
         };
         let path = || shared.file.clone();
-        let unread = |source| GateError::Unread { shown: token, path: path(), source };
-        let unwritten = |source| GateError::Unwritten { shown: token, path: path(), source };
+        let unread = |cause| GateError::Unread { shown: token, path: path(), cause };
+        let unwritten = |cause| GateError::Unwritten { shown: token, path: path(), cause };
         let _locked = loop {
             if let Some(locked) = shared.try_lock().map_err(unread)? {
                 break locked;

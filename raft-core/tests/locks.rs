@@ -65,7 +65,8 @@ async fn who_gives_up_waiting_leaves_nothing_behind() -> Result<()> {
             let asked = lock(t.node(2)?.handle()?);
             let _given_up = timeout(Duration::from_micros(micros), asked).await.map(drop);
         }
-        let waits = |state: &quorate_membership::ClusterState| state.store().lock(&vm()).map_or(0, |l| l.waiters.len());
+        let waits =
+            |state: &quorate_membership::ClusterState| state.store().lock(&vm()).map_or(0, |l| l.waiters().len());
         t.until("nobody waits", |state| waits(state) == 0).await?;
         drop(guard);
         t.until("nobody holds it", |state| state.store().lock(&vm()).is_none()).await?;

@@ -108,11 +108,15 @@ pub struct Lock {
     pub grant: Option<Grant>,
     /// The lock-delay, while it lasts.
     pub delay: Option<Delay>,
-    /// The waiting requests, in the order in which they asked. At most [`MAX_WAITERS`].
-    pub waiters: Vector<Waiter>,
+    pub(crate) waiters: Vector<Waiter>,
 }
 
 impl Lock {
+    /// The waiting requests, in the order in which they asked. At most [`MAX_WAITERS`].
+    pub fn waiters(&self) -> impl ExactSizeIterator<Item = &Waiter> {
+        self.waiters.iter()
+    }
+
     /// Whether it can be granted: it is neither held nor delayed.
     pub fn is_free(&self) -> bool {
         self.grant.is_none() && self.delay.is_none()

@@ -36,7 +36,7 @@ pub(crate) fn in_cluster(state: &ClusterState) -> BTreeSet<&'static str> {
     let store = state.store();
     names.extend(store.locks().flat_map(|(_, lock)| {
         let held = lock.grant.map(|grant| of_holder(grant.holder));
-        held.into_iter().chain(lock.delay.map(|_| "delayed")).chain(lock.waiters.front().map(|_| "waiter"))
+        held.into_iter().chain(lock.delay.map(|_| "delayed")).chain(lock.waiters().next().map(|_| "waiter"))
     }));
     names.extend(store.records("").map(|(_, record)| if record.bound.is_some() { "bound" } else { "record" }));
     names.extend(store.queues().flat_map(|queue| store.queue(queue)).map(|(_, item)| match item.taken {

@@ -155,7 +155,7 @@ fn overtakes(world: &World, after: &ClusterState, lock: &Name, request: Nonce, e
     if known.grant.is_some_and(|grant| grant.request == request) && events.iter().any(inherited) {
         return false;
     }
-    let ahead = known.waiters.iter().take_while(|waiter| waiter.request != request);
+    let ahead = known.waiters().take_while(|waiter| waiter.request != request);
     ahead.filter(|waiter| after.may_hold(waiter.holder)).count() > 0
 }
 
@@ -227,7 +227,7 @@ pub(crate) fn reached(before: &World, events: &[Event], after: &World) -> u32 {
     for (lock, known) in (0..LOCKS).filter_map(|lock| Some((lock, after.cluster.store().lock(&name(lock))?))) {
         let Some(actor) = known.grant.and_then(|grant| after.actor_of(grant.holder)) else { continue };
         let fencing = after.phase(actor) == Some(Phase::Fencing);
-        when(fencing && !known.waiters.is_empty() && after.actors[actor].acts, Situation::ActsWhileFenced);
+        when(fencing && known.waiters().len() > 0 && after.actors[actor].acts, Situation::ActsWhileFenced);
         when(fencing && !after.actors[actor].acts, Situation::EndedUnknown);
         when(actor == SECOND, Situation::SecondLifeHolds);
         when(after.actors[SECOND].holder.is_some() && actor == crate::world::FIRST, Situation::FormerHolds);

@@ -66,7 +66,7 @@ pub(crate) fn who_is_over_has_nothing(step: &Step) {
         Holder::Session(session) => store.session(session).is_none(),
     };
     let held = store.locks().filter_map(|(_, lock)| Some(lock.grant?.holder));
-    let waits = store.locks().flat_map(|(_, lock)| lock.waiters.iter().map(|waiter| waiter.holder));
+    let waits = store.locks().flat_map(|(_, lock)| lock.waiters().map(|waiter| waiter.holder));
     let bound = store.records("").filter_map(|(_, record)| record.bound);
     for holder in held.chain(waits).chain(bound) {
         assert!(!over(holder), "{holder} after {:?}", step.command);
@@ -120,10 +120,10 @@ pub(crate) fn what_was_concluded_under_another_activation_does_not_count(step: &
 /// Nobody waits in vain: a lock that is free has nobody in line who may hold it, and one that is held back has no holder.
 pub(crate) fn nobody_waits_for_a_free_lock(step: &Step) {
     for (name, lock) in step.after.store().locks() {
-        let waits = lock.waiters.iter().any(|waiter| step.after.may_hold(waiter.holder));
+        let waits = lock.waiters().any(|waiter| step.after.may_hold(waiter.holder));
         assert!(!lock.is_free() || !waits, "{name} after {:?}", step.command);
         assert!(lock.grant.is_none() || lock.delay.is_none(), "{name} is held, and held back");
-        let idle = lock.is_free() && lock.waiters.is_empty();
+        let idle = lock.is_free() && lock.waiters().len() == 0;
         assert!(!idle, "{name} is remembered for nothing");
     }
 }

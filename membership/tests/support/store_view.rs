@@ -66,7 +66,7 @@ impl World {
         let grant = lock.grant.map(|grant| (met.holder(grant.holder), met.place(grant.token.get()), grant.request));
         let delay = lock.delay.map(|delay| met.place(delay.token.get()));
         (1, grant, delay).hash(hasher);
-        for waiter in &lock.waiters {
+        for waiter in lock.waiters() {
             (met.holder(waiter.holder), waiter.request).hash(hasher);
         }
     }

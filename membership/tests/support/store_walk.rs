@@ -81,7 +81,7 @@ fn holder(state: &ClusterState, which: u8, twist: u8) -> Holder {
 /// Of who waits, of who holds, or of one that has not arrived.
 fn settle(state: &ClusterState, fresh: Request, which: u8, twist: u8) -> Command {
     let locks = || state.store().locks();
-    let waiting = locks().flat_map(|(name, lock)| lock.waiters.iter().map(|w| (name.clone(), w.request)));
+    let waiting = locks().flat_map(|(name, lock)| lock.waiters().map(|w| (name.clone(), w.request)));
     let holding = locks().filter_map(|(name, lock)| Some((name.clone(), lock.grant?.request)));
     let asked: Vec<_> = if twist.is_multiple_of(4) { holding.collect() } else { waiting.collect() };
     match of(&asked, which).filter(|_| !twist.is_multiple_of(3)) {

@@ -118,7 +118,7 @@ pub(crate) fn open(data: &Path, node: NodeId) -> Result<(Folder, LogStore), Star
     let store = opened.map_err(|error| match error {
         OpenError::InUse => StartError::InUse(data.into()),
         OpenError::Damaged(why) => StartError::Damaged { path: path.clone(), why },
-        OpenError::Io(source) => StartError::Folder { path: path.clone(), source },
+        OpenError::Io(cause) => StartError::Folder { path: path.clone(), cause },
     })?;
     Ok((folder, store))
 }

@@ -63,7 +63,7 @@ impl Entrance {
         let mut folder = self.folder.lock();
         if let Some(folder) = folder.as_mut() {
             let path = folder.path().to_path_buf();
-            folder.set_cluster(cluster).map_err(|source| StartError::Folder { path, source })?;
+            folder.set_cluster(cluster).map_err(|cause| StartError::Folder { path, cause })?;
         }
         self.engine.peers().set_cluster(cluster);
         Ok(())

@@ -224,7 +224,7 @@ impl Locks {
         let give_up = begun.checked_add(timeout).unwrap_or(begun + FOR_EVER);
         match timeout_at(give_up, self.at_work(who)).await {
             Ok(found) => found?,
-            Err(_) => return Err(LockError::TimedOut { name, waited: begun.elapsed(), holder: None }),
+            Err(_) => return Err(LockError::TimedOut { name, waited: timeout, holder: None }),
         }
         // An inherited lock is adopted instead of requested.
         let mut ticket = match self.releaser.adopt(&self.engine.state(), who, &name) {
@@ -234,7 +234,7 @@ impl Locks {
         let timed_out = || {
             let state = self.engine.state();
             let holder = state.store().lock(&name).and_then(|lock| lock.grant).map(|grant| grant.holder);
-            LockError::TimedOut { name: name.clone(), waited: begun.elapsed(), holder }
+            LockError::TimedOut { name: name.clone(), waited: timeout, holder }
         };
         let token = loop {
             let waiting = self.granted(who, &name, ticket.request);
@@ -328,7 +328,7 @@ impl Locks {
                 Some(Grant { holder, token, request: granted }) if granted == request && holder == who.into() => {
                     return Ok(Some(token));
                 }
-                _ if lock.waiters.iter().any(|waiter| waiter.request == request) => {}
+                _ if lock.waiters().any(|waiter| waiter.request == request) => {}
                 _ => return Ok(None),
             }
             if progress.changed().await.is_err() {

@@ -233,7 +233,7 @@ fn unwanted(engine: &Engine, releaser: &Releaser, who: Identity) -> Vec<((Name, 
                 said.push(((name.clone(), grant.request), unlock));
             }
         }
-        let waits = lock.waiters.iter().filter(|w| w.holder == holder && !wanted.requests.contains_key(&w.request));
+        let waits = lock.waiters().filter(|w| w.holder == holder && !wanted.requests.contains_key(&w.request));
         for waiter in waits {
             let request = engine.request_named(waiter.request);
             said.push(((name.clone(), waiter.request), Command::Settle { request, lock: Some(name.clone()) }));

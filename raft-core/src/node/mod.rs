@@ -64,7 +64,7 @@ impl Node {
         let (folder, store) =
             tokio::task::spawn_blocking(opened).await.map_err(|e| StartError::Engine(e.to_string()))??;
         let ledger = Ledger::open(folder.path(), node)
-            .map_err(|source| StartError::Folder { path: folder.path().into(), source })?;
+            .map_err(|cause| StartError::Folder { path: folder.path().into(), cause })?;
         Self::run(settings, folder, store, ledger).await
     }
 

@@ -94,7 +94,7 @@ impl Parts {
         let mut mechanism: Box<dyn StopMechanism> = mechanism.unwrap_or_else(|| Box::new(Nothing));
         config.timing = stop::admit(mechanism.as_mut(), config.timing, trust_vm_clock)?;
         let data = folder.path().to_path_buf();
-        let unusable = |source| StartError::Folder { path: data.clone(), source };
+        let unusable = |cause| StartError::Folder { path: data.clone(), cause };
         let process = Nonce::new(random().map_err(unusable)?);
         ledger.note(Note::Started { session: process });
         let (plan, process_bound) = (*config.timing.plan(), config.work_dies_with_process);

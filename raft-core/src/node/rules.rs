@@ -84,8 +84,8 @@ fn on_behalf_of(command: &Command, state: &ClusterState) -> Option<Identity> {
             _ => None,
         }),
         Command::Settle { request, lock: Some(name) } => {
-            let waiters = &state.store().lock(name)?.waiters;
-            life(waiters.iter().find(|waiter| waiter.request == request.nonce)?.holder)
+            let mut waiters = state.store().lock(name)?.waiters();
+            life(waiters.find(|waiter| waiter.request == request.nonce)?.holder)
         }
         _ => None,
     }

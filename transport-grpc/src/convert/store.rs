@@ -89,6 +89,10 @@ impl FromWire<pb::Check> for Check {
     fn from_wire(check: pb::Check) -> Result<Self, Malformed> {
         use pb::check::Check as In;
         Ok(match need(check.check, "what a check is about")? {
+            In::Version(pb::VersionIs { version: Some(0), key: which }) => {
+                let why = "which no record has; leave the version out if there must be no such record";
+                return Err(Malformed(format!("the version of the check of `{which}` is 0, {why}")));
+            }
             In::Version(pb::VersionIs { key: which, version }) => {
                 Self::Version { key: key(which)?, version: version.map(Revision::new) }
             }
@@ -134,7 +138,7 @@ pub(crate) fn record(key: &Key, record: &Record) -> pb::Record {
 /// A lock. One that is not in the state is free.
 pub(crate) fn lock(name: &Name, lock: Option<&Lock>) -> pb::LockState {
     let mut state = pb::LockState { name: name.as_str().into(), ..pb::LockState::default() };
-    let Some(Lock { grant, delay, waiters }) = lock else { return state };
+    let Some(lock @ Lock { grant, delay, .. }) = lock else { return state };
     if let Some(Grant { holder, token, request }) = *grant {
         state.holder = Some(holder.into());
         (state.token, state.request) = (Some(token.get()), Some(id_to(request.get())));
@@ -146,7 +150,7 @@ pub(crate) fn lock(name: &Name, lock: Option<&Lock>) -> pb::LockState {
         request: id_to(request.get()),
     };
     state.held_back = delay.map(held_back);
-    state.waiters = waiters.iter().map(waiter).collect();
+    state.waiters = lock.waiters().map(waiter).collect();
     state
 }
 

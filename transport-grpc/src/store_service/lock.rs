@@ -154,7 +154,7 @@ impl LockWait {
         let own = |holder, asked| holder == Holder::Session(self.session) && asked == request;
         match lock.grant {
             Some(grant) if own(grant.holder, grant.request) => Standing::Granted(grant.token),
-            _ if lock.waiters.iter().any(|waiter| own(waiter.holder, waiter.request)) => Standing::InLine,
+            _ if lock.waiters().any(|waiter| own(waiter.holder, waiter.request)) => Standing::InLine,
             _ => Standing::Gone,
         }
     }

@@ -41,7 +41,7 @@ impl Alone {
 
     /// Waits until so many are in line for `vm/100`.
     async fn in_line(&self, count: usize) {
-        let waiting = |lock: Option<&quorate_membership::Lock>| lock.map_or(0, |lock| lock.waiters.len());
+        let waiting = |lock: Option<&quorate_membership::Lock>| lock.map_or(0, |lock| lock.waiters().len());
         let claim = format!("{count} in line");
         until(&self.node, &claim, |cluster| waiting(cluster.store().lock(&name("vm/100"))) == count).await;
     }

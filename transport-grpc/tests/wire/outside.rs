@@ -171,9 +171,9 @@ async fn a_command_that_says_too_little_is_refused_with_the_reason_and_never_see
         (client.set_role(pb::SetRoleRequest { node: 2, role: 77 }).await, "the role is missing"),
         (
             client.set_addresses(pb::SetAddressesRequest { node: 2, addresses: vec!["".into()] }).await,
-            "an address is blank",
+            "an address must not be empty",
         ),
-        (client.order_fence(pb::OrderFenceRequest { target: target(), reason: "".into() }).await, "is blank"),
+        (client.order_fence(pb::OrderFenceRequest { target: target(), reason: "".into() }).await, "must not be empty"),
         (
             client.confirm_fence(pb::ConfirmFenceRequest { order: 9, target: target(), word: None }).await,
             "operator's word",

@@ -68,23 +68,25 @@ async fn what_makes_no_sense_is_refused_with_the_reason_and_never_seen() {
     let check = |check| pb::WriteRequest { checks: vec![pb::Check { check }], ..pb::WriteRequest::default() };
     let put = |key: String, bound| Some(pb::change::Change::Put(pb::Put { key, value: "".into(), bound }));
     let nobody = Some(pb::Holder { holder: None });
+    let at_zero = Some(pb::check::Check::Version(pb::VersionIs { key: "k".into(), version: Some(0) }));
     let cases = [
-        (client.open_session(open(None, " ")).await.map(drop), "the label of a session: a reason is blank"),
+        (client.open_session(open(None, " ")).await.map(drop), "the label of a session: a reason must not be empty"),
         (client.open_session(open(short, "x")).await.map(drop), "the nonce of a request has 15 bytes"),
         (client.open_session(open(said(0, 4), "x")).await.map(drop), "all zeros"),
         (client.write(change(None)).await.map(drop), "what a change does is missing"),
         (client.write(check(None)).await.map(drop), "what a check is about is missing"),
-        (client.write(change(put("".into(), None))).await.map(drop), "a key is blank"),
+        (client.write(check(at_zero)).await.map(drop), "the version of the check of `k` is 0"),
+        (client.write(change(put("".into(), None))).await.map(drop), "a key must not be empty"),
         (client.write(change(put("k".repeat(513), None))).await.map(drop), "a key has 513 bytes"),
         (client.write(change(put("k".into(), nobody))).await.map(drop), "the kind of a holder"),
         (
             client.lock(pb::LockRequest { name: "n".repeat(256), ..pb::LockRequest::default() }).await.map(drop),
             "a name has 256 bytes",
         ),
-        (client.take(pb::TakeRequest::default()).await.map(drop), "a name is blank"),
-        (client.get(pb::GetRequest::default()).await.map(drop), "a key is blank"),
-        (client.get_lock(pb::GetLockRequest::default()).await.map(drop), "a name is blank"),
-        (client.unlock(pb::UnlockRequest::default()).await.map(drop), "a name is blank"),
+        (client.take(pb::TakeRequest::default()).await.map(drop), "a name must not be empty"),
+        (client.get(pb::GetRequest::default()).await.map(drop), "a key must not be empty"),
+        (client.get_lock(pb::GetLockRequest::default()).await.map(drop), "a name must not be empty"),
+        (client.unlock(pb::UnlockRequest::default()).await.map(drop), "a name must not be empty"),
         (
             client.watch(pb::WatchRequest { topics: vec![4, 9], ..pb::WatchRequest::default() }).await.map(drop),
             "topic 9 is unknown",

@@ -77,12 +77,12 @@ impl LedgerContent {
 
 /// A ledger could not be read at all.
 #[derive(Debug, thiserror::Error)]
-#[error("the ledger {path} cannot be read: {source}")]
+#[error("the ledger {path} cannot be read: {cause}")]
 pub struct Unreadable {
     /// The file or folder.
     pub path: PathBuf,
     /// The error of the system.
-    pub source: io::Error,
+    pub cause: io::Error,
 }
 
 /// Reads both files of the ledger in a data folder. If it is written at the same time, it ends where it was read.
@@ -94,8 +94,8 @@ pub fn read(folder: &Path) -> Result<LedgerContent, Unreadable> {
     let new = content(folder, NEW)?;
     let old = content(folder, OLD)?;
     if new.is_none() && old.is_none() {
-        let source = io::Error::new(io::ErrorKind::NotFound, "there is no ledger");
-        return Err(Unreadable { path: folder.join(NEW), source });
+        let cause = io::Error::new(io::ErrorKind::NotFound, "there is no ledger");
+        return Err(Unreadable { path: folder.join(NEW), cause });
     }
     let (mut kept, mut seen) = (LedgerContent::default(), HashSet::new());
     let mut bad: Vec<(Place, LineError)> = vec![];
@@ -145,7 +145,7 @@ fn content(folder: &Path, name: &str) -> Result<Option<Vec<u8>>, Unreadable> {
     match read() {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(Unreadable { path, source }),
+        Err(cause) => Err(Unreadable { path, cause }),
     }
 }
 
