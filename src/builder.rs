@@ -220,15 +220,28 @@ impl Ready {
     ///
     /// # Errors
     /// [`StartError::Vacant`] when it does not; the folder is not created. [`StartError::Propose`] when the new life
-    /// was refused, or no majority was reached in time. In that case it may still take effect, and resuming again is
-    /// safe.
+    /// was refused. [`StartError::Resume`] when no majority was reached in time, with each address that was asked. In
+    /// that case it may still take effect, and resuming again is safe.
     pub async fn resume(self) -> Result<Cluster, StartError> {
+        self.resume_with(std::iter::empty::<String>()).await
+    }
+
+    /// As [`Self::resume`], and looks for other members at `seeds` too. It is for a cluster whose members have all moved
+    /// to other addresses while no majority was up: give each of them the present addresses of the others.
+    ///
+    /// # Errors
+    /// As [`Self::resume`], and [`StartError::Config`] for a seed that is not an address.
+    pub async fn resume_with(self, seeds: impl IntoIterator<Item = impl Into<String>>) -> Result<Cluster, StartError> {
+        let seeds = addresses("a seed", seeds.into_iter().map(Into::into))?;
+        if matches!(self.wire, Wire::Plaintext(_)) {
+            reachable("a seed", &seeds)?;
+        }
         let timeout = self.timeout;
         if !self.data.join("node").exists() {
             return Err(StartError::Vacant(self.data)); // a mistyped path must not create a folder
         }
         let (node, listening) = self.open().await?;
-        let entered = node.resume(timeout).await;
+        let entered = node.resume_with(&seeds, timeout).await;
         finish(node, listening, entered).await
     }
 

@@ -259,6 +259,39 @@ async fn one_of_two_comes_back_at_another_port_again_and_again() -> Result<()> {
     Ok(())
 }
 
+/// All three moved while none was up. Without seeds the error says where the others were looked for; with them they find
+/// each other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_that_have_all_moved_find_each_other_by_seeds() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (nodes, asked) = three(folder.path()).await?;
+    let former: Vec<String> = nodes.iter().map(address).collect::<Result<_>>()?;
+    for cluster in nodes {
+        cluster.shutdown().await;
+    }
+    let lost = describe(1, folder.path(), &asked)?.timeout(Duration::from_secs(4)).resume().await;
+    let error = said(lost)?;
+    assert!(former[1..].iter().all(|address| error.contains(address)), "{error}");
+    assert!(error.contains("within 4s") && error.contains("as seeds"), "{error}");
+    // Ports that are free now.
+    let free: Vec<TcpListener> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
+    let ports: Vec<_> = free.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?;
+    drop(free);
+    let mut starting = vec![];
+    for (number, port) in (1..).zip(&ports) {
+        let ready = Cluster::builder(NodeId::new(number)).data(folder.path().join(format!("n{number}")));
+        let ready = ready.listen_plaintext(*port).without_fencing().timeout(LIMIT);
+        let seeds: Vec<String> = ports.iter().filter(|other| *other != port).map(ToString::to_string).collect();
+        starting.push(tokio::spawn(ready.resume_with(seeds)));
+    }
+    let mut lives = vec![];
+    for started in starting {
+        lives.push(started.await??.identity().to_string());
+    }
+    assert_eq!(lives, ["n1#2", "n2#2", "n3#2"]);
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_is_told_when_its_node_has_stopped() -> Result<()> {
     let folder = tempfile::tempdir()?;

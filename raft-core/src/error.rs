@@ -316,6 +316,19 @@ pub enum StartError {
         /// What it was waiting for.
         why: String,
     },
+    /// No leader confirmed the new life of this node in time. Its join may still take effect, and resuming again is
+    /// safe.
+    #[error(
+        "no leader confirmed the new life of {node} within {waited:?}. Asked: {answers}. Start enough members for a majority; if they have moved, resume with their present addresses as seeds"
+    )]
+    Resume {
+        /// This node.
+        node: NodeId,
+        /// How long it tried.
+        waited: Duration,
+        /// Each address that was asked, with its last answer.
+        answers: String,
+    },
     /// The node cannot listen on its address.
     #[error("cannot listen on {address}: {cause}")]
     Listen {

@@ -41,7 +41,7 @@ impl Entrance {
             }
         };
         self.belong_to(cluster)?;
-        self.announce(role, timeout).await
+        self.announce(role, &[], timeout).await
     }
 
     /// Checks that the data folder belongs to no cluster yet.

@@ -2,12 +2,13 @@
 //!
 //! ```text
 //!   join      ─▶ ask a member ─▶ Join, through the leader ─▶ folder marked with the cluster ─▶ wait for the log
-//!   resume    ─▶ Join: through the leader if one is known, or through any member at a known address
+//!   resume    ─▶ Join: through the leader if one is known, or through any member at a known address, or at a seed
 //! ```
 //!
 //! Each of them ends when the join is applied here: the life then has its identity and is `Joining`. A join carries the
 //! nonce of its process and may be repeated, so every step can be repeated after a crash or a lost answer.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -77,29 +78,36 @@ impl Entrance {
         Err(StartError::Join { tried, last })
     }
 
-    /// Resumes membership after a stop: proposes the join of a new life of this node.
+    /// Resumes membership after a stop: proposes the join of a new life of this node. `seeds`: addresses at which other
+    /// members may be now, beside those that the log has.
     ///
     /// # Errors
     /// [`StartError::Vacant`] when the folder belongs to no cluster; nothing was changed. [`StartError::Propose`] when
-    /// the join was refused, or no leader took it for certain within `timeout`.
-    pub(crate) async fn resume(&self, timeout: Duration) -> Result<Identity, StartError> {
+    /// the join was refused. [`StartError::Resume`] when no leader took it for certain within `timeout`.
+    pub(crate) async fn resume(&self, seeds: &[Address], timeout: Duration) -> Result<Identity, StartError> {
         if self.engine.peers().cluster().is_none() {
             return Err(StartError::Vacant(self.engine.data().to_path_buf()));
         }
         // A member keeps the role that the log has for it. The role here counts only at a first join.
-        self.announce(Role::Voter, timeout).await
+        self.announce(Role::Voter, seeds, timeout).await
     }
 
-    pub(super) async fn announce(&self, role: Role, timeout: Duration) -> Result<Identity, StartError> {
+    pub(super) async fn announce(
+        &self,
+        role: Role,
+        seeds: &[Address],
+        timeout: Duration,
+    ) -> Result<Identity, StartError> {
         let give_up = Instant::now() + timeout;
         let engine = &self.engine;
         let arrival = self.arrival(role);
+        let mut tried = BTreeMap::new();
         loop {
             let left = give_up.saturating_duration_since(Instant::now());
             // While no leader is known, the others may not know the present address of this node. So it calls them at
             // the addresses that it knows. Repeating a join is safe, because it carries its nonce.
             let said = match engine.leader() {
-                None if self.ask_members(&arrival, left).await? => break,
+                None if self.ask_members(&arrival, seeds, left, &mut tried).await? => break,
                 None | Some(_) => engine.propose(arrival.clone(), left.min(engine.config().election_max() * 2)).await,
             };
             match said {
@@ -107,8 +115,9 @@ impl Entrance {
                 Err(ProposeError::OutcomeUnknown { .. } | ProposeError::NoLeader { .. })
                     if Instant::now() < give_up => {}
                 Err(ProposeError::NoLeader { .. } | ProposeError::OutcomeUnknown { .. }) => {
-                    let reason = format!("no leader confirmed the join of this life within {timeout:?}");
-                    return Err(ProposeError::OutcomeUnknown { reason }.into());
+                    let answers: Vec<_> = tried.iter().map(|(at, answer)| format!("{at}: {answer}")).collect();
+                    let answers = if answers.is_empty() { "no other member".into() } else { answers.join("; ") };
+                    return Err(StartError::Resume { node: engine.node(), waited: timeout, answers });
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -131,17 +140,30 @@ impl Entrance {
         timeout_at(give_up, known).await.ok().flatten().ok_or_else(missing)
     }
 
-    /// Asks each known member once to forward the join of this node to the leader. Returns whether one did.
-    async fn ask_members(&self, arrival: &Command, timeout: Duration) -> Result<bool, ProposeError> {
+    /// Asks each known member and each seed once to forward the join of this node to the leader. Returns whether one
+    /// did. Whoever is asked learns where this node is, so that it can be called for a vote. Notes the last answers in
+    /// `tried`.
+    async fn ask_members(
+        &self,
+        arrival: &Command,
+        seeds: &[Address],
+        timeout: Duration,
+        tried: &mut BTreeMap<Address, String>,
+    ) -> Result<bool, ProposeError> {
         let command = Payload::new(encode(arrival)?);
         let state = self.engine.state();
         let others = state.members().iter().filter(|(node, _)| **node != self.engine.node());
-        for address in others.flat_map(|(_, member)| &member.addresses) {
+        let known = others.flat_map(|(_, member)| &member.addresses);
+        let all: BTreeSet<&Address> = seeds.iter().chain(known).collect();
+        for address in all.into_iter().filter(|address| !self.addresses.contains(address)) {
             let deadline = timeout.min(self.engine.config().election_max() * 2);
             match self.engine.peers().join(address, command.clone(), deadline).await {
                 Ok(_) => return Ok(true),
                 Err(TransportError::Refused(Refusal::Rejected(rejection))) => return Err(rejection.into()),
-                Err(error) => tracing::debug!(%address, %error, "this member did not forward the join"),
+                Err(error) => {
+                    tracing::debug!(%address, %error, "this member did not forward the join");
+                    tried.insert(address.clone(), error.to_string());
+                }
             }
         }
         Ok(false)

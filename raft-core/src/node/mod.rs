@@ -162,9 +162,17 @@ impl Node {
     ///
     /// # Errors
     /// [`StartError::Vacant`] when the folder belongs to no cluster; nothing was changed. [`StartError::Propose`] when
-    /// the join was refused, or no leader confirmed it within `timeout`.
+    /// the join was refused. [`StartError::Resume`] when no leader confirmed it within `timeout`.
     pub async fn resume(&self, timeout: Duration) -> Result<Identity, StartError> {
-        self.parts.entrance().resume(timeout).await
+        self.resume_with(&[], timeout).await
+    }
+
+    /// As [`Self::resume`], and looks for other members at `seeds` too, where they may be now.
+    ///
+    /// # Errors
+    /// As [`Self::resume`].
+    pub async fn resume_with(&self, seeds: &[Address], timeout: Duration) -> Result<Identity, StartError> {
+        self.parts.entrance().resume(seeds, timeout).await
     }
 
     /// The latest view. It may be stale; see [`Node::read_barrier`].
