@@ -177,7 +177,9 @@ impl Ready {
         self
     }
 
-    /// Sets how long `bootstrap`, `join` or `resume` may take before it fails. The default is 2 minutes.
+    /// Sets how long `bootstrap`, `join` or `resume` may take before it fails. The default is 2 minutes. A first start
+    /// with [`Self::self_fencing`] waits within it for a disk that is too slow for the timing; a member starts at once, and
+    /// protects no work until its disk is fast enough.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
@@ -246,7 +248,7 @@ impl Ready {
     }
 
     async fn open(self) -> Result<(Node, Listening), StartError> {
-        let Self { node, data, wire, fencer, stop, trust_vm_clock, advertised, config, .. } = self;
+        let Self { node, data, wire, fencer, stop, trust_vm_clock, advertised, config, timeout, .. } = self;
         match wire {
             Wire::Plaintext(address) => {
                 let failed = |cause| StartError::Listen { address: address.to_string(), cause };
@@ -259,7 +261,7 @@ impl Ready {
                 // A call outlives the command that it carries, so that the caller hears how the command ended.
                 let call_timeout = config.propose_timeout + Duration::from_secs(30);
                 let settings = NodeSettings { node, data, addresses, config, transport, fencer, stop, trust_vm_clock };
-                let node = Node::start(settings).await?;
+                let node = Node::start_within(settings, timeout).await?;
                 // The node stops before its server does, so calls that are still running cannot succeed any more.
                 let shutdown_grace = Duration::from_millis(200);
                 let settings = ServerSettings { shutdown_grace, call_timeout, ..Default::default() };
@@ -272,7 +274,7 @@ impl Ready {
                 let addresses = vec![own.map_err(|e| invalid("the address", &node.to_string(), &e))?];
                 let transport = board.transport(node);
                 let settings = NodeSettings { node, data, addresses, config, transport, fencer, stop, trust_vm_clock };
-                let started = Node::start(settings).await?;
+                let started = Node::start_within(settings, timeout).await?;
                 board.connect(node, started.service());
                 Ok((started, Listening::Memory(board, node)))
             }

@@ -69,20 +69,20 @@ fn rounds(path: &Path) -> io::Result<Probe> {
     Ok(best)
 }
 
-/// Refuses a timing that the disk of `folder` cannot hold, and names one that it can.
-pub(crate) fn admit(folder: &Path, timing: Timing) -> Result<(), StartError> {
+/// Why the disk of `folder` does not hold a timing, with one that it holds; `None` if it does.
+pub(crate) fn too_slow(folder: &Path, timing: Timing) -> Result<Option<String>, StartError> {
     let found = probe(folder).map_err(|cause| StartError::Folder { path: folder.into(), cause })?;
     if timing.holds_on(found.slow) {
-        return Ok(());
+        return Ok(None);
     }
     let (meant, slow) = (timing.plan().fsync, found.slow);
     let fits = match Timing::fastest_for(slow) {
         Some(fits) => format!("one with a heartbeat of {:?} would do (Timing::fastest_for)", fits.plan().heartbeat),
         None => "no timing would do; use a faster disk".into(),
     };
-    let why =
-        format!("it is meant for fsyncs of {meant:?}, and on this disk one of ten takes more than {slow:?}; {fits}");
-    Err(StartError::Config { what: "the timing", value: format!("heartbeat {:?}", timing.plan().heartbeat), why })
+    Ok(Some(format!(
+        "it is meant for fsyncs of {meant:?}, and on this disk one of ten takes more than {slow:?}; {fits}"
+    )))
 }
 
 #[cfg(test)]
@@ -100,10 +100,10 @@ mod tests {
     }
 
     #[test]
-    fn a_timing_for_a_faster_disk_is_refused_with_one_that_fits() {
+    fn a_timing_for_a_faster_disk_does_not_hold_and_one_that_fits_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let plan = Plan { fsync: Duration::from_nanos(1), ..*Profile::Standard.timing().plan() };
-        let error = admit(folder.path(), Timing::new(plan).unwrap()).unwrap_err().to_string();
-        assert!(error.contains("meant for fsyncs of 1ns") && error.contains("one with a heartbeat of"), "{error}");
+        let why = too_slow(folder.path(), Timing::new(plan).unwrap()).unwrap().unwrap();
+        assert!(why.contains("meant for fsyncs of 1ns") && why.contains("one with a heartbeat of"), "{why}");
     }
 }

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use quorate_membership::{Command, FenceProof, Identity, NodeId, Phase, Revision, Stop};
-use quorate_raft_core::testing::{DeviceBehaviour, TestCluster, fast};
-use quorate_raft_core::{LeaseStage, ProposeError, ProtectError};
+use quorate_membership::{Command, FenceProof, Identity, NodeId, Phase, Plan, Revision, Role, Stop, Timing};
+use quorate_raft_core::testing::{DeviceBehaviour, MemoryNetwork, TestCluster, TestStop, fast};
+use quorate_raft_core::{Config, LeaseStage, Node, NodeSettings, ProposeError, ProtectError, StartError};
 use tokio::time::timeout;
 
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -247,4 +247,49 @@ async fn a_request_for_protection_that_is_dropped_leaves_nothing_armed() -> Resu
         }
     };
     timeout(TIMEOUT, gone).await.context("it stays armed for nobody")
+}
+
+/// A disk that is too slow for the timing: a first start waits for it until its timeout, and is refused. A member starts, says
+/// why it protects nothing, and protects nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_on_a_slow_disk_starts_and_protects_nothing_and_a_first_start_waits() -> Result<()> {
+    let (network, folder, n1) = (MemoryNetwork::new(), tempfile::tempdir()?, NodeId::new(1));
+    // No disk syncs in a nanosecond.
+    let too_fast = Timing::new(Plan { fsync: Duration::from_nanos(1), ..*fast().timing.plan() })?;
+    let settings = |timing: Timing, data: &str| -> Result<NodeSettings> {
+        Ok(NodeSettings {
+            node: n1,
+            data: folder.path().join(data),
+            addresses: vec![MemoryNetwork::address(n1)?],
+            config: Config { timing, ..fast() },
+            transport: network.transport(n1),
+            fencer: None,
+            stop: Some(Box::new(TestStop::new(BOUND))),
+            trust_vm_clock: true,
+        })
+    };
+    let begun = std::time::Instant::now();
+    let refused = Node::start_within(settings(too_fast, "new")?, Duration::from_millis(1500)).await.err();
+    let Some(StartError::Config { why, .. }) = refused else { anyhow::bail!("{refused:?}") };
+    ensure!(why.contains("meant for fsyncs of 1ns") && begun.elapsed() >= Duration::from_secs(1), "{why}");
+
+    let first = Node::start(settings(fast().timing, "n1")?).await?;
+    network.connect(n1, first.service());
+    first.bootstrap(Role::Voter, TIMEOUT).await?;
+    first.shutdown().await;
+    drop(first);
+    let again = Node::start(settings(too_fast, "n1")?).await?;
+    network.connect(n1, again.service());
+    let who = again.resume(TIMEOUT).await?;
+    ensure!(who.incarnation.get() == 2, "{who}");
+    let lease = again.lease().context("it has joined")?;
+    let give_up = std::time::Instant::now() + TIMEOUT;
+    while lease.view().trouble.is_none() {
+        ensure!(std::time::Instant::now() < give_up, "it says nothing: {:?}", lease.view());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let trouble = lease.view().trouble.unwrap_or_default();
+    ensure!(trouble.contains("meant for fsyncs of 1ns"), "{trouble}");
+    ensure!(lease.protect("worker", Revision::new(1)).await.is_err(), "it protects work");
+    Ok(())
 }

@@ -17,8 +17,8 @@ use crate::contract::{Drift, Stop};
 /// A timing that was checked and measured as a whole.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Profile {
-    /// For a quiet local network and NVMe: fails over in about a second. A node on a slower disk refuses to start with
-    /// it.
+    /// For a quiet local network and NVMe: fails over in about a second. A node on a slower disk protects no work
+    /// with it.
     Fast,
     /// For most clusters: a lease of three seconds, stopped by a dead-man.
     #[default]

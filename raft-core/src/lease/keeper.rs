@@ -190,6 +190,7 @@ impl Thread {
                 let _caller_gone = reply.send(made.map(|id| Offer::new(id, keeper)));
             }
             Message::Stopped { id } => self.works.stopped(id),
+            Message::Unfit(why) => self.works.set_unfit(why),
             Message::Close => {
                 self.closed = true;
                 self.give_up();

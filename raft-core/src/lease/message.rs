@@ -3,6 +3,7 @@
 //! ```text
 //!   renewer   ── Begin, Granted, Again, Condemned, Close ──▶ KeeperHandle ──▶ keeper
 //!   consumer  ── Protect, Stopped ─────────────────────────▶      │
+//!   slow disk ── Unfit ────────────────────────────────────▶      │
 //!   shutdown  ── Surrender ────────────────────────────────▶      └─ rings a bell, for a keeper that is a task
 //! ```
 
@@ -31,6 +32,8 @@ pub(crate) enum Message {
     /// This life is about to report that it has stopped, and must not hold a lease any more. The reply names what is still
     /// protected.
     Surrender { reply: oneshot::Sender<Vec<String>> },
+    /// Why no work may be protected here yet; `None` once it may.
+    Unfit(Option<String>),
     /// Work is about to begin.
     Protect {
         what: String,

@@ -5,7 +5,7 @@
 //!      │                                                                 watchdog, children
 //!      ▼                                                         ledger  what was held, granted and proved, and its audit
 //!   message ──▶ keeper ──▶ protected ──▶ stop, ledger
-//!                  └─────▶ status: what handle reads
+//!                  └─────▶ stage: what handle reads
 //! ```
 //!
 //! Nothing here knows openraft, or any other node.
@@ -17,6 +17,7 @@ pub mod ledger;
 pub(crate) mod message;
 mod protected;
 pub(crate) mod renewals;
+pub(crate) mod slow_disk;
 pub(crate) mod stage;
 pub mod stop;
 

@@ -33,11 +33,14 @@ pub(crate) struct ProtectedWork {
     sustained: Option<Reading>,
     fired: bool,
     trouble: Option<String>,
+    /// Why nothing may be protected on this machine yet.
+    unfit: Option<String>,
 }
 
 impl ProtectedWork {
     pub(crate) fn new(mechanism: Box<dyn StopMechanism>, ledger: Ledger) -> Self {
-        Self { mechanism, ledger, works: vec![], next_id: 1, sustained: None, fired: false, trouble: None }
+        let (works, sustained, trouble, unfit) = Default::default();
+        Self { mechanism, ledger, works, next_id: 1, sustained, fired: false, trouble, unfit }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -52,9 +55,13 @@ impl ProtectedWork {
         self.works.iter().map(|work| work.what.clone()).collect()
     }
 
-    /// Why the mechanism does not work, if it does not.
+    /// Why no work may begin, if none may: the mechanism does not work, or this machine is not fit yet.
     pub(crate) fn trouble(&self) -> Option<&str> {
-        self.trouble.as_deref()
+        self.trouble.as_deref().or(self.unfit.as_deref())
+    }
+
+    pub(crate) fn set_unfit(&mut self, why: Option<String>) {
+        self.unfit = why;
     }
 
     /// How long until the mechanism has to be sustained again; `None` when nothing is protected.
@@ -74,8 +81,8 @@ impl ProtectedWork {
     ) -> Result<u64, ProtectError> {
         let looked = clock::reading();
         let Stage::Held { left } = holder.stage(looked) else { return Err(NotHeld.into()) };
-        if let Some(trouble) = &self.trouble {
-            return Err(ProtectError::Mechanism(trouble.clone()));
+        if let Some(trouble) = self.trouble() {
+            return Err(ProtectError::Mechanism(trouble.into()));
         }
         if !cfg!(quorate_mutant = "never_armed") {
             self.mechanism.sustain(looked, left).map_err(|e| ProtectError::Mechanism(e.to_string()))?;

@@ -47,7 +47,7 @@ pub struct LeaseView {
     pub armed: bool,
     /// The names of the protected work.
     pub protecting: Vec<String>,
-    /// Why the stop mechanism does not work, if it does not. Nothing may begin then.
+    /// Why no work may begin: the stop mechanism does not work, or the disk is too slow for the timing. `None` otherwise.
     pub trouble: Option<String>,
 }
 

@@ -24,13 +24,12 @@ use crate::error::{Fatal, HandOverError, ProposeError, ReadError, Refusal, Start
 use crate::feed::{FeedItem, Filter};
 use crate::folder::Folder;
 use crate::host;
-use crate::lease::Lease;
 use crate::lease::ledger::{LastEnd, Ledger};
+use crate::lease::{Lease, slow_disk};
 use crate::member::locks::{LockError, LockGuard};
 use crate::member::records::Records;
 pub use crate::node::parts::NodeSettings;
 use crate::node::parts::Parts;
-use crate::probe;
 use crate::rpc::Committed;
 use crate::view::View;
 
@@ -48,6 +47,16 @@ impl Node {
     /// [`StartError`]. The folder counts its openings, and counts this one even if a later step fails. Nothing else is
     /// changed.
     pub async fn start(settings: NodeSettings) -> Result<Self, StartError> {
+        Self::start_within(settings, Duration::ZERO).await
+    }
+
+    /// As [`Self::start`]. If elapsed time can prove the end of this node, its disk has to hold the timing. While it does
+    /// not, a node that is no member yet measures it again until `timeout`. A member starts at once, and protects no work
+    /// until a measurement passes; meanwhile [`LeaseView::trouble`](crate::LeaseView::trouble) says why.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_within(settings: NodeSettings, timeout: Duration) -> Result<Self, StartError> {
         settings.config.check()?;
         let (node, data) = (settings.node, settings.data.clone());
         if node.get() == 0 {
@@ -56,16 +65,21 @@ impl Node {
         }
         // Time alone proves the end of such a node, so a slow disk must not make it miss its renewals.
         let by_time = settings.stop.is_some().then_some(settings.config.timing);
-        let opened = move || {
-            let opened = open::open(&data, node)?;
-            by_time.map_or(Ok(()), |timing| probe::admit(&data, timing))?;
-            Ok::<_, StartError>(opened)
+        let opened = tokio::task::spawn_blocking(move || open::open(&data, node));
+        let (folder, store) = opened.await.map_err(|e| StartError::Engine(e.to_string()))??;
+        let (data, member) = (folder.path().to_path_buf(), folder.cluster().is_some());
+        let too_slow = match by_time {
+            Some(timing) => slow_disk::admit(&data, timing, member, timeout).await?.map(|why| (timing, why)),
+            None => None,
         };
-        let (folder, store) =
-            tokio::task::spawn_blocking(opened).await.map_err(|e| StartError::Engine(e.to_string()))??;
         let ledger = Ledger::open(folder.path(), node)
             .map_err(|cause| StartError::Folder { path: folder.path().into(), cause })?;
-        Self::run(settings, folder, store, ledger).await
+        let started = Self::run(settings, folder, store, ledger).await?;
+        if let Some((timing, why)) = too_slow {
+            let (parts, stop) = (started.parts.clone(), started.stop.clone());
+            host::spawn(async move { slow_disk::hold_back(data, timing, why, &parts.keeper, stop).await });
+        }
+        Ok(started)
     }
 
     /// Starts the engine on an open folder, an open log and an open ledger.
