@@ -12,15 +12,17 @@ use crate::convert::{self, FromWire};
 use crate::grpc_errors::{command_failed, hand_over_failed, refused, revision_ahead};
 use crate::pb;
 use crate::pb::cluster_server::Cluster;
+use crate::places::{OpenConnections, Places};
 
 pub(crate) struct ClusterService {
     service: Arc<dyn Service>,
+    places: Places,
     stop: CancellationToken,
 }
 
 impl ClusterService {
-    pub(crate) fn new(service: Arc<dyn Service>, stop: CancellationToken) -> Self {
-        Self { service, stop }
+    pub(crate) fn new(service: Arc<dyn Service>, places: Places, stop: CancellationToken) -> Self {
+        Self { service, places, stop }
     }
 
     async fn command<Q>(&self, request: Request<Q>) -> Result<Response<pb::CommandResponse>, Status>
@@ -39,7 +41,14 @@ impl Cluster for ClusterService {
 
     async fn status(&self, request: Request<pb::StatusRequest>) -> Result<Response<pb::StatusResponse>, Status> {
         let pb::StatusRequest { history_limit } = request.into_inner();
-        Ok(Response::new(convert::status(&self.service.view(), history_limit)))
+        let mut status = convert::status(&self.service.view(), history_limit);
+        if let Some(local) = &mut status.local {
+            let OpenConnections { clients, peers, on_trial } = self.places.open();
+            let open = |count| u32::try_from(count).unwrap_or(u32::MAX);
+            local.connections =
+                Some(pb::Connections { clients: open(clients), peers: open(peers), on_trial: open(on_trial) });
+        }
+        Ok(Response::new(status))
     }
 
     async fn members(&self, _: Request<pb::MembersRequest>) -> Result<Response<pb::MembersResponse>, Status> {

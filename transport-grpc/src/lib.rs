@@ -39,6 +39,7 @@ mod handshake;
 mod links;
 mod net;
 mod pipeline;
+mod places;
 mod raft_service;
 mod router;
 mod server;

@@ -36,6 +36,7 @@ use crate::grpc_errors::{malformed, refused};
 use crate::pb::cluster_server::{self, ClusterServer};
 use crate::pb::raft_server::{self, RaftServer};
 use crate::pb::store_server::{self, StoreServer};
+use crate::places::{Place, Places};
 use crate::raft_service::RaftService;
 use crate::settings::{APPEND_LIMIT, MESSAGE_LIMIT, ServerSettings};
 use crate::store_service::StoreService;
@@ -47,6 +48,8 @@ const CLUSTER: &str = "quorate-cluster";
 #[derive(Clone)]
 pub(crate) struct Router {
     service: Arc<dyn ClientService>,
+    /// The place of the connection that this copy serves.
+    place: Option<Arc<Place>>,
     raft: RaftServer<RaftService>,
     log: RaftServer<RaftService>,
     cluster: ClusterServer<ClusterService>,
@@ -55,18 +58,29 @@ pub(crate) struct Router {
 }
 
 impl Router {
-    pub(crate) fn new(service: Arc<dyn Service>, settings: ServerSettings, stop: CancellationToken) -> Self {
+    pub(crate) fn new(
+        service: Arc<dyn Service>,
+        settings: ServerSettings,
+        places: Places,
+        stop: CancellationToken,
+    ) -> Self {
         let raft = Arc::new(RaftService::new(service.clone(), settings.max_snapshots, stop.clone()));
-        let cluster = ClusterServer::new(ClusterService::new(service.clone(), stop.clone()));
+        let cluster = ClusterServer::new(ClusterService::new(service.clone(), places, stop.clone()));
         let store = StoreServer::new(StoreService::new(service.clone(), settings.max_lock_wait, stop));
         Self {
             service,
+            place: None,
             raft: RaftServer::from_arc(raft.clone()).max_decoding_message_size(MESSAGE_LIMIT),
             log: RaftServer::from_arc(raft).max_decoding_message_size(APPEND_LIMIT),
             cluster: cluster.max_decoding_message_size(MESSAGE_LIMIT),
             store: store.max_decoding_message_size(MESSAGE_LIMIT),
             settings,
         }
+    }
+
+    /// The router of the connection in this place.
+    pub(crate) fn at(&self, place: Arc<Place>) -> Self {
+        Self { place: Some(place), ..self.clone() }
     }
 }
 
@@ -90,6 +104,10 @@ impl hyper::service::Service<Request<Incoming>> for Router {
             _ => self.settings.call_timeout,
         };
         let limit = grpc_timeout(request.headers()).map_or(limit, |asked| asked.min(limit));
+        // A refused call has its status in the header; one that a peer may make, and a join that was granted, has not.
+        let by_peer =
+            service == raft_server::SERVICE_NAME || (service, method) == (cluster_server::SERVICE_NAME, "Join");
+        let place = self.place.clone().filter(|_| by_peer);
         let answer = match (service, method) {
             (raft_server::SERVICE_NAME, "Append" | "AppendStream") => self.log.clone().call(request),
             (raft_server::SERVICE_NAME, _) => self.raft.clone().call(request),
@@ -104,7 +122,12 @@ impl hyper::service::Service<Request<Incoming>> for Router {
         // The limit covers the time until the answer begins. It does not end a stream that has begun to answer.
         Box::pin(async move {
             match timeout(limit, answer).await {
-                Ok(Ok(response)) => Ok(with_cluster(with_details(response), cluster)),
+                Ok(Ok(response)) => {
+                    if let Some(place) = place.filter(|_| Status::from_header_map(response.headers()).is_none()) {
+                        place.is_of_a_peer();
+                    }
+                    Ok(with_cluster(with_details(response), cluster))
+                }
                 Ok(Err(never)) => match never {},
                 Err(_) => Ok(Status::deadline_exceeded(format!(
                     "the call had not finished within {limit:?}; it may still take effect"

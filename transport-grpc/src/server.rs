@@ -1,7 +1,7 @@
 //! The server: accepts connections, bounds them, and shuts them down in order.
 //!
 //! ```text
-//!   listener ──▶ at most max_connections ──▶ HandshakeTimeout ──▶ HTTP/2 ──▶ Router ──▶ Service
+//!   listener ──▶ a place? (places.rs) ──▶ HandshakeTimeout ──▶ HTTP/2 ──▶ Router ──▶ Service
 //!      │                                                            │
 //!      └── shutdown: no new ones ──▶ event streams end, calls in progress finish ──▶ after the grace: all are aborted
 //! ```
@@ -18,13 +18,14 @@ use std::time::Duration;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use quorate_raft_core::Service;
-use tokio::sync::Semaphore;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::handshake::HandshakeTimeout;
 use crate::net::{TcpListener, TcpStream};
+use crate::places::{Place, Places};
 use crate::router::Router;
 use crate::settings::ServerSettings;
 
@@ -73,10 +74,11 @@ impl Server {
 
     fn run(listener: TcpListener, service: Arc<dyn Service>, settings: ServerSettings) -> io::Result<Self> {
         let address = listener.local_addr()?;
-        let settings = settings.bounded();
+        let settings = fit_descriptors(settings.bounded())?;
         let stop = CancellationToken::new();
-        let router = Router::new(service, settings, stop.clone());
-        let accepting = tokio::spawn(accept(listener, router, settings, stop.clone()));
+        let places = Places::new(settings);
+        let router = Router::new(service, settings, places.clone(), stop.clone());
+        let accepting = tokio::spawn(accept(listener, router, places, settings, stop.clone()));
         tracing::info!(%address, "listening");
         Ok(Self { address, stop, accepting, grace: settings.shutdown_grace })
     }
@@ -106,10 +108,15 @@ impl Drop for Server {
 }
 
 /// Owns the listener and every connection, which end with it.
-async fn accept(listener: TcpListener, router: Router, settings: ServerSettings, stop: CancellationToken) {
-    let free = Arc::new(Semaphore::new(settings.max_connections));
+async fn accept(
+    listener: TcpListener,
+    router: Router,
+    places: Places,
+    settings: ServerSettings,
+    stop: CancellationToken,
+) {
     let mut connections = JoinSet::new();
-    let mut full = WarningLimit::default();
+    let (mut full, mut failing) = (WarningLimit::default(), WarningLimit::default());
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
@@ -120,30 +127,35 @@ async fn accept(listener: TcpListener, router: Router, settings: ServerSettings,
             Ok(accepted) => accepted,
             Err(error) => {
                 // Most likely out of file descriptors. Trying again at once would only use the processor.
-                tracing::warn!(%error, "cannot accept a connection");
+                if failing.is_due() {
+                    tracing::warn!(%error, open = ?places.open(), "cannot accept a connection");
+                }
                 sleep(Duration::from_millis(50)).await;
                 continue;
             }
         };
-        match free.clone().try_acquire_owned() {
-            Ok(place) => {
-                let serving = serve(stream, from, router.clone(), settings, stop.clone());
-                connections.spawn(async move {
-                    serving.await;
-                    drop(place);
-                });
+        match places.take(from.ip()) {
+            Some(place) => {
+                connections.spawn(serve(stream, from, router.clone(), place, settings, stop.clone()));
             }
-            Err(_) if full.is_due() => {
-                tracing::warn!(%from, limit = settings.max_connections, "closed a connection: too many are open");
+            None if full.is_due() => {
+                tracing::warn!(%from, open = ?places.open(), "closed a connection: too many are open");
             }
-            Err(_) => {}
+            None => {}
         }
     }
     drop(listener);
     while connections.join_next().await.is_some() {}
 }
 
-async fn serve(stream: TcpStream, from: SocketAddr, router: Router, settings: ServerSettings, stop: CancellationToken) {
+async fn serve(
+    stream: TcpStream,
+    from: SocketAddr,
+    router: Router,
+    place: Arc<Place>,
+    settings: ServerSettings,
+    stop: CancellationToken,
+) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%from, %error, "cannot set TCP_NODELAY");
     }
@@ -154,10 +166,20 @@ async fn serve(stream: TcpStream, from: SocketAddr, router: Router, settings: Se
         .keep_alive_interval(settings.ping_every)
         .keep_alive_timeout(settings.ping_timeout);
     let stream = HandshakeTimeout::new(stream, settings.handshake_timeout);
-    let connection = builder.serve_connection(TokioIo::new(stream), router);
+    let connection = builder.serve_connection(TokioIo::new(stream), router.at(place.clone()));
     tokio::pin!(connection);
+    let trial = async {
+        sleep(settings.handshake_timeout).await;
+        if !place.is_on_trial() {
+            std::future::pending::<()>().await;
+        }
+    };
     let ended = tokio::select! {
         ended = &mut connection => ended,
+        () = trial, if place.is_on_trial() => {
+            tracing::debug!(%from, "closed a connection in the reserve that is no peer's");
+            return;
+        }
         () = stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await
@@ -166,6 +188,47 @@ async fn serve(stream: TcpStream, from: SocketAddr, router: Router, settings: Se
     if let Err(error) = ended {
         tracing::debug!(%from, %error, "connection closed");
     }
+}
+
+/// How many descriptors the rest of the process may use: the log, its own connections, what the consumer opens.
+const OTHER_DESCRIPTORS: u64 = 256;
+
+/// Raises the soft limit of descriptors of this process, as far as the connections need it and the hard limit allows.
+/// Allows fewer connections where that is not enough.
+///
+/// # Errors
+/// When the limit leaves no room for even the fewest connections: it names the limit, and what is needed.
+fn fit_descriptors(settings: ServerSettings) -> io::Result<ServerSettings> {
+    let limit = getrlimit(Resource::Nofile);
+    let reserve = settings.peer_reserve as u64 * 2 + OTHER_DESCRIPTORS;
+    let wanted = settings.max_connections as u64 + reserve;
+    let (soft, hard) = (limit.current.unwrap_or(u64::MAX), limit.maximum.unwrap_or(u64::MAX));
+    let mut allowed = soft;
+    if soft < wanted {
+        let raised = wanted.min(hard);
+        match setrlimit(Resource::Nofile, Rlimit { current: Some(raised), maximum: limit.maximum }) {
+            Ok(()) => allowed = raised,
+            Err(error) => tracing::warn!(%error, soft, raised, "the limit of descriptors cannot be raised"),
+        }
+    }
+    connections_within(settings, allowed, reserve)
+}
+
+/// The settings with as many connections as this limit of descriptors allows.
+fn connections_within(settings: ServerSettings, allowed: u64, reserve: u64) -> io::Result<ServerSettings> {
+    let room = usize::try_from(allowed.saturating_sub(reserve)).unwrap_or(usize::MAX);
+    if room >= settings.max_connections {
+        return Ok(settings);
+    }
+    let fewer = ServerSettings { max_connections: room, ..settings };
+    if fewer.bounded().max_connections != room {
+        return Err(io::Error::other(format!(
+            "this process may open {allowed} files, and a server needs {} at least; raise its limit (ulimit -n, LimitNOFILE)",
+            reserve + 16
+        )));
+    }
+    tracing::warn!(allowed, max_connections = room, "fewer connections are allowed: raise the limit of open files");
+    Ok(fewer)
 }
 
 /// Limits a warning to one every ten seconds.
@@ -179,5 +242,20 @@ impl WarningLimit {
             self.0 = Some(Instant::now());
         }
         due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_connections_are_allowed_as_there_are_descriptors_for() {
+        let settings = ServerSettings::default();
+        let within = |allowed| connections_within(settings, allowed, 384).map(|fit| fit.max_connections);
+        assert_eq!(within(1_048_576).unwrap(), 1024);
+        assert_eq!(within(1024).unwrap(), 640);
+        let refused = within(256).unwrap_err().to_string();
+        assert!(refused.contains("256 files") && refused.contains("400") && refused.contains("ulimit"), "{refused}");
     }
 }

@@ -54,9 +54,14 @@ impl ClientSettings {
 /// What a [`Server`](crate::Server) allows its callers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ServerSettings {
-    /// The number of connections that may be open at a time. Further ones are closed at once. A peer needs four, a
-    /// client one. 16 to 65 536, default 1 024.
+    /// The number of connections that clients may have open at a time. A client needs one. 16 to 65 536, default 1 024.
+    /// The connections of peers, four for each, do not count, once they have shown whose they are.
     pub max_connections: usize,
+    /// How many of them may come from one address. 8 to 65 536, default 512.
+    pub max_per_address: usize,
+    /// How many further connections may be open for as long as `handshake_timeout`, in case they are a peer's. What is not
+    /// by then is closed, and more than these are closed at once. 4 to 1 024, default 64.
+    pub peer_reserve: usize,
     /// The number of calls that one connection may have in progress. 8 to 1 024, default 128.
     pub max_streams: u32,
     /// How long a new connection may take to send the HTTP/2 preface. 100 ms to 1 min, default 5 s.
@@ -85,6 +90,8 @@ impl Default for ServerSettings {
         let s = Duration::from_secs;
         Self {
             max_connections: 1024,
+            max_per_address: 512,
+            peer_reserve: 64,
             max_streams: 128,
             handshake_timeout: s(5),
             max_lock_wait: s(3600),
@@ -104,6 +111,8 @@ impl ServerSettings {
         let (ms, s) = (Duration::from_millis, Duration::from_secs);
         Self {
             max_connections: self.max_connections.clamp(16, 65_536),
+            max_per_address: self.max_per_address.clamp(8, 65_536),
+            peer_reserve: self.peer_reserve.clamp(4, 1024),
             max_streams: self.max_streams.clamp(8, 1024),
             handshake_timeout: self.handshake_timeout.clamp(ms(100), s(60)),
             max_lock_wait: self.max_lock_wait.min(s(86_400)),

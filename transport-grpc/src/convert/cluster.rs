@@ -87,6 +87,8 @@ fn local(local: &Local) -> pb::LocalView {
         lease: Some(lease.into()),
         disk: disk.as_deref().map(clip),
         unreached: unreached.as_deref().map(clip),
+        // The server knows them.
+        connections: None,
     }
 }
 

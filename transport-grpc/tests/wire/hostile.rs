@@ -152,13 +152,14 @@ async fn who_says_nothing_or_too_little_is_hung_up_on() {
 #[tokio::test]
 async fn too_many_connections_are_turned_away_until_others_are_gone() {
     let fake = Fake::new();
+    let long = Duration::from_secs(60);
     let settings =
-        ServerSettings { max_connections: 16, handshake_timeout: Duration::from_secs(60), ..ServerSettings::default() };
+        ServerSettings { max_connections: 16, peer_reserve: 4, handshake_timeout: long, ..ServerSettings::default() };
     let server = serve_with(&fake, settings);
     let (transport, to) = (patient(), peer(server.local_addr()));
     assert!(vote(&transport, &to).await.is_ok());
     let mut held = Vec::new();
-    for _ in 0..15 {
+    for _ in 0..20 {
         held.push(TcpStream::connect(server.local_addr()).await.unwrap());
     }
     let mut one_too_many = TcpStream::connect(server.local_addr()).await.unwrap();
@@ -175,6 +176,36 @@ async fn too_many_connections_are_turned_away_until_others_are_gone() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     panic!("the places are never free again");
+}
+
+/// A client that takes every place it can get: a peer that comes later is let in, stays, and frees its place in the reserve.
+#[tokio::test]
+async fn however_many_connections_clients_hold_peers_get_in() {
+    let fake = Fake::new();
+    let trial = Duration::from_millis(500);
+    let settings =
+        ServerSettings { max_connections: 16, peer_reserve: 4, handshake_timeout: trial, ..ServerSettings::default() };
+    let server = serve_with(&fake, settings);
+    let first = outside(server.local_addr()).await.status(pb::StatusRequest::default()).await.unwrap().into_inner();
+    assert_eq!(first.local.unwrap().connections, Some(pb::Connections { clients: 1, peers: 0, on_trial: 0 }));
+    let mut clients = vec![];
+    for _ in 0..16 {
+        let mut client = outside(server.local_addr()).await;
+        if client.status(pb::StatusRequest::default()).await.is_ok() {
+            clients.push(client);
+        }
+    }
+    let peers: Vec<_> = (0..8).map(|_| patient()).collect();
+    for late in &peers {
+        assert!(vote(late, &peer(server.local_addr())).await.is_ok(), "a peer is turned away");
+    }
+    tokio::time::sleep(trial * 2).await;
+    for late in &peers {
+        assert!(vote(late, &peer(server.local_addr())).await.is_ok());
+    }
+    let open = clients[0].status(pb::StatusRequest::default()).await.unwrap().into_inner().local.unwrap().connections;
+    let pb::Connections { clients: of_clients, peers: of_peers, on_trial } = open.unwrap();
+    assert!(of_clients == 16 && of_peers >= 8 && on_trial == 0, "{open:?}");
 }
 
 #[tokio::test]

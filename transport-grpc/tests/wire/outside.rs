@@ -118,8 +118,10 @@ async fn status_tells_what_is_committed_and_what_is_seen_apart() {
         }),
         disk: Some("the disk is full".into()),
         unreached: Some("open its port".into()),
+        connections: None,
     };
-    assert_eq!(status.local, Some(expected));
+    let open = pb::Connections { clients: 1, peers: 0, on_trial: 0 };
+    assert_eq!(status.local, Some(pb::LocalView { connections: Some(open), ..expected }));
 
     let members = client.members(pb::MembersRequest {}).await.unwrap().into_inner();
     assert_eq!((members.members, members.revision), (committed.members, committed.revision));

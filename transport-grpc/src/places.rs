@@ -1,0 +1,169 @@
+//! Who may hold a connection to this server: clients up to a bound, each address up to a bound, and peers beside them.
+//!
+//! ```text
+//!   accept ─┬─ room for a client ──────────────▶ client ──── a call of a peer was admitted ───┐
+//!           ├─ none, but in the reserve ───────▶ on trial ── a call of a peer was admitted ───┴─▶ peer
+//!           └─ none                                 └─ none within the handshake timeout ─▶ closed
+//! ```
+//!
+//! A connection shows who it is only by what it calls. However many places clients hold, a peer gets in by the reserve, and
+//! then frees its place there. Without TLS a client can pretend to be a peer, so this protects from clients that are many
+//! and not from those that lie.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::settings::ServerSettings;
+
+/// The open connections of a server.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct OpenConnections {
+    /// Those of clients, and those that have not shown yet who they are.
+    pub(crate) clients: usize,
+    /// Those of other nodes.
+    pub(crate) peers: usize,
+    /// Those in the reserve.
+    pub(crate) on_trial: usize,
+}
+
+/// The places of a server. Clones share them.
+#[derive(Debug, Clone)]
+pub(crate) struct Places {
+    taken: Arc<Mutex<Taken>>,
+    settings: ServerSettings,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    open: OpenConnections,
+    of_address: BTreeMap<IpAddr, usize>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Holder {
+    Client,
+    OnTrial,
+    Peer,
+}
+
+/// The place of one connection. Dropping it frees it.
+#[derive(Debug)]
+pub(crate) struct Place {
+    places: Places,
+    from: IpAddr,
+    holder: Mutex<Holder>,
+}
+
+impl Places {
+    pub(crate) fn new(settings: ServerSettings) -> Self {
+        Self { taken: Arc::default(), settings }
+    }
+
+    /// A place for a connection from this address; `None` if there is none.
+    pub(crate) fn take(&self, from: IpAddr) -> Option<Arc<Place>> {
+        let mut taken = self.taken.lock();
+        let ServerSettings { max_connections, max_per_address, peer_reserve, .. } = self.settings;
+        let of_address = taken.of_address.get(&from).copied().unwrap_or_default();
+        let holder = if taken.open.clients < max_connections && of_address < max_per_address {
+            *taken.of_address.entry(from).or_default() += 1;
+            taken.open.clients += 1;
+            Holder::Client
+        } else if taken.open.on_trial < peer_reserve {
+            taken.open.on_trial += 1;
+            Holder::OnTrial
+        } else {
+            return None;
+        };
+        drop(taken);
+        Some(Arc::new(Place { places: self.clone(), from, holder: Mutex::new(holder) }))
+    }
+
+    pub(crate) fn open(&self) -> OpenConnections {
+        self.taken.lock().open
+    }
+}
+
+impl Taken {
+    fn free(&mut self, from: IpAddr, holder: Holder) {
+        match holder {
+            Holder::Client => {
+                self.open.clients -= 1;
+                if let Some(count) = self.of_address.get_mut(&from) {
+                    *count -= 1;
+                }
+                self.of_address.retain(|_, count| *count > 0);
+            }
+            Holder::OnTrial => self.open.on_trial -= 1,
+            Holder::Peer => self.open.peers -= 1,
+        }
+    }
+}
+
+impl Place {
+    /// A call of a peer was admitted on this connection.
+    pub(crate) fn is_of_a_peer(&self) {
+        let mut holder = self.holder.lock();
+        let mut taken = self.places.taken.lock();
+        // As many peers as clients: without TLS, who claims to be a peer may not be one.
+        if *holder != Holder::Peer && taken.open.peers < self.places.settings.max_connections {
+            taken.free(self.from, *holder);
+            taken.open.peers += 1;
+            *holder = Holder::Peer;
+        }
+    }
+
+    /// Whether the connection is in the reserve, and has not shown that it is a peer's.
+    pub(crate) fn is_on_trial(&self) -> bool {
+        *self.holder.lock() == Holder::OnTrial
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.places.taken.lock().free(self.from, *self.holder.lock());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn places() -> Places {
+        Places::new(ServerSettings { max_connections: 3, max_per_address: 2, peer_reserve: 1, ..Default::default() })
+    }
+
+    fn address(last: u8) -> IpAddr {
+        [10, 0, 0, last].into()
+    }
+
+    #[test]
+    fn clients_have_a_bound_each_address_has_one_and_a_peer_gets_in_by_the_reserve() {
+        let places = places();
+        let clients = [places.take(address(1)), places.take(address(1)), places.take(address(2))];
+        assert!(clients.iter().flatten().all(|place| !place.is_on_trial()));
+        let peer = places.take(address(3)).unwrap();
+        assert!(peer.is_on_trial(), "clients have all places");
+        assert!(places.take(address(4)).is_none(), "the reserve is taken");
+        peer.is_of_a_peer();
+        assert_eq!(places.open(), OpenConnections { clients: 3, peers: 1, on_trial: 0 });
+        let next = places.take(address(4)).unwrap();
+        assert!(!peer.is_on_trial() && next.is_on_trial());
+        drop((clients, peer, next));
+        assert_eq!(places.open(), OpenConnections::default());
+    }
+
+    #[test]
+    fn one_address_leaves_places_for_others_and_a_peer_frees_the_place_of_a_client() {
+        let places = places();
+        let [first, second] = [places.take(address(1)).unwrap(), places.take(address(1)).unwrap()];
+        assert!(places.take(address(1)).unwrap().is_on_trial(), "two of one address are enough");
+        assert!(!places.take(address(2)).unwrap().is_on_trial());
+        second.is_of_a_peer();
+        assert!(!places.take(address(1)).unwrap().is_on_trial());
+        drop(first);
+        assert_eq!(places.open(), OpenConnections { clients: 0, peers: 1, on_trial: 0 });
+    }
+}
