@@ -227,7 +227,8 @@ impl Transport for GrpcTransport {
         let link = self.links.link(peer, Lane::Log);
         Box::pin(async move {
             let (connection, left) = connect(&link, idle).await?;
-            let pipeline = Pipeline::new(idle);
+            let silent = connection.clone();
+            let pipeline = Pipeline::new(idle, move || link.replace(&silent));
             // Once an answer has begun, hyper goes on sending although no one reads. The guard ends the messages when
             // the reader of the answers drops it, and that resets the call.
             let ended = CancellationToken::new();

@@ -8,6 +8,7 @@
 use std::error::Error;
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -35,7 +36,11 @@ impl Error for NeverSent {}
 
 /// A connection. Clones share it; it closes when the last is gone and the last call on it has ended.
 #[derive(Debug, Clone)]
-pub(crate) struct Connection(http2::SendRequest<Body>);
+pub(crate) struct Connection {
+    sender: http2::SendRequest<Body>,
+    /// Shared by the clones of this connection, and by no other.
+    id: Arc<()>,
+}
 
 impl Connection {
     /// Opens HTTP/2 on a stream of bytes, such as TCP. Pings detect a peer that has vanished without closing the
@@ -53,12 +58,17 @@ impl Connection {
                 tracing::debug!(error = &error as &dyn Error, "connection closed");
             }
         });
-        Ok(Self(sender))
+        Ok(Self { sender, id: Arc::default() })
     }
 
     /// Whether no more calls can be made on it.
     pub(crate) fn is_closed(&self) -> bool {
-        self.0.is_closed()
+        self.sender.is_closed()
+    }
+
+    /// Whether the two are clones of one connection.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.id, &other.id)
     }
 }
 
@@ -73,7 +83,7 @@ impl Service<Request<Body>> for Connection {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let answer = self.0.try_send_request(request);
+        let answer = self.sender.try_send_request(request);
         Box::pin(async move {
             answer.await.map_err(|mut failed| match failed.take_message() {
                 Some(_) => NeverSent(failed.into_error()).into(),

@@ -57,9 +57,9 @@ impl Links {
     pub(crate) fn link(&self, peer: &Peer, lane: Lane) -> Arc<Link> {
         let mut table = self.table.lock();
         let mut settings = self.settings;
-        if lane == Lane::Snapshot {
-            // A ping waits behind the piece of the snapshot that is being sent. On a slow network that does not mean that the
-            // peer is dead.
+        if matches!(lane, Lane::Snapshot | Lane::Log) {
+            // A ping waits behind the entries, or the piece of the snapshot, that are being sent. On a slow network that does
+            // not mean that the peer is dead.
             settings.ping_timeout *= 10;
         }
         let fresh = || Arc::new(Link::new(peer.node.to_string(), peer.addresses.clone(), settings));
@@ -130,6 +130,15 @@ impl Link {
         if state.connection.take().is_some() {
             state.preferred = (state.preferred + 1) % self.addresses.len().max(1);
             state.note_failure(true);
+        }
+    }
+
+    /// Nothing was heard on this connection for too long: the next call opens another one. TCP may wait for many seconds
+    /// before it sends again what was lost, although the network is well by then.
+    pub(crate) fn replace(&self, silent: &Connection) {
+        let mut state = self.state.lock();
+        if state.connection.as_ref().is_some_and(|(current, _)| current.is_same(silent)) {
+            state.connection = None;
         }
     }
 

@@ -1,14 +1,17 @@
 //! A stream of appends on the client's side: many in flight, answered in order, with a timeout on silence.
 //!
 //! ```text
-//!   appends ──▶ outgoing: size checked, count + 1 ──▶ network ──▶ answers: count - 1 ──▶ the engine
-//!                                     │                              │
-//!                                     └── count, time of the last ───┘──▶ count > 0 and no answer for `idle`: Timeout
+//!   appends ──▶ outgoing: size checked, noted ──▶ network ──▶ answers: the oldest is done ──▶ the engine
+//!                                     │                          │
+//!                                     └─ sizes, last answer ─────┘──▶ some, and no answer for `idle` + their size: Timeout
 //! ```
 //!
-//! Each append has one answer, so a count is enough. Silence while the count is 0 is allowed: a leader with nothing to
-//! send may keep the stream open for days.
+//! Each append has one answer, in order. Silence while none waits is allowed: a leader with nothing to send may keep the
+//! stream open for days. An append that is large takes long on a thin link, and cutting it off would send it again from
+//! its beginning, and never end. So the limit grows with what is on its way, at the rate of the thinnest link that this
+//! is meant for.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,10 +30,13 @@ use crate::grpc_errors::{check_size, transport_error, unreadable};
 use crate::pb;
 use crate::settings::APPEND_LIMIT;
 
+/// The thinnest link, in bytes a second: 256 kbit/s.
+const THINNEST: usize = 32 << 10;
+
 #[derive(Debug)]
 struct Waiting {
-    /// The number of appends that were sent and are not answered.
-    count: u64,
+    /// The sizes of the appends that were sent and are not answered, oldest first, in bytes.
+    sizes: VecDeque<usize>,
     /// The time of the last answer, or of the first append that waits.
     since: Instant,
     /// The reason why no more appends are sent, if one could not be.
@@ -38,37 +44,38 @@ struct Waiting {
 }
 
 /// One stream of appends.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Pipeline {
     idle: Duration,
+    /// Called when the silence was too long.
+    on_silence: Arc<dyn Fn() + Send + Sync>,
     waiting: Arc<Mutex<Waiting>>,
-    /// Notified when the count leaves 0.
+    /// Notified when the first append waits.
     began: Arc<Notify>,
 }
 
 impl Pipeline {
-    pub(crate) fn new(idle: Duration) -> Self {
-        let waiting = Waiting { count: 0, since: Instant::now(), fault: None };
-        Self { idle, waiting: Arc::new(Mutex::new(waiting)), began: Arc::default() }
+    pub(crate) fn new(idle: Duration, on_silence: impl Fn() + Send + Sync + 'static) -> Self {
+        let waiting = Waiting { sizes: VecDeque::new(), since: Instant::now(), fault: None };
+        let (waiting, began) = (Arc::new(Mutex::new(waiting)), Arc::default());
+        Self { idle, on_silence: Arc::new(on_silence), waiting, began }
     }
 
-    /// Counts one more append that waits for an answer.
-    fn sent(&self) {
+    /// Notes one more append that waits for an answer.
+    fn sent(&self, size: usize) {
         let mut waiting = self.waiting.lock();
-        if waiting.count == 0 {
+        if waiting.sizes.is_empty() {
             waiting.since = Instant::now();
             self.began.notify_one();
         }
-        waiting.count += 1;
+        waiting.sizes.push_back(size);
     }
 
-    /// Counts one answer. `false` if no append was waiting for it.
+    /// Notes one answer. `false` if no append was waiting for it.
     fn answered(&self) -> bool {
         let mut waiting = self.waiting.lock();
         waiting.since = Instant::now();
-        let expected = waiting.count > 0;
-        waiting.count = waiting.count.saturating_sub(1);
-        expected
+        waiting.sizes.pop_front().is_some()
     }
 
     /// The messages to send. Ends before an append that is too large.
@@ -82,10 +89,11 @@ impl Pipeline {
         let pipeline = self.clone();
         let appends = appends.scan((), move |(), append| {
             let append = pb::Append::from(append);
-            let fit = check_size(append.encoded_len(), APPEND_LIMIT - MARGIN, "the append");
+            let size = append.encoded_len();
+            let fit = check_size(size, APPEND_LIMIT - MARGIN, "the append");
             // An append that is not sent counts as well: the server now owes the end of the stream, and gets no more time
             // for it than for an answer.
-            pipeline.sent();
+            pipeline.sent(if fit.is_ok() { size } else { 0 });
             if let Err(fault) = fit {
                 pipeline.waiting.lock().fault = Some(fault);
                 return std::future::ready(None);
@@ -118,7 +126,11 @@ impl Pipeline {
         let answer = tokio::select! {
             biased;
             answer = answers.message() => answer,
-            () = self.silence() => return Some(Err(self.waiting.lock().fault.take().unwrap_or(TransportError::Timeout(self.idle)))),
+            () = self.silence() => {
+                (self.on_silence)();
+                let fault = self.waiting.lock().fault.take();
+                return Some(Err(fault.unwrap_or(TransportError::Timeout(self.idle))));
+            }
         };
         match answer {
             Ok(Some(answer)) if self.answered() => Some(StreamAppended::from_wire(answer).map_err(unreadable)),
@@ -127,19 +139,22 @@ impl Pipeline {
                 let mut waiting = self.waiting.lock();
                 let fault = waiting.fault.take();
                 let unanswered =
-                    || TransportError::Broken(format!("the stream ended, {} appends unanswered", waiting.count));
-                fault.or_else(|| (waiting.count > 0).then(unanswered)).map(Err)
+                    || TransportError::Broken(format!("the stream ended, {} appends unanswered", waiting.sizes.len()));
+                fault.or_else(|| (!waiting.sizes.is_empty()).then(unanswered)).map(Err)
             }
             Err(status) => Some(Err(transport_error(&status, self.idle))),
         }
     }
 
-    /// Ends when an append has waited for `idle` without any answer.
+    /// Ends when there was no answer for `idle`, and for as long as what waits takes on the thinnest link.
     async fn silence(&self) {
         loop {
             let ends = {
                 let waiting = self.waiting.lock();
-                (waiting.count > 0).then(|| waiting.since.checked_add(self.idle))
+                let size: usize = waiting.sizes.iter().sum();
+                let transfer = Duration::from_secs_f64(size as f64 / THINNEST as f64);
+                let limit = self.idle.saturating_add(transfer);
+                (!waiting.sizes.is_empty()).then(|| waiting.since.checked_add(limit))
             };
             match ends {
                 Some(Some(ends)) if ends <= Instant::now() => return,

@@ -27,8 +27,8 @@ pub struct ClientSettings {
     /// The interval between pings on a silent connection. 100 ms to 1 min, default 500 ms.
     pub ping_every: Duration,
     /// How long the answer to a ping may take before the connection is replaced. A short timeout finds a healed network
-    /// sooner, and drops connections to a machine that only stalls for a moment. Ten times as long on the lane of
-    /// snapshots, where a ping queues behind the data. 100 ms to 1 min, default 1 s.
+    /// sooner, and drops connections to a machine that only stalls for a moment. Ten times as long on the lanes of
+    /// entries and snapshots, where a ping queues behind the data. 100 ms to 1 min, default 1 s.
     pub ping_timeout: Duration,
 }
 

@@ -94,6 +94,17 @@ async fn answers_that_keep_coming_are_no_silence_however_long_the_last_has_to_wa
     assert_eq!(answers, (0..8).map(flushed).collect::<Vec<_>>());
 }
 
+/// On a thin link a large append is on its way for long. It is not cut off, or it would be sent again and never arrive.
+#[tokio::test]
+async fn a_large_append_may_take_as_long_as_it_does_on_a_thin_link() {
+    let fake = Fake::new();
+    fake.set(|script| script.streams = Streams::Slowly(Duration::from_secs(2)));
+    let server = serve(&fake).await;
+    let (transport, peer, idle) = (patient(), peer(server.local_addr()), Duration::from_millis(200));
+    let answers = open(&transport, &peer, stream::iter([append(0, 1 << 20)]).boxed(), idle).await;
+    assert_eq!(answers.collect::<Vec<_>>().await, [flushed(0)]);
+}
+
 #[tokio::test]
 async fn the_first_answer_that_is_not_flushed_ends_the_stream() {
     let fake = Fake::new();
