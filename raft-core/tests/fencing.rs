@@ -65,6 +65,36 @@ async fn a_device_that_fails_panics_and_hangs_is_tried_again_until_it_succeeds()
     Ok(())
 }
 
+/// The device fails for one leader. After a hand-over the next one begins at once, however long the former one would have
+/// waited, and that one makes no attempt any more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_moves_with_leadership_and_each_leader_waits_for_its_own_failures_only() -> Result<()> {
+    let config = quorate_raft_core::Config { fence_backoff: Duration::from_secs(5), ..fast() };
+    let mut t = TestCluster::start_with(3, config).await?;
+    t.fencer.always(DeviceBehaviour::Fail);
+    let former = t.leader().await?;
+    let victim = follower_of(former);
+    let next = (1..=3).map(n).find(|node| *node != former && node.get() != victim).context("a third node")?;
+    t.node(victim)?.stop().await;
+    t.until("an attempt failed", |s| s.fences().open().any(|o| matches!(o.progress, Progress::Failed { .. }))).await?;
+    t.node(former.get())?.handle()?.hand_over(Some(next)).await?;
+    let handed_over = std::time::Instant::now();
+    while !t.fencer.asked().iter().any(|request| request.by == next) {
+        assert!(handed_over.elapsed() < Duration::from_secs(4), "{next} waits for the failures of {former}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let before = t.fencer.asked().iter().filter(|request| request.by == former).count();
+    // Longer than the former leader's wait.
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    let asked = t.fencer.asked();
+    assert_eq!(
+        asked.iter().filter(|request| request.by == former).count(),
+        before,
+        "{former} leads no more: {asked:?}"
+    );
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_order_is_carried_on_by_the_next_leader_when_the_first_dies_in_the_middle() -> Result<()> {
     let config = quorate_raft_core::Config { fence_deadline: Duration::from_secs(600), ..fast() };

@@ -129,15 +129,17 @@ impl Engine {
     }
 
     /// Proposes a conclusion of this leader: once, on its own engine. A conclusion is never forwarded to another
-    /// leader, which may well hear the nodes that this one could not. It is not an error if this node does not lead.
+    /// leader, which may well hear the nodes that this one could not. Returns whether it was applied: `false` if this node
+    /// does not lead.
     ///
     /// # Errors
     /// [`ProposeError::Rejected`] when the rules refuse it, [`ProposeError::OutcomeUnknown`] when it was not committed
     /// in time.
-    pub(crate) async fn propose_as_leader(&self, command: Command) -> Result<(), ProposeError> {
+    pub(crate) async fn propose_as_leader(&self, command: Command) -> Result<bool, ProposeError> {
         let payload = Payload::new(encode(&command)?);
         match self.propose_here(payload, Instant::now() + self.0.config.election_max() * 2).await {
-            Proposed::Applied { .. } | Proposed::NotLeader { .. } => Ok(()),
+            Proposed::Applied { .. } => Ok(true),
+            Proposed::NotLeader { .. } => Ok(false),
             Proposed::Rejected { rejection, .. } => Err(rejection.into()),
             Proposed::Unknown { reason } => Err(ProposeError::OutcomeUnknown { reason }),
         }

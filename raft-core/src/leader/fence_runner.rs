@@ -1,15 +1,18 @@
 //! Carries out fence orders: one attempt at a time calls the consumer's fencer, and commits the result.
 //!
 //! ```text
-//!   open order ─▶ back off after a failure ─▶ StartFence committed ─▶ Fencer::fence ─┬▶ evidence ─▶ ConfirmFence
-//!                                                                                    └▶ error, no answer ─▶ FailFence
+//!   open order ─▶ StartFence committed, by the leader alone ─▶ Fencer::fence ─┬▶ evidence ─▶ ConfirmFence
+//!                                                                             └▶ error, no answer ─▶ FailFence
 //! ```
+//!
+//! After a failure the reconciler waits before the next attempt. It remembers its own failures and no other leader's, so
+//! that a leader whose device works is not kept waiting for one whose does not.
 
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_membership::{ClusterState, Command, Confirmation, FenceId, FenceOrder, Progress, Reason};
+use quorate_membership::{ClusterState, Command, Confirmation, FenceId, FenceOrder, Reason};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
@@ -18,26 +21,34 @@ use crate::error::ProposeError;
 use crate::fencer::{FenceRequest, Fencer, Returned};
 use crate::host;
 
-/// After each failed attempt the wait doubles, at most this many times: 16 times `fence_backoff` is the longest wait.
-const DOUBLINGS: u32 = 4;
+/// Why an attempt ended without a proof. The order stays open.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AttemptError {
+    /// The fencer failed, or did not answer in time. The failure is committed.
+    #[error("the fencer failed: {0}")]
+    Failed(String),
+    /// The start or the failure could not be committed.
+    #[error(transparent)]
+    Propose(#[from] ProposeError),
+}
 
-/// Makes one attempt at an open order. The start is committed before the fencer is called, and the result after it.
+/// Makes one attempt at an open order. The start is committed before the fencer is called, and the result after it. Does
+/// nothing if this node does not lead any more.
 ///
 /// # Errors
-/// [`ProposeError`] when the start or a failure could not be committed; the order stays open. A proof is proposed again
-/// until it is committed, not needed any more, or this node stops.
+/// [`AttemptError`]; the order stays open. A proof is proposed again until it is committed, not needed any more, or this
+/// node stops.
 pub(crate) async fn attempt(
     engine: &Engine,
     fencer: Arc<dyn Fencer>,
     open: &FenceOrder,
     state: &ClusterState,
-) -> Result<(), ProposeError> {
-    if let Progress::Failed { .. } = open.progress {
-        let wait = engine.config().fence_backoff * (1 << open.attempts.saturating_sub(1).min(DOUBLINGS));
-        sleep(wait).await;
-    }
+) -> Result<(), AttemptError> {
     let (order, target, attempt) = (open.id, open.target, open.attempts.saturating_add(1));
-    engine.propose(Command::StartFence { order, by: engine.node(), attempt }, engine.config().propose_timeout).await?;
+    // Never through another leader: it has the order now, and makes attempts of its own.
+    if !engine.propose_as_leader(Command::StartFence { order, by: engine.node(), attempt }).await? {
+        return Ok(());
+    }
     let request = request(engine, open, state, attempt);
     let deadline = request.deadline;
     tracing::info!(%order, %target, attempt, "fencing");
@@ -45,7 +56,7 @@ pub(crate) async fn attempt(
     match verdict {
         Ok(Ok(evidence)) => {
             let confirmation = Confirmation::Device { by: engine.node(), attempt, evidence };
-            confirm(engine, order, Command::ConfirmFence { order, target, confirmation }).await
+            Ok(confirm(engine, order, Command::ConfirmFence { order, target, confirmation }).await?)
         }
         Ok(Err(error)) => fail(engine, order, attempt, &format!("{error:#}")).await,
         Err(_) => fail(engine, order, attempt, &format!("no answer within {deadline:?}")).await,
@@ -108,10 +119,9 @@ async fn confirm(engine: &Engine, order: FenceId, command: Command) -> Result<()
     }
 }
 
-async fn fail(engine: &Engine, order: FenceId, attempt: u32, why: &str) -> Result<(), ProposeError> {
-    tracing::warn!(%order, attempt, why, "fence attempt failed");
+async fn fail(engine: &Engine, order: FenceId, attempt: u32, why: &str) -> Result<(), AttemptError> {
     engine
         .propose(Command::FailFence { order, attempt, reason: Reason::clipped(why) }, engine.config().propose_timeout)
         .await?;
-    Ok(())
+    Err(AttemptError::Failed(why.into()))
 }

@@ -285,7 +285,7 @@ impl Task {
         }
         self.proposals.spawn(host::bound(async move {
             match engine.propose_as_leader(Command::Expire { target, under, waited }).await {
-                Ok(()) => Proposal::Expiry { target, refused: false },
+                Ok(_) => Proposal::Expiry { target, refused: false },
                 Err(error) => {
                     tracing::debug!(%target, %error, "the expiry was not committed");
                     tokio::time::sleep(engine.config().heartbeat()).await;

@@ -28,7 +28,7 @@ use crate::error::{HandOverError, ProposeError};
 use crate::fencer::Fencer;
 use crate::host;
 use crate::host::clock;
-use crate::leader::fence_runner::attempt;
+use crate::leader::fence_runner::{AttemptError, attempt};
 use crate::view::View;
 
 /// After each failure the wait doubles, at most this many times: 16 times `fence_backoff` is the longest wait.
@@ -39,6 +39,8 @@ const DOUBLINGS: u32 = 4;
 enum WorkError {
     #[error(transparent)]
     Propose(#[from] ProposeError),
+    #[error(transparent)]
+    Attempt(#[from] AttemptError),
     #[error(transparent)]
     HandOver(#[from] HandOverError),
     #[error(transparent)]
@@ -104,6 +106,8 @@ impl Reconciler {
         }
         self.former_lives.observe(&engine.state(), clock::now());
         if !engine.leading() {
+            // The failures of an earlier leadership say little about the next.
+            self.waits.clear();
             return self.succeed(engine).await;
         }
         if !view.local.quorate {
