@@ -164,3 +164,21 @@ impl Member {
         self.newest().is_some_and(|(_, life)| matches!(life.phase, Phase::Joining | Phase::Active))
     }
 }
+
+#[cfg(test)]
+impl Member {
+    /// A member whose first life is in this phase, for unit tests.
+    pub(crate) fn with_one_life(role: Role, phase: Phase) -> Self {
+        let life = Life {
+            phase,
+            boot: BootId::new(1),
+            nonce: Nonce::new(1),
+            since: Revision::new(1),
+            addresses: vec![],
+            contract: Contract::default(),
+            process_bound: false,
+        };
+        let disk = Disk { id: DiskId::new(1), opened: 1 };
+        Self { role, addresses: vec![], disk, lives: BTreeMap::from([(Incarnation::new(1), life)]) }
+    }
+}

@@ -102,9 +102,7 @@ impl Reachability {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::contract::Contract;
-    use crate::id::{BootId, DiskId, Incarnation, Nonce, Revision};
-    use crate::member::{Disk, Life, Member, Phase, Role};
+    use crate::member::{Member, Phase, Role};
     use crate::quorum::Configuration;
 
     const R: Duration = Duration::from_millis(300);
@@ -120,21 +118,7 @@ mod tests {
 
     /// So many voters, each with one active life.
     fn voters(count: u64) -> ClusterState {
-        let life = || Life {
-            phase: Phase::Active,
-            boot: BootId::new(1),
-            nonce: Nonce::new(1),
-            since: Revision::new(1),
-            addresses: vec![],
-            contract: Contract::default(),
-            process_bound: false,
-        };
-        let member = || Member {
-            role: Role::Voter,
-            addresses: vec![],
-            disk: Disk { id: DiskId::new(1), opened: 1 },
-            lives: [(Incarnation::new(1), life())].into(),
-        };
+        let member = || Member::with_one_life(Role::Voter, Phase::Active);
         let configuration = Configuration::uniform((1..=count).map(n), []);
         ClusterState {
             members: (1..=count).map(|number| (n(number), member())).collect(),

@@ -69,7 +69,7 @@ async fn a_device_that_fails_panics_and_hangs_is_tried_again_until_it_succeeds()
 /// waited, and that one makes no attempt any more.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_order_moves_with_leadership_and_each_leader_waits_for_its_own_failures_only() -> Result<()> {
-    let config = quorate_raft_core::Config { fence_backoff: Duration::from_secs(5), ..fast() };
+    let config = quorate_raft_core::Config { fence_backoff: Duration::from_secs(10), ..fast() };
     let mut t = TestCluster::start_with(3, config).await?;
     t.fencer.always(DeviceBehaviour::Fail);
     let former = t.leader().await?;
@@ -80,12 +80,12 @@ async fn an_order_moves_with_leadership_and_each_leader_waits_for_its_own_failur
     t.node(former.get())?.handle()?.hand_over(Some(next)).await?;
     let handed_over = std::time::Instant::now();
     while !t.fencer.asked().iter().any(|request| request.by == next) {
-        assert!(handed_over.elapsed() < Duration::from_secs(4), "{next} waits for the failures of {former}");
+        assert!(handed_over.elapsed() < Duration::from_secs(9), "{next} waits for the failures of {former}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let before = t.fencer.asked().iter().filter(|request| request.by == former).count();
     // Longer than the former leader's wait.
-    tokio::time::sleep(Duration::from_secs(7)).await;
+    tokio::time::sleep(Duration::from_secs(11)).await;
     let asked = t.fencer.asked();
     assert_eq!(
         asked.iter().filter(|request| request.by == former).count(),

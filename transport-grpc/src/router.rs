@@ -17,7 +17,7 @@
 //! [`Refusal::Malformed`]: quorate_raft_core::Refusal::Malformed
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -48,6 +48,8 @@ const CLUSTER: &str = "quorate-cluster";
 #[derive(Clone)]
 pub(crate) struct Router {
     service: Arc<dyn ClientService>,
+    /// The cluster of the node, once it has one. It never changes.
+    cluster_id: Arc<OnceLock<ClusterId>>,
     /// The place of the connection that this copy serves.
     place: Option<Arc<Place>>,
     raft: RaftServer<RaftService>,
@@ -69,6 +71,7 @@ impl Router {
         let store = StoreServer::new(StoreService::new(service.clone(), settings.max_lock_wait, stop));
         Self {
             service,
+            cluster_id: Arc::default(),
             place: None,
             raft: RaftServer::from_arc(raft.clone()).max_decoding_message_size(MESSAGE_LIMIT),
             log: RaftServer::from_arc(raft).max_decoding_message_size(APPEND_LIMIT),
@@ -82,6 +85,11 @@ impl Router {
     pub(crate) fn at(&self, place: Arc<Place>) -> Self {
         Self { place: Some(place), ..self.clone() }
     }
+
+    fn cluster_id(&self) -> Option<ClusterId> {
+        let look = || self.service.view().cluster.id().map(|id| *self.cluster_id.get_or_init(|| id));
+        self.cluster_id.get().copied().or_else(look)
+    }
 }
 
 impl hyper::service::Service<Request<Incoming>> for Router {
@@ -93,7 +101,7 @@ impl hyper::service::Service<Request<Incoming>> for Router {
         let path = request.uri().path();
         let (service, method) = path.strip_prefix('/').and_then(|path| path.split_once('/')).unwrap_or_default();
         let for_clients = matches!(service, cluster_server::SERVICE_NAME | store_server::SERVICE_NAME);
-        let cluster = if for_clients { self.service.view().cluster.id() } else { None };
+        let cluster = if for_clients { self.cluster_id() } else { None };
         if let Err(refused) = meant_for(request.headers(), cluster, for_clients) {
             return Box::pin(async { Ok(refused.into_http()) });
         }

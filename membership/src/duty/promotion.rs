@@ -46,35 +46,15 @@ pub(super) fn due(state: &ClusterState) -> Vec<Duty> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
-    use crate::contract::Contract;
-    use crate::id::{BootId, DiskId, Incarnation, Nonce, Revision};
-    use crate::member::{Disk, Life, Member, Phase, Role};
+    use crate::member::{Member, Phase, Role};
     use crate::quorum::Configuration;
 
     const N4: NodeId = NodeId::new(4);
 
     /// Four members with one active life each: n1, n2 and n3 have the role of a voter, n4 has this one.
     fn four(role: Role, configuration: Configuration) -> ClusterState {
-        let member = |role| Member {
-            role,
-            addresses: vec![],
-            disk: Disk { id: DiskId::new(1), opened: 1 },
-            lives: BTreeMap::from([(
-                Incarnation::new(1),
-                Life {
-                    phase: Phase::Active,
-                    boot: BootId::new(1),
-                    nonce: Nonce::new(1),
-                    since: Revision::new(1),
-                    addresses: vec![],
-                    contract: Contract::default(),
-                    process_bound: false,
-                },
-            )]),
-        };
+        let member = |role| Member::with_one_life(role, Phase::Active);
         let voters = (1..=3).map(|node| (NodeId::new(node), member(Role::Voter)));
         let members = voters.chain([(N4, member(role))]).collect();
         ClusterState { members, configuration, ..ClusterState::new() }
