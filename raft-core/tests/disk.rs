@@ -154,6 +154,7 @@ async fn a_leader_whose_fsync_hangs_makes_way() -> Result<()> {
         fast().election_max()
     );
     commit(&mut t, leader, "without its disk").await?;
+    until_sees(&mut t, hung, "its disk stands still", |seen| seen.disk.is_some()).await?;
     let why = local(&mut t, hung)?.disk.context("it does not say why")?;
     ensure!(why.contains("has not finished a write for 600ms"), "{why}");
     nobody_is_blamed(&mut t).await?;

@@ -58,7 +58,7 @@ async fn a_node_of_another_cluster_is_refused() -> Result<()> {
     ours.node(2)?.open_again().await?;
     let resumed = ours.node(2)?.handle()?.resume(std::time::Duration::from_secs(5)).await;
     let error = resumed.unwrap_err().to_string();
-    assert!(error.contains("no leader confirmed the join") || error.contains("belongs to cluster"), "{error}");
+    assert!(error.contains("no leader confirmed the new life") || error.contains("belongs to cluster"), "{error}");
     // And it cannot found or join anew with that folder.
     let joined = ours.node(2)?.handle()?.join(&[], Role::Voter, std::time::Duration::from_secs(1)).await;
     assert!(matches!(joined, Err(StartError::Occupied { .. })), "{joined:?}");

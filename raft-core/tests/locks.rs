@@ -162,9 +162,11 @@ async fn a_life_takes_up_what_its_former_life_left_only_where_that_had_said_so()
         t.node(3)?.stop().await;
         // The test is one process, which is not gone: it says of another one that it had the folder.
         let opener = t.node(3)?.data().join("opener");
-        let boot = std::fs::read_to_string(&opener)?.split_whitespace().last().context("a boot")?.to_string();
         if gone {
-            std::fs::write(&opener, format!("{} 1 {boot}\n", u32::MAX))?;
+            let noted = std::fs::read_to_string(&opener)?;
+            // Its number and its start; the boot and the namespaces stay.
+            let rest = noted.splitn(3, ' ').last().context("a note")?;
+            std::fs::write(&opener, format!("{} 1 {rest}", u32::MAX))?;
         }
         t.node(3)?.open_again().await?;
         let back = t.node(3)?.handle()?.resume(TIMEOUT).await?;
