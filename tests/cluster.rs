@@ -284,10 +284,12 @@ async fn members_that_have_all_moved_find_each_other_by_seeds() -> Result<()> {
         let seeds: Vec<String> = ports.iter().filter(|other| *other != port).map(ToString::to_string).collect();
         starting.push(tokio::spawn(ready.resume_with(seeds)));
     }
-    let mut lives = vec![];
+    // All of them stay up until the last has come in.
+    let mut nodes = vec![];
     for started in starting {
-        lives.push(started.await??.identity().to_string());
+        nodes.push(started.await??);
     }
+    let lives: Vec<String> = nodes.iter().map(|cluster| cluster.identity().to_string()).collect();
     assert_eq!(lives, ["n1#2", "n2#2", "n3#2"]);
     Ok(())
 }

@@ -101,19 +101,22 @@ impl Entrance {
         let give_up = Instant::now() + timeout;
         let engine = &self.engine;
         let arrival = self.arrival(role);
-        let mut tried = BTreeMap::new();
+        let (mut tried, mut failed) = (BTreeMap::new(), false);
         loop {
             let left = give_up.saturating_duration_since(Instant::now());
             // While no leader is known, the others may not know the present address of this node. So it calls them at
             // the addresses that it knows. Repeating a join is safe, because it carries its nonce.
-            let said = match engine.leader() {
-                None if self.ask_members(&arrival, seeds, left, &mut tried).await? => break,
-                None | Some(_) => engine.propose(arrival.clone(), left.min(engine.config().election_max() * 2)).await,
-            };
-            match said {
+            // So it does when the leader that it knows cannot be reached: that one may have moved, too.
+            if (engine.leader().is_none() || failed) && self.ask_members(&arrival, seeds, left, &mut tried).await? {
+                break;
+            }
+            match engine.propose(arrival.clone(), left.min(engine.config().election_max() * 2)).await {
                 Ok(_) => break,
                 Err(ProposeError::OutcomeUnknown { .. } | ProposeError::NoLeader { .. })
-                    if Instant::now() < give_up => {}
+                    if Instant::now() < give_up =>
+                {
+                    failed = true;
+                }
                 Err(ProposeError::NoLeader { .. } | ProposeError::OutcomeUnknown { .. }) => {
                     let answers: Vec<_> = tried.iter().map(|(at, answer)| format!("{at}: {answer}")).collect();
                     let answers = if answers.is_empty() { "no other member".into() } else { answers.join("; ") };
