@@ -27,9 +27,9 @@ const RENEWALS: u32 = 3;
 /// leader after the other was cut off would have no candidate left, even when it is whole again.
 const STANDS_AGAIN: u32 = 20;
 
-/// What a node sees of its own reachability.
+/// What a node sees of its own reachability, for one look at it.
 #[derive(Debug, Clone)]
-pub struct Outside<'a> {
+pub struct LeaderContact<'a> {
     /// The node itself.
     pub me: NodeId,
     /// The present, on the clock that `calls` were noted on.
@@ -64,8 +64,8 @@ impl Reachability {
     }
 
     /// Looks again. Returns whether the others cannot reach this node: then it should not lead, and not stand for election.
-    pub fn look(&mut self, state: &ClusterState, outside: &Outside<'_>) -> bool {
-        let Outside { now, leads, calls, .. } = *outside;
+    pub fn look(&mut self, state: &ClusterState, contact: &LeaderContact<'_>) -> bool {
+        let LeaderContact { now, leads, calls, .. } = *contact;
         // What came in while this process stood still has not been looked at yet.
         let stood_still = now.since(self.looked) > self.limit / 3;
         if stood_still || leads != self.leads.map(|(term, _)| term) {
@@ -77,15 +77,15 @@ impl Reachability {
         if self.unreached.is_some_and(|since| reached(since) || too_old(since)) {
             self.unreached = None;
         }
-        if self.leads.is_some_and(|(_, since)| self.is_cut_off(state, outside, since)) {
+        if self.leads.is_some_and(|(_, since)| self.is_cut_off(state, contact, since)) {
             self.unreached.get_or_insert(now);
         }
         self.unreached.is_some() && !cfg!(quorate_mutant = "unreached_leads_on")
     }
 
     /// Whether too many cannot reach this leader for a majority to renew, and the others could elect another one.
-    fn is_cut_off(&self, state: &ClusterState, outside: &Outside<'_>, leads_since: Moment) -> bool {
-        let Outside { me, now, calls, answering, .. } = *outside;
+    fn is_cut_off(&self, state: &ClusterState, contact: &LeaderContact<'_>, leads_since: Moment) -> bool {
+        let LeaderContact { me, now, calls, answering, .. } = *contact;
         let mut answering = answering.clone();
         answering.remove(&me);
         let silent = |node: &NodeId| {
@@ -135,7 +135,7 @@ mod tests {
         let calls = seen.1.iter().map(|(node, ms)| (n(*node), at(*ms))).collect();
         let answering = seen.2.iter().map(|node| n(*node)).collect();
         let leads = seen.0.then_some(4);
-        watch.look(state, &Outside { me: n(1), now: at(ms), leads, calls: &calls, answering: &answering })
+        watch.look(state, &LeaderContact { me: n(1), now: at(ms), leads, calls: &calls, answering: &answering })
     }
 
     /// The same, after looks at a steady pace since `from`.

@@ -213,9 +213,11 @@ impl Shared {
             Err(errno) => return Err(errno.into()),
         }
         let locked = Locked(self);
-        // For the error of those who wait.
-        let name = format!("{:<20}", format!("process {}", std::process::id()));
-        rustix::io::pwrite(&self.lock, name.as_bytes(), 0)?;
+        // For the error of those who wait. Should the disk be full, they are told of no process, and never of a wrong one.
+        let name = format!("process {}", std::process::id());
+        if self.holder() != name && rustix::io::pwrite(&self.lock, format!("{name:<20}").as_bytes(), 0) != Ok(20) {
+            self.lock.set_len(0)?;
+        }
         Ok(Some(locked))
     }
 

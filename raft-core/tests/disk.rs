@@ -251,8 +251,8 @@ async fn a_leader_that_is_deposed_while_its_disk_is_full_keeps_its_lease() -> Re
     t.isolate(full);
     let leader = another_leader(&mut t, full).await?;
     t.heal();
-    nobody_is_blamed(&mut t).await?;
     until_sees(&mut t, full, "another leads", |seen| seen.leader == Some(NodeId::new(leader))).await?;
+    nobody_is_blamed(&mut t).await?;
     disk.make_room();
     is_back(&mut t, full).await
 }

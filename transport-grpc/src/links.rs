@@ -134,10 +134,12 @@ impl Link {
     }
 
     /// Nothing was heard on this connection for too long: the next call opens another one. TCP may wait for many seconds
-    /// before it sends again what was lost, although the network is well by then.
+    /// before it sends again what was lost, although the network is well by then. A connection younger than [`STABLE`] is
+    /// kept: the peer may just be slow, and a connection for each silence would not make it faster.
     pub(crate) fn replace(&self, silent: &Connection) {
         let mut state = self.state.lock();
-        if state.connection.as_ref().is_some_and(|(current, _)| current.is_same(silent)) {
+        let old = |made: &Instant| made.elapsed() >= STABLE;
+        if state.connection.as_ref().is_some_and(|(current, made)| current.is_same(silent) && old(made)) {
             state.connection = None;
         }
     }

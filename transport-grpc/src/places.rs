@@ -123,7 +123,8 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.places.taken.lock().free(self.from, *self.holder.lock());
+        let holder = *self.holder.get_mut();
+        self.places.taken.lock().free(self.from, holder);
     }
 }
 

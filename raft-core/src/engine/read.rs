@@ -5,6 +5,7 @@
 //!                      └ no: ask the leader for it          then wait until this node has applied as much
 //! ```
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::BoxStream;
@@ -76,11 +77,19 @@ impl Engine {
     /// Every wanted event after `after`, then each as it is committed; or [`FeedItem::Ahead`] alone, if `after` does not
     /// exist yet. A follower that lags behind `after` first reaches it.
     pub(crate) fn events_since(&self, after: Revision, filter: Filter) -> BoxStream<'static, FeedItem> {
-        let engine = self.clone();
+        if after <= *self.progress().borrow() {
+            return self.feed().since(after, filter);
+        }
+        // A reader that is not polled must not keep the log of a node open that was shut down.
+        let (core, feed) = (Arc::downgrade(&self.0), self.feed().clone());
         let checked = async move {
-            match engine.newest_if_before(after).await {
+            let newest = match core.upgrade() {
+                Some(core) => Self(core).newest_if_before(after).await,
+                None => None,
+            };
+            match newest {
                 Some(newest) => stream::iter([FeedItem::Ahead { after, newest }]).boxed(),
-                None => engine.feed().since(after, filter),
+                None => feed.since(after, filter),
             }
         };
         checked.flatten_stream().boxed()

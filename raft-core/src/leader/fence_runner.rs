@@ -16,10 +16,19 @@ use quorate_membership::{ClusterState, Command, Confirmation, FenceId, FenceOrde
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
+use crate::config::Config;
 use crate::engine::Engine;
 use crate::error::ProposeError;
 use crate::fencer::{FenceRequest, Fencer, Returned};
 use crate::host;
+
+/// After each failure the wait doubles, at most this many times: 16 times `fence_backoff` is the longest wait.
+const DOUBLINGS: u32 = 4;
+
+/// How long the reconciler waits after a failed attempt, or other failed work, that has failed so many times before.
+pub(crate) fn backoff(config: &Config, failures: u32) -> Duration {
+    config.fence_backoff * (1 << failures.min(DOUBLINGS))
+}
 
 /// Why an attempt ended without a proof. The order stays open.
 #[derive(Debug, thiserror::Error)]

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use quorate_membership::detector::{Detector, Moment};
-use quorate_membership::{NodeId, Outside, Phase, Reachability};
+use quorate_membership::{LeaderContact, NodeId, Phase, Reachability};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -135,8 +135,8 @@ impl Monitor {
         let engine = &self.engine;
         let (me, leads) = (engine.node(), engine.leading().then(|| engine.term()));
         let (calls, answering) = (engine.peers().contacts.calls(), engine.answering());
-        let outside = Outside { me, now, leads, calls: &calls, answering: &answering };
-        let unreached = self.reachability.look(&engine.state(), &outside);
+        let contact = LeaderContact { me, now, leads, calls: &calls, answering: &answering };
+        let unreached = self.reachability.look(&engine.state(), &contact);
         match (self.unreached, unreached) {
             (false, true) => tracing::warn!(node = %me, "{UNREACHED}; making way for another leader"),
             (true, false) => tracing::info!(node = %me, "this node may stand for election again"),

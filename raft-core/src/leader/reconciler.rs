@@ -28,11 +28,8 @@ use crate::error::{HandOverError, ProposeError};
 use crate::fencer::Fencer;
 use crate::host;
 use crate::host::clock;
-use crate::leader::fence_runner::{AttemptError, attempt};
+use crate::leader::fence_runner::{AttemptError, attempt, backoff};
 use crate::view::View;
-
-/// After each failure the wait doubles, at most this many times: 16 times `fence_backoff` is the longest wait.
-const DOUBLINGS: u32 = 4;
 
 /// Why a piece of work failed. It is tried again while it is still due.
 #[derive(Debug, thiserror::Error)]
@@ -170,7 +167,7 @@ impl Reconciler {
                 Err(panic) => panic.into(),
             };
             let (_, failures) = self.waits.get(&work).copied().unwrap_or_default();
-            let wait = engine.config().fence_backoff * (1 << failures.min(DOUBLINGS));
+            let wait = backoff(engine.config(), failures);
             let node = engine.node();
             tracing::warn!(%node, ?work, %error, ?wait, "work failed; it will be tried again");
             self.waits.insert(work, (Moment::new(clock::now().since_origin() + wait), failures + 1));

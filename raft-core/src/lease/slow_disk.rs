@@ -53,40 +53,42 @@ pub(crate) async fn admit(
     }
 }
 
-/// Has nothing protected until the disk holds the timing, or `stop`. `why`: why it did not at the start.
-pub(crate) async fn hold_back(folder: PathBuf, timing: Timing, why: String, keeper: &Keeper, stop: CancellationToken) {
+/// Tells the keeper why nothing may be protected; `None` once it may. A message to the keeper that is sent later is also
+/// handled later, so nothing slips through before this one.
+pub(crate) fn tell(keeper: &Keeper, folder: &Path, why: Option<String>) {
+    match &why {
+        Some(why) => tracing::warn!(folder = %folder.display(), %why, "no work is protected here yet"),
+        None => tracing::info!(folder = %folder.display(), "the disk holds the timing; work may be protected"),
+    }
+    // A keeper that has ended protects nothing either.
+    let _keeper_gone = keeper.handle.send(Message::Unfit(why));
+}
+
+/// Measures the disk, and tells the keeper what came of it, until the disk holds the timing, or `stop`.
+pub(crate) async fn measure_again(folder: PathBuf, timing: Timing, keeper: &Keeper, stop: CancellationToken) {
     let measure = || async {
         let measured = measure(folder.clone(), timing).await;
         measured.unwrap_or_else(|error| Some(error.to_string()))
     };
-    let tell = |why: Option<String>| {
-        match &why {
-            Some(why) => tracing::warn!(folder = %folder.display(), %why, "no work is protected here yet"),
-            None => tracing::info!(folder = %folder.display(), "the disk holds the timing; work may be protected"),
-        }
-        // A keeper that has ended protects nothing either.
-        let _keeper_gone = keeper.handle.send(Message::Unfit(why));
-    };
     tokio::select! { biased;
         () = stop.cancelled() => {}
-        () = until_fast_enough(why, measure, tell) => {}
+        () = until_fast_enough(measure, |why| tell(keeper, &folder, why)) => {}
     }
 }
 
-/// Tells why the disk is too slow, first and after each measurement, until it is not: then `None`, and that is the end.
-async fn until_fast_enough<M: Future<Output = Option<String>>>(
-    why: String,
-    measure: impl Fn() -> M,
-    tell: impl Fn(Option<String>),
-) {
-    let (mut why, mut pause) = (Some(why), FIRST);
-    while why.is_some() {
-        tell(why);
+/// Tells the result of each measurement, until the disk is fast enough: then `None`, and that is the end.
+async fn until_fast_enough<M: Future<Output = Option<String>>>(measure: impl Fn() -> M, tell: impl Fn(Option<String>)) {
+    let mut pause = FIRST;
+    loop {
         sleep(pause).await;
         pause = (pause * 2).min(LONGEST);
-        why = measure().await;
+        let why = measure().await;
+        let fast_enough = why.is_none();
+        tell(why);
+        if fast_enough {
+            return;
+        }
     }
-    tell(None);
 }
 
 /// Why the disk does not hold the timing; `None` if it does.
@@ -108,8 +110,8 @@ mod tests {
             times.set(times.get() + 1);
             (times.get() < 3).then(|| format!("slow, {}", times.get()))
         };
-        until_fast_enough("slow at the start".into(), measure, |why| told.borrow_mut().push(why)).await;
-        let slow = ["slow at the start", "slow, 1", "slow, 2"].map(|why| Some(why.to_string()));
+        until_fast_enough(measure, |why| told.borrow_mut().push(why)).await;
+        let slow = ["slow, 1", "slow, 2"].map(|why| Some(why.to_string()));
         assert_eq!(told.into_inner(), [slow.as_slice(), &[None]].concat());
         assert_eq!(began.elapsed(), Duration::from_secs(1 + 2 + 4));
     }

@@ -76,8 +76,9 @@ impl Node {
             .map_err(|cause| StartError::Folder { path: folder.path().into(), cause })?;
         let started = Self::run(settings, folder, store, ledger).await?;
         if let Some((timing, why)) = too_slow {
+            slow_disk::tell(&started.parts.keeper, &data, Some(why));
             let (parts, stop) = (started.parts.clone(), started.stop.clone());
-            host::spawn(async move { slow_disk::hold_back(data, timing, why, &parts.keeper, stop).await });
+            host::spawn(async move { slow_disk::measure_again(data, timing, &parts.keeper, stop).await });
         }
         Ok(started)
     }
