@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_membership::{Identity, NodeId, Role, Timing};
+use quorate_membership::{FenceHint, Identity, NodeId, Role, Timing};
 use quorate_raft_core::{Config, Fencer, Node, NodeSettings, StartError, StopMechanism, Transport};
 use quorate_transport_grpc::{GrpcTransport, Server, ServerSettings};
 
@@ -53,6 +53,8 @@ pub struct Ready {
     fencer: Option<Arc<dyn Fencer>>,
     stop: Option<Box<dyn StopMechanism>>,
     trust_vm_clock: bool,
+    hint: Option<FenceHint>,
+    tells_lives_apart: bool,
     advertised: Vec<String>,
     config: Config,
     role: Role,
@@ -121,8 +123,22 @@ impl WantsFencing {
     fn ready(self, fencer: Option<Arc<dyn Fencer>>) -> Ready {
         let Self { node, data, wire } = self;
         let (advertised, config) = (vec![], Config::default());
-        let (stop, role, timeout) = (None, Role::Voter, TIMEOUT);
-        Ready { node, data, wire, fencer, stop, trust_vm_clock: false, advertised, config, role, timeout }
+        let (stop, role, timeout, hint) = (None, Role::Voter, TIMEOUT, None);
+        let (trust_vm_clock, tells_lives_apart) = (false, false);
+        Ready {
+            node,
+            data,
+            wire,
+            fencer,
+            stop,
+            trust_vm_clock,
+            hint,
+            tells_lives_apart,
+            advertised,
+            config,
+            role,
+            timeout,
+        }
     }
 }
 
@@ -152,6 +168,22 @@ impl Ready {
     /// machine, because a frozen guest does not notice that its lease has ended.
     pub fn trust_vm_clock(mut self) -> Self {
         self.trust_vm_clock = true;
+        self
+    }
+
+    /// Sets by what a fencer tells this life from others of this node: a process group, or the invocation id of its unit.
+    /// It is committed with the join, and fencers get it in [`FenceRequest::hint`](crate::FenceRequest::hint). Use the
+    /// [`Config`] for the same, or for both.
+    pub fn fence_hint(mut self, hint: FenceHint) -> Self {
+        self.hint = Some(hint);
+        self
+    }
+
+    /// Declares that the fencer of this node ends one life and leaves later lives of the same node alone, as one does that
+    /// kills a process group, and not one that powers a machine off. What comes back is then ended as fast as what stays
+    /// away; see [`Config::fencer_tells_lives_apart`].
+    pub fn fencer_tells_lives_apart(mut self) -> Self {
+        self.tells_lives_apart = true;
         self
     }
 
@@ -248,7 +280,9 @@ impl Ready {
     }
 
     async fn open(self) -> Result<(Node, Listening), StartError> {
-        let Self { node, data, wire, fencer, stop, trust_vm_clock, advertised, config, timeout, .. } = self;
+        let Self { node, data, wire, fencer, stop, trust_vm_clock, advertised, mut config, timeout, .. } = self;
+        config.fence_hint = self.hint.or(config.fence_hint);
+        config.fencer_tells_lives_apart |= self.tells_lives_apart;
         match wire {
             Wire::Plaintext(address) => {
                 let failed = |cause| StartError::Listen { address: address.to_string(), cause };

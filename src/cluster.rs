@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use quorate_membership::{Address, Cause, Command, Identity, Name, NodeId, Phase, Reason, Revision, Role, TextError};
 use quorate_raft_core::ledger::LastEnd;
-use quorate_raft_core::{Committed, Filter, Lease, LockError, LockGuard, Node, Records, Refusal, View};
+use quorate_raft_core::{Committed, Departure, Filter, Lease, LockError, LockGuard, Node, Records, Refusal, View};
 
 use crate::dangerous::Dangerous;
 use crate::error::{ActiveError, Fatal, HandOverError, ProposeError, ReadError};
@@ -306,13 +306,27 @@ impl Cluster {
     /// over at once. Drop every [`LockGuard`] and call `stopped` on every [`Protection`](crate::lease::Protection)
     /// before; otherwise the node stops without leaving. The node stays a member and returns with `resume`.
     ///
+    /// When the whole cluster stops, the last node finds no majority that could commit its leave. It then answers
+    /// [`Departure::LastToLeave`] at once, and its next life needs no fencing. A node whose departure leaves the others
+    /// without a majority votes on for up to 3 s, so that they can leave, too.
+    ///
     /// # Errors
-    /// [`ProposeError`] when it is not known whether the leave was committed. If it was not, the others fence this
-    /// life. The node is stopped in any case, and its work must not be started again, because the leave may still take
-    /// effect. Whether it did is settled after twice [`Config::propose_timeout`](crate::Config::propose_timeout) at the
-    /// latest.
-    pub async fn leave(self) -> Result<(), ProposeError> {
+    /// [`ProposeError`] when it is not known whether the leave was committed: no majority was reached within twice
+    /// [`Config::propose_timeout`](crate::Config::propose_timeout). The node is stopped in any case, and its work must not be
+    /// started again, because the leave may still take effect. Unless work was still protected, the data folder says that
+    /// this life has stopped, and the join of its next life reports it; the others may have it fenced before.
+    pub async fn leave(self) -> Result<Departure, ProposeError> {
         let left = self.node.leave().await;
+        self.listening.shut_down().await;
+        left
+    }
+
+    /// As [`Self::leave`], and tries for at most `limit`, such as the time that a supervisor allows for a stop.
+    ///
+    /// # Errors
+    /// As [`Self::leave`].
+    pub async fn leave_within(self, limit: Duration) -> Result<Departure, ProposeError> {
+        let left = self.node.leave_within(limit).await;
         self.listening.shut_down().await;
         left
     }

@@ -81,14 +81,15 @@ pub use quorate_membership::{
     Address, Event, Evidence, Identity, Key, Name, NodeId, Operator, Profile, Reason, Revision, Role, Timing,
 };
 pub use quorate_raft_core::{
-    Config, Deadman, FenceRequest, Fencer, Filter, Lease, LockError, LockGuard, Records, TokensOnly, View, Watchdog,
+    Config, Deadman, Departure, FenceRequest, Fencer, Filter, Lease, LockError, LockGuard, Records, TokensOnly, View,
+    Watchdog,
 };
 
 pub mod lock {
     //! Locks: the guard of a held lock, the permit to begin a step under it, and locks in the committed state.
 
     pub use quorate_membership::lock::*;
-    pub use quorate_raft_core::{GateError, LockError, LockGuard, NotPermitted, Permit, TokenGate};
+    pub use quorate_raft_core::{GateError, LockError, LockGuard, LockWait, NotPermitted, Permit, TokenGate};
 }
 
 pub mod lease {
@@ -115,8 +116,8 @@ pub mod fencing {
     //! Fencing: the callback that ends a node's life, the orders that it carries out, and the proofs of an end.
 
     pub use quorate_membership::{
-        Cause, Confirmation, Evidence, FenceId, FenceOrder, FenceProof, FenceRecord, Fences, Operator, Progress,
-        ProvedEnd, Reason,
+        Cause, Confirmation, Evidence, FenceHint, FenceId, FenceOrder, FenceProof, FenceRecord, Fences, Operator,
+        Progress, ProvedEnd, Reason,
     };
     pub use quorate_raft_core::{FenceFuture, FenceRequest, Fencer, Returned};
 }

@@ -95,6 +95,8 @@ pub(crate) fn join(node: u64, opened: u64) -> Result<Command> {
         boot: BootId::new(u128::from(opened)),
         nonce: Nonce::new(u128::from(node) << 64 | u128::from(opened)),
         contract: Contract::default(),
+        left: None,
+        hint: None,
     })
 }
 

@@ -22,8 +22,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 const USAGE: &str = "usage: daemon NUMBER FOLDER ADDRESS found|join ADDRESS...|resume";
 
-/// How long a leave may take. Without a majority it cannot be committed, and the next start waits for a proof instead.
-const FAREWELL: Duration = Duration::from_secs(3);
+/// How long a leave may take. Without a majority it cannot be committed, and the next start reports it instead.
+const FAREWELL: Duration = Duration::from_secs(6);
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -35,6 +35,11 @@ async fn main() -> Result<()> {
         next()?.parse().context("the address to listen on, such as 127.0.0.1:7401; port 0 takes a free one")?;
     let way = next()?;
     let seeds: Vec<String> = args.collect();
+
+    // The engine below tells its own story at `info` and `warn`, of which operators need nothing.
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env();
+    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,openraft=off"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(std::io::stderr).init();
 
     // First of all, so that a signal during the start ends the process cleanly.
     let (mut terminated, mut interrupted) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
@@ -73,9 +78,7 @@ async fn main() -> Result<()> {
         // The others know that this life has ended. Only a new one is of use.
         () = ended(&cluster) => bail!("this life has ended; start the node again with `resume`"),
     }
-    if let Ok(left) = tokio::time::timeout(FAREWELL, cluster.leave()).await {
-        left?;
-    }
+    cluster.leave_within(FAREWELL).await?;
     Ok(())
 }
 

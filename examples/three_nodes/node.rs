@@ -111,7 +111,7 @@ async fn run(place: &Place) -> Result<()> {
     // An order that still runs keeps a handle, and ends with this process.
     if let Some(cluster) = Arc::into_inner(cluster) {
         match leaves {
-            true => cluster.leave().await?,
+            true => drop(cluster.leave().await?),
             false => cluster.shutdown().await,
         }
     }

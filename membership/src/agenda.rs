@@ -63,6 +63,8 @@ pub struct Outlook {
     pub under: Option<Activation>,
     /// Whether this node has a fencer. Without one, an open order waits for an operator.
     pub can_fence: bool,
+    /// Whether that fencer ends one life and leaves later lives of the same node alone.
+    pub tells_lives_apart: bool,
     /// When each other node was last heard.
     pub heard: BTreeMap<NodeId, Moment>,
     /// The nodes that the failure detector calls [`Silent`](crate::detector::Signal::Silent).
@@ -115,8 +117,10 @@ impl Agenda<'_> {
             Duty::Fence(order) => return self.fence(order),
             // The former life of the leader's own node comes last: the fence may hit the leader.
             Duty::Condemn { former, .. } if former.node == me && others => false,
+            // A device might hit the life that came back, unless it tells the two apart.
             Duty::Condemn { former, waiting } => {
-                !self.may_end_by_itself(former) && self.would_order(former, Cause::Returned { as_life: waiting })
+                (self.outlook.tells_lives_apart || !self.may_end_by_itself(former))
+                    && self.would_order(former, Cause::Returned { as_life: waiting })
             }
             // Another leader has to take the leader's own vote.
             Duty::Demote(node) if node == me => return Some(Work::HandOver),
@@ -133,7 +137,9 @@ impl Agenda<'_> {
     /// A leader does not fence its own node, and without a fencer it waits for an operator.
     fn fence(&self, order: FenceId) -> Option<Work> {
         let open = self.state.fences().get(order)?;
-        if open.target.node == self.outlook.me {
+        let own_machine = open.target.node == self.outlook.me;
+        let former = self.state.newest(open.target.node) != Some(open.target);
+        if own_machine && !(former && self.outlook.tells_lives_apart) {
             return Some(Work::HandOver);
         }
         self.outlook.can_fence.then_some(Work::Duty(Duty::Fence(order)))

@@ -156,6 +156,17 @@ impl ClusterState {
         self.members.iter().filter_map(stands).collect()
     }
 
+    /// The voters whose newest life has not left.
+    pub fn voters_not_left(&self) -> BTreeSet<NodeId> {
+        let gone = |node: &NodeId| self.members.get(node).and_then(Member::newest).map(|(_, life)| life.phase);
+        self.configuration.voters().into_iter().filter(|node| gone(node) != Some(Phase::Left)).collect()
+    }
+
+    /// Whether so many voters have left that the others are no majority: nothing can be committed before one comes back.
+    pub fn majority_has_left(&self) -> bool {
+        !self.configuration.voters().is_empty() && !self.configuration.has_quorum(&self.voters_not_left())
+    }
+
     /// The nodes without which the standing nodes would have no majority. Every member if they have none already.
     pub fn needed(&self) -> BTreeSet<NodeId> {
         let standing = self.standing();

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use crate::bounded_text::Reason;
 use crate::contract::Contract;
 use crate::fencing::Cause;
-use crate::id::{Activation, BootId, ClusterId, FenceId, Identity, NodeId, Nonce, Revision, SessionId};
-use crate::member::{Address, Disk, Role};
+use crate::id::{Activation, BootId, ClusterId, FenceId, Identity, Incarnation, NodeId, Nonce, Revision, SessionId};
+use crate::member::{Address, Disk, FenceHint, Role};
 use crate::proof::Confirmation;
 use crate::quorum::Configuration;
 use crate::store::lock::{Holder, Name};
@@ -45,6 +45,12 @@ pub enum Command {
         nonce: Nonce,
         /// The lease and stop mechanism of this life, from which the wait before an expiry follows.
         contract: Contract,
+        /// The former life of this node that had stopped all its work before it ended, and could not commit that, because
+        /// no majority was left. It is a [`Command::Leave`] of that life, in the same entry as the join. A life that has
+        /// ended already, or is not known, is passed over.
+        left: Option<Incarnation>,
+        /// By what a fencer tells this life from others of its node.
+        hint: Option<FenceHint>,
     },
     /// Lets a joining life work, once it has caught up with the log.
     Activate {

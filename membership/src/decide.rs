@@ -53,9 +53,10 @@ fn answer(state: &ClusterState, revision: Revision, command: &Command) -> Result
             Ok(if same { vec![] } else { vec![Event::Configured { configuration: configuration.clone() }] })
         }
         _ if state.id.is_none() => Err(Rejection::NotFounded),
-        Command::Join { node, role, addresses, disk, boot, nonce, contract } => {
+        Command::Join { node, role, addresses, disk, boot, nonce, contract, left, hint } => {
             let (node, role, disk, boot, nonce, contract) = (*node, *role, *disk, *boot, *nonce, *contract);
-            members::Arrival { node, role, addresses, disk, boot, nonce, contract }.join(state)
+            let (left, hint) = (*left, hint.as_ref());
+            members::Arrival { node, role, addresses, disk, boot, nonce, contract, left, hint }.join(state, revision)
         }
         Command::Activate { who } => members::activate(state, *who),
         Command::OrderFence { target, cause, under } => fencing::order(state, revision, *target, cause, *under),

@@ -15,7 +15,7 @@ use crate::cluster::Leadership;
 use crate::contract::Contract;
 use crate::fencing::Cause;
 use crate::id::{BootId, ClusterId, FenceId, Identity, ItemId, NodeId, Nonce, Revision, SessionId};
-use crate::member::{Address, Disk, Role};
+use crate::member::{Address, Disk, FenceHint, Role};
 use crate::proof::FenceProof;
 use crate::quorum::Configuration;
 use crate::store::lock::{Holder, Name, Release};
@@ -47,6 +47,8 @@ pub enum Event {
         nonce: Nonce,
         /// Its lease and stop mechanism.
         contract: Contract,
+        /// By what a fencer tells it from other lives of its node.
+        hint: Option<FenceHint>,
     },
     /// A life may be given work.
     Activated {

@@ -23,14 +23,15 @@ pub fn evolve(state: &mut ClusterState, revision: Revision, event: &Event) {
             state.id = Some(*cluster);
             true
         }
-        Event::Joined { who, role, addresses, disk, boot, nonce, contract } => {
+        Event::Joined { who, role, addresses, disk, boot, nonce, contract, hint } => {
             let fresh = || Member { role: *role, addresses: vec![], disk: *disk, lives: BTreeMap::new() };
             let member = state.members.entry(who.node).or_insert_with(fresh);
             member.addresses.clone_from(addresses);
             member.disk = *disk;
             let (phase, addresses) = (Phase::Joining, addresses.clone());
             let (since, contract) = (revision, *contract);
-            let life = Life { phase, boot: *boot, nonce: *nonce, since, addresses, contract, process_bound: false };
+            let (boot, nonce, hint) = (*boot, *nonce, hint.clone());
+            let life = Life { phase, boot, nonce, since, addresses, contract, process_bound: false, hint };
             member.lives.insert(who.incarnation, life);
             forget_ended(state, who.node);
             true

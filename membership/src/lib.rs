@@ -16,7 +16,7 @@
 //! A file names only files of its own layer and of the layers below, and no files name each other in a circle:
 //!
 //! ```text
-//!   policy   agenda · former_lives · session · lease/ · proved_end         what a leader or a member does now
+//!   policy   agenda · awaited · former_lives · session · lease/ · proved_end      what a leader or a member does now
 //!   verbs    apply ──▶ decide/ ──▶ evolve/ · duty                          what follows from a command, an event, a state
 //!   state    cluster · command · event, topic · rejection                  what is committed, asked and answered
 //!   types    member · proof, fencing · store/                              what the state is made of
@@ -42,6 +42,7 @@
 
 mod agenda;
 mod apply;
+mod awaited;
 mod bounded_text;
 pub mod cluster;
 pub mod codec;
@@ -69,6 +70,7 @@ mod topic;
 
 pub use agenda::{Outlook, Work, agenda};
 pub use apply::apply;
+pub use awaited::{Awaited, Way, awaited};
 pub use bounded_text::{Reason, TextError};
 pub use cluster::{ClusterState, Leadership};
 pub use command::Command;
@@ -83,7 +85,7 @@ pub use id::{
     Activation, BootId, ClusterId, DiskId, Epoch, FenceId, Identity, Incarnation, ItemId, NodeId, Nonce, ParseIdError,
     Revision, SessionId,
 };
-pub use member::{Address, Disk, Life, Member, Phase, Role};
+pub use member::{Address, Disk, FenceHint, Life, Member, Phase, Role};
 pub use proof::{Confirmation, Evidence, FenceProof, Operator};
 pub use proved_end::ProvedEnd;
 pub use quorum::{Configuration, majority};

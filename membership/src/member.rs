@@ -32,6 +32,12 @@ text!(
     Address, "an address", 255
 );
 
+text!(
+    /// By what a fencer tells a life from others of the same node: a process group, a control group, the invocation id of
+    /// a unit. At most 255 bytes.
+    FenceHint, "a fence hint", 255
+);
+
 /// What a node does in the cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Role {
@@ -126,6 +132,8 @@ pub struct Life {
     pub contract: Contract,
     /// Whether it has declared that its work dies with its process.
     pub process_bound: bool,
+    /// By what a fencer tells it from other lives of its node. Information for fencers; it proves nothing.
+    pub hint: Option<FenceHint>,
 }
 
 /// A disk as a node shows it: its id, and how often its data folder has been opened.
@@ -177,6 +185,7 @@ impl Member {
             addresses: vec![],
             contract: Contract::default(),
             process_bound: false,
+            hint: None,
         };
         let disk = Disk { id: DiskId::new(1), opened: 1 };
         Self { role, addresses: vec![], disk, lives: BTreeMap::from([(Incarnation::new(1), life)]) }

@@ -64,7 +64,8 @@ mod tests {
         let found = Command::Found { cluster: ClusterId::new(7) };
         let (disk, addresses) = (Disk { id: DiskId::new(3), opened: 1 }, vec![Address::new("n3:7400").unwrap()]);
         let (boot, nonce, contract) = (BootId::new(1), Nonce::new(1), Contract::default());
-        let join = Command::Join { node, role: Role::Learner, addresses, disk, boot, nonce, contract };
+        let join =
+            Command::Join { node, role: Role::Learner, addresses, disk, boot, nonce, contract, left: None, hint: None };
         for (number, command) in [found, join].iter().enumerate() {
             apply(&mut state, Revision::new(number as u64 + 1), command).unwrap();
         }

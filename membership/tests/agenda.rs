@@ -55,6 +55,7 @@ fn outlook(state: &ClusterState) -> Outlook {
         now: at(100_000),
         under: state.leadership().map(|leadership| leadership.activation),
         can_fence: true,
+        tells_lives_apart: false,
         heard: others.iter().map(|node| (*node, at(99_950))).collect(),
         silent: BTreeSet::new(),
         matched: others.iter().map(|node| (*node, state.revision())).collect(),
@@ -120,6 +121,29 @@ fn a_former_life_that_time_cannot_prove_is_condemned_at_once() {
     let mut former_lives = FormerLives::default();
     former_lives.observe(&state, at(100_000));
     assert_eq!(agenda(&state, &outlook(&state), &former_lives), [condemn("n3#1", "n3#2")]);
+}
+
+/// Where the fencer ends one life and no other, nothing is gained by waiting, and the leader's own machine is safe from it.
+#[test]
+fn a_fencer_that_tells_lives_apart_is_called_at_once_even_for_the_leaders_own_node() {
+    let state = three("join n3 voter disk=3/2 nonce=32\njoin n1 voter disk=1/2 nonce=12");
+    let mut former_lives = FormerLives::default();
+    former_lives.observe(&state, at(100_000));
+    let plain = outlook(&state);
+    assert_eq!(agenda(&state, &plain, &former_lives), []);
+    let apart = Outlook { tells_lives_apart: true, ..plain };
+    // One order at a time: two would leave less than a majority standing.
+    assert_eq!(agenda(&state, &apart, &former_lives), [condemn("n3#1", "n3#2")]);
+
+    let state = three("join n1 voter disk=1/2 nonce=12\norder n1#1 returned n1#2");
+    let plain = outlook(&state);
+    assert_eq!(agenda_of(&state, &plain), [Work::HandOver]);
+    let apart = Outlook { tells_lives_apart: true, ..plain };
+    assert_eq!(agenda_of(&state, &apart), [Work::Duty(Duty::Fence(FenceId::new(1)))]);
+    // Against the life that leads, another has to act all the same.
+    let state = three("order n1#1 requested \"maintenance\"");
+    let apart = Outlook { tells_lives_apart: true, ..outlook(&state) };
+    assert_eq!(agenda_of(&state, &apart), [Work::HandOver]);
 }
 
 #[test]
@@ -339,4 +363,31 @@ fn a_new_life_inherits_only_on_the_same_boot_and_only_from_a_life_bound_to_its_p
     let ended = three("process-bound n3#1\nleave n3#1\njoin n3 voter disk=3/2 nonce=32 boot=31");
     assert_eq!(due_declaration(&ended, who, true, true), declares, "what has ended needs no successor's word");
     assert_eq!(due_declaration(&ended, life("n3#1"), true, true), None, "forgotten, or over");
+}
+
+/// Of three nodes n3 is dead and fenced, and n1 has come back. No order against n1#1 can be given; the status says so.
+#[test]
+fn what_a_joining_life_waits_for_is_said_with_the_remedy() {
+    let says = |state: &ClusterState, who: &str| awaited(state, life(who)).map(|awaited| awaited.to_string());
+    let without_time = told(ClusterState::new(), language::THREE.lines().map(String::from));
+    let lost = then(&without_time, "vouch n3#1 \"op\" \"off\"\njoin n1 voter disk=1/2 nonce=12");
+    let why = "a proof that n1#1 has ended: no order can be given (without n1 only 1 of 3 voters would remain, fewer than a \
+               majority; bring another voter back first); bring another voter back, or vouch for it as an operator";
+    assert_eq!(says(&lost, "n1#2").as_deref(), Some(why));
+    // With a stop mechanism, time proves it.
+    let timed = three("vouch n3#1 \"op\" \"off\"\njoin n1 voter disk=1/2 nonce=12");
+    assert!(says(&timed, "n1#2").is_some_and(|why| why.contains("time proves it, at the latest")), "{timed:?}");
+    // With a third voter the leader orders it, and then the order is named.
+    let back = then(&without_time, "join n1 voter disk=1/2 nonce=12");
+    assert_eq!(says(&back, "n1#2").as_deref(), Some("a proof that n1#1 has ended: the leader orders it"));
+    let ordered = then(&back, "order n1#1 returned n1#2");
+    assert!(
+        says(&ordered, "n1#2")
+            .is_some_and(|why| why.ends_with("order f1 waits for a leader with a fencer, or for an operator"))
+    );
+    let begun = then(&ordered, "start f1 by n2 attempt 1");
+    assert!(says(&begun, "n1#2").is_some_and(|why| why.ends_with("n2 carries out order f1, attempt 1")));
+    let ended = then(&begun, "vouch n1#1 \"op\" \"off\"");
+    assert!(says(&ended, "n1#2").is_some_and(|why| why.starts_with("the log")));
+    assert_eq!(says(&ended, "n2#1"), None, "it is active");
 }

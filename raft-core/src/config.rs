@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use quorate_membership::Timing;
 use quorate_membership::detector::Thresholds;
+use quorate_membership::{FenceHint, Timing};
 
 use crate::error::StartError;
 
@@ -42,6 +42,15 @@ pub struct Config {
     /// by a moment), not where it leaves writes in flight elsewhere, and never in machines that are cloned, or resumed from
     /// a snapshot while the original runs, because they share a boot id.
     pub work_dies_with_process: bool,
+    /// By what a fencer tells this life from others of its node, such as its process group or the invocation id of its
+    /// unit. Committed with each join, and given to fencers in [`FenceRequest::hint`](crate::FenceRequest::hint). It proves
+    /// nothing. Default: none.
+    pub fence_hint: Option<FenceHint>,
+    /// Declares that the fencer of this node ends one life and leaves later lives of the same node alone, as one does that
+    /// kills a process group, and not one that powers a machine off. While this node leads, the former life of a node that
+    /// came back is then fenced at once. Otherwise its end is first expected without a device, because a device might hit
+    /// the life that came back. Default: false.
+    pub fencer_tells_lives_apart: bool,
 }
 
 impl Default for Config {
@@ -58,6 +67,8 @@ impl Default for Config {
             keep_entries: 512,
             event_history: 8192,
             work_dies_with_process: false,
+            fence_hint: None,
+            fencer_tells_lives_apart: false,
         }
     }
 }

@@ -19,7 +19,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
-use quorate_membership::{Address, BootId, Cause, Evidence, FenceId, Identity, NodeId};
+use quorate_membership::{Address, BootId, Cause, Evidence, FenceHint, FenceId, Identity, NodeId};
 
 /// The life to fence, and what the cluster knows about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +33,9 @@ pub struct FenceRequest {
     pub boot: BootId,
     /// The last known addresses of that life.
     pub addresses: Vec<Address>,
+    /// What that life said of itself in [`Config::fence_hint`](crate::Config::fence_hint), by which it is told from other
+    /// lives of its node.
+    pub hint: Option<FenceHint>,
     /// The newest life of the same node, if it has already returned. A return proves nothing about the target: a cloned
     /// disk also returns, on another machine, and ending that machine does not end the target. Fence the machine that
     /// the *target* ran on, or both.

@@ -19,7 +19,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use quorate_membership::codec::{Enveloped, Kind, decode, encode};
-use quorate_membership::{ClusterId, Disk, DiskId, NodeId};
+use quorate_membership::{ClusterId, Disk, DiskId, Incarnation, NodeId};
 use serde::{Deserialize, Serialize};
 
 use crate::error::StartError;
@@ -30,6 +30,8 @@ struct Owner {
     node: NodeId,
     disk: Disk,
     cluster: Option<ClusterId>,
+    /// The life that had stopped all its work, and was about to leave.
+    left: Option<Incarnation>,
 }
 
 impl Enveloped for Owner {
@@ -69,7 +71,12 @@ impl Folder {
         let mut owner = match storage.load()? {
             Some(bytes) => decode::<Owner>(&bytes)
                 .map_err(|e| StartError::Damaged { path: path.join(FILE), why: e.to_string() })?,
-            None => Owner { node, disk: Disk { id: DiskId::new(random().map_err(failed)?), opened: 0 }, cluster: None },
+            None => Owner {
+                node,
+                disk: Disk { id: DiskId::new(random().map_err(failed)?), opened: 0 },
+                cluster: None,
+                left: None,
+            },
         };
         if owner.node != node {
             return Err(StartError::OtherNode { path: path.into(), found: owner.node, wanted: node });
@@ -106,6 +113,17 @@ impl Folder {
     pub(crate) fn set_cluster(&mut self, cluster: ClusterId) -> io::Result<()> {
         let before = self.owner.cluster.replace(cluster);
         self.save().inspect_err(|_| self.owner.cluster = before)
+    }
+
+    /// The last life that was about to leave, when it had stopped all its work.
+    pub(crate) fn left(&self) -> Option<Incarnation> {
+        self.owner.left
+    }
+
+    /// Records, durably, that this life has stopped all its work and is about to leave.
+    pub(crate) fn set_left(&mut self, life: Incarnation) -> io::Result<()> {
+        let before = self.owner.left.replace(life);
+        self.save().inspect_err(|_| self.owner.left = before)
     }
 
     fn save(&self) -> io::Result<()> {
@@ -182,11 +200,13 @@ mod tests {
         let disk = first.disk();
         assert_eq!((disk.opened, first.cluster()), (1, None));
         first.set_cluster(cluster).unwrap();
+        first.set_left(Incarnation::new(3)).unwrap();
         assert!(matches!(Folder::open(dir.path(), n1), Err(StartError::InUse(_))));
         drop(first);
         assert!(matches!(Folder::open(dir.path(), NodeId::new(2)), Err(StartError::OtherNode { .. })));
         let second = Folder::open(dir.path(), n1).unwrap();
         assert_eq!((second.disk(), second.cluster()), (Disk { opened: 2, ..disk }, Some(cluster)));
+        assert_eq!(second.left(), Some(Incarnation::new(3)));
     }
 
     #[test]

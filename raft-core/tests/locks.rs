@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use quorate_membership::{Check, Key, Name, Phase, Rejection, Stop, Timing};
 use quorate_raft_core::testing::{DeviceBehaviour, TestCluster, fast};
-use quorate_raft_core::{Config, LockError, LockGuard, Node, NotPermitted, ProposeError};
+use quorate_raft_core::{Config, LockError, LockGuard, LockWait, Node, NotPermitted, ProposeError};
 use tokio::time::timeout;
 
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -41,7 +41,7 @@ async fn a_lock_passes_on_in_the_order_of_asking_with_growing_tokens() -> Result
     let held = t.node(2)?.handle()?.lock_for(who, vm(), None).await;
     ensure!(matches!(held, Err(LockError::Propose(ProposeError::Rejected(Rejection::LockHeld { .. })))), "{held:?}");
     let held = t.node(2)?.handle()?.lock_for(who, vm(), Some(Duration::from_millis(200))).await;
-    ensure!(matches!(held, Err(LockError::TimedOut { holder: Some(_), .. })), "{held:?}");
+    ensure!(matches!(held, Err(LockError::TimedOut { why: LockWait::Holder { before: 0, .. }, .. })), "{held:?}");
     let token = first.token();
     let (second, ()) = tokio::join!(lock(t.node(2)?.handle()?), async {
         tokio::time::sleep(Duration::from_millis(100)).await;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use quorate::lease::ledger::Note;
 use quorate::testing::sim::{Durable, End, Observation, Pace, Rate, Running, Setting, Stored, TraceEntry, World};
-use quorate::{Config, Event, NodeId, Profile, lease::Stop};
+use quorate::{Config, Departure, Event, NodeId, Profile, lease::Stop};
 use tokio::time::{Instant, sleep};
 
 use crate::plan::Plan;
@@ -17,7 +17,14 @@ fn ms(ms: u64) -> Duration {
 }
 
 fn story(seed: u64, config: Config, stop: Option<Stop>) -> Story {
-    let device = stop.is_none();
+    story_with(seed, config, stop, stop.is_none())
+}
+
+fn device_story(seed: u64, config: Config, stop: Option<Stop>) -> Story {
+    story_with(seed, config, stop, true)
+}
+
+fn story_with(seed: u64, config: Config, stop: Option<Stop>, device: bool) -> Story {
     let plan = Plan::draw(seed);
     let plan = Plan { nodes: 3, config, stop, device, kinds: vec![], locks: 1, ..plan };
     let setting = Setting { seed, config: plan.config.clone(), stop, device, aloud: false };
@@ -208,6 +215,67 @@ pub(crate) async fn who_comes_back_is_not_shot_again_and_again(seed: u64) -> Don
     let shots = std::mem::take(&mut story.kept).iter().filter(|entry| shot(entry)).count();
     if shots > 2 {
         return Err(format!("violated: {hit} was powered off {shots} times in 20 s"));
+    }
+    story.heal().await
+}
+
+/// A process is killed and started again at once, where time, too, would prove its end, but later. With a device that tells
+/// lives apart, its former life is fenced before one that stays away would be, and the new one is left alone.
+pub(crate) async fn who_comes_back_is_fenced_as_fast_as_who_stays_away(seed: u64) -> Done {
+    let config = Config { fencer_tells_lives_apart: true, ..standard() };
+    let bound = config.fence_after();
+    let mut story = device_story(seed, config, Some(Stop::Deadman { lateness: ms(250) }));
+    story.returns_after = Some(ms(300));
+    story.form().await?;
+    story.kept.clear();
+    let hit = story.world.nodes().into_iter().find(|node| Some(*node) != leader(&story)).unwrap_or_default();
+    let began = Instant::now();
+    story.world.end(hit, End::Killed);
+    let fenced = |story: &Story| {
+        let applied = story.kept.iter().filter_map(|entry| match &entry.seen {
+            Observation::Applied { answer: Ok(events), .. } => Some(events),
+            _ => None,
+        });
+        applied.flatten().any(|event| matches!(event, Event::Fenced { who, .. } if who.node == hit))
+    };
+    while !fenced(&story) {
+        if began.elapsed() > bound {
+            return Err(format!("violated: the former life of {hit} is not fenced {bound:?} after it was killed"));
+        }
+        story.run_for(ms(10)).await?;
+    }
+    println!("seed {seed}: fenced after {:?}", began.elapsed());
+    story.run_for(ms(10_000)).await?;
+    let ends = story.kept.iter().filter(|entry| matches!(entry.seen, Observation::Ended { .. })).count();
+    if ends > 1 {
+        return Err(format!("violated: the life that came back is left alone: {ends} processes ended"));
+    }
+    story.heal().await
+}
+
+/// All nodes are told to stop within two seconds. Those that have left vote on for a moment, so that each leave is committed.
+pub(crate) async fn a_cluster_that_stops_as_a_whole_leaves_as_a_whole(seed: u64) -> Done {
+    let mut story = story(seed, standard(), Some(Stop::Deadman { lateness: ms(250) }));
+    story.form().await?;
+    let mut leaving = vec![];
+    for (late, node) in story.world.nodes().into_iter().enumerate() {
+        story.stop_work(node);
+        let Some(Running { host, node }) = story.world.process(node).cloned() else { continue };
+        leaving.push(host.spawn(async move {
+            sleep(ms(300 + 900 * late as u64)).await;
+            node.leave().await
+        }));
+    }
+    let began = Instant::now();
+    for ended in leaving {
+        match ended.await {
+            Ok(Ok(Departure::Committed)) => {}
+            other => return Err(format!("violated: every leave is committed: {other:?}")),
+        }
+    }
+    println!("seed {seed}: all have left after {:?}", began.elapsed());
+    for node in story.world.nodes() {
+        story.world.end(node, End::Killed);
     }
     story.heal().await
 }

@@ -122,6 +122,16 @@ fn who_comes_back_is_not_shot_again_and_again() {
 }
 
 #[test]
+fn who_comes_back_is_fenced_as_fast_as_who_stays_away() {
+    in_a_world(calm::who_comes_back_is_fenced_as_fast_as_who_stays_away);
+}
+
+#[test]
+fn a_cluster_that_stops_as_a_whole_leaves_as_a_whole() {
+    in_a_world(calm::a_cluster_that_stops_as_a_whole_leaves_as_a_whole);
+}
+
+#[test]
 fn a_change_of_voters_that_was_begun_is_finished() {
     in_a_world(calm::a_change_of_voters_that_was_begun_is_finished);
 }

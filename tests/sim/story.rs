@@ -142,9 +142,7 @@ impl Story {
             }
             Deed::Leave(who) => {
                 let Some(Running { host, node }) = self.world.process(who).cloned() else { return Ok(()) };
-                if let Some(over) = self.shifts.get(&who) {
-                    over.send_replace(true);
-                }
+                self.stop_work(who);
                 let told = host.clone();
                 drop(host.spawn(async move {
                     sleep(Duration::from_millis(300)).await;
@@ -179,6 +177,13 @@ impl Story {
             }
         }
         Ok(())
+    }
+
+    /// Tells the workers of a node to stop.
+    pub(crate) fn stop_work(&self, node: NodeId) {
+        if let Some(over) = self.shifts.get(&node) {
+            over.send_replace(true);
+        }
     }
 
     /// Whether three votes are left without one: fewer survive nobody's end.

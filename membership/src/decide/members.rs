@@ -1,11 +1,12 @@
 //! The rules for members: how a life joins and is activated, and how a node changes its role and is removed.
 
 use super::checks::{another_voter, check_addresses, known_life, quorum_or, unknown};
+use super::ending::leave;
 use crate::cluster::{ClusterState, MAX_NODES};
 use crate::contract::Contract;
 use crate::event::Event;
-use crate::id::{BootId, Identity, Incarnation, NodeId, Nonce};
-use crate::member::{Address, Disk, Life, Phase, Role};
+use crate::id::{BootId, Identity, Incarnation, NodeId, Nonce, Revision};
+use crate::member::{Address, Disk, FenceHint, Life, Phase, Role};
 use crate::proof::FenceProof;
 use crate::rejection::Rejection;
 
@@ -18,19 +19,22 @@ pub(super) struct Arrival<'a> {
     pub(super) boot: BootId,
     pub(super) nonce: Nonce,
     pub(super) contract: Contract,
+    pub(super) left: Option<Incarnation>,
+    pub(super) hint: Option<&'a FenceHint>,
 }
 
 impl Arrival<'_> {
-    pub(super) fn join(self, state: &ClusterState) -> Result<Vec<Event>, Rejection> {
-        let Self { node, role, addresses, disk, boot, nonce, contract } = self;
+    pub(super) fn join(self, state: &ClusterState, token: Revision) -> Result<Vec<Event>, Rejection> {
+        let Self { node, role, addresses, disk, boot, nonce, contract, left, hint } = self;
         if state.retired.contains(&node) {
             return Err(Rejection::RetiredNode(node));
         }
         check_addresses(addresses)?;
         contract.check().map_err(Rejection::Contract)?;
+        hint.map_or(Ok(()), FenceHint::check).map_err(Rejection::Text)?;
         let joined = |incarnation, role| {
             let (who, addresses) = (Identity::new(node, incarnation), addresses.to_vec());
-            Event::Joined { who, role, addresses, disk, boot, nonce, contract }
+            Event::Joined { who, role, addresses, disk, boot, nonce, contract, hint: hint.cloned() }
         };
         let Some(member) = state.members.get(&node) else {
             if state.members.len() + state.retired.len() >= MAX_NODES {
@@ -49,6 +53,11 @@ impl Arrival<'_> {
             return Err(Rejection::ClonedDisk { node, known: member.disk, got: disk });
         }
         let mut events = vec![];
+        // Only a life that may be working has something to report. One that is unknown has ended long ago.
+        let gone = left.filter(|life| member.lives.get(life).is_some_and(|life| life.phase.may_work()));
+        if let Some(incarnation) = gone {
+            events.extend(leave(state, token, Identity::new(node, incarnation))?);
+        }
         if let Some((incarnation, Life { phase: Phase::Joining, .. })) = newest {
             events.push(Event::Superseded { who: Identity::new(node, incarnation) });
         }

@@ -128,6 +128,8 @@ impl World {
                 boot: BootId::new(u128::from(machine.boots) + 1),
                 nonce: Nonce::new(process.nonce),
                 contract,
+                left: None,
+                hint: None,
             };
             self.send(i, leader, Message::Ask(Box::new(command)));
         }

@@ -120,6 +120,7 @@ fn join(words: &mut Words<'_>) -> Result<Command, String> {
     let (mut disk, mut nonce, mut boot) = (None, None, None);
     let mut addresses = vec![unchecked(&format!("{node}:7400"))?];
     let mut contract = Contract::default();
+    let (mut left, mut hint) = (None, None);
     while !words.rest.is_empty() {
         let word = words.next()?;
         match word.split_once('=') {
@@ -134,12 +135,14 @@ fn join(words: &mut Words<'_>) -> Result<Command, String> {
             Some(("lease", value)) => contract.lease = Duration::from_millis(parse(value)?),
             Some(("drift", value)) => contract.drift = Drift::ppm(parse(value)?),
             Some(("stop", value)) => contract.stop = stop(value)?,
+            Some(("left", value)) => left = Some(Incarnation::new(parse(value)?)),
+            Some(("hint", value)) => hint = Some(FenceHint::new(value).map_err(|error| error.to_string())?),
             _ => return Err(format!("`{word}` is not part of a join")),
         }
     }
     let (disk, nonce) = (disk.ok_or("a join needs disk=")?, nonce.ok_or("a join needs nonce=")?);
     let boot = BootId::new(boot.unwrap_or(nonce));
-    Ok(Command::Join { node, role, addresses, disk, boot, nonce: Nonce::new(nonce), contract })
+    Ok(Command::Join { node, role, addresses, disk, boot, nonce: Nonce::new(nonce), contract, left, hint })
 }
 
 /// `tokens`, `deadman:250`, `own:100`, `watchdog:1000,200`.

@@ -254,5 +254,5 @@ pub(crate) fn join(at: usize, process: u64, contract: Contract) -> Command {
     let (node, boot, nonce) = (id(at), BootId::new(process.into()), Nonce::new(process.into()));
     let addresses = Address::new("host:1").into_iter().collect();
     let role = if at < MEMBERS { Role::Voter } else { Role::Witness };
-    Command::Join { node, role, addresses, disk, boot, nonce, contract }
+    Command::Join { node, role, addresses, disk, boot, nonce, contract, left: None, hint: None }
 }

@@ -111,6 +111,8 @@ pub(crate) fn join(node: u64, life: u64, boot: u64) -> Command {
         boot: BootId::new(boot.into()),
         nonce: Nonce::new(life.into()),
         contract: Contract::default(),
+        left: None,
+        hint: None,
     }
 }
 

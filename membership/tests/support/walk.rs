@@ -207,7 +207,10 @@ fn join(state: &ClusterState, node: NodeId, fresh: usize, twist: u8) -> Command 
     let nonce = Nonce::new(fresh as u128);
     let stop = if twist.is_multiple_of(8) { Stop::Unbounded } else { Stop::Tokens };
     let contract = Contract { stop, ..Contract::default() };
-    Command::Join { node, role: role(twist), addresses: addresses(twist), disk, boot: BootId::new(1), nonce, contract }
+    let (role, addresses, boot) = (role(twist), addresses(twist), BootId::new(1));
+    let former = state.newest(node).map(|who| who.incarnation);
+    let (left, hint) = (former.filter(|_| twist % 4 == 1), FenceHint::new("unit").ok().filter(|_| twist % 3 == 1));
+    Command::Join { node, role, addresses, disk, boot, nonce, contract, left, hint }
 }
 
 fn role(twist: u8) -> Role {

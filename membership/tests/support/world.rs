@@ -274,7 +274,17 @@ impl World {
                 let disk = Disk { id: DiskId::new(node.get().into()), opened: process };
                 let (boot, nonce) = (BootId::new(process.into()), Nonce::new(process.into()));
                 let addresses = vec![Address::new("host:1").ok()?];
-                Command::Join { node, role: Role::Voter, addresses, disk, boot, nonce, contract: Contract::default() }
+                Command::Join {
+                    node,
+                    role: Role::Voter,
+                    addresses,
+                    disk,
+                    boot,
+                    nonce,
+                    contract: Contract::default(),
+                    left: None,
+                    hint: None,
+                }
             }
             Step::Activate(who) => Command::Activate { who },
             Step::Suspect(target) => {

@@ -32,6 +32,7 @@ impl Engine {
         }
         let payload = Payload::new(encode(&command)?);
         fits(&payload).map_err(ProposeError::Refused)?;
+        let timeout = self.allowed(timeout);
         let give_up = Instant::now() + timeout;
         let (mut hint, mut tries) = (None, 0);
         loop {
@@ -56,6 +57,14 @@ impl Engine {
                     sleep(self.0.config.heartbeat() / 4).await;
                 }
             }
+        }
+    }
+
+    /// Once a majority has left there is nobody to wait for, unless one is just coming back.
+    fn allowed(&self, timeout: Duration) -> Duration {
+        match self.state().majority_has_left() {
+            true => timeout.min(self.0.config.election_max() * 2),
+            false => timeout,
         }
     }
 

@@ -96,6 +96,7 @@ fn request(engine: &Engine, open: &FenceOrder, state: &ClusterState, attempt: u3
         order: open.id,
         target,
         boot: state.life(target).map(|life| life.boot).unwrap_or_default(),
+        hint: state.life(target).and_then(|life| life.hint.clone()),
         addresses: state.life(target).map(|life| life.addresses.clone()).unwrap_or_default(),
         returned: newest.and_then(|who| Some((who, state.life(who)?.clone()))).map(|(who, life)| Returned {
             who,

@@ -249,7 +249,9 @@ impl Task {
         let now = clock::reading();
         let stood_still = now.longest_since(std::mem::replace(&mut self.ticked, now));
         if stood_still > self.engine.config().timing.plan().lease / 4 {
-            tracing::warn!(?stood_still, "this leader stood still; no lease is judged by that time");
+            if self.leading.is_some() {
+                tracing::warn!(node = %self.engine.node(), ?stood_still, "this leader stood still; no lease is judged by that time");
+            }
             self.grantor.handle_pause(now);
         }
         self.watch_leadership();

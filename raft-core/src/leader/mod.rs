@@ -4,6 +4,7 @@
 //!   monitor ──silent nodes──▶ reconciler ──▶ fence_runner ──▶ the consumer's fencer
 //!                                 └──▶ changes of voters, commands
 //!   grantor         grants renewals of leases, and proposes the expiry of a lease that was not renewed
+//!   standing_log    each change of this node's own standing, once
 //!   session_table   answers keep-alives of sessions, and proposes their expiry
 //! ```
 //!
@@ -17,3 +18,4 @@ pub(crate) mod grantor;
 pub(crate) mod monitor;
 pub(crate) mod reconciler;
 pub(crate) mod session_table;
+mod standing_log;

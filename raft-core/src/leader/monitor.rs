@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::engine::Engine;
 use crate::error::Fatal;
 use crate::host::clock;
+use crate::leader::standing_log::StandingLog;
 use crate::lease::keeper::Keeper;
 use crate::view::{Local, Sighting, View};
 
@@ -43,6 +44,7 @@ pub(crate) struct Monitor {
     /// Why the disk makes nothing durable, and the remedy; `None` while it works.
     disk: Option<String>,
     reachability: Reachability,
+    standing: StandingLog,
     /// Whether the other nodes cannot reach this one.
     unreached: bool,
 }
@@ -53,7 +55,8 @@ impl Monitor {
         let plan = engine.config().timing.plan();
         let reachability = Reachability::new(plan.renew, plan.election_max);
         let (leading, led, stands, disk) = Default::default();
-        Self { engine, keeper, views, detector, leading, led, stands, disk, reachability, unreached: false }
+        let (standing, unreached) = (StandingLog::default(), false);
+        Self { engine, keeper, views, detector, leading, led, stands, disk, reachability, standing, unreached }
     }
 
     /// Runs until `stop`, or until the node has failed; returns the reason of the failure.
@@ -71,7 +74,9 @@ impl Monitor {
                     Err(_) => return None,
                 },
             }
-            self.views.send_replace(self.look());
+            let view = self.look();
+            self.standing.look(&view, clock::now());
+            self.views.send_replace(view);
             if let Some(fatal) = self.engine.stopped().filter(|f| !matches!(f, Fatal::Shutdown)) {
                 tracing::error!(node = %self.engine.node(), %fatal, "this node has failed and stops");
                 return Some(fatal);

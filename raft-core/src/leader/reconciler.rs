@@ -131,6 +131,7 @@ impl Reconciler {
             now: clock::now(),
             under: *self.uses.activation.borrow(),
             can_fence: self.uses.fencer.is_some(),
+            tells_lives_apart: self.uses.fencer.is_some() && engine.config().fencer_tells_lives_apart,
             heard: engine.peers().contacts.all(),
             silent: silent.map(|(node, _)| *node).collect(),
             matched: engine.all_matched(),

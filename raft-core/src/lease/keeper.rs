@@ -266,7 +266,12 @@ impl Thread {
             // The reason is on its way to the disk before any reset (P16).
             LeaseStage::Notice => {
                 let waiting = protecting.join(", ");
-                tracing::warn!(%who, ?left, condemned, protecting = waiting, "the lease is about to end; what runs has to stop");
+                match protecting.is_empty() {
+                    true => tracing::debug!(%who, ?left, condemned, "the lease is about to end; nothing is protected"),
+                    false => {
+                        tracing::warn!(%who, ?left, condemned, protecting = waiting, "the lease is about to end; what runs has to stop");
+                    }
+                }
                 self.ledger.note(Note::Notice { who, left, condemned, protecting });
             }
             LeaseStage::Lapsed => {

@@ -131,6 +131,8 @@ mod tests {
             boot: BootId::default(),
             nonce: Nonce::new(nonce),
             contract: Default::default(),
+            left: None,
+            hint: None,
         };
         let commands = [
             Command::Found { cluster: ClusterId::new(5) },

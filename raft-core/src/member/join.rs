@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use quorate_membership::codec::encode;
-use quorate_membership::{Address, Command, Identity, Role};
+use quorate_membership::{Address, Command, Identity, Incarnation, Role};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -33,6 +33,8 @@ pub(crate) struct Entrance {
     /// The addresses at which other nodes reach this one.
     pub(crate) addresses: Vec<Address>,
     pub(crate) views: watch::Sender<View>,
+    /// The former life that had stopped all its work before it ended; the join reports it.
+    pub(crate) left: Option<Incarnation>,
 }
 
 impl Entrance {
@@ -181,6 +183,8 @@ impl Entrance {
             boot: clock::boot_id(),
             nonce: self.engine.process(),
             contract: self.engine.config().timing.contract(),
+            left: self.left,
+            hint: self.engine.config().fence_hint.clone(),
         }
     }
 }

@@ -18,77 +18,16 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use quorate_membership::lease::Reading;
 use quorate_membership::lock::Grant;
-use quorate_membership::{Command, Holder, Identity, Name, Nonce, Phase, Rejection, Request, Revision, TextError};
+use quorate_membership::{Command, Holder, Identity, Name, Nonce, Phase, Rejection, Request, Revision, awaited};
 use tokio::time::{Instant, timeout_at};
 
 use crate::engine::Engine;
 use crate::error::{Fatal, ProposeError};
 use crate::host::clock;
 use crate::lease::keeper::Keeper;
-use crate::lease::{Lease, NotHeld, ProtectError, Protection};
+use crate::lease::{Lease, ProtectError, Protection};
+use crate::member::lock_error::{LockError, LockWait, NotPermitted};
 use crate::member::releaser::{Gone, Releaser, Ticket};
-
-/// Why a lock was not acquired. The request is withdrawn from the log.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum LockError {
-    /// The request could not be committed, or the rules refused it: [`Rejection::LockHeld`] for `try_lock` on a held
-    /// lock.
-    #[error(transparent)]
-    Propose(#[from] ProposeError),
-    /// The lock did not become free in time, or this life did not become active or hold its lease in time.
-    #[error("lock `{name}` was not acquired within {waited:?}{}", holder_now(*.holder))]
-    TimedOut {
-        /// The name of the lock.
-        name: Name,
-        /// How long the call waited.
-        waited: Duration,
-        /// The holder at that time, as far as this node had applied the log; `None` if the lock was free or unknown.
-        holder: Option<Holder>,
-    },
-    /// This life has ended or is being fenced, and can acquire no lock any more. Unless the node was removed, start it
-    /// again with `resume`.
-    #[error(
-        "{0} can acquire no lock, because it has ended or is ending; unless it was removed, start it again with `resume`"
-    )]
-    Over(Identity),
-    /// The lock was granted, but the stop mechanism could not be armed for it. The lock was released again.
-    #[error("lock `{name}` was granted and released again, because its work could not be protected: {why}")]
-    Unprotected {
-        /// The name of the lock.
-        name: Name,
-        /// Why the stop mechanism does not protect the work.
-        why: ProtectError,
-    },
-}
-
-fn holder_now(holder: Option<Holder>) -> String {
-    holder.map_or(String::new(), |holder| format!("; {holder} holds it"))
-}
-
-impl From<TextError> for LockError {
-    fn from(text: TextError) -> Self {
-        Self::Propose(text.into())
-    }
-}
-
-impl From<Fatal> for LockError {
-    fn from(fatal: Fatal) -> Self {
-        Self::Propose(fatal.into())
-    }
-}
-
-/// Why no step may be begun under a lock now. Checking changes nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum NotPermitted {
-    /// The lease does not hold now. If it is renewed, the lock is still held and the next check may succeed.
-    #[error(transparent)]
-    NotHeld(#[from] NotHeld),
-    /// The lock is lost: it was released, or granted to another holder. It never returns under this token.
-    #[error("the lock was released or passed to another holder; stop all work under its token")]
-    PassedOn,
-}
 
 /// Permission to begin a step under a lock now; see [`LockGuard::check`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -224,18 +163,17 @@ impl Locks {
         let give_up = begun.checked_add(timeout).unwrap_or(begun + FOR_EVER);
         match timeout_at(give_up, self.at_work(who)).await {
             Ok(found) => found?,
-            Err(_) => return Err(LockError::TimedOut { name, waited: timeout, holder: None }),
+            Err(_) => {
+                let why = LockWait::Active(awaited(&self.engine.state(), who));
+                return Err(LockError::TimedOut { name, waited: timeout, why });
+            }
         }
         // An inherited lock is adopted instead of requested.
         let mut ticket = match self.releaser.adopt(&self.engine.state(), who, &name) {
             Some(ticket) => ticket,
             None => self.ask_for(who, &name, wait.is_some(), give_up).await?,
         };
-        let timed_out = || {
-            let state = self.engine.state();
-            let holder = state.store().lock(&name).and_then(|lock| lock.grant).map(|grant| grant.holder);
-            LockError::TimedOut { name: name.clone(), waited: timeout, holder }
-        };
+        let timed_out = |why| LockError::TimedOut { name: name.clone(), waited: timeout, why };
         let token = loop {
             let waiting = self.granted(who, &name, ticket.request);
             match timeout_at(give_up, waiting).await {
@@ -243,14 +181,14 @@ impl Locks {
                 // The log has nothing of the request, because it was withdrawn or never committed. Request it again.
                 Ok(Ok(None)) => ticket = self.ask_for(who, &name, wait.is_some(), give_up).await?,
                 Ok(Err(error)) => return Err(error),
-                Err(_) => return Err(timed_out()),
+                Err(_) => return Err(timed_out(self.awaited(&name, ticket.request))),
             }
         };
         ticket.granted(token);
         let lease = self.keeper.lease(who);
         let protection = loop {
             if timeout_at(give_up, lease.held()).await.is_err() {
-                return Err(timed_out());
+                return Err(timed_out(LockWait::Lease));
             }
             match lease.protect(name.to_string(), token).await {
                 Ok(protection) => break protection,
@@ -268,6 +206,17 @@ impl Locks {
             ticket: Some(ticket),
             gone,
         })
+    }
+
+    /// What a request that was not granted waits for.
+    fn awaited(&self, name: &Name, request: Nonce) -> LockWait {
+        let state = self.engine.state();
+        let Some(lock) = state.store().lock(name) else { return LockWait::Log };
+        let before = lock.waiters().take_while(|waiter| waiter.request != request).count();
+        match lock.grant {
+            Some(Grant { holder, token, .. }) => LockWait::Holder { holder, token, before },
+            None => LockWait::Log,
+        }
     }
 
     /// Waits until this life may be given work. It can hold no lock before.

@@ -3,14 +3,16 @@
 //!
 //! ```text
 //!   bootstrap   founds a cluster                   gate        admits callers, or refuses them with a reason
-//!   join        joins one, or resumes membership
+//!   join        joins one, or resumes membership   departure   leaves: gives up, notes it, commits it
 //!   renewer     sends renewals to the leader       succession  inherits the locks of a former life
 //!   locks, releaser, queue, records                what a consumer holds and stores
 //! ```
 
 mod bootstrap;
+pub(crate) mod departure;
 pub(crate) mod gate;
 pub(crate) mod join;
+pub(crate) mod lock_error;
 pub(crate) mod locks;
 pub(crate) mod queue;
 pub(crate) mod records;

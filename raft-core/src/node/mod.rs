@@ -20,13 +20,15 @@ use tokio_util::sync::CancellationToken;
 use crate::client_service::Service;
 use crate::engine::log_store::LogStore;
 use crate::engine::open;
-use crate::error::{Fatal, HandOverError, ProposeError, ReadError, Refusal, StartError, SucceedError};
+use crate::error::{Fatal, HandOverError, ProposeError, ReadError, StartError, SucceedError};
 use crate::feed::{FeedItem, Filter};
 use crate::folder::Folder;
 use crate::host;
 use crate::lease::ledger::{LastEnd, Ledger};
 use crate::lease::{Lease, slow_disk};
-use crate::member::locks::{LockError, LockGuard};
+use crate::member::departure::Departure;
+use crate::member::lock_error::LockError;
+use crate::member::locks::LockGuard;
 use crate::member::records::Records;
 pub use crate::node::parts::NodeSettings;
 use crate::node::parts::Parts;
@@ -256,33 +258,20 @@ impl Node {
     /// left must not work again.
     ///
     /// # Errors
-    /// [`ProposeError`] when it is not known whether the leave was committed. If it was not, the others fence this
-    /// life.
-    pub async fn leave(&self) -> Result<(), ProposeError> {
-        let give_up = tokio::time::Instant::now() + self.parts.engine.config().propose_timeout * 2;
-        let told = loop {
-            let Some(who) = self.identity() else { break Ok(()) };
-            // P19: the lease is surrendered first. A life that still protects work has not stopped, and must not leave.
-            match self.parts.keeper.surrender(self.parts.engine.config().timing.plan().lease).await {
-                Some(protected) if protected.is_empty() => {}
-                Some(protected) => break Err(still_protected(&protected.join(", "))),
-                None => break Err(still_protected("work that its keeper did not report on")),
-            }
-            match self.propose(Command::Leave { who }).await {
-                Ok(_) => break Ok(()),
-                // A leave may be repeated; a second one changes nothing.
-                Err(ProposeError::OutcomeUnknown { .. } | ProposeError::NoLeader { .. })
-                    if tokio::time::Instant::now() < give_up => {}
-                Err(error) => break Err(error),
-            }
-        };
-        if self.parts.engine.leading()
-            && let Err(error) = self.hand_over(None).await
-        {
-            tracing::info!(%error, "leadership was not handed over before leaving; the others will elect a leader");
-        }
+    /// [`ProposeError`] when it is not known whether the leave was committed. Unless work was still protected, the data
+    /// folder says that this life has stopped, and the join of its next life reports it. The others may fence it before.
+    pub async fn leave(&self) -> Result<Departure, ProposeError> {
+        self.leave_within(self.parts.engine.config().propose_timeout * 2).await
+    }
+
+    /// As [`Self::leave`], and tries for at most `limit`.
+    ///
+    /// # Errors
+    /// As [`Self::leave`].
+    pub async fn leave_within(&self, limit: Duration) -> Result<Departure, ProposeError> {
+        let left = self.parts.departing().leave(limit).await;
         self.shutdown().await;
-        told
+        left
     }
 
     /// Stops the engine and closes the data folder. This does not end the life that ran here; only a leave or a proof
@@ -303,9 +292,4 @@ impl Drop for Node {
             drop(host::spawn(async move { parts.shut_down(Fatal::Shutdown).await }));
         }
     }
-}
-
-fn still_protected(what: &str) -> ProposeError {
-    let why = format!("this life still protects {what}; report it as stopped before leaving (nothing was committed)");
-    ProposeError::Refused(Refusal::Malformed(why))
 }

@@ -31,6 +31,7 @@ use crate::lease::keeper::Keeper;
 use crate::lease::ledger::{Ledger, Note};
 use crate::lease::renewals::{self, GrantorHandle, GrantorQueue};
 use crate::lease::stop::{self, Nothing, StopMechanism};
+use crate::member::departure::Departing;
 use crate::member::gate::Gate;
 use crate::member::join::Entrance;
 use crate::member::locks::Locks;
@@ -152,7 +153,13 @@ impl Parts {
     /// What this node enters a cluster with.
     pub(crate) fn entrance(&self) -> Entrance {
         let (folder, addresses) = (self.folder.clone(), self.addresses.clone());
-        Entrance { engine: self.engine.clone(), folder, addresses, views: self.views.clone() }
+        let left = folder.lock().as_ref().and_then(Folder::left);
+        Entrance { engine: self.engine.clone(), folder, addresses, views: self.views.clone(), left }
+    }
+
+    /// What this node leaves with.
+    pub(crate) fn departing(&self) -> Departing {
+        Departing { engine: self.engine.clone(), keeper: self.keeper.clone(), folder: self.folder.clone() }
     }
 
     /// What this node acquires locks with.

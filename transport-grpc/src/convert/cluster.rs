@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use quorate_membership::detector::Signal;
 use quorate_membership::{
-    Address, Cause, ClusterState, Configuration, FenceOrder, FenceProof, FenceRecord, Leadership, Life, Member, NodeId,
-    Progress, Role, Store,
+    Address, Cause, ClusterState, Configuration, FenceOrder, FenceProof, FenceRecord, Identity, Leadership, Life,
+    Member, NodeId, Progress, Role, Store, awaited,
 };
 use quorate_raft_core::{LeaseStage, LeaseView, Local, View};
 
@@ -34,7 +34,7 @@ pub(crate) fn members(cluster: &ClusterState) -> pb::MembersResponse {
         cluster: cluster.id().map(|id| id_to(id.get())),
         revision: cluster.revision().get(),
         epoch: cluster.epoch().get(),
-        members: cluster.members().iter().map(member).collect(),
+        members: cluster.members().iter().map(|(node, known)| member(cluster, *node, known)).collect(),
         configuration: Some(cluster.configuration().into()),
     }
 }
@@ -45,7 +45,7 @@ pub(crate) fn state(cluster: &ClusterState) -> pb::ClusterState {
         cluster: cluster.id().map(|id| id_to(id.get())),
         revision: cluster.revision().get(),
         epoch: cluster.epoch().get(),
-        members: cluster.members().iter().map(member).collect(),
+        members: cluster.members().iter().map(|(node, known)| member(cluster, *node, known)).collect(),
         retired: numbers(cluster.retired()),
         configuration: Some(cluster.configuration().into()),
         open_orders: cluster.fences().open().map(order).collect(),
@@ -120,10 +120,11 @@ impl From<Leadership> for pb::Leadership {
     }
 }
 
-fn member((node, member): (&NodeId, &Member)) -> pb::Member {
+fn member(state: &ClusterState, node: NodeId, member: &Member) -> pb::Member {
     let Member { role, addresses, disk, lives } = member;
     let life = |(incarnation, life): (&quorate_membership::Incarnation, &Life)| {
-        let Life { phase, boot, nonce, since, addresses, contract, process_bound } = life;
+        let who = Identity::new(node, *incarnation);
+        let Life { phase, boot, nonce, since, addresses, contract, process_bound, hint } = life;
         pb::Life {
             incarnation: incarnation.get(),
             phase: pb::Phase::from(*phase).into(),
@@ -133,6 +134,8 @@ fn member((node, member): (&NodeId, &Member)) -> pb::Member {
             addresses: texts(addresses),
             contract: Some((*contract).into()),
             process_bound: *process_bound,
+            hint: hint.as_ref().map(ToString::to_string),
+            awaits: awaited(state, who).map(|awaited| awaited.to_string()),
         }
     };
     pb::Member {

@@ -4,8 +4,8 @@
 //! envelope. Encoding it again gives the same bytes, because the form of an envelope is canonical.
 
 use quorate_membership::{
-    Address, BootId, Cause, ClusterId, Command, Confirmation, Contract, Disk, FenceId, Identity, NodeId, Nonce, Reason,
-    Revision, Role, codec,
+    Address, BootId, Cause, ClusterId, Command, Confirmation, Contract, Disk, FenceHint, FenceId, Identity,
+    Incarnation, NodeId, Nonce, Reason, Revision, Role, codec,
 };
 use quorate_raft_core::rpc::Payload;
 use quorate_raft_core::transport::{JoinAnswer, JoinRequest};
@@ -39,7 +39,7 @@ fn operator(word: Option<pb::OperatorWord>) -> Result<(Reason, Reason), Malforme
 /// The message of a join. Any other command is refused.
 pub(crate) fn join_request(request: &JoinRequest) -> Result<pb::JoinRequest, Malformed> {
     let command = codec::decode(request.command.as_bytes()).map_err(|error| Malformed(error.to_string()))?;
-    let Command::Join { node, role, addresses, disk, boot, nonce, contract } = command else {
+    let Command::Join { node, role, addresses, disk, boot, nonce, contract, left, hint } = command else {
         return Err(Malformed("only a join may be asked for without being a member".into()));
     };
     Ok(pb::JoinRequest {
@@ -52,12 +52,16 @@ pub(crate) fn join_request(request: &JoinRequest) -> Result<pb::JoinRequest, Mal
         boot: id_to(boot.get()),
         nonce: id_to(nonce.get()),
         contract: Some(contract.into()),
+        left: left.map(Incarnation::get),
+        hint: hint.map(|hint| hint.to_string()),
     })
 }
 
 /// A join from a message, in its envelope.
 pub(crate) fn join_command(request: pb::JoinRequest) -> Result<JoinRequest, Malformed> {
-    let pb::JoinRequest { cluster, timing, node, role: number, addresses: at, disk, boot, nonce, contract } = request;
+    let pb::JoinRequest { cluster, timing, node, role: number, addresses: at, disk, boot, nonce, contract, left, hint } =
+        request;
+    let hint = hint.map(FenceHint::new).transpose();
     let command = Command::Join {
         node: NodeId::new(node),
         role: role(number)?,
@@ -66,6 +70,8 @@ pub(crate) fn join_command(request: pb::JoinRequest) -> Result<JoinRequest, Malf
         boot: BootId::new(id_from(&boot, "the boot id")?),
         nonce: Nonce::new(id_from(&nonce, "the nonce")?),
         contract: Contract::from_wire(need(contract, "the contract")?)?,
+        left: left.map(Incarnation::new),
+        hint: hint.map_err(|error| Malformed(error.to_string()))?,
     };
     let bytes = codec::encode(&command).map_err(|error| Malformed(error.to_string()))?;
     Ok(JoinRequest { cluster: cluster_from(cluster)?, command: Payload::new(bytes), timing })

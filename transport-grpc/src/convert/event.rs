@@ -29,7 +29,7 @@ pub(crate) fn event(revision: Revision, event: &Event) -> pb::Event {
 fn kind(event: &Event) -> Option<Kind> {
     Some(match event {
         Event::Founded { cluster } => Kind::Founded(id_to(cluster.get())),
-        Event::Joined { who, role, addresses, disk, boot, nonce, contract } => Kind::Joined(pb::Joined {
+        Event::Joined { who, role, addresses, disk, boot, nonce, contract, hint } => Kind::Joined(pb::Joined {
             who: Some((*who).into()),
             role: pb::Role::from(*role).into(),
             addresses: texts(addresses),
@@ -37,6 +37,7 @@ fn kind(event: &Event) -> Option<Kind> {
             boot: id_to(boot.get()),
             nonce: id_to(nonce.get()),
             contract: Some((*contract).into()),
+            hint: hint.as_ref().map(ToString::to_string),
         }),
         Event::Activated { who } => Kind::Activated((*who).into()),
         Event::FenceOrdered { order, target, cause } => Kind::FenceOrdered(pb::FenceOrdered {

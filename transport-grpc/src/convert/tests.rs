@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use prost::Message;
 use quorate_membership::{
     Activation, Address, BootId, ClusterId, Command, Contract, ContractError, ContractPart, Disk, DiskId, Drift,
-    Identity, Incarnation, NodeId, Nonce, Rejection, Revision, Role, Stop, codec,
+    FenceHint, Identity, Incarnation, NodeId, Nonce, Rejection, Revision, Role, Stop, codec,
 };
 use quorate_raft_core::Refusal;
 use quorate_raft_core::rpc::{
@@ -127,8 +127,10 @@ fn rejection() -> impl Strategy<Value = Rejection> {
 fn join() -> impl Strategy<Value = Command> {
     let role = prop_oneof![Just(Role::Voter), Just(Role::Learner), Just(Role::Witness)];
     let address = "[a-z]{1,20}:[0-9]{1,5}".prop_map(|text| Address::new(text).unwrap());
-    (node(), role, vec(address, 0..9), disk(), any::<u128>(), any::<u128>(), contract()).prop_map(
-        |(node, role, addresses, disk, boot, nonce, contract)| Command::Join {
+    let left = of((1..u64::MAX).prop_map(Incarnation::new));
+    let hint = of("[a-z/]{1,255}".prop_map(|text| FenceHint::new(text).unwrap()));
+    (node(), role, vec(address, 0..9), disk(), any::<u128>(), any::<u128>(), contract(), left, hint).prop_map(
+        |(node, role, addresses, disk, boot, nonce, contract, left, hint)| Command::Join {
             node,
             role,
             addresses,
@@ -136,6 +138,8 @@ fn join() -> impl Strategy<Value = Command> {
             boot: BootId::new(boot),
             nonce: Nonce::new(nonce),
             contract,
+            left,
+            hint,
         },
     )
 }

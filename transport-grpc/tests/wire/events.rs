@@ -74,6 +74,7 @@ async fn events_come_in_order_with_all_their_fields_and_a_gap_brings_the_state()
             boot: id(103),
             nonce: id(203),
             contract: Some(pb_contract()),
+            hint: Some("unit/3".into()),
         }),
         Kind::Configured(pb::Configuration { voters: set(&[1, 2, 4]), outgoing: None, learners: set(&[3, 5]) }),
         Kind::Activated(pb_life(3, 1)),

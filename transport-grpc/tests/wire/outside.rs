@@ -67,6 +67,8 @@ async fn status_tells_what_is_committed_and_what_is_seen_apart() {
         addresses: vec!["10.0.0.3:7400".into()],
         contract: Some(pb_contract()),
         process_bound: false,
+        hint: Some("unit/3".into()),
+        awaits: None,
     };
     assert_eq!(third.lives, [ended]);
     assert!(committed.members[0].lives[0].process_bound);
@@ -296,9 +298,14 @@ async fn any_language_can_let_a_node_join() {
         boot: id(45),
         nonce: id(46),
         contract: Some(pb_contract()),
+        left: Some(1),
+        hint: Some("unit/4".into()),
     };
     let silent = client.join(pb::JoinRequest { contract: None, ..request.clone() }).await.unwrap_err();
     assert!(silent.code() == Code::InvalidArgument && silent.message().contains("the contract is missing"), "{silent}");
+    let long = pb::JoinRequest { hint: Some("x".repeat(256)), ..request.clone() };
+    let refused = client.join(long).await.unwrap_err();
+    assert!(refused.message().contains("a fence hint has 256 bytes"), "{refused}");
     let answer = client.join(request).await.unwrap().into_inner();
     let expected = pb::JoinResponse { cluster: id(u128::MAX - 7), who: Some(pb_life(4, 2)), revision: 77 };
     assert_eq!(answer, expected);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use quorate_membership::{
     Activation, Address, BootId, Cause, ClusterId, ClusterState, Command, Configuration, Confirmation, Event, Evidence,
-    FenceId, Nonce, Reason, Revision, Role, apply,
+    FenceHint, FenceId, Nonce, Reason, Revision, Role, apply,
 };
 
 use crate::pb;
@@ -35,6 +35,8 @@ pub(crate) fn eventful() -> (ClusterState, Vec<(Revision, Event)>) {
         boot: BootId::new(100 + u128::from(node)),
         nonce: Nonce::new(200 + u128::from(node)),
         contract: contract(),
+        left: None,
+        hint: FenceHint::new(format!("unit/{node}")).ok(),
     };
     let device = Confirmation::Device { by: n(1), attempt: 2, evidence: Evidence::new("read back: off").unwrap() };
     let (order, target) = (FenceId::new(1), life(3, 1));

@@ -11,8 +11,8 @@ use http::{Request, Response, Uri};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use quorate_membership::{
-    Address, BootId, ClusterId, Command, Contract, Disk, DiskId, Drift, Identity, Incarnation, NodeId, Nonce, Revision,
-    Role, Stop, codec,
+    Address, BootId, ClusterId, Command, Contract, Disk, DiskId, Drift, FenceHint, Identity, Incarnation, NodeId,
+    Nonce, Revision, Role, Stop, codec,
 };
 use quorate_raft_core::rpc::{
     Append, Ballot, Body, Caller, LogEntry, Payload, Position, Renewal, VoteAnswer, VoteRequest,
@@ -91,6 +91,8 @@ pub(crate) fn join_command() -> Command {
         boot: BootId::new(45),
         nonce: Nonce::new(46),
         contract: contract(),
+        left: Some(Incarnation::new(1)),
+        hint: Some(FenceHint::new("unit/4").unwrap()),
     }
 }
 

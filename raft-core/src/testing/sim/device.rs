@@ -1,10 +1,12 @@
-//! The fencing device of a simulated world. It powers machines off, and fails in the ways that devices fail.
+//! The fencing device of a simulated world. It powers machines off, or ends one process where it tells lives apart, and
+//! fails in the ways that devices fail.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
-use quorate_membership::Evidence;
+use quorate_membership::{Evidence, FenceHint, NodeId};
 
 use super::host::SimHost;
 use super::net::Net;
@@ -28,18 +30,26 @@ pub struct DeviceFaults {
 struct Inside {
     faults: DeviceFaults,
     rng: Rng,
+    /// The process that runs on each machine, as its life names it. Told apart by it, a process that ended is left alone.
+    processes: BTreeMap<NodeId, FenceHint>,
 }
 
 /// The device. Clones share it.
 #[derive(Clone)]
 pub struct Device {
     net: Net,
+    tells_lives_apart: bool,
     inside: Arc<Mutex<Inside>>,
 }
 
 impl Device {
-    pub(super) fn new(net: Net, rng: Rng) -> Self {
-        Self { net, inside: Arc::new(Mutex::new(Inside { faults: DeviceFaults::default(), rng })) }
+    pub(super) fn new(net: Net, rng: Rng, tells_lives_apart: bool) -> Self {
+        let inside = Inside { faults: DeviceFaults::default(), rng, processes: BTreeMap::new() };
+        Self { net, tells_lives_apart, inside: Arc::new(Mutex::new(inside)) }
+    }
+
+    pub(super) fn runs(&self, node: NodeId, hint: FenceHint) {
+        self.lock().processes.insert(node, hint);
     }
 
     fn lock(&self) -> MutexGuard<'_, Inside> {
@@ -78,8 +88,11 @@ impl Fencer for Device {
             let target = request.target;
             let power_off = || {
                 let host = device.net.lock().hosts.get(&target.node).cloned();
-                if let Some(host) = host {
-                    host.end(End::PowerCut);
+                let same = request.hint.is_some() && request.hint.as_ref() == device.lock().processes.get(&target.node);
+                match (host, device.tells_lives_apart) {
+                    (Some(host), false) => host.end(End::PowerCut),
+                    (Some(host), true) if same => host.end(End::Killed),
+                    (Some(_), true) | (None, _) => {}
                 }
             };
             match conduct {

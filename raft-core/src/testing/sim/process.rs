@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use futures_util::future::BoxFuture;
-use quorate_membership::{Address, NodeId, Role, Stop};
+use quorate_membership::{Address, FenceHint, NodeId, Role, Stop};
 
 use super::bound_service::Bound;
 use super::device::Device;
@@ -90,12 +90,15 @@ impl Process {
             let store = log_writer::open(&here).map_err(|error| anyhow::anyhow!("{node}: {error}"))?;
             // It does not know how the process before it ended.
             let ledger = Ledger::on(Box::new(SimLedger(here.clone())), node, LastEnd::None);
+            let hint = FenceHint::new(format!("opening {}", folder.disk().opened))?;
+            device.runs(node, hint.clone());
+            let config = Config { fence_hint: Some(hint), ..setting.config };
             let stop = setting.stop.map(|stop| Box::new(SimStop::new(&here, stop)) as _);
             let settings = NodeSettings {
                 node,
                 data: folder.path().to_path_buf(),
                 addresses,
-                config: setting.config,
+                config,
                 transport,
                 fencer: setting.device.then(|| Arc::new(device) as _),
                 stop,

@@ -82,7 +82,7 @@ impl World {
     fn made(setting: Setting, time: Time) -> Self {
         let mut rng = Rng::new(setting.seed);
         let net = Net::new(rng.fork());
-        let device = Device::new(net.clone(), rng.fork());
+        let device = Device::new(net.clone(), rng.fork(), setting.config.fencer_tells_lives_apart);
         let sink = Sink::new(time.clone(), setting.aloud);
         Self { net, device, setting, time, rng, sink, places: BTreeMap::new() }
     }
