@@ -32,6 +32,11 @@ pub struct Config {
     /// The number of entries before a snapshot that are kept for followers that are a little behind. 0 to `snapshot_every`,
     /// default 512.
     pub keep_entries: u64,
+    /// The bytes that the log may take, in memory and in its file. An eighth of it since the last snapshot, or as much as that
+    /// snapshot has, asks for a new one; a sixteenth is kept before a snapshot, and more while a node that is catching up needs
+    /// it. Commands wait while those that no majority has acknowledged take half of it. The history of events takes at most an
+    /// eighth more. 8 MiB to 4 GiB, default 64 MiB.
+    pub log_bytes: u64,
     /// The number of events that are kept for readers that resume. 16 to 1 000 000, default 8 192.
     pub event_history: usize,
     /// Declares in the log that this life's work dies with its process. The next life on the same boot then takes its
@@ -65,6 +70,7 @@ impl Default for Config {
             propose_timeout: Duration::from_secs(10),
             snapshot_every: 4096,
             keep_entries: 512,
+            log_bytes: 64 << 20,
             event_history: 8192,
             work_dies_with_process: false,
             fence_hint: None,
@@ -103,6 +109,7 @@ impl Config {
         };
         counted("snapshot_every", self.snapshot_every, 16, 1_000_000)?;
         counted("keep_entries", self.keep_entries, 0, self.snapshot_every)?;
+        counted("log_bytes", self.log_bytes, 8 << 20, 4 << 30)?;
         counted("event_history", self.event_history as u64, 16, 1_000_000)
     }
 

@@ -64,12 +64,10 @@ struct History {
     events: VecDeque<(Revision, Event)>,
     state: Arc<ClusterState>,
     limit: usize,
-    /// The size of the events, in bytes.
+    /// The size of the events, in bytes, and the most of it that is kept, whatever their number.
     weight: usize,
+    max_weight: usize,
 }
-
-/// The most bytes of events that are kept, whatever their number.
-const MAX_WEIGHT: usize = 32 << 20;
 
 /// The feed of a node, where events are published and read.
 #[derive(Debug, Clone)]
@@ -79,9 +77,10 @@ pub(crate) struct Feed {
 }
 
 impl Feed {
-    pub(crate) fn new(limit: usize) -> Self {
+    pub(crate) fn new(limit: usize, max_weight: usize) -> Self {
         let state = Arc::new(ClusterState::new());
-        let history = History { complete_after: Revision::default(), events: VecDeque::new(), state, limit, weight: 0 };
+        let (complete_after, events) = (Revision::default(), VecDeque::new());
+        let history = History { complete_after, events, state, limit, weight: 0, max_weight };
         Self { history: Arc::new(Mutex::new(history)), grew: Arc::new(watch::Sender::new(0)) }
     }
 
@@ -96,7 +95,7 @@ impl Feed {
         history.weight += events.iter().map(Event::weight).sum::<usize>();
         history.events.extend(events.into_iter().map(|event| (revision, event)));
         // Events of one entry leave together, so that "after a revision" never cuts an entry in two.
-        while history.events.len() > history.limit || history.weight > MAX_WEIGHT {
+        while history.events.len() > history.limit || history.weight > history.max_weight {
             let Some((oldest, _)) = history.events.front().cloned() else { break };
             if oldest == revision {
                 break;
@@ -216,7 +215,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_reader_resumes_after_a_revision_and_a_slow_one_is_told_of_the_gap() {
-        let (feed, mut state) = (Feed::new(4), ClusterState::new());
+        let (feed, mut state) = (Feed::new(4, usize::MAX), ClusterState::new());
         publish(&feed, &mut state, 1, &Command::Found { cluster: ClusterId::new(1) });
         let mut slow = feed.since(Revision::default(), Filter::all());
         for revision in 2..=9 {

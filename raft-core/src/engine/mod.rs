@@ -23,6 +23,7 @@ pub(crate) mod peers;
 mod propose;
 mod read;
 mod request;
+pub(crate) mod retention;
 mod runtime;
 pub(crate) mod state_machine;
 #[cfg(test)]

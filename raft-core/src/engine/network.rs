@@ -151,6 +151,7 @@ where
         option: RPCOption,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
         let meta = snapshot_meta_from(&snapshot.meta);
+        let _sending = meta.last.map(|last| self.peers.sends_snapshot(self.to, last.index));
         let request = InstallSnapshot { ballot: vote_from(&vote), meta, data: snapshot.snapshot };
         let sending = self.call(RPCTypes::InstallSnapshot, request, &option);
         tokio::select! { biased;

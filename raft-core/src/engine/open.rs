@@ -48,7 +48,7 @@ impl Engine {
     /// [`StartError::Engine`] when openraft rejects the settings or cannot read the log; nothing was changed.
     pub(crate) async fn start(opening: Opening) -> Result<Self, StartError> {
         let Opening { node, process, config, data, disk, cluster, store, transport, on_event } = opening;
-        let feed = Feed::new(config.event_history);
+        let feed = Feed::new(config.event_history, usize::try_from(config.log_bytes / 8).unwrap_or(usize::MAX));
         let machine = StateMachine::new(store.clone(), feed.clone(), on_event);
         let peers = Arc::new(Peers::new(transport, node, disk, process, config.timing.hash(), cluster, feed.clone()));
         // P22: a node that voted before may still be bound by a promise that it no longer remembers.
@@ -90,8 +90,8 @@ fn settings(config: &Config, stand: bool) -> Result<openraft::Config, StartError
         install_snapshot_timeout: 30_000,
         snapshot_policy: SnapshotPolicy::LogsSinceLast(config.snapshot_every),
         replication_lag_threshold: config.snapshot_every * 2,
-        max_in_snapshot_log_to_keep: config.keep_entries,
-        purge_batch_size: 64,
+        // Never by itself: `retention.rs` purges, because it knows sizes.
+        max_in_snapshot_log_to_keep: u64::MAX,
         backoff: "20ms 40ms 80ms ...200ms".into(),
         enable_elect: stand,
         enable_pre_vote: Some(true),

@@ -59,6 +59,18 @@ impl Contacts {
 /// How many nodes are remembered by what they said: bounded, for anybody may say something.
 const MAX_HINTS: usize = 64;
 
+/// A snapshot that is being sent. Dropping it says that it is not any more.
+pub(super) struct Sending {
+    peers: Arc<Peers>,
+    to: NodeId,
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        self.peers.receiving.lock().remove(&self.to);
+    }
+}
+
 /// How this node calls others.
 pub(crate) struct Peers {
     pub(super) transport: Arc<dyn Transport>,
@@ -69,6 +81,8 @@ pub(crate) struct Peers {
     cluster: Mutex<Option<ClusterId>>,
     feed: Feed,
     pub(crate) contacts: Contacts,
+    /// The nodes that are being sent a snapshot, and the last entry that it covers.
+    receiving: Mutex<BTreeMap<NodeId, u64>>,
     /// Where nodes that ask to join say that they are: a way to reach them before it is committed, and no more.
     hints: Mutex<BTreeMap<NodeId, Vec<Address>>>,
 }
@@ -83,8 +97,20 @@ impl Peers {
         cluster: Option<ClusterId>,
         feed: Feed,
     ) -> Self {
-        let (cluster, contacts, hints) = (Mutex::new(cluster), Contacts::default(), Mutex::default());
-        Self { transport, node, disk, process, timing, cluster, feed, contacts, hints }
+        let (cluster, contacts, hints, receiving) =
+            (Mutex::new(cluster), Contacts::default(), Mutex::default(), Mutex::default());
+        Self { transport, node, disk, process, timing, cluster, feed, contacts, receiving, hints }
+    }
+
+    /// Notes that `to` is being sent a snapshot that ends at `last`, until the returned value is dropped.
+    pub(super) fn sends_snapshot(self: &Arc<Self>, to: NodeId, last: u64) -> Sending {
+        self.receiving.lock().insert(to, last);
+        Sending { peers: self.clone(), to }
+    }
+
+    /// Where the snapshots end that are being sent.
+    pub(super) fn receiving(&self) -> Vec<u64> {
+        self.receiving.lock().values().copied().collect()
     }
 
     pub(super) fn node(&self) -> NodeId {

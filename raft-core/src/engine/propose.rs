@@ -100,6 +100,9 @@ impl Engine {
 
     /// Proposes on this node's own engine. Only a leader's engine accepts it.
     pub(crate) async fn propose_here(&self, payload: Payload, give_up: Instant) -> Proposed {
+        if !self.room_for_commands(give_up).await {
+            return Proposed::NotLeader { leader: None };
+        }
         let Ok(written) = timeout_at(give_up, self.0.raft.client_write(payload)).await else {
             return Proposed::Unknown { reason: "it was not committed in time".into() };
         };

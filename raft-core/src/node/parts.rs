@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::engine::Engine;
 use crate::engine::log_store::LogStore;
 use crate::engine::open::Opening;
+use crate::engine::retention;
 use crate::error::{Fatal, StartError};
 use crate::fencer::Fencer;
 use crate::folder::Folder;
@@ -141,6 +142,7 @@ impl Parts {
         let (views, under) = (self.views.subscribe(), activation.clone());
         let uses = Uses { engine: engine.clone(), views, activation: under, fencer };
         host::spawn(Reconciler::new(uses).run(stop.clone()));
+        host::spawn(retention::run(engine.clone(), stop.clone()));
         host::spawn(grantor::run(engine.clone(), self.ledger.clone(), granting, stop.clone()));
         let (keeper, grantor, ledger) = (self.keeper.clone(), self.grantor.clone(), self.ledger.clone());
         let renewer = Renewer { engine: engine.clone(), keeper, grantor, ledger };

@@ -30,7 +30,7 @@ use crate::engine::types::entry_to;
 use crate::rpc::{LogEntry, SnapshotMeta};
 
 /// For redb's own cache of pages. Reads come from memory, so that only the upper pages of the trees are in it.
-const CACHE_BYTES: usize = 32 << 20;
+const CACHE_BYTES: usize = 8 << 20;
 
 /// An open file, and what is in it.
 pub(crate) struct Opened {

@@ -18,12 +18,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
+use openraft::entry::EntryPayload;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use quorate_membership::detector::Moment;
 use tokio::sync::{Notify, watch};
 
 use crate::engine::log_store::Stats;
 use crate::engine::log_store::operation::Op;
+use crate::engine::log_store::weights::Weights;
 use crate::engine::types::{OrEntry, log_id_from};
 use crate::host::clock;
 use crate::rpc::{Ballot, Position, SnapshotMeta};
@@ -60,6 +62,8 @@ impl Failure {
 #[derive(Debug)]
 pub(crate) struct Memory {
     pub(crate) state: State,
+    /// What the entries take.
+    pub(crate) weights: Weights,
     /// The vote asked for last: durable, or on its way.
     pub(crate) asked: Option<Ballot>,
     /// The end of the snapshot saved last: durable, or on its way.
@@ -75,7 +79,9 @@ impl Memory {
     pub(crate) fn new(state: State, queue: Sender<Op>) -> Self {
         let asked = state.vote;
         let covered = state.snapshot.as_ref().and_then(|(meta, _)| meta.last);
-        Self { state, asked, covered, failure: None, queue: Some(queue), bell: Arc::default() }
+        let mut weights = Weights::default();
+        state.entries.iter().for_each(|(index, entry)| weights.push(*index, bytes_of(entry)));
+        Self { state, weights, asked, covered, failure: None, queue: Some(queue), bell: Arc::default() }
     }
 
     /// Fails, always with the same text, if the store has stopped or was closed.
@@ -97,6 +103,22 @@ impl Memory {
     /// The last entry, or the place up to which everything was purged.
     pub(crate) fn last(&self) -> Option<Position> {
         self.state.last()
+    }
+
+    /// The first entries of a range that together have at most `bytes`, and one at the least.
+    pub(crate) fn read_upto(&self, range: std::ops::Range<u64>, bytes: usize) -> Vec<OrEntry> {
+        let (mut sum, mut found) = (0, vec![]);
+        if range.is_empty() {
+            return found;
+        }
+        for (_, entry) in self.state.entries.range(range) {
+            sum += bytes_of(entry);
+            if sum > bytes && !found.is_empty() {
+                break;
+            }
+            found.push(entry.clone());
+        }
+        found
     }
 
     /// The entries of a range. Empty for a range that ends before it begins.
@@ -163,6 +185,14 @@ impl Memory {
 impl State {
     pub(crate) fn last(&self) -> Option<Position> {
         self.entries.last_key_value().map(|(_, entry)| log_id_from(&entry.log_id)).or(self.purged)
+    }
+}
+
+/// The bytes of the command in an entry.
+pub(crate) fn bytes_of(entry: &OrEntry) -> usize {
+    match &entry.payload {
+        EntryPayload::Normal(payload) => payload.as_bytes().len(),
+        EntryPayload::Blank | EntryPayload::Membership(_) => 0,
     }
 }
 

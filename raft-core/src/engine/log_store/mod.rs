@@ -26,6 +26,7 @@ mod raft;
 pub(crate) mod shape;
 #[cfg(test)]
 mod tests;
+mod weights;
 pub(crate) mod writer;
 
 use std::fmt;
@@ -65,6 +66,21 @@ pub(crate) struct Stats {
     pub(crate) groups: u64,
     /// Operations that were in them.
     pub(crate) operations: u64,
+}
+
+/// What the log takes in memory, in bytes, and how far it may be purged.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct LogWeight {
+    /// All entries.
+    pub(crate) total: u64,
+    /// The entries that the snapshot does not cover.
+    pub(crate) since_snapshot: u64,
+    /// The snapshot.
+    pub(crate) snapshot: u64,
+    /// The last entry that the durable snapshot covers.
+    pub(crate) covered: Option<u64>,
+    /// The last entry that was purged.
+    pub(crate) purged: Option<u64>,
 }
 
 /// Why nothing becomes durable at the moment, although nothing has failed.
@@ -199,6 +215,30 @@ impl LogStore {
     /// The durable snapshot, if there is one. From memory.
     pub(crate) fn current_snapshot(&self) -> Option<(SnapshotMeta, Arc<[u8]>)> {
         self.shared().lock().state.snapshot.clone()
+    }
+
+    /// The bytes that the log takes in memory.
+    pub(crate) fn weigh(&self) -> LogWeight {
+        let memory = self.shared().lock();
+        let snapshot = memory.state.snapshot.as_ref();
+        let covered = snapshot.and_then(|(meta, _)| meta.last).map(|last| last.index);
+        LogWeight {
+            total: memory.weights.total(),
+            since_snapshot: memory.weights.after(covered),
+            snapshot: snapshot.map_or(0, |(_, data)| data.len() as u64),
+            covered,
+            purged: memory.state.purged.map(|purged| purged.index),
+        }
+    }
+
+    /// The bytes of the entries after `index`.
+    pub(crate) fn weight_after(&self, index: Option<u64>) -> u64 {
+        self.shared().lock().weights.after(index)
+    }
+
+    /// The last entry that has to be purged so that those after it take at most `bytes`; `None` if none has to.
+    pub(crate) fn beyond(&self, bytes: u64) -> Option<u64> {
+        self.shared().lock().weights.beyond(bytes)
     }
 
     /// Why the store has stopped for good, if it has. `None` after a mere [`LogStore::close`].

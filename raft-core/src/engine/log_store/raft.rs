@@ -5,11 +5,11 @@ use std::io;
 use std::ops::RangeBounds;
 
 use openraft::OptionalSend;
-use openraft::entry::EntryPayload;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use quorate_membership::codec::encode;
 use tokio::sync::oneshot;
 
+use crate::engine::log_store::memory::bytes_of;
 use crate::engine::log_store::operation::{Done, LogChange, Op};
 use crate::engine::log_store::shape::{StoredEntry, StoredPosition, StoredVote};
 use crate::engine::log_store::{LogStore, answered};
@@ -33,18 +33,7 @@ impl RaftLogReader<Types> for LogStore {
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<OrEntry>, io::Error> {
         let memory = self.shared().lock();
         memory.usable()?;
-        let mut entries = memory.read(&(start..end));
-        let size = |entry: &OrEntry| match &entry.payload {
-            EntryPayload::Normal(payload) => payload.as_bytes().len(),
-            EntryPayload::Blank | EntryPayload::Membership(_) => 0,
-        };
-        let within = entries.iter().scan(0, |sum, entry| {
-            *sum += size(entry);
-            (*sum <= BATCH).then_some(())
-        });
-        let fitting = within.count().max(1);
-        entries.truncate(fitting);
-        Ok(entries)
+        Ok(memory.read_upto(start..end, BATCH))
     }
 
     async fn read_vote(&mut self) -> Result<Option<OrVote>, io::Error> {
@@ -120,7 +109,10 @@ impl RaftLogStorage<Types> for LogStore {
         memory.check_append(&entries)?;
         let last = entries.last().map(|entry| log_id_from(&entry.log_id));
         memory.send(Op { change: LogChange::Append { records, last }, done: Done::Append(callback) })?;
-        memory.state.entries.extend(entries.into_iter().map(|entry| (entry.log_id.index, entry)));
+        for entry in entries {
+            memory.weights.push(entry.log_id.index, bytes_of(&entry));
+            memory.state.entries.insert(entry.log_id.index, entry);
+        }
         Ok(())
     }
 
@@ -133,6 +125,7 @@ impl RaftLogStorage<Types> for LogStore {
         if memory.state.entries.range(from..).next().is_some() {
             memory.send(Op { change: LogChange::Truncate { from, last: after }, done: Done::Unwatched })?;
             drop(memory.state.entries.split_off(&from));
+            memory.weights.truncate(from);
         }
         Ok(())
     }
@@ -149,6 +142,7 @@ impl RaftLogStorage<Types> for LogStore {
         memory.send(Op { change: LogChange::Purge { upto, record }, done: Done::Unwatched })?;
         let kept = memory.state.entries.split_off(&upto.index.saturating_add(1));
         memory.state.entries = kept;
+        memory.weights.purge(upto.index);
         memory.state.purged = Some(upto);
         Ok(())
     }

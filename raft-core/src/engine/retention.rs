@@ -1,0 +1,105 @@
+//! Keeps the log within its bound in bytes: a snapshot when enough has gathered since the last, then a purge.
+//!
+//! ```text
+//!   purged         covered by the snapshot          last
+//!   ░░░░░▼────────────────▼──────────────────────────▼
+//!        │  kept: a few   │  since the snapshot: at an eighth of the bound, or as much as the snapshot has, a new
+//!        │  entries, up   │  one is taken; at half of it, new commands wait until a majority has acknowledged more
+//!        │  to a sixteenth
+//!        └─ what a node that answers still needs stays, as long as the whole log is within its bound
+//! ```
+//!
+//! The whole log is in memory, so this bounds the memory and the file as well. openraft counts entries only, and 512 entries
+//! may be 512 bytes or 512 MiB.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::engine::Engine;
+
+/// Fewer entries are not purged by themselves, unless they are large: each purge costs a write.
+const FEW: u64 = 64;
+
+/// Runs until `stop`, or until the engine has stopped.
+pub(crate) async fn run(engine: Engine, stop: CancellationToken) {
+    let mut progress = engine.progress();
+    let pause = engine.config().heartbeat() / 2;
+    loop {
+        let Some(under_way) = engine.trim().await else { return };
+        let grown = async {
+            match under_way {
+                // The snapshot or the purge that was asked for may be done without another entry.
+                true => drop(tokio::time::timeout(pause, progress.changed()).await),
+                false => drop(progress.changed().await),
+            }
+            sleep(pause).await;
+        };
+        tokio::select! { biased;
+            () = stop.cancelled() => return,
+            () = grown => {}
+        }
+    }
+}
+
+impl Engine {
+    /// Asks for what is due. Returns whether something is under way; `None` once the engine has stopped.
+    async fn trim(&self) -> Option<bool> {
+        let (config, weight) = (self.config(), self.0.store.weigh());
+        let bound = config.log_bytes;
+        let enough = weight.snapshot.clamp(bound / 8, bound / 2);
+        let large = weight.since_snapshot > enough;
+        if large {
+            // openraft ignores it while one is being taken.
+            self.0.raft.trigger().snapshot().await.ok()?;
+        }
+        let last = self.last_entry().map_or(0, |last| last.get());
+        let many = last.saturating_sub(weight.covered.map_or(0, |covered| covered + 1)) > config.snapshot_every;
+        let upto = self.purgeable().filter(|upto| weight.purged.is_none_or(|purged| *upto > purged));
+        let gone = |upto: u64| {
+            let first = weight.purged.map_or(0, |purged| purged + 1);
+            let bytes = weight.total - self.0.store.weight_after(Some(upto));
+            (upto + 1).saturating_sub(first) >= FEW || bytes > bound / 32
+        };
+        let purge = upto.filter(|upto| gone(*upto));
+        if let Some(upto) = purge {
+            self.0.raft.trigger().purge_log(upto).await.ok()?;
+        }
+        Some(large || many || purge.is_some())
+    }
+
+    /// The last entry that the log can do without.
+    fn purgeable(&self) -> Option<u64> {
+        let (config, weight) = (self.config(), self.0.store.weigh());
+        let covered = weight.covered?;
+        let by_number = covered.checked_sub(config.keep_entries);
+        let by_bytes = self.0.store.beyond(config.log_bytes / 16).map(|upto| upto.min(covered));
+        let upto = by_number.max(by_bytes)?;
+        let needed = self.needed_after().filter(|_| weight.total <= config.log_bytes);
+        Some(needed.map_or(upto, |needed| upto.min(needed)))
+    }
+
+    /// The entry after which a node that answers, or receives a snapshot, still needs the log.
+    fn needed_after(&self) -> Option<u64> {
+        let purged = self.0.store.weigh().purged;
+        let answering = self.answering();
+        let matched = self.all_matched().into_iter().filter(|(node, _)| answering.contains(node));
+        // One that is behind the log is sent a snapshot, and then needs what comes after that.
+        let following = matched.filter_map(|(_, at)| at.get().checked_sub(1)).filter(|at| Some(*at) >= purged);
+        following.chain(self.0.peers.receiving()).min()
+    }
+
+    /// Waits while commands that no majority has acknowledged take half of what the log may take. Returns whether there is
+    /// room now.
+    pub(super) async fn room_for_commands(&self, give_up: Instant) -> bool {
+        let waiting = || self.0.store.weight_after(self.applied().get().checked_sub(1));
+        while waiting() > self.config().log_bytes / 2 {
+            if Instant::now() >= give_up {
+                return false;
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+        true
+    }
+}
