@@ -88,7 +88,7 @@ impl StoreBuilder<Types, Padded, StateMachine, TempDir> for Files {
         let log = LogStore::open(&folder.path().join("log.redb")).unwrap();
         // The snapshots that cover the suite's purges are not the machine's: it gets a store of its own.
         let store = LogStore::open(&folder.path().join("machine.redb")).unwrap();
-        let machine = StateMachine::new(store, Feed::new(64), std::sync::Arc::new(|_| ()));
+        let machine = StateMachine::new(store, Feed::new(64, usize::MAX), std::sync::Arc::new(|_| ()));
         Ok((folder, Padded(log), machine))
     }
 }
