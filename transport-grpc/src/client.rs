@@ -34,6 +34,7 @@ use crate::pb;
 use crate::pb::cluster_client::ClusterClient;
 use crate::pb::raft_client::RaftClient;
 use crate::pipeline::Pipeline;
+use crate::progress::Progress;
 use crate::settings::{APPEND_LIMIT, CHUNK_LIMIT, ClientSettings, MESSAGE_LIMIT, SNAPSHOT_LIMIT};
 
 /// A [`Transport`] over gRPC. Clones share their connections; the connections close with the last of them.
@@ -155,8 +156,14 @@ async fn request(link: Arc<Link>, caller: Caller, call: Call, deadline: Duration
         }
         Call::Snapshot(request) => {
             let messages = snapshot_messages(caller, request)?;
+            // Its deadline bounds each standstill, and not the whole.
+            let progress = Progress::new(deadline);
+            let messages = progress.noting(messages);
             let send = |to, messages| async move { raft(to).install_snapshot(messages).await };
-            Answer::Snapshot(self::call(link, deadline, messages, send).await?)
+            tokio::select! { biased;
+                answer = self::call(link, SNAPSHOT_END, messages, send) => Answer::Snapshot(answer?),
+                () = progress.stalled() => return Err(TransportError::Timeout(deadline)),
+            }
         }
         Call::Transfer(transfer) => {
             let message = pb::TransferRequest { caller, ..transfer.into() };
@@ -180,7 +187,13 @@ async fn request(link: Arc<Link>, caller: Caller, call: Call, deadline: Duration
     })
 }
 
-/// A snapshot as the messages of its stream: a header, then pieces of at most [`CHUNK_LIMIT`].
+/// The end of a snapshot that never stands still.
+const SNAPSHOT_END: Duration = Duration::from_secs(12 * 3600);
+
+/// The size of a piece: small, so that a thin link shows progress and sends other streams in between.
+const PIECE: usize = CHUNK_LIMIT / 4;
+
+/// A snapshot as the messages of its stream: a header, then pieces.
 fn snapshot_messages(
     caller: Option<pb::Caller>,
     request: InstallSnapshot,
@@ -197,8 +210,8 @@ fn snapshot_messages(
     };
     check_size(header.encoded_len(), MESSAGE_LIMIT, "the header of the snapshot")?;
     let data = Bytes::from_owner(data);
-    let chunks = (0..data.len()).step_by(CHUNK_LIMIT).map(move |from| {
-        let to = data.len().min(from + CHUNK_LIMIT);
+    let chunks = (0..data.len()).step_by(PIECE).map(move |from| {
+        let to = data.len().min(from + PIECE);
         Message::Chunk(data.slice(from..to))
     });
     let messages = std::iter::once(Message::Header(header)).chain(chunks);

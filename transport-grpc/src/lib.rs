@@ -40,6 +40,7 @@ mod links;
 mod net;
 mod pipeline;
 mod places;
+mod progress;
 mod raft_service;
 mod router;
 mod server;

@@ -73,7 +73,8 @@ pub struct ServerSettings {
     /// `propose_timeout`, or a slow command is abandoned although its result could still be reported. 1 s to 2 h,
     /// default 1 min.
     pub call_timeout: Duration,
-    /// How long one snapshot may take to arrive and be installed. 1 s to 1 h, default 2 min.
+    /// How long one snapshot may take to arrive and be installed, while its pieces keep coming: a piece has to come within
+    /// 15 s. 1 s to 12 h, default 12 h.
     pub snapshot_timeout: Duration,
     /// The number of snapshots that may arrive at a time. Each takes up to 64 MiB of memory. 1 to 64, default 4.
     pub max_snapshots: usize,
@@ -96,7 +97,7 @@ impl Default for ServerSettings {
             handshake_timeout: s(5),
             max_lock_wait: s(3600),
             call_timeout: s(60),
-            snapshot_timeout: s(120),
+            snapshot_timeout: s(12 * 3600),
             max_snapshots: 4,
             ping_every: s(5),
             ping_timeout: s(10),
@@ -117,7 +118,7 @@ impl ServerSettings {
             handshake_timeout: self.handshake_timeout.clamp(ms(100), s(60)),
             max_lock_wait: self.max_lock_wait.min(s(86_400)),
             call_timeout: self.call_timeout.clamp(s(1), s(7200)),
-            snapshot_timeout: self.snapshot_timeout.clamp(s(1), s(3600)),
+            snapshot_timeout: self.snapshot_timeout.clamp(s(1), s(12 * 3600)),
             max_snapshots: self.max_snapshots.clamp(1, 64),
             ping_every: self.ping_every.clamp(ms(100), s(600)),
             ping_timeout: self.ping_timeout.clamp(ms(100), s(600)),

@@ -37,7 +37,7 @@ pub enum Call {
     Vote(VoteRequest),
     /// Asks whether a vote would be given.
     PreVote(VoteRequest),
-    /// Sends a whole snapshot. The deadline covers the transfer.
+    /// Sends a whole snapshot. The deadline is for each standstill: the whole may take as long as it makes progress.
     Snapshot(InstallSnapshot),
     /// Asks a node to take leadership over.
     Transfer(Transfer),

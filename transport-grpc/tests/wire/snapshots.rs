@@ -1,6 +1,8 @@
 //! Snapshots arrive whole and equal, or not at all.
 
 use bytes::Bytes;
+use std::time::{Duration, Instant};
+
 use quorate_raft_core::rpc::{InstallSnapshot, SnapshotMeta, VoterSets};
 use quorate_raft_core::{Peer, Refusal, TransportError, TransportExt};
 use quorate_transport_grpc::{CHUNK_LIMIT, GrpcTransport, SNAPSHOT_LIMIT, ServerSettings};
@@ -62,13 +64,40 @@ async fn a_snapshot_that_is_given_up_is_not_installed() {
     assert_eq!(fake.calls(), [Call::Snapshot(caller(), snapshot(10))]);
 }
 
+/// A line of 64 KiB in 150 ms: the whole takes twice the deadline, which is for a standstill.
+#[tokio::test]
+async fn a_snapshot_may_take_as_long_as_it_makes_progress() {
+    let fake = Fake::new();
+    let server = serve(&fake).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (transport, peer, far) = (patient(), peer(listener.local_addr().unwrap()), server.local_addr());
+    tokio::spawn(async move {
+        let (near, far) = (listener.accept().await?.0, TcpStream::connect(far).await?);
+        let ((mut near_read, mut near_write), (mut far_read, mut far_write)) = (near.into_split(), far.into_split());
+        tokio::spawn(async move { tokio::io::copy(&mut far_read, &mut near_write).await });
+        loop {
+            let mut some = near_read.take(64 << 10);
+            if tokio::io::copy(&mut some, &mut far_write).await? == 0 {
+                return Ok::<_, std::io::Error>(());
+            }
+            near_read = some.into_inner();
+            tokio::time::sleep(Duration::from_millis(150)).await;
+        }
+    });
+    let (began, deadline) = (Instant::now(), Duration::from_secs(3));
+    let sent = snapshot(2_700_000);
+    transport.request(&peer, caller(), sent.clone(), deadline).await.unwrap();
+    assert!(began.elapsed() > deadline, "the line is not thin enough to show anything");
+    assert_eq!(fake.calls(), [Call::Snapshot(caller(), sent)]);
+}
+
 /// The place of another may not be free yet; then the server says "try again".
 async fn until_installed(transport: &GrpcTransport, peer: &Peer, small: InstallSnapshot) {
     for _ in 0..600 {
         if transport.request(peer, caller(), small.clone(), LIVENESS).await.is_ok() {
             return;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
     panic!("the place is never free again");
 }

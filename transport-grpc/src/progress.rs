@@ -1,0 +1,56 @@
+//! How far a snapshot has been handed to the connection, so that it may take as long as it makes progress.
+//!
+//! ```text
+//!   pieces ──▶ noted ──▶ HTTP/2 flow control ──▶ the receiver
+//!                └─ none for `silence`, or the last one and no answer for four times as long: given up
+//! ```
+//!
+//! A piece is taken when the receiver has room for it, up to what the sockets buffer, which at 1 Mbit/s is half a minute.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt};
+use parking_lot::Mutex;
+use tokio::time::{Instant, sleep_until};
+
+/// How far the pieces are.
+#[derive(Debug, Clone)]
+pub(crate) struct Progress {
+    inside: Arc<Mutex<(Instant, bool)>>,
+    silence: Duration,
+}
+
+impl Progress {
+    /// Nothing was taken yet.
+    pub(crate) fn new(silence: Duration) -> Self {
+        Self { inside: Arc::new(Mutex::new((Instant::now(), false))), silence }
+    }
+
+    /// The same pieces, each noted when it is taken.
+    pub(crate) fn noting<T, S>(&self, pieces: S) -> impl Stream<Item = T> + Send + use<T, S>
+    where
+        T: Send + 'static,
+        S: Stream<Item = T> + Send,
+    {
+        let (each, end) = (self.inside.clone(), self.inside.clone());
+        let noted = pieces.inspect(move |_| each.lock().0 = Instant::now());
+        let ended = futures_util::stream::once(async move {
+            *end.lock() = (Instant::now(), true);
+            None
+        });
+        noted.map(Some).chain(ended).filter_map(std::future::ready)
+    }
+
+    /// Returns when it has stood still for too long.
+    pub(crate) async fn stalled(&self) {
+        loop {
+            let (at, ended) = *self.inside.lock();
+            let end = at + if ended { self.silence * 4 } else { self.silence };
+            if Instant::now() >= end {
+                return;
+            }
+            sleep_until(end).await;
+        }
+    }
+}
