@@ -1,11 +1,11 @@
 # `make verify` only reads, `make fix` writes. The other targets prove or measure something.
 
-.PHONY: verify fix model sim worlds edges mutants bench demo line processes chaos
+.PHONY: verify fix model sim worlds edges mutants bench demo line processes chaos field
 
 verify:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
-	cargo clippy --test chaos --test processes --test owners -- -D warnings
+	cargo clippy --test chaos --test field --test processes --test owners -- -D warnings
 	cargo clippy --lib -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 	.ci/line
@@ -55,3 +55,8 @@ processes:
 # Real processes on hosts of their own: ways cut, kill -9, SIGSTOP, full disks. As root; MINUTES=n, SEED=n, HOSTS=3|5.
 chaos:
 	cargo test --release -p quorate --test chaos
+
+# What broke on real networks, on three hosts: thin links, a slow joiner, a stuttering leader, a quick restart, a whole stop, a
+# crowd of clients. As root; ROWS="1 9", RATES="20mbit 1mbit", JOINER=3mbit.
+field:
+	cargo test --release -p quorate --test field

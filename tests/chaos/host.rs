@@ -168,7 +168,7 @@ async fn live(part: &Part, log: &Arc<Log>) -> Result<()> {
         drop((shared, watch));
         let cluster = Arc::into_inner(cluster).context("somebody still uses the node")?;
         return match cluster.leave().await {
-            Ok(()) => log.say(&format!("! left {who}")),
+            Ok(_) => log.say(&format!("! left {who}")),
             Err(why) => log.say(&format!("! may have left {who}: {why}")),
         };
     }

@@ -144,11 +144,13 @@ impl Net {
         run("ip", &[&["-n", namespace], args].concat())
     }
 
-    fn switch(&self) -> String {
+    /// The namespace of the switch.
+    pub(crate) fn switch(&self) -> String {
         format!("{}-s", self.prefix)
     }
 
-    fn host(&self, host: u64) -> String {
+    /// The namespace of a host.
+    pub(crate) fn host(&self, host: u64) -> String {
         format!("{}-h{host}", self.prefix)
     }
 }

@@ -1,0 +1,43 @@
+//! What broke on real networks, on three hosts of its own: thin links, a slow joiner, a stuttering leader, a quick restart, a
+//! whole stop, and a crowd of clients. Prints numbers, and fails where a bound is missed by far.
+//!
+//! `make field` (as root), or `ROWS="1 9" cargo test --release --test field`.
+//!
+//! ```text
+//!   main.rs ──▶ rows.rs ──▶ site.rs ──spawns──▶ node.rs    one process in each network namespace
+//! ```
+
+#[cfg(target_os = "linux")]
+#[path = "../chaos/net.rs"]
+#[expect(dead_code, reason = "the chaos runs use all of it")]
+mod net;
+mod node;
+mod rows;
+mod site;
+mod thin;
+
+fn main() -> anyhow::Result<()> {
+    if let Some(part) = std::env::var_os("QUORATE_FIELD_NODE") {
+        return node::run(&part.to_string_lossy());
+    }
+    let asked = std::env::var("ROWS").unwrap_or_else(|_| "1 4 8 9 15 16".into());
+    let mut failed = vec![];
+    for row in asked.split_whitespace() {
+        println!("--- row {row}");
+        let played = match row {
+            "1" => rows::thin_links(),
+            "4" => rows::stuttering_leader(),
+            "8" => rows::crowd_of_clients(),
+            "9" => rows::slow_joiner(),
+            "15" => rows::quick_restart(),
+            "16" => rows::whole_stop(),
+            other => anyhow::bail!("there is no row {other}; rows are 1 4 8 9 15 16"),
+        };
+        if let Err(error) = played {
+            println!("FAILED: {error:#}");
+            failed.push(row);
+        }
+    }
+    anyhow::ensure!(failed.is_empty(), "failed: rows {}", failed.join(", "));
+    Ok(())
+}

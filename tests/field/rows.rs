@@ -1,0 +1,156 @@
+//! The rows: what was done on real hosts, what must happen, and the numbers.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
+
+use crate::site::Site;
+
+fn sleep(ms: u64) {
+    std::thread::sleep(Duration::from_millis(ms));
+}
+
+/// 1: thin links. One large write, many at once, and small ones afterwards; no lease lapses, nobody else leads.
+pub(crate) fn thin_links() -> Result<()> {
+    let rates = std::env::var("RATES").unwrap_or_else(|_| "20mbit".into());
+    for rate in rates.split_whitespace() {
+        let mut site = Site::three()?;
+        let leader = site.leader()?;
+        (1..=3).try_for_each(|host| site.thin(host, rate))?;
+        let (before, began) = (site.sent(leader)?, site.tell());
+        let large = site.node(leader)?.must("write 15 65536")?;
+        let after = site.node(leader)?.must("write 1 100")?;
+        let parallel = site.node(leader)?.must("parallel 20 65536")?;
+        let small = site.node(leader)?.must("write 1 100")?;
+        let sent = site.sent(leader)? - before;
+        println!(
+            "{rate}: 15 x 64 KiB {large:.2} s, then small {after:.2} s; 20 at once {parallel:.2} s, then small {small:.2} s"
+        );
+        println!("{rate}: {:.1} MB sent by the leader; before: {began}; after: {}", sent as f64 / 1e6, site.tell());
+        ensure!(site.tell() == began, "a lease or the lead was lost");
+    }
+    Ok(())
+}
+
+/// 4: a leader that stops for 0.85 s and runs for 0.5 s, again and again, while another node is killed.
+pub(crate) fn stuttering_leader() -> Result<()> {
+    let mut site = Site::three()?;
+    let stutters = site.leader()?;
+    let dead = stutters % 3 + 1;
+    let other = (1..=3).find(|node| *node != stutters && *node != dead).context("a third")?;
+    let (began, activations) =
+        (Instant::now(), site.noted(1, " activated") + site.noted(2, " activated") + site.noted(3, " activated"));
+    site.nodes.remove(&dead);
+    let mut fenced = None;
+    while began.elapsed() < Duration::from_secs(25) {
+        site.node(stutters)?.signal(Signal::STOP)?;
+        sleep(850);
+        site.node(stutters)?.signal(Signal::CONT)?;
+        sleep(500);
+        if fenced.is_none() && site.node(other)?.ask(&format!("ended n{dead}#1"))?.0 == "true" {
+            fenced = Some(began.elapsed());
+        }
+    }
+    let after = site.noted(1, " activated") + site.noted(2, " activated") + site.noted(3, " activated");
+    println!("n{dead} fenced after {fenced:.1?}; {} activations in 25 s", after - activations);
+    ensure!(fenced.is_some_and(|after| after < Duration::from_secs(15)), "the dead node is not fenced");
+    Ok(())
+}
+
+/// 8: a client holds every connection that it gets; a node that was killed comes back all the same.
+pub(crate) fn crowd_of_clients() -> Result<()> {
+    let mut site = Site::three()?;
+    let leader = site.leader()?;
+    let victim = leader % 3 + 1;
+    let third = (1..=3).find(|node| *node != leader && *node != victim).context("a third")?;
+    let address = site.net.address(leader);
+    let held = site.node(third)?.ask(&format!("crowd {address} 1500"))?.0;
+    site.nodes.remove(&victim);
+    sleep(2500);
+    let came = site.start(victim, "resume")?;
+    let active = site.node(victim)?.must("active")?;
+    println!("with {held} connections held, n{victim} came back as {came} s, and was active {active:.2} s later");
+    Ok(())
+}
+
+/// 9: a joiner behind 3 Mbit/s, where the records have 14 MB and small writes go on.
+pub(crate) fn slow_joiner() -> Result<()> {
+    let rate = std::env::var("JOINER").unwrap_or_else(|_| "3mbit".into());
+    let mut site = Site::empty(4)?;
+    site.start(1, "found")?;
+    let seed = site.net.address(1);
+    for node in 2..=3 {
+        site.start(node, &seed)?;
+    }
+    for node in 1..=3 {
+        site.node(node)?.must("active")?;
+    }
+    let leader = site.leader()?;
+    site.node(leader)?.must("fill 224 65536")?;
+    // So that the log does not reach back to the beginning.
+    site.node(leader)?.must("fill 224 65536")?;
+    site.net.thin_both(4, &rate)?;
+    let began = Instant::now();
+    site.begin(4, &seed)?;
+    site.node(leader)?.order("small 20")?;
+    let said = site.node(4)?.answer()?;
+    ensure!(said.starts_with("in "), "{said}");
+    site.node(4)?.must("active")?;
+    let took = began.elapsed();
+    println!("at {rate}: active after {:.1} s; meanwhile {}", took.as_secs_f64(), site.node(leader)?.answer()?);
+    println!("{}", site.tell());
+    Ok(())
+}
+
+/// 15: the owner of a lock is killed and started again by its supervisor after 0.3 s; and once it stays away.
+pub(crate) fn quick_restart() -> Result<()> {
+    for back in [true, false] {
+        let mut site = Site::three()?;
+        let leader = site.leader()?;
+        let owner = leader % 3 + 1;
+        let next = owner % 3 + 1;
+        site.node(owner)?.must("lock work")?;
+        site.node(next)?.order("lock work")?;
+        sleep(300);
+        let began = Instant::now();
+        site.nodes.remove(&owner);
+        sleep(300);
+        if back {
+            site.begin(owner, "resume")?;
+        }
+        ensure!(site.node(next)?.answer()? == "ok");
+        let what = if back { "comes back after 0.3 s" } else { "stays away" };
+        println!("the owner {what}: the next has the lock after {:.2} s", began.elapsed().as_secs_f64());
+        ensure!(began.elapsed() < Duration::from_secs(10), "it waited for time");
+    }
+    Ok(())
+}
+
+/// 16: all are told to stop within two seconds; then all are started again.
+pub(crate) fn whole_stop() -> Result<()> {
+    let mut site = Site::three()?;
+    for node in 1..=3 {
+        site.node(node)?.must("lock work".replace("work", &format!("w{node}")).as_str())?;
+    }
+    let began = Instant::now();
+    for node in 1..=3 {
+        site.node(node)?.order("leave")?;
+        sleep(900);
+    }
+    for node in 1..=3 {
+        let (said, well) = site.node(node)?.end()?;
+        println!("n{node}: {said} after {:.2} s", began.elapsed().as_secs_f64());
+        ensure!(well, "n{node} ended with an error");
+    }
+    site.nodes.clear();
+    let began = Instant::now();
+    (1..=3).try_for_each(|node| site.begin(node, "resume"))?;
+    for node in 1..=3 {
+        let said = site.node(node)?.answer()?;
+        ensure!(said.starts_with(&format!("in n{node}#2")), "{said}");
+        site.node(node)?.must("active")?;
+    }
+    println!("all active again after {:.2} s", began.elapsed().as_secs_f64());
+    Ok(())
+}

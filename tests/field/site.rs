@@ -1,0 +1,169 @@
+//! Three hosts and their processes, as the rows drive them.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::net::Net;
+
+/// No answer takes longer.
+const LIMIT: Duration = Duration::from_secs(240);
+
+/// A process on a host. Dropping it kills it.
+pub(crate) struct Process {
+    child: Child,
+    orders: ChildStdin,
+    answers: Receiver<String>,
+}
+
+impl Process {
+    /// Gives an order, without waiting for its answer.
+    pub(crate) fn order(&mut self, order: &str) -> Result<()> {
+        writeln!(self.orders, "{order}").with_context(|| format!("`{order}` found no process"))
+    }
+
+    /// The answer to the oldest order.
+    pub(crate) fn answer(&mut self) -> Result<String> {
+        self.answers.recv_timeout(LIMIT).context("no answer")
+    }
+
+    /// Gives an order, and returns its answer and the seconds that it took.
+    pub(crate) fn ask(&mut self, order: &str) -> Result<(String, f64)> {
+        let began = Instant::now();
+        self.order(order)?;
+        let answer = self.answer().with_context(|| order.to_string())?;
+        Ok((answer, began.elapsed().as_secs_f64()))
+    }
+
+    /// As [`Self::ask`], for an order that has to succeed.
+    pub(crate) fn must(&mut self, order: &str) -> Result<f64> {
+        let (answer, seconds) = self.ask(order)?;
+        ensure!(answer == "ok", "`{order}`: {answer}");
+        Ok(seconds)
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = Pid::from_raw(self.child.id().try_into()?).context("its process id")?;
+        Ok(kill_process(pid, signal)?)
+    }
+
+    /// Waits for its end. Returns its last answers, and whether it ended well.
+    pub(crate) fn end(&mut self) -> Result<(String, bool)> {
+        let status = self.child.wait()?;
+        Ok((self.answers.try_iter().collect::<Vec<_>>().join(" "), status.success()))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ended = self.child.kill().and_then(|()| self.child.wait());
+    }
+}
+
+/// The hosts, and a folder for each.
+pub(crate) struct Site {
+    pub(crate) net: Net,
+    folder: tempfile::TempDir,
+    pub(crate) nodes: BTreeMap<u64, Process>,
+}
+
+impl Site {
+    /// Hosts without processes.
+    pub(crate) fn empty(hosts: u64) -> Result<Self> {
+        let made = Self { net: Net::new(hosts)?, folder: tempfile::tempdir()?, nodes: BTreeMap::new() };
+        Ok(made)
+    }
+
+    /// Three nodes that are active.
+    pub(crate) fn three() -> Result<Self> {
+        let mut site = Self::empty(3)?;
+        site.start(1, "found")?;
+        for node in 2..=3 {
+            let seed = site.net.address(1);
+            site.start(node, &seed)?;
+        }
+        for node in 1..=3 {
+            site.node(node)?.must("active")?;
+        }
+        Ok(site)
+    }
+
+    pub(crate) fn data(&self, node: u64) -> PathBuf {
+        self.folder.path().join(format!("n{node}"))
+    }
+
+    /// Starts a process. Returns its life, and how long it took to come in.
+    pub(crate) fn start(&mut self, node: u64, way: &str) -> Result<String> {
+        self.begin(node, way)?;
+        let said = self.node(node)?.answer()?;
+        let mut words = said.split(' ');
+        ensure!(words.next() == Some("in"), "n{node}: {said}");
+        Ok(words.collect::<Vec<_>>().join(" "))
+    }
+
+    pub(crate) fn begin(&mut self, node: u64, way: &str) -> Result<()> {
+        let part = format!("{node} {} {} {way}", self.data(node).display(), self.net.address(node));
+        let mut command = self.net.command(node, &std::env::current_exe()?);
+        let piped = command.env("QUORATE_FIELD_NODE", part).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = piped.spawn()?;
+        let (orders, said) = (child.stdin.take().context("its input")?, child.stdout.take().context("its output")?);
+        let (told, answers) = channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(said).lines().map_while(Result::ok) {
+                if told.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        self.nodes.insert(node, Process { child, orders, answers });
+        Ok(())
+    }
+
+    pub(crate) fn node(&mut self, node: u64) -> Result<&mut Process> {
+        self.nodes.get_mut(&node).with_context(|| format!("n{node} does not run"))
+    }
+
+    /// The leader, as the lowest node that runs knows it.
+    pub(crate) fn leader(&mut self) -> Result<u64> {
+        let asked = *self.nodes.keys().next().context("a node runs")?;
+        let began = Instant::now();
+        while began.elapsed() < LIMIT {
+            let (said, _) = self.node(asked)?.ask("who")?;
+            if let Some(number) = said.strip_prefix('n').and_then(|rest| rest.split(' ').next()?.parse().ok())
+                && said.ends_with("quorate true")
+            {
+                return Ok(number);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        bail!("nobody leads")
+    }
+
+    /// Makes the way out of a host thin.
+    pub(crate) fn thin(&self, host: u64, rate: &str) -> Result<()> {
+        self.net.thin_out(host, rate)
+    }
+
+    /// What the ledger of a node has of a kind of line, such as ` notice`.
+    pub(crate) fn noted(&self, node: u64, what: &str) -> usize {
+        let read = |name: &str| std::fs::read_to_string(self.data(node).join(name)).unwrap_or_default();
+        read("ledger").lines().filter(|line| line.contains(what)).count()
+    }
+
+    /// The bytes that a host has sent so far.
+    pub(crate) fn sent(&self, host: u64) -> Result<u64> {
+        self.net.sent(host)
+    }
+
+    /// What all ledgers say: notices, lapses and activations.
+    pub(crate) fn tell(&self) -> String {
+        let all = |what: &str| self.nodes.keys().map(|node| self.noted(*node, what)).sum::<usize>();
+        format!("notices {}, lapses {}, activations {}", all(" notice"), all(" lapsed"), all(" activated"))
+    }
+}
