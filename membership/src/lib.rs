@@ -16,7 +16,7 @@
 //! A file names only files of its own layer and of the layers below, and no files name each other in a circle:
 //!
 //! ```text
-//!   policy   agenda · awaited · former_lives · session · lease/ · proved_end      what a leader or a member does now
+//!   policy   agenda · awaited · candidacy · former_lives · session · lease/ · proved_end      what a leader or a member does now
 //!   verbs    apply ──▶ decide/ ──▶ evolve/ · duty                          what follows from a command, an event, a state
 //!   state    cluster · command · event, topic · rejection                  what is committed, asked and answered
 //!   types    member · proof, fencing · store/                              what the state is made of
@@ -44,6 +44,7 @@ mod agenda;
 mod apply;
 mod awaited;
 mod bounded_text;
+mod candidacy;
 pub mod cluster;
 pub mod codec;
 mod command;
@@ -72,6 +73,7 @@ pub use agenda::{Outlook, Work, agenda};
 pub use apply::apply;
 pub use awaited::{Awaited, Way, awaited};
 pub use bounded_text::{Reason, TextError};
+pub use candidacy::Candidacy;
 pub use cluster::{ClusterState, Leadership};
 pub use command::Command;
 pub use contract::{Contract, ContractError, ContractPart, Drift, Stop};

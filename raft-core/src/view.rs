@@ -55,6 +55,9 @@ pub struct Local {
     /// leader finds out. It then hands leadership over, and does not stand for election before another node has called
     /// it, or 20 election timeouts have passed.
     pub unreached: Option<String>,
+    /// Why this node lets others lead, and the remedy; `None` unless it has lost leadership twice within 75 election timeouts
+    /// (a minute with the standard profile). It then stands for election only if no leader is heard for four.
+    pub damped: Option<String>,
     /// Why this node has stopped; `None` while it runs. It starts again only as a new process.
     pub stopped: Option<Fatal>,
 }
@@ -89,6 +92,7 @@ impl Local {
             lease: LeaseView::default(),
             disk: None,
             unreached: None,
+            damped: None,
             stopped: None,
         }
     }

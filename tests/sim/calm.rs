@@ -171,6 +171,41 @@ pub(crate) async fn a_leader_that_cannot_be_reached_makes_way(seed: u64) -> Done
     story.heal().await
 }
 
+/// The leader is stopped for 0.85 s and runs for 0.5 s, again and again, while another node is dead. It stays behind after its
+/// second loss, so that the third leads, and the dead one is fenced.
+pub(crate) async fn a_leader_that_stutters_stays_behind(seed: u64) -> Done {
+    let mut story = story(seed, standard(), Some(Stop::Deadman { lateness: ms(250) }));
+    story.form().await?;
+    let stutters = leader(&story).unwrap_or_default();
+    let dead = story.world.nodes().into_iter().find(|node| *node != stutters).unwrap_or_default();
+    story.kept.clear();
+    story.returns_after = Some(ms(600_000));
+    story.world.end(dead, End::Killed);
+    let (began, mut leads, mut fenced) = (Instant::now(), 0, None);
+    while began.elapsed() < ms(40_000) {
+        let Some(host) = story.world.process(stutters).map(|running| running.host.clone()) else { break };
+        host.pause(false);
+        story.run_for(ms(850)).await?;
+        host.resume();
+        story.run_for(ms(500)).await?;
+        for entry in std::mem::take(&mut story.kept) {
+            match &entry.seen {
+                Observation::Noted(Note::Activated { .. }) => leads += 1,
+                Observation::Applied { answer: Ok(events), .. } => {
+                    let ends = |event: &Event| matches!(event, Event::Fenced { who, .. } if who.node == dead);
+                    fenced = fenced.or(events.iter().any(ends).then(|| began.elapsed()));
+                }
+                _ => {}
+            }
+        }
+    }
+    println!("seed {seed}: {leads} changes of leader, {dead} fenced after {fenced:?}");
+    match fenced {
+        Some(after) if leads <= 5 && after < ms(20_000) => Ok(()),
+        _ => Err(format!("violated: {leads} changes of leader in 40 s, {dead} is fenced after {fenced:?}")),
+    }
+}
+
 /// The leader dies as soon as a joint configuration is on another's disk: whoever leads next finishes the change.
 pub(crate) async fn a_change_of_voters_that_was_begun_is_finished(seed: u64) -> Done {
     let mut story = story(seed, standard(), Some(Stop::Deadman { lateness: ms(250) }));

@@ -122,6 +122,11 @@ fn who_comes_back_is_not_shot_again_and_again() {
 }
 
 #[test]
+fn a_leader_that_stutters_stays_behind() {
+    in_a_world(calm::a_leader_that_stutters_stays_behind);
+}
+
+#[test]
 fn who_comes_back_is_fenced_as_fast_as_who_stays_away() {
     in_a_world(calm::who_comes_back_is_fenced_as_fast_as_who_stays_away);
 }

@@ -107,7 +107,7 @@ impl Engine {
     }
 
     /// Whether this node has asked another to lead in its place in `term`.
-    pub(super) fn gave_up(&self, term: u64) -> bool {
+    pub(crate) fn gave_up(&self, term: u64) -> bool {
         self.0.arrivals.handed_over.load(Ordering::Acquire) == term
     }
 

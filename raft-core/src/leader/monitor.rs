@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use quorate_membership::detector::{Detector, Moment};
-use quorate_membership::{LeaderContact, NodeId, Phase, Reachability};
+use quorate_membership::{Candidacy, LeaderContact, NodeId, Phase, Reachability};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -28,6 +28,10 @@ use crate::view::{Local, Sighting, View};
 
 /// Why a node that leads makes way, and the remedy.
 const UNREACHED: &str = "the other nodes answer this node, but their own calls do not reach it; open its port to them";
+
+/// Why a node lets others lead.
+const DAMPED: &str = "this node keeps losing leadership, and stands for election only if nobody leads; find out what stops it \
+                      or cuts it off";
 
 /// Observes the cluster and publishes each observation in `views`.
 pub(crate) struct Monitor {
@@ -45,6 +49,7 @@ pub(crate) struct Monitor {
     disk: Option<String>,
     reachability: Reachability,
     standing: StandingLog,
+    candidacy: Candidacy,
     /// Whether the other nodes cannot reach this one.
     unreached: bool,
 }
@@ -56,7 +61,21 @@ impl Monitor {
         let reachability = Reachability::new(plan.renew, plan.election_max);
         let (leading, led, stands, disk) = Default::default();
         let (standing, unreached) = (StandingLog::default(), false);
-        Self { engine, keeper, views, detector, leading, led, stands, disk, reachability, standing, unreached }
+        let candidacy = Candidacy::new(plan.election_max, clock::now());
+        Self {
+            engine,
+            keeper,
+            views,
+            detector,
+            leading,
+            led,
+            stands,
+            disk,
+            reachability,
+            standing,
+            candidacy,
+            unreached,
+        }
     }
 
     /// Runs until `stop`, or until the node has failed; returns the reason of the failure.
@@ -89,7 +108,8 @@ impl Monitor {
         self.check_disk();
         self.check_reachability(now);
         let well = self.disk.is_none() || cfg!(quorate_mutant = "stands_on_a_full_disk");
-        let stands = well && !self.unreached && self.engine.embargo_ends().is_none_or(|ends| now >= ends);
+        let able = self.check_candidacy(now) && !self.unreached;
+        let stands = well && able && self.engine.embargo_ends().is_none_or(|ends| now >= ends);
         if self.stands != Some(stands) {
             self.stands = Some(stands);
             self.engine.may_stand(stands);
@@ -104,6 +124,7 @@ impl Monitor {
         self.hear(now);
         if let Some(pause) = self.detector.poll(now) {
             tracing::warn!(node = %me, ?pause, "this process stood still; silence in that time is ignored");
+            self.candidacy.heard(now);
         }
     }
 
@@ -120,6 +141,20 @@ impl Monitor {
             let lately = heard.get(node).filter(|at| now.since(**at) < config.election_max() * times);
             self.detector.watch(*node, lately.copied().unwrap_or(now));
         }
+    }
+
+    /// Whether this node does not keep losing leadership, or nobody leads. Logs once each time that this changes.
+    fn check_candidacy(&mut self, now: Moment) -> bool {
+        let (engine, before) = (&self.engine, self.candidacy.is_damped(now));
+        self.candidacy.observe(engine.leading(), self.leading.is_some_and(|term| engine.gave_up(term)), now);
+        let leader = engine.leader().filter(|leader| *leader != engine.node());
+        if let Some(at) = leader.and_then(|leader| engine.peers().contacts.all().get(&leader).copied()) {
+            self.candidacy.heard(at);
+        }
+        if !before && self.candidacy.is_damped(now) {
+            tracing::warn!(node = %engine.node(), "{DAMPED}");
+        }
+        self.candidacy.may_stand(now)
     }
 
     /// Logs once that the disk does not work, and once that it works again.
@@ -199,6 +234,7 @@ impl Monitor {
             lease: self.keeper.view(),
             disk: self.disk.clone(),
             unreached: self.unreached.then(|| UNREACHED.into()),
+            damped: self.candidacy.is_damped(now).then(|| DAMPED.into()),
             stopped: engine.stopped(),
         };
         View { cluster, local }

@@ -68,8 +68,21 @@ fn counts(store: &Store) -> pb::StoreCounts {
 }
 
 fn local(local: &Local) -> pb::LocalView {
-    let Local { node, identity, quorate, leader, term, applied, sightings, lease, disk, unreached, stopped, .. } =
-        local;
+    let Local {
+        node,
+        identity,
+        quorate,
+        leader,
+        term,
+        applied,
+        sightings,
+        lease,
+        disk,
+        unreached,
+        damped,
+        stopped,
+        ..
+    } = local;
     let sighting = |(node, sighting): (&NodeId, &quorate_raft_core::Sighting)| pb::Sighting {
         node: node.get(),
         signal: pb::Signal::from(sighting.signal).into(),
@@ -87,6 +100,7 @@ fn local(local: &Local) -> pb::LocalView {
         lease: Some(lease.into()),
         disk: disk.as_deref().map(clip),
         unreached: unreached.as_deref().map(clip),
+        damped: damped.as_deref().map(clip),
         // The server knows them.
         connections: None,
     }

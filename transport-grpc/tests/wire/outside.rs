@@ -120,6 +120,7 @@ async fn status_tells_what_is_committed_and_what_is_seen_apart() {
         }),
         disk: Some("the disk is full".into()),
         unreached: Some("open its port".into()),
+        damped: Some("let others lead".into()),
         connections: None,
     };
     let open = pb::Connections { clients: 1, peers: 0, on_trial: 0 };
