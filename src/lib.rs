@@ -71,6 +71,7 @@ pub mod error;
 mod events;
 mod listening;
 pub mod manual;
+mod next_life;
 
 pub use builder::Builder;
 pub use cluster::Cluster;

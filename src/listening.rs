@@ -11,6 +11,8 @@ use quorate_transport_grpc::Server;
 /// What receives calls for a node.
 pub(crate) enum Listening {
     Socket(Server),
+    /// Nothing any more.
+    Closed,
     #[cfg(feature = "testing")]
     Memory(quorate_raft_core::testing::MemoryNetwork, NodeId),
     /// A simulated world, which delivers the calls itself.
@@ -22,6 +24,7 @@ impl Listening {
     pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
         match self {
             Self::Socket(server) => Some(server.local_addr()),
+            Self::Closed => None,
             #[cfg(feature = "testing")]
             Self::Memory(..) | Self::World => None,
         }
@@ -30,6 +33,7 @@ impl Listening {
     pub(crate) async fn shut_down(self) {
         match self {
             Self::Socket(server) => server.shutdown().await,
+            Self::Closed => {}
             #[cfg(feature = "testing")]
             Self::Memory(board, node) => board.disconnect(node),
             #[cfg(feature = "testing")]

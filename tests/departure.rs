@@ -1,4 +1,5 @@
-//! A cluster that stops as a whole: every node ends at once and without an error, and nobody needs fencing afterwards.
+//! How lives end and are followed: a cluster that stops as a whole without an error and comes back without a fence, and the
+//! next life in the same process.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use quorate::fencing::FenceProof;
-use quorate::{Cluster, Departure, Event, Evidence, FenceRequest, NodeId, Revision};
+use quorate::{Cluster, Departure, Event, Evidence, FenceRequest, NodeId, Operator, Revision, StartError};
 use tokio::task::JoinSet;
 
 /// A liveness limit for what must come; a busy machine does not reach it.
@@ -126,5 +127,31 @@ async fn the_last_to_leave_ends_at_once_and_its_next_life_says_so() -> Result<()
     }
     assert_eq!(left, ["n1#1", "n2#1", "n3#1"]);
     assert_eq!(site.fenced.load(Ordering::Relaxed), 0, "nobody was to be fenced");
+    Ok(())
+}
+
+/// An operator ends a life whose process goes on. The next one begins in the same process, once nothing is protected there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_life_that_is_over_is_followed_by_the_next_in_the_same_process() -> Result<()> {
+    let site = Site::new()?;
+    let mut nodes = site.found().await?;
+    let mut third = nodes.pop().context("n3")?;
+    tokio::time::timeout(LIMIT, third.lease().held()).await?;
+    let protection = third.lease().protect("worker", Revision::new(1)).await?;
+    let word = Operator::new("ada", "the process was stopped for a while")?;
+    nodes[0].dangerous().vouch(third.identity(), word).await?;
+    tokio::time::timeout(LIMIT, third.over()).await?;
+    let refused = third.renew_life(site.describe(3)).await;
+    ensure!(matches!(&refused, Err(StartError::Protected(_, what)) if what == "worker"), "{refused:?}");
+    protection.stopped();
+    // What was protected is reported to the keeper in the background.
+    let began = Instant::now();
+    while !third.lease().view().protecting.is_empty() {
+        ensure!(began.elapsed() < LIMIT);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    third.renew_life(site.describe(3)).await?;
+    assert_eq!(third.identity().to_string(), "n3#2");
+    tokio::time::timeout(LIMIT, third.active()).await??;
     Ok(())
 }

@@ -31,7 +31,7 @@ async fn main() -> Result<()> {
     let mut next = || args.next().context(USAGE);
     let number: u64 = next()?.parse().context("the number of the node")?;
     let folder = next()?;
-    let listen: SocketAddr =
+    let mut listen: SocketAddr =
         next()?.parse().context("the address to listen on, such as 127.0.0.1:7401; port 0 takes a free one")?;
     let way = next()?;
     let seeds: Vec<String> = args.collect();
@@ -43,14 +43,17 @@ async fn main() -> Result<()> {
 
     // First of all, so that a signal during the start ends the process cleanly.
     let (mut terminated, mut interrupted) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let node = Cluster::builder(NodeId::new(number))
-        .data(folder)
-        .listen_plaintext(listen)
-        // This process runs no work, so there is nothing to fence …
-        .without_fencing()
-        // … and nothing to stop: the resources that clients use check the clients' tokens. So elapsed time proves the
-        // end of a daemon that was killed, and its next start only waits for that.
-        .self_fencing(TokensOnly);
+    let describe = |listen| {
+        Cluster::builder(NodeId::new(number))
+            .data(&folder)
+            .listen_plaintext(listen)
+            // This process runs no work, so there is nothing to fence …
+            .without_fencing()
+            // … and nothing to stop: the resources that clients use check the clients' tokens. So elapsed time proves the
+            // end of a daemon that was killed, and its next start only waits for that.
+            .self_fencing(TokensOnly)
+    };
+    let node = describe(listen);
     let coming_in = async {
         let cluster = match way.as_str() {
             "join" => {
@@ -65,26 +68,27 @@ async fn main() -> Result<()> {
         cluster.active().await?;
         Ok(cluster)
     };
-    let cluster = tokio::select! {
+    let mut cluster = tokio::select! {
         come_in = coming_in => come_in?,
         _ = terminated.recv() => return Ok(()),
         _ = interrupted.recv() => return Ok(()),
     };
-    println!("ready {} {}", cluster.identity(), cluster.local_addr().context("it listens")?);
-
-    tokio::select! {
-        _ = terminated.recv() => {}
-        _ = interrupted.recv() => {}
-        // The others know that this life has ended. Only a new one is of use.
-        () = ended(&cluster) => bail!("this life has ended; start the node again with `resume`"),
+    loop {
+        println!("ready {} {}", cluster.identity(), cluster.local_addr().context("it listens")?);
+        tokio::select! {
+            _ = terminated.recv() => break,
+            _ = interrupted.recv() => break,
+            // Such as after a pause of this process, in which the others gave it up.
+            () = cluster.over() => {}
+        }
+        // At the same address, which others may know.
+        listen = cluster.local_addr().unwrap_or(listen);
+        tokio::select! {
+            renewed = cluster.renew_life(describe(listen)) => renewed?,
+            _ = terminated.recv() => return Ok(()),
+            _ = interrupted.recv() => return Ok(()),
+        }
     }
     cluster.leave_within(FAREWELL).await?;
     Ok(())
-}
-
-/// Resolves when this life has ended by a committed proof, or the node has stopped.
-async fn ended(cluster: &Cluster) {
-    let who = cluster.identity();
-    let ended = |view: &quorate::View| view.cluster.has_ended(who) || view.local.stopped.is_some();
-    cluster.watch().until(ended).await;
 }

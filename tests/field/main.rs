@@ -20,7 +20,7 @@ fn main() -> anyhow::Result<()> {
     if let Some(part) = std::env::var_os("QUORATE_FIELD_NODE") {
         return node::run(&part.to_string_lossy());
     }
-    let asked = std::env::var("ROWS").unwrap_or_else(|_| "1 4 8 9 15 16".into());
+    let asked = std::env::var("ROWS").unwrap_or_else(|_| "1 4 8 9 13 15 16".into());
     let mut failed = vec![];
     for row in asked.split_whitespace() {
         println!("--- row {row}");
@@ -29,9 +29,10 @@ fn main() -> anyhow::Result<()> {
             "4" => rows::stuttering_leader(),
             "8" => rows::crowd_of_clients(),
             "9" => rows::slow_joiner(),
+            "13" => rows::pause(),
             "15" => rows::quick_restart(),
             "16" => rows::whole_stop(),
-            other => anyhow::bail!("there is no row {other}; rows are 1 4 8 9 15 16"),
+            other => anyhow::bail!("there is no row {other}; rows are 1 4 8 9 13 15 16"),
         };
         if let Err(error) = played {
             println!("FAILED: {error:#}");

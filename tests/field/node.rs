@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   write N SIZE │ parallel K SIZE │ small SECONDS │ fill N SIZE │ lock NAME │ crowd ADDRESS N │ active │
-//!   who │ ended LIFE │ leave
+//!   who │ ended LIFE │ renew │ leave
 //!   ──▶ one line of answer each
 //! ```
 
@@ -10,7 +10,8 @@ use std::io::BufRead;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use quorate::builder::Ready;
 use quorate::fencing::FenceHint;
 use quorate::{Cluster, Config, Deadman, Evidence, FenceRequest, LockGuard, NodeId};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
@@ -23,30 +24,30 @@ pub(crate) fn run(part: &str) -> Result<()> {
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(std::io::stderr).init();
     let [number, folder, address, way] = part.split(' ').collect::<Vec<_>>()[..] else { bail!("{part}") };
     tokio::runtime::Runtime::new()?.block_on(async {
-        let ready = Cluster::builder(NodeId::new(number.parse()?))
-            .data(folder)
-            .listen_plaintext(address.parse()?)
-            .fencing(end_process)
-            .self_fencing(Deadman::new())
-            .trust_vm_clock()
-            .config(Config { propose_timeout: Duration::from_secs(60), ..Config::default() })
-            .fence_hint(FenceHint::new(format!("pid {}", std::process::id()))?)
-            .fencer_tells_lives_apart()
-            .timeout(Duration::from_secs(300));
+        let hint = FenceHint::new(format!("pid {}", std::process::id()))?;
+        let describe = || {
+            let listen = address.parse()?;
+            let node = Cluster::builder(NodeId::new(number.parse()?)).data(folder).listen_plaintext(listen);
+            let config = Config { propose_timeout: Duration::from_secs(60), ..Config::default() };
+            let node = node.fencing(end_process).self_fencing(Deadman::new()).trust_vm_clock().config(config);
+            anyhow::Ok(node.fence_hint(hint.clone()).fencer_tells_lives_apart().timeout(Duration::from_secs(300)))
+        };
         let began = Instant::now();
+        let ready = describe()?;
         let cluster = match way {
             "found" => ready.bootstrap().await?,
             "resume" => ready.resume().await?,
             seed => ready.join([seed]).await?,
         };
         println!("in {} {:.2}", cluster.identity(), began.elapsed().as_secs_f64());
-        serve(cluster).await
+        serve(cluster, &describe).await
     })
 }
 
 /// Ends the process that the life named, and sees that it is gone. It tells lives apart: a later process has another number.
 async fn end_process(request: FenceRequest) -> Result<Evidence> {
     let hint = request.hint.context("a life without a hint")?;
+    ensure!(std::env::var_os("FENCER").is_none_or(|fencer| fencer != "fails"), "this fencer reaches nothing");
     let pid = hint.as_str().strip_prefix("pid ").context("a hint of another kind")?.parse()?;
     let pid = Pid::from_raw(pid).context("a process id")?;
     while test_kill_process(pid).is_ok() {
@@ -56,8 +57,8 @@ async fn end_process(request: FenceRequest) -> Result<Evidence> {
     Ok(Evidence::new(format!("{hint} is gone"))?)
 }
 
-async fn serve(cluster: Cluster) -> Result<()> {
-    let cluster = Arc::new(cluster);
+async fn serve(cluster: Cluster, describe: &dyn Fn() -> Result<Ready>) -> Result<()> {
+    let mut cluster = Arc::new(cluster);
     let (told, mut orders) = tokio::sync::mpsc::unbounded_channel();
     std::thread::spawn(move || {
         for line in std::io::stdin().lock().lines().map_while(Result::ok) {
@@ -97,6 +98,15 @@ async fn serve(cluster: Cluster) -> Result<()> {
             ["ended", life] => {
                 let who = life.parse()?;
                 format!("{}", cluster.view().cluster.has_ended(who))
+            }
+            ["renew"] => {
+                let mut over = Arc::into_inner(cluster).context("nobody else has it")?;
+                over.over().await;
+                let began = Instant::now();
+                over.renew_life(describe()?).await?;
+                over.active().await?;
+                cluster = Arc::new(over);
+                format!("{} active after {:.2} s", cluster.identity(), began.elapsed().as_secs_f64())
             }
             ["leave"] => {
                 held.clear();

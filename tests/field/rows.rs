@@ -103,6 +103,20 @@ pub(crate) fn slow_joiner() -> Result<()> {
     Ok(())
 }
 
+/// 13: an idle process is stopped for so long that its life is over, and goes on: its next life begins in the same process.
+pub(crate) fn pause() -> Result<()> {
+    let mut site = Site::three_with("fails")?;
+    let stopped = site.leader()? % 3 + 1;
+    site.node(stopped)?.order("renew")?;
+    site.node(stopped)?.signal(Signal::STOP)?;
+    sleep(6000);
+    site.node(stopped)?.signal(Signal::CONT)?;
+    let said = site.node(stopped)?.answer()?;
+    println!("stopped for 6 s; in the same process {said}");
+    ensure!(said.starts_with(&format!("n{stopped}#2 active")), "{said}");
+    Ok(())
+}
+
 /// 15: the owner of a lock is killed and started again by its supervisor after 0.3 s; and once it stays away.
 pub(crate) fn quick_restart() -> Result<()> {
     for back in [true, false] {

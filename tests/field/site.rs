@@ -71,18 +71,28 @@ pub(crate) struct Site {
     pub(crate) net: Net,
     folder: tempfile::TempDir,
     pub(crate) nodes: BTreeMap<u64, Process>,
+    fencer: &'static str,
 }
 
 impl Site {
     /// Hosts without processes.
     pub(crate) fn empty(hosts: u64) -> Result<Self> {
-        let made = Self { net: Net::new(hosts)?, folder: tempfile::tempdir()?, nodes: BTreeMap::new() };
-        Ok(made)
+        Ok(Self {
+            net: Net::new(hosts)?,
+            folder: tempfile::tempdir()?,
+            nodes: BTreeMap::new(),
+            fencer: "ends processes",
+        })
     }
 
     /// Three nodes that are active.
     pub(crate) fn three() -> Result<Self> {
-        let mut site = Self::empty(3)?;
+        Self::three_with("ends processes")
+    }
+
+    /// As [`Self::three`], with fencers that `fails` for example.
+    pub(crate) fn three_with(fencer: &'static str) -> Result<Self> {
+        let mut site = Self { fencer, ..Self::empty(3)? };
         site.start(1, "found")?;
         for node in 2..=3 {
             let seed = site.net.address(1);
@@ -110,7 +120,11 @@ impl Site {
     pub(crate) fn begin(&mut self, node: u64, way: &str) -> Result<()> {
         let part = format!("{node} {} {} {way}", self.data(node).display(), self.net.address(node));
         let mut command = self.net.command(node, &std::env::current_exe()?);
-        let piped = command.env("QUORATE_FIELD_NODE", part).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let piped = command
+            .env("QUORATE_FIELD_NODE", part)
+            .env("FENCER", self.fencer)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
         let mut child = piped.spawn()?;
         let (orders, said) = (child.stdin.take().context("its input")?, child.stdout.take().context("its output")?);
         let (told, answers) = channel();
