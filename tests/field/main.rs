@@ -16,7 +16,17 @@ mod rows;
 mod site;
 mod thin;
 
-fn main() -> anyhow::Result<()> {
+fn main() -> std::process::ExitCode {
+    match play() {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
+
+fn play() -> anyhow::Result<()> {
     if let Some(part) = std::env::var_os("QUORATE_FIELD_NODE") {
         return node::run(&part.to_string_lossy());
     }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use quorate::builder::Ready;
 use quorate::fencing::FenceHint;
-use quorate::{Cluster, Config, Deadman, Evidence, FenceRequest, LockGuard, NodeId};
+use quorate::{Cluster, Config, Deadman, Evidence, FenceRequest, LockGuard, NodeId, Profile};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use tokio::task::JoinSet;
 
@@ -28,7 +28,12 @@ pub(crate) fn run(part: &str) -> Result<()> {
         let describe = || {
             let listen = address.parse()?;
             let node = Cluster::builder(NodeId::new(number.parse()?)).data(folder).listen_plaintext(listen);
-            let config = Config { propose_timeout: Duration::from_secs(60), ..Config::default() };
+            let profile = match std::env::var("PROFILE").as_deref() {
+                Ok("patient") => Profile::Patient,
+                _ => Profile::Standard,
+            };
+            let timing = profile.timing();
+            let config = Config { timing, propose_timeout: Duration::from_secs(60), ..Config::default() };
             let node = node.fencing(end_process).self_fencing(Deadman::new()).trust_vm_clock().config(config);
             anyhow::Ok(node.fence_hint(hint.clone()).fencer_tells_lives_apart().timeout(Duration::from_secs(300)))
         };

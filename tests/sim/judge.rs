@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use quorate::lease::ledger::Note;
 use quorate::testing::sim::{Observation, TraceEntry, World};
-use quorate::{Event, Name, NodeId, View, lease::LeaseStage, state::duties};
+use quorate::{Event, Name, NodeId, Revision, View, lease::LeaseStage, state::duties};
 
 use crate::coverage::Tally;
 use crate::oracle::{Book, Oracle, Verdict, Written};
@@ -37,7 +37,8 @@ pub(crate) struct Judge {
     /// When something was last done under each lock.
     acted: BTreeMap<Name, Duration>,
     /// Nothing is wrong, so nothing may happen.
-    pub(crate) calm: bool,
+    /// In calm: the last revision before it.
+    calm: Option<Revision>,
 }
 
 impl Judge {
@@ -49,7 +50,7 @@ impl Judge {
             tally: Tally::default(),
             gone: BTreeSet::new(),
             acted: BTreeMap::new(),
-            calm: false,
+            calm: None,
         }
     }
 
@@ -66,10 +67,19 @@ impl Judge {
             }
             _ => {}
         }
-        if self.calm && disturbs(&entry.seen) {
+        if self.calm.is_some_and(|after| disturbs(&entry.seen, after)) {
             return Err(format!("violated: in calm nobody is suspected, ended or told to stop (I13): {entry}"));
         }
         Ok(())
+    }
+
+    /// From now on nothing may happen. What was committed before may still be applied by a node that is behind.
+    pub(crate) fn begin_calm(&mut self, world: &World) {
+        self.calm = world.running().map(|running| running.node.view().local.applied).max();
+    }
+
+    pub(crate) fn end_calm(&mut self) {
+        self.calm = None;
     }
 
     /// What clients were told is what was written.
@@ -91,7 +101,10 @@ impl Judge {
                 && view.cluster.lives().filter(|(_, life)| life.phase.may_work()).count() == here.len()
         };
         let recent = |at: &Duration| world.age().saturating_sub(*at) < Duration::from_secs(2);
+        let applied = || views.iter().map(|view| view.local.applied.get());
         views.len() == here.len()
+            // Nobody is far behind.
+            && applied().max().unwrap_or_default() - applied().min().unwrap_or_default() <= 16
             && views.iter().all(well)
             && views.iter().all(|view| view.local.leader == views.first().and_then(|first| first.local.leader))
             && self.acted.len() as u64 == locks
@@ -152,13 +165,14 @@ pub(crate) fn has_ended(view: &View) -> Option<&'static str> {
 }
 
 /// What must not happen while nothing is wrong.
-fn disturbs(seen: &Observation) -> bool {
+fn disturbs(seen: &Observation, calm_after: Revision) -> bool {
     match seen {
         Observation::Noted(Note::Notice { .. } | Note::Lapsed { .. })
         | Observation::Fired
         | Observation::Ended { .. } => true,
-        Observation::Applied { answer: Ok(events), .. } => {
-            events.iter().any(|event| matches!(event, Event::Fenced { .. } | Event::FenceOrdered { .. }))
+        Observation::Applied { at, answer: Ok(events), .. } => {
+            at.index >= calm_after.get()
+                && events.iter().any(|event| matches!(event, Event::Fenced { .. } | Event::FenceOrdered { .. }))
         }
         _ => false,
     }

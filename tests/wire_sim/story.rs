@@ -107,9 +107,9 @@ impl Story {
 
     /// Nothing is wrong, so nothing may happen: nobody is suspected, ended, or told to stop (I13).
     fn rest(&mut self, span: Duration) -> Done {
-        self.judge.calm = true;
+        self.judge.begin_calm(&self.world);
         self.run_for(span)?;
-        self.judge.calm = false;
+        self.judge.end_calm();
         Ok(())
     }
 

@@ -38,6 +38,7 @@ mod grpc_errors;
 mod handshake;
 mod links;
 mod net;
+mod paced;
 mod pipeline;
 mod places;
 mod progress;

@@ -24,6 +24,7 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::connection::Connection;
 use crate::net::{TcpStream, lookup_host};
+use crate::paced::Paced;
 use crate::settings::ClientSettings;
 
 /// The pause after the first failure in a row; doubled by each further one.
@@ -57,12 +58,13 @@ impl Links {
     pub(crate) fn link(&self, peer: &Peer, lane: Lane) -> Arc<Link> {
         let mut table = self.table.lock();
         let mut settings = self.settings;
-        if matches!(lane, Lane::Snapshot | Lane::Log) {
+        let paced = matches!(lane, Lane::Snapshot | Lane::Log);
+        if paced {
             // A ping waits behind the entries, or the piece of the snapshot, that are being sent. On a slow network that does
             // not mean that the peer is dead.
             settings.ping_timeout *= 10;
         }
-        let fresh = || Arc::new(Link::new(peer.node.to_string(), peer.addresses.clone(), settings));
+        let fresh = || Arc::new(Link { paced, ..Link::new(peer.node.to_string(), peer.addresses.clone(), settings) });
         let link = table.entry((peer.node, lane)).or_insert_with(fresh);
         if link.addresses != peer.addresses {
             *link = fresh();
@@ -97,13 +99,15 @@ pub(crate) struct Link {
     name: String,
     addresses: Vec<Address>,
     settings: ClientSettings,
+    /// Whether it carries much, of which little may wait in the queues of the network.
+    paced: bool,
     state: Mutex<State>,
 }
 
 impl Link {
     fn new(name: String, addresses: Vec<Address>, settings: ClientSettings) -> Self {
         let state = State { connection: None, attempt: None, preferred: 0, failures: 0, not_before: Instant::now() };
-        Self { name, addresses, settings, state: Mutex::new(state) }
+        Self { name, addresses, settings, paced: false, state: Mutex::new(state) }
     }
 
     /// An open connection. Takes at most `within`; on every error, nothing was sent.
@@ -215,7 +219,11 @@ impl Link {
             let opened = timeout_at(deadline, async {
                 let stream = TcpStream::connect(place).await.map_err(|error| error.to_string())?;
                 stream.set_nodelay(true).map_err(|error| error.to_string())?;
-                Connection::open(stream, ping_every, ping_timeout).await.map_err(|error| error.to_string())
+                let opened = match self.paced {
+                    true => Connection::open(Paced::new(stream), ping_every, ping_timeout).await,
+                    false => Connection::open(stream, ping_every, ping_timeout).await,
+                };
+                opened.map_err(|error| error.to_string())
             });
             match opened.await {
                 Ok(Ok(connection)) => return Ok(connection),

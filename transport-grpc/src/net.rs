@@ -10,6 +10,20 @@ pub(crate) use simulated::{TcpListener, TcpStream, lookup_host};
 #[cfg(not(feature = "testing"))]
 pub(crate) use tokio::net::{TcpListener, TcpStream, lookup_host};
 
+/// Sets how much of what was written the system holds until it is acknowledged.
+pub(crate) trait SendBuffer {
+    /// A hint: a system that refuses it keeps what it had.
+    fn set_send_buffer(&self, size: usize);
+}
+
+impl SendBuffer for tokio::net::TcpStream {
+    fn set_send_buffer(&self, size: usize) {
+        if let Err(error) = rustix::net::sockopt::set_socket_send_buffer_size(self, size) {
+            tracing::debug!(%error, size, "the send buffer keeps its size");
+        }
+    }
+}
+
 /// The part of `tokio::net` that this crate uses, chosen at run time.
 #[cfg(feature = "testing")]
 mod simulated {
@@ -54,6 +68,15 @@ mod simulated {
             match self {
                 Self::System(stream) => stream.set_nodelay(nodelay),
                 Self::Simulated(stream) => stream.set_nodelay(nodelay),
+            }
+        }
+    }
+
+    impl super::SendBuffer for TcpStream {
+        fn set_send_buffer(&self, size: usize) {
+            match self {
+                Self::System(stream) => stream.set_send_buffer(size),
+                Self::Simulated(_) => {}
             }
         }
     }

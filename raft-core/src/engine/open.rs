@@ -88,7 +88,7 @@ fn settings(config: &Config, stand: bool) -> Result<openraft::Config, StartError
         election_timeout_min: ms(config.election_min()),
         election_timeout_max: ms(config.election_max()),
         // How long it may stand still.
-        install_snapshot_timeout: 15_000,
+        install_snapshot_timeout: 10_000,
         snapshot_policy: SnapshotPolicy::LogsSinceLast(config.snapshot_every),
         replication_lag_threshold: config.snapshot_every * 2,
         // Never by itself: `retention.rs` purges, because it knows sizes.

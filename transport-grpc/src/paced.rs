@@ -1,0 +1,147 @@
+//! A connection for much data whose send buffer follows the rate of its link, so that little of it waits in queues.
+//!
+//! ```text
+//!   entries ──▶ HTTP/2 ──▶ send buffer: the rate × 12 ms ──▶ queue of the network ──▶ peer
+//!                                                              ▲
+//!   heartbeats, renewals ── on connections of their own ───────┘   wait behind some 12 ms of each stream
+//! ```
+//!
+//! TCP fills whatever queue the network has, and then every heartbeat waits in it for as long as it is. On a link of 1 Mbit/s a
+//! queue of 50 KB is 0.4 s, an election timeout. What is not acknowledged is never more than the send buffer, so a buffer of
+//! what the link carries in 12 ms bounds the wait. The idea is that of LEDBAT (RFC 6817), by other means: the rate is what the
+//! kernel takes while the buffer is full.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+
+use crate::net::{SendBuffer, TcpStream};
+
+/// How long what is in the buffer may take. The kernel doubles the size that it is given, and a leader sends to several
+/// followers on one link, so that heartbeats wait for a few times as long.
+const QUEUE: Duration = Duration::from_millis(12);
+
+/// Bounds of the buffer, in bytes.
+const LEAST: usize = 2 << 10;
+const MOST: usize = 4 << 20;
+
+/// Where it begins: small, because a thin link shows itself only when its queue is full already. A fast one lets it grow within
+/// milliseconds.
+const FIRST: usize = 8 << 10;
+
+/// A measurement ends after so long, or so many bytes.
+const WINDOW: Duration = Duration::from_millis(200);
+const ENOUGH: usize = 64 << 10;
+
+/// A connection whose send buffer follows the rate of its link.
+#[derive(Debug)]
+pub(crate) struct Paced {
+    stream: TcpStream,
+    size: usize,
+    /// Since when the rate is measured, which begins and ends with a full buffer; `None` before it was full.
+    since: Option<Instant>,
+    /// What was taken since.
+    taken: usize,
+}
+
+impl Paced {
+    pub(crate) fn new(stream: TcpStream) -> Self {
+        let paced = Self { stream, size: FIRST, since: None, taken: 0 };
+        paced.stream.set_send_buffer(FIRST);
+        paced
+    }
+
+    fn note(&mut self, written: &Poll<io::Result<usize>>) {
+        match written {
+            Poll::Ready(Ok(taken)) => self.taken += taken,
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => self.full(),
+        }
+    }
+
+    fn full(&mut self) {
+        let now = Instant::now();
+        let since = *self.since.get_or_insert_with(|| {
+            self.taken = 0;
+            now
+        });
+        let passed = now.saturating_duration_since(since);
+        if passed.is_zero() || (passed < WINDOW && self.taken < ENOUGH) {
+            return;
+        }
+        let size = sized(self.taken, passed);
+        if size.abs_diff(self.size) > self.size / 4 {
+            self.size = size;
+            self.stream.set_send_buffer(size);
+        }
+        (self.since, self.taken) = (Some(now), 0);
+    }
+}
+
+/// The buffer for a link that has taken so much in that time.
+fn sized(taken: usize, passed: Duration) -> usize {
+    let rate = taken as f64 / passed.as_secs_f64();
+    // It fits: `as` keeps to the bounds of the type.
+    ((rate * QUEUE.as_secs_f64()) as usize).clamp(LEAST, MOST)
+}
+
+impl AsyncRead for Paced {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Paced {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        // The kernel takes a whole segment more than its buffer holds, up to 64 KiB of one write.
+        let written = Pin::new(&mut this.stream).poll_write(cx, &buf[..buf.len().min(this.size)]);
+        this.note(&written);
+        written
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let all: usize = bufs.iter().map(|buf| buf.len()).sum();
+        if let Some(first) = bufs.iter().find(|buf| !buf.is_empty()).filter(|_| all > this.size) {
+            return Pin::new(this).poll_write(cx, first);
+        }
+        let written = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
+        this.note(&written);
+        written
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_buffer_holds_twelve_milliseconds_of_the_link() {
+        let second = Duration::from_secs(1);
+        assert_eq!(sized(2_500_000, second), 30_000, "20 Mbit/s");
+        assert_eq!(sized(625_000, second), 7_500, "5 Mbit/s");
+        assert_eq!(sized(1000, second), LEAST);
+        assert_eq!(sized(ENOUGH, Duration::from_micros(500)), 1_572_864, "a network of 1 Gbit/s");
+    }
+}
