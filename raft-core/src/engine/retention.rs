@@ -59,7 +59,7 @@ impl Engine {
         let upto = self.purgeable().filter(|upto| weight.purged.is_none_or(|purged| *upto > purged));
         let gone = |upto: u64| {
             let first = weight.purged.map_or(0, |purged| purged + 1);
-            let bytes = weight.total - self.0.store.weight_after(Some(upto));
+            let bytes = weight.total.saturating_sub(self.0.store.weight_after(Some(upto)));
             (upto + 1).saturating_sub(first) >= FEW || bytes > bound / 32
         };
         let purge = upto.filter(|upto| gone(*upto));
