@@ -23,7 +23,7 @@ use quorate_raft_core::View;
 
 use crate::builder::Ready;
 use crate::cluster::Cluster;
-use crate::error::StartError;
+use crate::error::{Fatal, StartError};
 use crate::listening::Listening;
 
 impl Cluster {
@@ -31,9 +31,13 @@ impl Cluster {
     /// joined, or the node has stopped. A program that only waits for its next life calls [`Self::renew_life`] then.
     pub async fn over(&self) {
         let who = self.identity;
+        // A view that does not know this life yet says nothing about it.
         let over = |view: &View| {
-            let live = view.cluster.life(who).is_some_and(|life| matches!(life.phase, Phase::Joining | Phase::Active));
-            view.local.stopped.is_some() || view.cluster.newest(who.node) != Some(who) || !live
+            let ended = |phase: Phase| matches!(phase, Phase::Fencing | Phase::Fenced | Phase::Left);
+            view.local.stopped.is_some()
+                || view.cluster.retired().contains(&who.node)
+                || view.cluster.newest(who.node).is_some_and(|newest| newest > who)
+                || view.cluster.life(who).is_some_and(|life| ended(life.phase))
         };
         self.watch().until(over).await;
     }
@@ -43,11 +47,18 @@ impl Cluster {
     /// folder. Nothing may be protected any more: a process that still runs work of the old life ends as its stop mechanism
     /// promises.
     ///
+    /// A [fence hint](crate::builder::Ready::fence_hint) that names this process does not tell its lives apart: where the old
+    /// life was not ended yet, such a fencer ends the process. Do not drop the future: the folder is free only at its end.
+    ///
     /// # Errors
-    /// [`StartError::Protected`] names the work that was not reported as stopped; nothing was changed. Any other error is
+    /// [`StartError::Stopped`] when the node has failed: end this process. [`StartError::Protected`] names the work that was not reported as stopped; nothing was changed. Any other error is
     /// that of [`resume`](crate::builder::Ready::resume): the old node has stopped, this handle stays with it, and the call
     /// may be repeated.
     pub async fn renew_life(&mut self, ready: Ready) -> Result<(), StartError> {
+        // After a failed sync only a new process reads what is on the disk, and not what the kernel still has of it.
+        if let Some(fatal) = self.view().local.stopped.filter(|fatal| !matches!(fatal, Fatal::Shutdown)) {
+            return Err(StartError::Stopped(fatal));
+        }
         let protecting = self.lease().view().protecting;
         if !protecting.is_empty() {
             return Err(StartError::Protected(self.identity, protecting.join(", ")));

@@ -156,15 +156,17 @@ impl ClusterState {
         self.members.iter().filter_map(stands).collect()
     }
 
-    /// The voters whose newest life has not left.
-    pub fn voters_not_left(&self) -> BTreeSet<NodeId> {
-        let gone = |node: &NodeId| self.members.get(node).and_then(Member::newest).map(|(_, life)| life.phase);
-        self.configuration.voters().into_iter().filter(|node| gone(node) != Some(Phase::Left)).collect()
+    /// The voters whose newest life has not ended.
+    pub fn voters_not_ended(&self) -> BTreeSet<NodeId> {
+        let newest = |node: &NodeId| self.members.get(node).and_then(Member::newest);
+        let ended = |node: &NodeId| newest(node).is_some_and(|(_, life)| life.phase.has_ended());
+        self.configuration.voters().into_iter().filter(|node| !ended(node)).collect()
     }
 
-    /// Whether so many voters have left that the others are no majority: nothing can be committed before one comes back.
-    pub fn majority_has_left(&self) -> bool {
-        !self.configuration.voters().is_empty() && !self.configuration.has_quorum(&self.voters_not_left())
+    /// Whether the lives of so many voters have ended, by leaving or by a fence, that the others are no majority: nothing can be
+    /// committed before one comes back.
+    pub fn majority_has_ended(&self) -> bool {
+        !self.configuration.voters().is_empty() && !self.configuration.has_quorum(&self.voters_not_ended())
     }
 
     /// The nodes without which the standing nodes would have no majority. Every member if they have none already.

@@ -332,6 +332,9 @@ pub enum StartError {
     /// This process still protects work of a life that is over, so the next cannot begin in it. Nothing was changed.
     #[error("{0} still protects {1}: report it as stopped before the next life begins here, or end the process")]
     Protected(Identity, String),
+    /// The node has failed, and no further life of it may begin in this process. Nothing was changed.
+    #[error("{0}")]
+    Stopped(Fatal),
     /// The node cannot listen on its address.
     #[error("cannot listen on {address}: {cause}")]
     Listen {

@@ -217,10 +217,12 @@ impl Link {
         for place in found.take(PER_NAME) {
             let deadline = Instant::now() + connect_timeout;
             let opened = timeout_at(deadline, async {
+                let began = Instant::now();
                 let stream = TcpStream::connect(place).await.map_err(|error| error.to_string())?;
+                let opening = began.elapsed();
                 stream.set_nodelay(true).map_err(|error| error.to_string())?;
                 let opened = match self.paced {
-                    true => Connection::open(Paced::new(stream), ping_every, ping_timeout).await,
+                    true => Connection::open(Paced::new(stream, opening), ping_every, ping_timeout).await,
                     false => Connection::open(stream, ping_every, ping_timeout).await,
                 };
                 opened.map_err(|error| error.to_string())

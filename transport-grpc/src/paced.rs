@@ -25,6 +25,9 @@ use crate::net::{SendBuffer, TcpStream};
 /// followers on one link, so that heartbeats wait for a few times as long.
 const QUEUE: Duration = Duration::from_millis(12);
 
+/// The longest round trip that is believed.
+const LONGEST: Duration = Duration::from_millis(250);
+
 /// Bounds of the buffer, in bytes.
 const LEAST: usize = 2 << 10;
 const MOST: usize = 4 << 20;
@@ -42,6 +45,10 @@ const ENOUGH: usize = 64 << 10;
 pub(crate) struct Paced {
     stream: TcpStream,
     size: usize,
+    /// What a round trip takes, as far as it was seen when the connection was made.
+    round_trip: Duration,
+    /// When the buffer was full last.
+    full_at: Option<Instant>,
     /// Since when the rate is measured, which begins and ends with a full buffer; `None` before it was full.
     since: Option<Instant>,
     /// What was taken since.
@@ -49,8 +56,10 @@ pub(crate) struct Paced {
 }
 
 impl Paced {
-    pub(crate) fn new(stream: TcpStream) -> Self {
-        let paced = Self { stream, size: FIRST, since: None, taken: 0 };
+    /// `opening`: how long the connection took to open, which is a round trip, or more on a link that is busy.
+    pub(crate) fn new(stream: TcpStream, opening: Duration) -> Self {
+        let round_trip = opening.min(LONGEST);
+        let paced = Self { stream, size: FIRST, round_trip, full_at: None, since: None, taken: 0 };
         paced.stream.set_send_buffer(FIRST);
         paced
     }
@@ -65,6 +74,10 @@ impl Paced {
 
     fn full(&mut self) {
         let now = Instant::now();
+        // Time in which there was little to send says nothing about the link.
+        if self.full_at.replace(now).is_none_or(|at| now.saturating_duration_since(at) > WINDOW) {
+            self.since = None;
+        }
         let since = *self.since.get_or_insert_with(|| {
             self.taken = 0;
             now
@@ -73,7 +86,7 @@ impl Paced {
         if passed.is_zero() || (passed < WINDOW && self.taken < ENOUGH) {
             return;
         }
-        let size = sized(self.taken, passed);
+        let size = sized(self.taken, passed, self.round_trip);
         if size.abs_diff(self.size) > self.size / 4 {
             self.size = size;
             self.stream.set_send_buffer(size);
@@ -82,11 +95,12 @@ impl Paced {
     }
 }
 
-/// The buffer for a link that has taken so much in that time.
-fn sized(taken: usize, passed: Duration) -> usize {
+/// The buffer for a link that has taken so much in that time: what is on its way for a round trip, and a little more. The kernel
+/// doubles it, so that a buffer which is smaller than the link could fill at least doubles with each measurement.
+fn sized(taken: usize, passed: Duration, round_trip: Duration) -> usize {
     let rate = taken as f64 / passed.as_secs_f64();
     // It fits: `as` keeps to the bounds of the type.
-    ((rate * QUEUE.as_secs_f64()) as usize).clamp(LEAST, MOST)
+    ((rate * (QUEUE + round_trip).as_secs_f64()) as usize).clamp(LEAST, MOST)
 }
 
 impl AsyncRead for Paced {
@@ -138,10 +152,22 @@ mod tests {
 
     #[test]
     fn the_buffer_holds_twelve_milliseconds_of_the_link() {
-        let second = Duration::from_secs(1);
-        assert_eq!(sized(2_500_000, second), 30_000, "20 Mbit/s");
-        assert_eq!(sized(625_000, second), 7_500, "5 Mbit/s");
-        assert_eq!(sized(1000, second), LEAST);
-        assert_eq!(sized(ENOUGH, Duration::from_micros(500)), 1_572_864, "a network of 1 Gbit/s");
+        let (second, near) = (Duration::from_secs(1), Duration::ZERO);
+        assert_eq!(sized(2_500_000, second, near), 30_000, "20 Mbit/s");
+        assert_eq!(sized(625_000, second, near), 7_500, "5 Mbit/s");
+        assert_eq!(sized(1000, second, near), LEAST);
+        assert_eq!(sized(ENOUGH, Duration::from_micros(500), near), 1_572_864, "a network of 1 Gbit/s");
+    }
+
+    /// With a round trip of 50 ms a buffer passes twice its size in each, whatever the link could carry.
+    #[test]
+    fn a_buffer_that_a_round_trip_limits_grows_until_it_does_not() {
+        let (round_trip, mut size) = (Duration::from_millis(50), FIRST);
+        for _ in 0..10 {
+            let grown = sized(2 * size, round_trip, round_trip);
+            assert!(grown >= (2 * size).min(MOST), "{size} became {grown}");
+            size = grown;
+        }
+        assert_eq!(size, MOST);
     }
 }

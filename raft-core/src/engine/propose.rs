@@ -32,7 +32,6 @@ impl Engine {
         }
         let payload = Payload::new(encode(&command)?);
         fits(&payload).map_err(ProposeError::Refused)?;
-        let timeout = self.allowed(timeout);
         let give_up = Instant::now() + timeout;
         let (mut hint, mut tries) = (None, 0);
         loop {
@@ -60,11 +59,11 @@ impl Engine {
         }
     }
 
-    /// Once a majority has left there is nobody to wait for, unless one is just coming back.
-    fn allowed(&self, timeout: Duration) -> Duration {
-        match self.state().majority_has_left() {
-            true => timeout.min(self.0.config.election_max() * 2),
-            false => timeout,
+    /// How long a command on the way out may take. Once the lives of a majority have ended there is nobody to wait for.
+    pub(crate) fn time_to_leave(&self) -> Duration {
+        match self.state().majority_has_ended() {
+            true => self.0.config.propose_timeout.min(self.0.config.election_max() * 2),
+            false => self.0.config.propose_timeout,
         }
     }
 
@@ -100,9 +99,13 @@ impl Engine {
 
     /// Proposes on this node's own engine. Only a leader's engine accepts it.
     pub(crate) async fn propose_here(&self, payload: Payload, give_up: Instant) -> Proposed {
-        if !self.room_for_commands(give_up).await {
-            return Proposed::NotLeader { leader: None };
+        match self.room_for_commands(give_up).await {
+            true => self.write(payload, give_up).await,
+            false => Proposed::NotLeader { leader: None },
         }
+    }
+
+    async fn write(&self, payload: Payload, give_up: Instant) -> Proposed {
         let Ok(written) = timeout_at(give_up, self.0.raft.client_write(payload)).await else {
             return Proposed::Unknown { reason: "it was not committed in time".into() };
         };
@@ -149,7 +152,8 @@ impl Engine {
     /// in time.
     pub(crate) async fn propose_as_leader(&self, command: Command) -> Result<bool, ProposeError> {
         let payload = Payload::new(encode(&command)?);
-        match self.propose_here(payload, Instant::now() + self.0.config.election_max() * 2).await {
+        // It waits for no room: what ends a life must not wait for writes.
+        match self.write(payload, Instant::now() + self.0.config.election_max() * 2).await {
             Proposed::Applied { .. } => Ok(true),
             Proposed::NotLeader { .. } => Ok(false),
             Proposed::Rejected { rejection, .. } => Err(rejection.into()),

@@ -49,7 +49,9 @@ impl Engine {
         let (config, weight) = (self.config(), self.0.store.weigh());
         let bound = config.log_bytes;
         let enough = weight.snapshot.clamp(bound / 8, bound / 2);
-        let large = weight.since_snapshot > enough;
+        // A snapshot covers what is applied, and no more.
+        let waiting = self.0.store.weight_after(self.applied().get().checked_sub(1));
+        let large = weight.since_snapshot.saturating_sub(waiting) > enough;
         if large {
             // openraft ignores it while one is being taken.
             self.0.raft.trigger().snapshot().await.ok()?;
@@ -90,12 +92,12 @@ impl Engine {
         following.chain(self.0.peers.receiving()).min()
     }
 
-    /// Waits while commands that no majority has acknowledged take half of what the log may take. Returns whether there is
-    /// room now.
+    /// Waits, on a leader, while commands that no majority has acknowledged take half of what the log may take. Returns whether
+    /// there is room now. What passes together is not counted against each other, so it is a brake and no exact bound.
     pub(super) async fn room_for_commands(&self, give_up: Instant) -> bool {
         let waiting = || self.0.store.weight_after(self.applied().get().checked_sub(1));
         while waiting() > self.config().log_bytes / 2 {
-            if Instant::now() >= give_up {
+            if Instant::now() >= give_up || !self.leading() {
                 return false;
             }
             sleep(Duration::from_millis(5)).await;

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use quorate_membership::{Command, Identity};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::engine::Engine;
 use crate::error::{ProposeError, Refusal};
@@ -57,21 +57,21 @@ impl Departing {
                 tracing::info!(%who, "the other nodes have left; the next life of this node reports that it has, too");
                 return Ok(Departure::LastToLeave);
             }
-            let tries_for = match engine.state().majority_has_left() {
-                true => engine.config().election_max(),
-                false => engine.config().propose_timeout,
-            };
-            match engine.propose(Command::Leave { who }, tries_for.min(left())).await {
+            match engine.propose(Command::Leave { who }, engine.time_to_leave().min(left())).await {
                 Ok(_) => break,
                 // A leave may be repeated; a second one changes nothing.
                 Err(ProposeError::OutcomeUnknown { .. } | ProposeError::NoLeader { .. }) if !left().is_zero() => {}
                 Err(error) => return Err(error),
             }
         }
-        if engine.leading()
-            && let Err(error) = engine.hand_over(None).await
-        {
-            tracing::info!(%error, "leadership was not handed over before leaving; the others will elect a leader");
+        if engine.leading() {
+            match timeout(left(), engine.hand_over(None)).await {
+                Ok(Ok(successor)) => tracing::debug!(%successor, "leadership handed over before leaving"),
+                Ok(Err(error)) => {
+                    tracing::info!(%error, "leadership was not handed over; the others will elect a leader")
+                }
+                Err(_) => tracing::info!("no time to hand leadership over; the others will elect a leader"),
+            }
         }
         self.linger(left().min(LINGER)).await;
         Ok(Departure::Committed)
@@ -94,7 +94,7 @@ impl Departing {
         }
     }
 
-    /// Whether the log says that a majority has left, and none of the others was heard for an election timeout.
+    /// Whether the log says that the lives of a majority have ended, and none of the others was heard for an election timeout.
     fn is_last(&self) -> bool {
         let (engine, now) = (&self.engine, clock::now());
         let silent = || {
@@ -102,7 +102,7 @@ impl Departing {
             let voters = engine.state().configuration().voters();
             voters.iter().all(|node| heard.get(node).is_none_or(|at| now.since(*at) > engine.config().election_max()))
         };
-        engine.state().majority_has_left() && silent()
+        engine.state().majority_has_ended() && silent()
     }
 
     /// Votes on while others are there that cannot decide without this node.
@@ -110,7 +110,7 @@ impl Departing {
         let (engine, until) = (&self.engine, Instant::now() + limit);
         while Instant::now() < until && engine.stopped().is_none() {
             let state = engine.state();
-            if !state.majority_has_left() || state.voters_not_left().is_empty() {
+            if !state.majority_has_ended() || state.voters_not_ended().is_empty() {
                 return;
             }
             sleep(engine.config().heartbeat() / 2).await;

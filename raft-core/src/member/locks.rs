@@ -114,7 +114,7 @@ impl LockGuard {
             protection.stopped();
         }
         let (name, holder, token) = (self.name.clone(), Holder::Life(self.who()), self.token);
-        let timeout = self.engine.config().propose_timeout;
+        let timeout = self.engine.time_to_leave();
         self.engine.propose(Command::Unlock { name, holder, token }, timeout).await.map(|_| ())
     }
 

@@ -42,6 +42,7 @@ async fn status_tells_what_is_committed_and_what_is_seen_apart() {
     local.lease = lease;
     local.disk = Some("the disk is full".into());
     local.unreached = Some("open its port".into());
+    local.damped = Some("let others lead".into());
     local.stopped = Some(Fatal::Shutdown);
     fake.set(|script| script.view = View::new(Arc::new(state.clone()), local));
     let mut client = outside(server.local_addr()).await;
