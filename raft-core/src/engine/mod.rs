@@ -11,7 +11,6 @@
 //! The rooms above hold an [`Engine`]. It proposes commands, serves reads and shows the committed state. No openraft
 //! type leaves this room.
 
-mod append_stream;
 mod change_voters;
 mod confirm;
 mod inbound;

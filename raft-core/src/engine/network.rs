@@ -9,7 +9,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt};
 use openraft::base::{BoxFuture, BoxStream};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
 use openraft::network::{RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
@@ -20,7 +20,8 @@ use quorate_membership::NodeId;
 use crate::engine::peers::Peers;
 use crate::engine::types::{
     OrAppend, OrAppended, OrSnapshot, OrStreamResult, OrTransfer, OrVote, OrVoteRequest, OrVoteResponse, Types,
-    append_from, appended_to, log_id_from, log_id_to, snapshot_meta_from, transferred_to, vote_from, vote_to,
+    append_from, appended_to, log_id_from, log_id_to, snapshot_meta_from, stream_to, transferred_to, vote_from,
+    vote_to,
 };
 use crate::error::TransportError;
 use crate::rpc::{InstallSnapshot, PreVote, Rpc, Transfer, VoteAnswer, VoteRequest};
@@ -37,14 +38,17 @@ impl RaftNetworkFactory<Types> for NetworkFactory {
     }
 }
 
+/// How long a stream that could not be opened is not tried again.
+const OPEN_AGAIN: Duration = Duration::from_millis(20);
+
 /// The way to one peer.
 pub(crate) struct Network {
-    pub(super) peers: Arc<Peers>,
-    pub(super) to: NodeId,
+    peers: Arc<Peers>,
+    to: NodeId,
 }
 
 impl Network {
-    pub(super) fn failed(&self, action: RPCTypes, error: TransportError) -> RPCError<Types> {
+    fn failed(&self, action: RPCTypes, error: TransportError) -> RPCError<Types> {
         match error {
             TransportError::Unreachable(why) => RPCError::Unreachable(Unreachable::from_string(why)),
             TransportError::Timeout(timeout) => {
@@ -105,8 +109,30 @@ where
         S: Stream<Item = OrAppend> + OptionalSend + Unpin + 'static,
     {
         let idle = option.hard_ttl().max(Duration::from_millis(100));
-        let answers = self.appends(input, idle);
-        Box::pin(async move { Ok(answers) })
+        Box::pin(async move {
+            let requests = input.map(|rpc| append_from(&rpc)).boxed();
+            let action = RPCTypes::AppendEntries;
+            let link = &*self;
+            // That a stream could be opened is no sign of life of what is behind it: only an answer is.
+            let opened = match link.peers.address(link.to) {
+                Ok((peer, caller)) => link.peers.transport.append_stream(&peer, caller, requests, idle).await,
+                Err(error) => Err(error),
+            };
+            let replies = match opened {
+                Ok(replies) => replies,
+                Err(error) => {
+                    // The engine's own backing off is in the stream of requests, which nobody has polled: without a pause
+                    // here its core would spin for as long as the other is not there.
+                    tokio::time::sleep(OPEN_AGAIN).await;
+                    return Err(link.failed(action, error));
+                }
+            };
+            let replies = replies.map(move |reply| {
+                let reply = link.peers.heard(link.to, reply);
+                reply.map(stream_to).map_err(|e| link.failed(action, e))
+            });
+            Ok(replies.boxed() as Replies<'s>)
+        })
     }
 
     async fn vote(&mut self, rpc: OrVoteRequest, option: RPCOption) -> Result<OrVoteResponse, RPCError<Types>> {
