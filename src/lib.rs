@@ -130,9 +130,9 @@ pub mod state {
     pub use quorate_membership::request::*;
     pub use quorate_membership::session::*;
     pub use quorate_membership::{
-        Activation, BootId, ClusterId, ClusterState, Configuration, Disk, DiskId, Duty, Epoch, Incarnation, Leadership,
-        Life, Member, Nonce, ParseIdError, Phase, Rejection, SessionId, Store, TextError, Topic, duties, evolve,
-        majority,
+        Activation, Awaited, BootId, ClusterId, ClusterState, Configuration, Disk, DiskId, Duty, Epoch, Incarnation,
+        Leadership, Life, Member, NextProof, Nonce, ParseIdError, Phase, Rejection, SessionId, Store, TextError, Topic,
+        awaited, duties, evolve, majority,
     };
     pub use quorate_raft_core::{Committed, Local, Sighting, View};
 }

@@ -51,9 +51,10 @@ impl Cluster {
     /// life was not ended yet, such a fencer ends the process. Do not drop the future: the folder is free only at its end.
     ///
     /// # Errors
-    /// [`StartError::Stopped`] when the node has failed: end this process. [`StartError::Protected`] names the work that was not reported as stopped; nothing was changed. Any other error is
-    /// that of [`resume`](crate::builder::Ready::resume): the old node has stopped, this handle stays with it, and the call
-    /// may be repeated.
+    /// [`StartError::Stopped`] when the node has failed: end this process. [`StartError::Protected`] names the work that was
+    /// not reported as stopped. Neither changed anything. Any other error is that of
+    /// [`resume`](crate::builder::Ready::resume): the old node has stopped, this handle stays with it, and the call may be
+    /// repeated.
     pub async fn renew_life(&mut self, ready: Ready) -> Result<(), StartError> {
         // After a failed sync only a new process reads what is on the disk, and not what the kernel still has of it.
         if let Some(fatal) = self.view().local.stopped.filter(|fatal| !matches!(fatal, Fatal::Shutdown)) {

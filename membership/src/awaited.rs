@@ -1,7 +1,7 @@
 //! What a joining life waits for before it may be activated, in words for the status and the log.
 //!
 //! ```text
-//!   state, n1#2 ──▶ the end of n1#1 ─┬▶ by an order: not begun, under way, failed and why
+//!   state, n1#2 ──▶ the end of n1#1 ─┬▶ by an order: not begun, under next, failed and why
 //!                                    ├▶ by time: its lease has to run out
 //!                                    └▶ by nothing: an order would leave no majority (I18)
 //!               ──▶ its vote │ its place │ the log
@@ -27,7 +27,7 @@ pub enum Awaited {
         /// The former life.
         former: Identity,
         /// How that end may be proved.
-        way: Way,
+        next: NextProof,
     },
     /// The vote of its role.
     Vote,
@@ -40,7 +40,7 @@ pub enum Awaited {
 /// How the end of a former life may be proved next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Way {
+pub enum NextProof {
     /// An order against it is open.
     Order(FenceOrder),
     /// No order is given yet, because time proves the end so long after its last renewal.
@@ -56,12 +56,12 @@ pub fn awaited(state: &ClusterState, who: Identity) -> Option<Awaited> {
     state.life(who).filter(|life| life.phase == Phase::Joining)?;
     let former = state.lives().find(|(other, life)| other.node == who.node && *other < who && !life.phase.has_ended());
     if let Some((former, life)) = former {
-        let way = match (state.fences().against(former), life.contract.own_wait()) {
-            (Some(order), _) => Way::Order(order.clone()),
-            (None, Some(wait)) => Way::Time(wait),
+        let next = match (state.fences().against(former), life.contract.own_wait()) {
+            (Some(order), _) => NextProof::Order(order.clone()),
+            (None, Some(wait)) => NextProof::Time(wait),
             (None, None) => by_order(state, former, who),
         };
-        return Some(Awaited::EndOf { former, way });
+        return Some(Awaited::EndOf { former, next });
     }
     let votes = state.member(who.node).is_some_and(|member| member.role.votes());
     let (configuration, node) = (state.configuration(), who.node);
@@ -72,19 +72,19 @@ pub fn awaited(state: &ClusterState, who: Identity) -> Option<Awaited> {
     })
 }
 
-fn by_order(state: &ClusterState, former: Identity, as_life: Identity) -> Way {
+fn by_order(state: &ClusterState, former: Identity, as_life: Identity) -> NextProof {
     let under = state.leadership().map(|leadership| leadership.activation);
     let order = Command::OrderFence { target: former, cause: Cause::Returned { as_life }, under };
     match decide(state, state.revision().next(), &order) {
-        Err(blocked @ Rejection::Majority { .. }) => Way::Blocked(blocked),
-        Ok(_) | Err(_) => Way::Leader,
+        Err(blocked @ Rejection::Majority { .. }) => NextProof::Blocked(blocked),
+        Ok(_) | Err(_) => NextProof::Leader,
     }
 }
 
 impl fmt::Display for Awaited {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::EndOf { former, way } => write!(f, "a proof that {former} has ended: {way}"),
+            Self::EndOf { former, next } => write!(f, "a proof that {former} has ended: {next}"),
             Self::Vote => f.write_str("its vote"),
             Self::Place => f.write_str("a place among those who receive the log"),
             Self::Log => f.write_str("the log: the leader activates it once it has nearly all of it"),
@@ -92,7 +92,7 @@ impl fmt::Display for Awaited {
     }
 }
 
-impl fmt::Display for Way {
+impl fmt::Display for NextProof {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Order(FenceOrder { id, attempts, progress, .. }) => match progress {

@@ -71,7 +71,7 @@ mod topic;
 
 pub use agenda::{Outlook, Work, agenda};
 pub use apply::apply;
-pub use awaited::{Awaited, Way, awaited};
+pub use awaited::{Awaited, NextProof, awaited};
 pub use bounded_text::{Reason, TextError};
 pub use candidacy::Candidacy;
 pub use cluster::{ClusterState, Leadership};

@@ -50,6 +50,11 @@ impl Contacts {
         self.0.lock().all.clone()
     }
 
+    /// When `node` called or answered last.
+    pub(crate) fn last(&self, node: NodeId) -> Option<Moment> {
+        self.0.lock().all.get(&node).copied()
+    }
+
     /// When each other node last called this one.
     pub(crate) fn calls(&self) -> BTreeMap<NodeId, Moment> {
         self.0.lock().calls.clone()
@@ -63,11 +68,16 @@ const MAX_HINTS: usize = 64;
 pub(super) struct Sending {
     peers: Arc<Peers>,
     to: NodeId,
+    last: u64,
 }
 
 impl Drop for Sending {
     fn drop(&mut self) {
-        self.peers.receiving.lock().remove(&self.to);
+        // A later one may have begun.
+        let mut receiving = self.peers.receiving.lock();
+        if receiving.get(&self.to) == Some(&self.last) {
+            receiving.remove(&self.to);
+        }
     }
 }
 
@@ -105,7 +115,7 @@ impl Peers {
     /// Notes that `to` is being sent a snapshot that ends at `last`, until the returned value is dropped.
     pub(super) fn sends_snapshot(self: &Arc<Self>, to: NodeId, last: u64) -> Sending {
         self.receiving.lock().insert(to, last);
-        Sending { peers: self.clone(), to }
+        Sending { peers: self.clone(), to, last }
     }
 
     /// Where the snapshots end that are being sent.

@@ -12,12 +12,11 @@
 //! The whole log is in memory, so this bounds the memory and the file as well. openraft counts entries only, and 512 entries
 //! may be 512 bytes or 512 MiB.
 
-use std::time::Duration;
-
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::Engine;
+use crate::engine::log_store::LogWeight;
 
 /// Fewer entries are not purged by themselves, unless they are large: each purge costs a write.
 const FEW: u64 = 64;
@@ -31,7 +30,7 @@ pub(crate) async fn run(engine: Engine, stop: CancellationToken) {
         let grown = async {
             match under_way {
                 // The snapshot or the purge that was asked for may be done without another entry.
-                true => drop(tokio::time::timeout(pause, progress.changed()).await),
+                true => drop(timeout(pause, progress.changed()).await),
                 false => drop(progress.changed().await),
             }
             sleep(pause).await;
@@ -50,15 +49,14 @@ impl Engine {
         let bound = config.log_bytes;
         let enough = weight.snapshot.clamp(bound / 8, bound / 2);
         // A snapshot covers what is applied, and no more.
-        let waiting = self.0.store.weight_after(self.applied().get().checked_sub(1));
-        let large = weight.since_snapshot.saturating_sub(waiting) > enough;
+        let large = weight.since_snapshot.saturating_sub(self.unapplied()) > enough;
         if large {
             // openraft ignores it while one is being taken.
             self.0.raft.trigger().snapshot().await.ok()?;
         }
         let last = self.last_entry().map_or(0, |last| last.get());
         let many = last.saturating_sub(weight.covered.map_or(0, |covered| covered + 1)) > config.snapshot_every;
-        let upto = self.purgeable().filter(|upto| weight.purged.is_none_or(|purged| *upto > purged));
+        let upto = self.purgeable(&weight).filter(|upto| weight.purged.is_none_or(|purged| *upto > purged));
         let gone = |upto: u64| {
             let first = weight.purged.map_or(0, |purged| purged + 1);
             let bytes = weight.total.saturating_sub(self.0.store.weight_after(Some(upto)));
@@ -72,19 +70,18 @@ impl Engine {
     }
 
     /// The last entry that the log can do without.
-    fn purgeable(&self) -> Option<u64> {
-        let (config, weight) = (self.config(), self.0.store.weigh());
+    fn purgeable(&self, weight: &LogWeight) -> Option<u64> {
+        let config = self.config();
         let covered = weight.covered?;
         let by_number = covered.checked_sub(config.keep_entries);
         let by_bytes = self.0.store.beyond(config.log_bytes / 16).map(|upto| upto.min(covered));
         let upto = by_number.max(by_bytes)?;
-        let needed = self.needed_after().filter(|_| weight.total <= config.log_bytes);
+        let needed = self.needed_after(weight.purged).filter(|_| weight.total <= config.log_bytes);
         Some(needed.map_or(upto, |needed| upto.min(needed)))
     }
 
     /// The entry after which a node that answers, or receives a snapshot, still needs the log.
-    fn needed_after(&self) -> Option<u64> {
-        let purged = self.0.store.weigh().purged;
+    fn needed_after(&self, purged: Option<u64>) -> Option<u64> {
         let answering = self.answering();
         let matched = self.all_matched().into_iter().filter(|(node, _)| answering.contains(node));
         // One that is behind the log is sent a snapshot, and then needs what comes after that.
@@ -95,13 +92,19 @@ impl Engine {
     /// Waits, on a leader, while commands that no majority has acknowledged take half of what the log may take. Returns whether
     /// there is room now. What passes together is not counted against each other, so it is a brake and no exact bound.
     pub(super) async fn room_for_commands(&self, give_up: Instant) -> bool {
-        let waiting = || self.0.store.weight_after(self.applied().get().checked_sub(1));
-        while waiting() > self.config().log_bytes / 2 {
+        let (mut progress, heartbeat) = (self.progress(), self.config().heartbeat());
+        while self.unapplied() > self.config().log_bytes / 2 {
             if Instant::now() >= give_up || !self.leading() {
                 return false;
             }
-            sleep(Duration::from_millis(5)).await;
+            // The next entry makes room. That this node leads no more is looked up at least once a heartbeat.
+            let _look_again = timeout(heartbeat, progress.changed()).await;
         }
         true
+    }
+
+    /// The bytes of the entries that are not applied.
+    fn unapplied(&self) -> u64 {
+        self.0.store.weight_after(self.applied().get().checked_sub(1))
     }
 }

@@ -148,7 +148,7 @@ impl Monitor {
         let (engine, before) = (&self.engine, self.candidacy.is_damped(now));
         self.candidacy.observe(engine.leading(), self.leading.is_some_and(|term| engine.gave_up(term)), now);
         let leader = engine.leader().filter(|leader| *leader != engine.node());
-        if let Some(at) = leader.and_then(|leader| engine.peers().contacts.all().get(&leader).copied()) {
+        if let Some(at) = leader.and_then(|leader| engine.peers().contacts.last(leader)) {
             self.candidacy.heard(at);
         }
         if !before && self.candidacy.is_damped(now) {
@@ -208,7 +208,7 @@ impl Monitor {
             // do, because it does not change when time passes.
             true => engine.heard_by_quorum(),
             false => leader.is_some_and(|leader| {
-                let heard = engine.peers().contacts.all().get(&leader).copied();
+                let heard = engine.peers().contacts.last(leader);
                 leader != me && heard.is_some_and(|at| now.since(at) < engine.config().election_max())
             }),
         };

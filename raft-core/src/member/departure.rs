@@ -1,8 +1,9 @@
-//! How a life leaves: it gives its lease up, notes in its data folder that it has stopped, and commits that.
+//! How a life leaves: it gives its lease up, and commits that it has stopped; or else notes it in its data folder.
 //!
 //! ```text
-//!   lease given up ─▶ nothing protected ─▶ note in the folder ─▶ Leave ─┬▶ committed ─▶ hands over, lingers ─▶ Committed
-//!                                                                      └▶ the others have left ───────────▶ LastToLeave
+//!   lease given up ─▶ nothing protected ─▶ Leave ─┬▶ committed ───────────▶ hands over, lingers ─▶ Committed
+//!                                                 ├▶ the others have left ─▶ note in the folder ─▶ LastToLeave
+//!                                                 └▶ not within the limit ─▶ note in the folder ─▶ error
 //! ```
 //!
 //! A cluster that stops as a whole loses its majority before its last nodes have left. Two things keep that from being an
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use quorate_membership::{Command, Identity};
+use quorate_membership::{Command, Identity, NodeId};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::engine::Engine;
@@ -51,17 +52,20 @@ impl Departing {
         let Some(who) = engine.identity() else { return Ok(Departure::Committed) };
         let left = || limit.saturating_sub(began.elapsed());
         self.surrender(left()).await?;
-        self.note(who);
         loop {
             if self.is_last() {
                 tracing::info!(%who, "the other nodes have left; the next life of this node reports that it has, too");
+                self.note(who);
                 return Ok(Departure::LastToLeave);
             }
             match engine.propose(Command::Leave { who }, engine.time_to_leave().min(left())).await {
                 Ok(_) => break,
                 // A leave may be repeated; a second one changes nothing.
                 Err(ProposeError::OutcomeUnknown { .. } | ProposeError::NoLeader { .. }) if !left().is_zero() => {}
-                Err(error) => return Err(error),
+                Err(error) => {
+                    self.note(who);
+                    return Err(error);
+                }
             }
         }
         if engine.leading() {
@@ -87,6 +91,7 @@ impl Departing {
         }
     }
 
+    /// Nothing was committed, so the next life has to tell it.
     fn note(&self, who: Identity) {
         let noted = self.folder.lock().as_mut().map_or(Ok(()), |folder| folder.set_left(who.incarnation));
         if let Err(error) = noted {
@@ -97,11 +102,10 @@ impl Departing {
     /// Whether the log says that the lives of a majority have ended, and none of the others was heard for an election timeout.
     fn is_last(&self) -> bool {
         let (engine, now) = (&self.engine, clock::now());
-        let silent = || {
-            let heard = engine.peers().contacts.all();
-            let voters = engine.state().configuration().voters();
-            voters.iter().all(|node| heard.get(node).is_none_or(|at| now.since(*at) > engine.config().election_max()))
+        let unheard = |node: &NodeId| {
+            engine.peers().contacts.last(*node).is_none_or(|at| now.since(at) > engine.config().election_max())
         };
+        let silent = || engine.state().configuration().voters().iter().all(unheard);
         engine.state().majority_has_ended() && silent()
     }
 

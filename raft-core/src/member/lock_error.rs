@@ -11,8 +11,8 @@ use crate::lease::{NotHeld, ProtectError};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LockError {
-    /// The request could not be committed, or the rules refused it: [`Rejection::LockHeld`](quorate_membership::Rejection::LockHeld) for `try_lock` on a held
-    /// lock.
+    /// The request could not be committed, or the rules refused it:
+    /// [`Rejection::LockHeld`](quorate_membership::Rejection::LockHeld) for `try_lock` on a held lock.
     #[error(transparent)]
     Propose(#[from] ProposeError),
     /// The lock did not become free in time, or this life did not become active or hold its lease in time.
