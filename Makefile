@@ -57,7 +57,7 @@ chaos:
 	cargo test --release -p quorate --test chaos
 
 # What broke on real networks, on three hosts: thin links, a slow joiner, a stuttering leader, a quick restart, a whole stop, a
-# crowd of clients. As root; ROWS="1 9", RATES="20mbit 10mbit",
+# crowd of clients. As root; ROWS="1 9", RATES="20mbit 5mbit",
 # JOINER=3mbit, PROFILE=patient.
 field:
 	cargo test --release -p quorate --test field

@@ -47,11 +47,13 @@ pub trait Transport: Send + Sync + 'static {
         deadline: Duration,
     ) -> BoxFuture<'static, Result<Answer, TransportError>>;
 
-    /// Opens a stream of batches on [`Lane::Log`]. Answers come in the order of the requests. When a request waits and
-    /// no answer comes for `idle`, the stream ends with [`TransportError::Timeout`].
+    /// Opens a stream of appends on the connection of `lane`: [`Lane::Control`] for a heartbeat, which is a stream of one
+    /// append without entries, [`Lane::Log`] for all others. Answers come in the order of the requests. When a request waits
+    /// and no answer comes for `idle`, the stream ends with [`TransportError::Timeout`].
     fn append_stream(
         &self,
         peer: &Peer,
+        lane: Lane,
         caller: Caller,
         requests: BoxStream<'static, Append>,
         idle: Duration,

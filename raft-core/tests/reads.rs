@@ -20,7 +20,7 @@ use quorate_membership::{Address, Command, Identity, NodeId, Phase, Role, Stop};
 use quorate_raft_core::rpc::{Answer, Append, Call, Caller};
 use quorate_raft_core::testing::{MemoryNetwork, TestStop, fast};
 use quorate_raft_core::transport::{AppendReplies, JoinAnswer, JoinRequest};
-use quorate_raft_core::{LeaseStage, Node, NodeSettings, Peer, ReadError, Transport, TransportError};
+use quorate_raft_core::{Lane, LeaseStage, Node, NodeSettings, Peer, ReadError, Transport, TransportError};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -64,6 +64,7 @@ impl Transport for SimTransport {
     fn append_stream(
         &self,
         peer: &Peer,
+        lane: Lane,
         caller: Caller,
         requests: BoxStream<'static, Append>,
         idle: Duration,
@@ -72,7 +73,7 @@ impl Transport for SimTransport {
         // Requests on a line that is cut are lost, and the stream stays open.
         let through = conditions.clone();
         let requests = requests.filter(move |_| std::future::ready(!through.loses(from, to))).boxed();
-        let opened = self.inner.append_stream(peer, caller, requests, idle);
+        let opened = self.inner.append_stream(peer, lane, caller, requests, idle);
         let held = (from == LONELY).then(|| conditions.held.get(&to).map(watch::Sender::subscribe)).flatten();
         Box::pin(async move {
             let mut answers = opened.await?;

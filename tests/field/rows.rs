@@ -13,7 +13,7 @@ fn sleep(ms: u64) {
 
 /// 1: thin links. One large write, many at once, and small ones afterwards; no lease lapses, nobody else leads.
 pub(crate) fn thin_links() -> Result<()> {
-    let rates = std::env::var("RATES").unwrap_or_else(|_| "20mbit".into());
+    let rates = std::env::var("RATES").unwrap_or_else(|_| "20mbit 5mbit".into());
     for rate in rates.split_whitespace() {
         let mut site = Site::three()?;
         let leader = site.leader()?;

@@ -9,7 +9,8 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::{Stream, StreamExt};
+use futures_util::stream::BoxStream as AppendStream;
+use futures_util::{FutureExt, Stream, StreamExt, stream};
 use openraft::base::{BoxFuture, BoxStream};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
 use openraft::network::{RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
@@ -24,7 +25,8 @@ use crate::engine::types::{
     vote_to,
 };
 use crate::error::TransportError;
-use crate::rpc::{InstallSnapshot, PreVote, Rpc, Transfer, VoteAnswer, VoteRequest};
+use crate::rpc::{Append, InstallSnapshot, PreVote, Rpc, Transfer, VoteAnswer, VoteRequest};
+use crate::transport::Lane;
 
 /// Makes a [`Network`] for each purpose. Connections are the transport's affair: it keeps them.
 #[derive(Clone)]
@@ -40,6 +42,30 @@ impl RaftNetworkFactory<Types> for NetworkFactory {
 
 /// How long a stream that could not be opened is not tried again.
 const OPEN_AGAIN: Duration = Duration::from_millis(20);
+
+/// The lane that a stream of appends belongs on, and the stream as it was.
+///
+/// openraft sends a heartbeat as a stream of one append without entries. On the connection of the entries it would wait
+/// behind megabytes of them on a thin link; then the leader hears no quorum in time, and all leases run out. A stream that
+/// goes on is never taken for a heartbeat: only one that has ended already is.
+fn lane_of(mut requests: AppendStream<'static, Append>) -> (Lane, AppendStream<'static, Append>) {
+    let mut begun = vec![];
+    let ended = loop {
+        match requests.next().now_or_never() {
+            Some(Some(append)) if begun.is_empty() && append.entries.is_empty() => begun.push(append),
+            Some(Some(append)) => {
+                begun.push(append);
+                break false;
+            }
+            Some(None) => break true,
+            None => break false,
+        }
+    };
+    match ended && begun.len() == 1 {
+        true => (Lane::Control, stream::iter(begun).boxed()),
+        false => (Lane::Log, stream::iter(begun).chain(requests).boxed()),
+    }
+}
 
 /// The way to one peer.
 pub(crate) struct Network {
@@ -110,12 +136,12 @@ where
     {
         let idle = option.hard_ttl().max(Duration::from_millis(100));
         Box::pin(async move {
-            let requests = input.map(|rpc| append_from(&rpc)).boxed();
+            let (lane, requests) = lane_of(input.map(|rpc| append_from(&rpc)).boxed());
             let action = RPCTypes::AppendEntries;
             let link = &*self;
             // That a stream could be opened is no sign of life of what is behind it: only an answer is.
             let opened = match link.peers.address(link.to) {
-                Ok((peer, caller)) => link.peers.transport.append_stream(&peer, caller, requests, idle).await,
+                Ok((peer, caller)) => link.peers.transport.append_stream(&peer, lane, caller, requests, idle).await,
                 Err(error) => Err(error),
             };
             let replies = match opened {
@@ -168,5 +194,37 @@ where
         let (from, to) = (vote_from(rpc.from_leader()), NodeId::new(*rpc.to_node_id()));
         let request = Transfer { from, to, last: rpc.last_log_id().map(log_id_from) };
         self.call(RPCTypes::TransferLeader, request, &option).await.map(transferred_to)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rpc::{Ballot, Body, LogEntry, Position};
+
+    fn append(entries: usize) -> Append {
+        let at = Position { term: 1, index: 7 };
+        let ballot = Ballot { term: 1, node: NodeId::new(1), committed: true };
+        Append { ballot, prev: None, entries: vec![LogEntry { at, body: Body::Blank }; entries], commit: None }
+    }
+
+    #[tokio::test]
+    async fn only_a_stream_of_one_empty_append_is_a_heartbeat_and_nothing_is_lost() {
+        let open = || stream::pending().boxed();
+        let ended = || stream::empty().boxed();
+        for (sizes, rest, lane) in [
+            (vec![0], ended(), Lane::Control),
+            (vec![0], open(), Lane::Log),
+            (vec![1], ended(), Lane::Log),
+            (vec![0, 0], ended(), Lane::Log),
+            (vec![0, 1], ended(), Lane::Log),
+            (vec![], ended(), Lane::Log),
+            (vec![], open(), Lane::Log),
+        ] {
+            let all: Vec<Append> = sizes.iter().map(|entries| append(*entries)).collect();
+            let (found, requests) = lane_of(stream::iter(all.clone()).chain(rest).boxed());
+            let passed: Vec<Append> = requests.take(sizes.len()).collect().await;
+            assert_eq!((found, passed), (lane, all), "{sizes:?}");
+        }
     }
 }

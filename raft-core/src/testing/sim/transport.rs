@@ -20,7 +20,7 @@ use super::stream;
 use crate::client_service::Service;
 use crate::error::{Refusal, TransportError};
 use crate::rpc::{Answer, Append, Call, Caller};
-use crate::transport::{AppendReplies, JoinAnswer, JoinRequest, Peer, Transport};
+use crate::transport::{AppendReplies, JoinAnswer, JoinRequest, Lane, Peer, Transport};
 
 pub(super) struct SimTransport {
     net: Net,
@@ -111,6 +111,7 @@ impl Transport for SimTransport {
     fn append_stream(
         &self,
         peer: &Peer,
+        _lane: Lane,
         caller: Caller,
         requests: BoxStream<'static, Append>,
         idle: Duration,
