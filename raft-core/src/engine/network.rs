@@ -153,9 +153,18 @@ where
                     return Err(link.failed(action, error));
                 }
             };
-            let replies = replies.map(move |reply| {
+            let replies = stream::unfold(Some(replies), move |replies| async move {
+                let mut replies = replies?;
+                let reply = tokio::select! { biased;
+                    () = link.peers.is_behind(link.to) => {
+                        let why = "it is further behind than the log may reach back; a snapshot follows";
+                        return Some((Err(link.failed(RPCTypes::AppendEntries, TransportError::Unreachable(why.into()))), None));
+                    }
+                    reply = replies.next() => reply?,
+                };
                 let reply = link.peers.heard(link.to, reply);
-                reply.map(stream_to).map_err(|e| link.failed(action, e))
+                let reply = reply.map(stream_to).map_err(|e| link.failed(RPCTypes::AppendEntries, e));
+                Some((reply, Some(replies)))
             });
             Ok(replies.boxed() as Replies<'s>)
         })

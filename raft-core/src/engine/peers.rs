@@ -6,7 +6,7 @@
 //!                          caller:  cluster, node, disk, process, timing
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use quorate_membership::cluster::MAX_ADDRESSES;
 use quorate_membership::detector::Moment;
 use quorate_membership::{Address, ClusterId, Disk, NodeId, Nonce, Revision, SessionId};
+use tokio::sync::watch;
 
 use crate::error::TransportError;
 use crate::feed::Feed;
@@ -93,6 +94,8 @@ pub(crate) struct Peers {
     pub(crate) contacts: Contacts,
     /// The nodes that are being sent a snapshot, and the last entry that it covers.
     receiving: Mutex<BTreeMap<NodeId, u64>>,
+    /// The nodes that are further behind than the log may reach back.
+    behind: watch::Sender<BTreeSet<NodeId>>,
     /// Where nodes that ask to join say that they are: a way to reach them before it is committed, and no more.
     hints: Mutex<BTreeMap<NodeId, Vec<Address>>>,
 }
@@ -107,15 +110,28 @@ impl Peers {
         cluster: Option<ClusterId>,
         feed: Feed,
     ) -> Self {
-        let (cluster, contacts, hints, receiving) =
-            (Mutex::new(cluster), Contacts::default(), Mutex::default(), Mutex::default());
-        Self { transport, node, disk, process, timing, cluster, feed, contacts, receiving, hints }
+        let (cluster, contacts, behind) = (Mutex::new(cluster), Contacts::default(), watch::Sender::default());
+        let (receiving, hints) = (Mutex::default(), Mutex::default());
+        Self { transport, node, disk, process, timing, cluster, feed, contacts, receiving, behind, hints }
     }
 
     /// Notes that `to` is being sent a snapshot that ends at `last`, until the returned value is dropped.
     pub(super) fn sends_snapshot(self: &Arc<Self>, to: NodeId, last: u64) -> Sending {
         self.receiving.lock().insert(to, last);
         Sending { peers: self.clone(), to, last }
+    }
+
+    /// Sets which nodes are further behind than the log may reach back.
+    pub(super) fn set_behind(&self, behind: BTreeSet<NodeId>) {
+        self.behind.send_if_modified(|known| std::mem::replace(known, behind.clone()) != behind);
+    }
+
+    /// Waits until `node` is further behind than the log may reach back.
+    pub(super) async fn is_behind(&self, node: NodeId) {
+        let waited = self.behind.subscribe().wait_for(|behind| behind.contains(&node)).await.is_ok();
+        if !waited {
+            std::future::pending().await
+        }
     }
 
     /// Where the snapshots end that are being sent.

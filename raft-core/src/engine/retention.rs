@@ -56,6 +56,7 @@ impl Engine {
         }
         let last = self.last_entry().map_or(0, |last| last.get());
         let many = last.saturating_sub(weight.covered.map_or(0, |covered| covered + 1)) > config.snapshot_every;
+        self.note_who_is_behind(&weight);
         let upto = self.purgeable(&weight).filter(|upto| weight.purged.is_none_or(|purged| *upto > purged));
         let gone = |upto: u64| {
             let first = weight.purged.map_or(0, |purged| purged + 1);
@@ -69,12 +70,26 @@ impl Engine {
         Some(large || many || purge.is_some())
     }
 
+    /// openraft purges nothing that is on its way to a node. One that takes it in, but slower than it is written, would keep the
+    /// log from its bound for ever. Its stream is ended, and it is sent a snapshot.
+    fn note_who_is_behind(&self, weight: &LogWeight) {
+        let first = self.reach().filter(|_| weight.total > self.config().log_bytes);
+        let matched = self.all_matched().into_iter();
+        let behind = matched.filter(|(_, at)| first.is_some_and(|first| at.get() <= first)).map(|(node, _)| node);
+        self.0.peers.set_behind(behind.collect());
+    }
+
+    /// The last entry that goes when the log keeps as many bytes as it should, whoever needs more.
+    fn reach(&self) -> Option<u64> {
+        self.0.store.beyond(self.config().log_bytes / 16)
+    }
+
     /// The last entry that the log can do without.
     fn purgeable(&self, weight: &LogWeight) -> Option<u64> {
         let config = self.config();
         let covered = weight.covered?;
         let by_number = covered.checked_sub(config.keep_entries);
-        let by_bytes = self.0.store.beyond(config.log_bytes / 16).map(|upto| upto.min(covered));
+        let by_bytes = self.reach().map(|upto| upto.min(covered));
         let upto = by_number.max(by_bytes)?;
         let needed = self.needed_after(weight.purged).filter(|_| weight.total <= config.log_bytes);
         Some(needed.map_or(upto, |needed| upto.min(needed)))
