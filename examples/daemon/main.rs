@@ -23,7 +23,7 @@ use tokio::signal::unix::{SignalKind, signal};
 const USAGE: &str = "usage: daemon NUMBER FOLDER ADDRESS found|join ADDRESS...|resume";
 
 /// How long a leave may take. Without a majority it cannot be committed, and the next start reports it instead.
-const FAREWELL: Duration = Duration::from_secs(6);
+const LEAVE_LIMIT: Duration = Duration::from_secs(6);
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -89,6 +89,6 @@ async fn main() -> Result<()> {
             _ = interrupted.recv() => return Ok(()),
         }
     }
-    cluster.leave_within(FAREWELL).await?;
+    cluster.leave_within(LEAVE_LIMIT).await?;
     Ok(())
 }

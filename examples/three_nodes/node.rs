@@ -111,7 +111,9 @@ async fn run(place: &Place) -> Result<()> {
     // An order that still runs keeps a handle, and ends with this process.
     if let Some(cluster) = Arc::into_inner(cluster) {
         match leaves {
-            true => drop(cluster.leave().await?),
+            true => {
+                cluster.leave().await?;
+            }
             false => cluster.shutdown().await,
         }
     }

@@ -1,7 +1,7 @@
 //! What a joining life waits for before it may be activated, in words for the status and the log.
 //!
 //! ```text
-//!   state, n1#2 ──▶ the end of n1#1 ─┬▶ by an order: not begun, under next, failed and why
+//!   state, n1#2 ──▶ the end of n1#1 ─┬▶ by an order: not begun, under way, failed and why
 //!                                    ├▶ by time: its lease has to run out
 //!                                    └▶ by nothing: an order would leave no majority (I18)
 //!               ──▶ its vote │ its place │ the log

@@ -3,7 +3,7 @@
 //! ```text
 //!   /var/lib/quorate/
 //!   ├── lock        held by flock for as long as the process lives
-//!   ├── node        this file: node, disk id, how often opened, cluster
+//!   ├── node        this file: node, disk id, how often opened, cluster, a leave that was not committed
 //!   ├── opener      which process has it, or had it last (opener.rs)
 //!   └── log.redb    log, vote, snapshots
 //! ```
@@ -30,7 +30,7 @@ struct Owner {
     node: NodeId,
     disk: Disk,
     cluster: Option<ClusterId>,
-    /// The life that had stopped all its work, and was about to leave.
+    /// The last life that had stopped all its work and could not commit its leave.
     left: Option<Incarnation>,
 }
 
@@ -115,12 +115,12 @@ impl Folder {
         self.save().inspect_err(|_| self.owner.cluster = before)
     }
 
-    /// The last life that was about to leave, when it had stopped all its work.
+    /// The last life that had stopped all its work and could not commit its leave.
     pub(crate) fn left(&self) -> Option<Incarnation> {
         self.owner.left
     }
 
-    /// Records, durably, that this life has stopped all its work and is about to leave.
+    /// Records, durably, that this life has stopped all its work, and that its leave may not be committed.
     pub(crate) fn set_left(&mut self, life: Incarnation) -> io::Result<()> {
         let before = self.owner.left.replace(life);
         self.save().inspect_err(|_| self.owner.left = before)

@@ -54,8 +54,8 @@ impl Arrival<'_> {
         }
         let mut events = vec![];
         // Only a life that may be working has something to report. One that is unknown has ended long ago.
-        let gone = left.filter(|life| member.lives.get(life).is_some_and(|life| life.phase.may_work()));
-        if let Some(incarnation) = gone {
+        let stopped = left.filter(|life| member.lives.get(life).is_some_and(|life| life.phase.may_work()));
+        if let Some(incarnation) = stopped {
             events.extend(leave(state, token, Identity::new(node, incarnation))?);
         }
         if let Some((incarnation, Life { phase: Phase::Joining, .. })) = newest {
