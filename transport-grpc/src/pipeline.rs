@@ -116,6 +116,7 @@ impl Pipeline {
             let goes_on = matches!(answer, Ok(StreamAppended::Flushed(_)));
             Some((answer, goes_on.then_some((pipeline, answers, guard))))
         })
+        .fuse()
         .boxed()
     }
 

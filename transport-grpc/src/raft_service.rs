@@ -184,7 +184,7 @@ async fn appends(
             }
         }
     });
-    let answers = service.append_stream(caller, requests.boxed());
+    let answers = service.append_stream(caller, requests.fuse().boxed());
     let answers = answers.map(|answer| answer.map(Into::into).map_err(|refusal| refused(&refusal)));
     let last = stream::iter([()]).filter_map(move |()| {
         let fault = fault.lock().take();

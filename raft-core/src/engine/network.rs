@@ -61,8 +61,10 @@ fn lane_of(mut requests: AppendStream<'static, Append>) -> (Lane, AppendStream<'
             None => break false,
         }
     };
-    match ended && begun.len() == 1 {
-        true => (Lane::Control, stream::iter(begun).boxed()),
+    // A stream that has ended is not polled again: openraft's panics then.
+    match ended {
+        true if begun.len() == 1 => (Lane::Control, stream::iter(begun).boxed()),
+        true => (Lane::Log, stream::iter(begun).boxed()),
         false => (Lane::Log, stream::iter(begun).chain(requests).boxed()),
     }
 }
@@ -220,7 +222,8 @@ mod tests {
     #[tokio::test]
     async fn only_a_stream_of_one_empty_append_is_a_heartbeat_and_nothing_is_lost() {
         let open = || stream::pending().boxed();
-        let ended = || stream::empty().boxed();
+        // Like openraft's: it panics when it is polled after its end.
+        let ended = || stream::unfold((), |()| async { None }).boxed();
         for (sizes, rest, lane) in [
             (vec![0], ended(), Lane::Control),
             (vec![0], open(), Lane::Log),
@@ -231,8 +234,11 @@ mod tests {
             (vec![], open(), Lane::Log),
         ] {
             let all: Vec<Append> = sizes.iter().map(|entries| append(*entries)).collect();
-            let (found, requests) = lane_of(stream::iter(all.clone()).chain(rest).boxed());
-            let passed: Vec<Append> = requests.take(sizes.len()).collect().await;
+            let (found, mut requests) = lane_of(stream::iter(all.clone()).chain(rest).boxed());
+            let mut passed = vec![];
+            while let Some(Some(append)) = requests.next().now_or_never() {
+                passed.push(append);
+            }
             assert_eq!((found, passed), (lane, all), "{sizes:?}");
         }
     }
