@@ -50,6 +50,14 @@ async fn three(folder: &Path) -> Result<(Vec<Cluster>, Asked)> {
     for cluster in &nodes {
         tokio::time::timeout(LIMIT, cluster.active()).await??;
     }
+    // A follower hears of the last of it a moment later.
+    let everywhere = || nodes.iter().all(|cluster| cluster.view().cluster.active().count() == nodes.len());
+    let all_know = async {
+        while !everywhere() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, all_know).await?;
     Ok((nodes, asked))
 }
 

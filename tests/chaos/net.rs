@@ -19,7 +19,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 
 /// The port that every host listens on.
-const PORT: u16 = 7400;
+pub(crate) const PORT: u16 = 7400;
 
 /// The namespaces, and what is cut just now. Dropping it removes them.
 #[derive(Debug)]

@@ -1,5 +1,5 @@
-//! What broke on real networks, on three hosts of its own: thin links, a slow joiner, a stuttering leader, a quick restart, a
-//! whole stop, and a crowd of clients. Prints numbers, and fails where a bound is missed by far.
+//! What broke on real networks, on three hosts of its own: thin links, a port closed one way, a slow joiner, a stuttering
+//! leader, a quick restart, a whole stop, and a crowd of clients. Prints numbers, and fails where a bound is missed by far.
 //!
 //! `make field` (as root), or `ROWS="1 9" cargo test --release --test field`.
 //!
@@ -12,6 +12,7 @@
 #[expect(dead_code, reason = "the chaos runs use all of it")]
 mod net;
 mod node;
+mod port;
 mod rows;
 mod site;
 mod thin;
@@ -30,19 +31,20 @@ fn play() -> anyhow::Result<()> {
     if let Some(part) = std::env::var_os("QUORATE_FIELD_NODE") {
         return node::run(&part.to_string_lossy());
     }
-    let asked = std::env::var("ROWS").unwrap_or_else(|_| "1 4 8 9 13 15 16".into());
+    let asked = std::env::var("ROWS").unwrap_or_else(|_| "1 2 4 8 9 13 15 16".into());
     let mut failed = vec![];
     for row in asked.split_whitespace() {
         println!("--- row {row}");
         let played = match row {
             "1" => rows::thin_links(),
+            "2" => rows::closed_port(),
             "4" => rows::stuttering_leader(),
             "8" => rows::crowd_of_clients(),
             "9" => rows::slow_joiner(),
             "13" => rows::pause(),
             "15" => rows::quick_restart(),
             "16" => rows::whole_stop(),
-            other => anyhow::bail!("there is no row {other}; rows are 1 4 8 9 13 15 16"),
+            other => anyhow::bail!("there is no row {other}; rows are 1 2 4 8 9 13 15 16"),
         };
         if let Err(error) = played {
             println!("FAILED: {error:#}");

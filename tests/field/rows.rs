@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
+use crate::port::Dropped;
 use crate::site::Site;
 
 fn sleep(ms: u64) {
@@ -29,6 +30,40 @@ pub(crate) fn thin_links() -> Result<()> {
         );
         println!("{rate}: {:.1} MB sent by the leader; before: {began}; after: {}", sent as f64 / 1e6, site.tell());
         ensure!(site.tell() == began, "a lease or the lead was lost");
+    }
+    Ok(())
+}
+
+/// 2: what comes in at the leader's port is dropped, all of it or only new connections, while all that it sends passes.
+pub(crate) fn closed_port() -> Result<()> {
+    for dropped in [Dropped::All, Dropped::New] {
+        let mut site = Site::three()?;
+        let former = site.leader()?;
+        let other = former % 3 + 1;
+        let lost = |site: &Site| (1..=3).map(|n| site.noted(n, " notice") + site.noted(n, " lapsed")).sum::<usize>();
+        let (before, inbound) = (lost(&site), site.net.inbound(former)?);
+        site.net.close_port(former, dropped)?;
+        let began = Instant::now();
+        while site.leader_seen_by(other)? == former {
+            ensure!(began.elapsed() < Duration::from_secs(20), "n{former} leads on, and nobody reaches it");
+            sleep(10);
+        }
+        let elected = began.elapsed();
+        site.node(other)?.must("write 1 100")?;
+        let written = began.elapsed();
+        // Long enough for a lease to run out, and for a second election.
+        sleep(6000);
+        let (leads, after) = (site.leader_seen_by(other)?, lost(&site));
+        site.net.open_port(former)?;
+        site.node(former)?.must("write 1 100")?;
+        println!(
+            "{dropped:?} of {inbound} connections dropped: n{leads} leads in place of n{former} after {:.2} s, a write after \
+             {:.2} s; {}",
+            elected.as_secs_f64(),
+            written.as_secs_f64(),
+            site.tell()
+        );
+        ensure!(leads != former && after == before, "the lead went back, or a lease was lost");
     }
     Ok(())
 }

@@ -146,6 +146,11 @@ impl Site {
     /// The leader, as the lowest node that runs knows it.
     pub(crate) fn leader(&mut self) -> Result<u64> {
         let asked = *self.nodes.keys().next().context("a node runs")?;
+        self.leader_seen_by(asked)
+    }
+
+    /// The leader that a node knows. Waits until it knows one.
+    pub(crate) fn leader_seen_by(&mut self, asked: u64) -> Result<u64> {
         let began = Instant::now();
         while began.elapsed() < LIMIT {
             let (said, _) = self.node(asked)?.ask("who")?;

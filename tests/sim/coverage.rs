@@ -29,7 +29,9 @@ pub(crate) struct Tally {
 }
 
 /// The states that a sweep must have come through.
-const STATES: [&str; 23] = [
+const STATES: [&str; 25] = [
+    "second of a whole majority among faults: commits judged",
+    "second of a whole majority among faults: leases judged",
     "two leaders at once",
     "order resumed by another node",
     "fenced by time",

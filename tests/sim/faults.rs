@@ -86,6 +86,7 @@ pub(crate) enum Then {
     Calm,
     Resume(NodeId),
     Quicken(NodeId),
+    SyncAgain(NodeId),
     GoodDevice,
 }
 
@@ -205,7 +206,7 @@ pub(crate) fn strike(world: &mut World, kind: Kind, mut rng: Rng) -> FollowUp {
             if let Some(disk) = world.disk(a) {
                 disk.fail_sync(rng.between(1, 5));
             }
-            FollowUp::Nothing
+            FollowUp::Later(ms(10_000), Then::SyncAgain(a))
         }
         Kind::ClockRate | Kind::ClockSlew => {
             let asleep = world.process(a).is_some_and(|running| running.host.is_paused());
@@ -253,6 +254,11 @@ pub(crate) fn undo(world: &World, then: &Then) -> Option<(Duration, Then)> {
             }
         }
         Then::Quicken(node) => world.set_pace(*node, Pace::Quick),
+        Then::SyncAgain(node) => {
+            if let Some(disk) = world.disk(*node) {
+                disk.fail_sync(0);
+            }
+        }
         Then::GoodDevice => world.device.set_faults(DeviceFaults::default()),
     }
     None

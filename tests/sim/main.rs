@@ -9,6 +9,7 @@ mod coverage;
 mod edges;
 mod faults;
 mod judge;
+mod majority;
 mod oracle;
 mod plan;
 mod story;

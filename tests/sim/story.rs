@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::faults::{Deed, FollowUp, Kind, Then, strike, undo};
 use crate::judge::{self, Judge, Told};
+use crate::majority::Majorities;
 use crate::plan::Plan;
 use crate::workers::{Shift, Temper};
 
@@ -40,6 +41,8 @@ pub(crate) struct Story {
     votes_asked_for: Option<Instant>,
     clients: u64,
     faults: u64,
+    /// While there are faults: every majority that is whole.
+    majorities: Option<Majorities>,
 }
 
 type Done = Result<(), String>;
@@ -76,6 +79,7 @@ impl Story {
             votes_asked_for: None,
             clients: 0,
             faults: 0,
+            majorities: None,
         }
     }
 
@@ -110,6 +114,7 @@ impl Story {
     }
 
     async fn chaos(&mut self) -> Done {
+        self.majorities = Some(Majorities::new(&self.plan.config));
         let ends = Instant::now() + self.plan.chaos;
         while Instant::now() < ends && !self.plan.kinds.is_empty() {
             let gap = self.rng.span(STEP, self.plan.gap);
@@ -121,7 +126,12 @@ impl Story {
                 self.strike(kind, rng).await?;
             }
         }
+        self.majorities.take().into_iter().for_each(|majorities| majorities.tell(&mut self.judge.tally));
         Ok(())
+    }
+
+    fn look_at_majorities(&mut self) -> Done {
+        self.majorities.as_mut().map_or(Ok(()), |majorities| majorities.look(&self.world, &self.due))
     }
 
     async fn strike(&mut self, kind: Kind, rng: Rng) -> Done {
@@ -130,10 +140,11 @@ impl Story {
             FollowUp::Now(deed) => self.carry_out(deed).await?,
             FollowUp::Nothing => {}
         }
-        Ok(())
+        self.look_at_majorities()
     }
 
     async fn carry_out(&mut self, deed: Deed) -> Done {
+        self.majorities.iter_mut().for_each(|majorities| majorities.expect(&deed));
         match deed {
             Deed::HandOver => {
                 for Running { host, node } in self.world.running().cloned().collect::<Vec<_>>() {
@@ -261,6 +272,7 @@ impl Story {
     pub(crate) async fn look(&mut self) -> Done {
         for entry in self.world.entries() {
             self.judge.see(&entry)?;
+            self.majorities.as_mut().map_or(Ok(()), |majorities| majorities.see(&entry))?;
             if self.keep {
                 self.kept.push(entry);
             }
@@ -275,6 +287,7 @@ impl Story {
             }
         }
         self.give_votes_back();
+        self.look_at_majorities()?;
         self.tend().await
     }
 
@@ -324,11 +337,7 @@ impl Story {
         let shift = Shift { running, over: watched, book: self.judge.book.clone(), in_flight };
         for number in 0..self.plan.locks {
             let Ok(lock) = Name::new(format!("lock{number}")) else { continue };
-            let temper = match self.rng.below(10) {
-                0..=4 => Temper::Prompt,
-                5..=7 => Temper::Slow(self.plan.config.timing.plan().margin * 2),
-                _ => Temper::Never,
-            };
+            let temper = Temper::draw(&mut self.rng, &self.plan.config.timing);
             shift.work(lock, temper, self.rng.fork());
         }
         self.clients += 1;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use quorate::testing::sim::{Rng, Running, SimHost};
 use quorate::{
-    Key, LockGuard, Name, ProposeError,
+    Key, LockGuard, Name, ProposeError, Timing,
     records::{Check, Value},
 };
 use quorate_raft_core::Node;
@@ -27,6 +27,17 @@ pub(crate) enum Temper {
     Slow(Duration),
     /// Goes on until its process is ended.
     Never,
+}
+
+impl Temper {
+    /// Half of the workers are prompt, and few never stop.
+    pub(crate) fn draw(rng: &mut Rng, timing: &Timing) -> Self {
+        match rng.below(10) {
+            0..=4 => Self::Prompt,
+            5..=7 => Self::Slow(timing.plan().margin * 2),
+            _ => Self::Never,
+        }
+    }
 }
 
 /// What all that run on one process share.

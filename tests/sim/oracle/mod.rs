@@ -14,8 +14,8 @@
 //! | Raft: committed entries are on a quorum and never change | | `committed.rs` |
 //! | clients | an acknowledged write is there, a refused one is not, reads are linearizable and monotonic | `clients.rs` |
 //!
-//! I2, I4, I5, I8 and I11 are of the pure rules and proved by the models of `membership`; I13 and I15 are judged in calm,
-//! I14 after healing, by the story itself.
+//! I2, I4, I5, I8 and I11 are of the pure rules and proved by the models of `membership`; I13 is judged in calm,
+//! I15 in a small world and, for each majority that is whole among faults, in `majority.rs`, I14 after healing by the story.
 
 mod activations;
 mod clients;
