@@ -175,6 +175,21 @@ impl Site {
         read("ledger").lines().filter(|line| line.contains(what)).count()
     }
 
+    /// The memory of a node's process, in megabytes.
+    pub(crate) fn memory(&self, node: u64) -> Result<u64> {
+        let process = self.nodes.get(&node).with_context(|| format!("n{node} does not run"))?;
+        let status = std::fs::read_to_string(format!("/proc/{}/status", process.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("its VmRSS")?;
+        Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? / 1000)
+    }
+
+    /// What the folder of a node takes on the disk, in megabytes.
+    pub(crate) fn log_size(&self, node: u64) -> Result<u64> {
+        use std::os::unix::fs::MetadataExt;
+        let files = std::fs::read_dir(self.data(node))?.map(|file| Ok(file?.metadata()?.blocks() * 512));
+        Ok(files.sum::<Result<u64>>()? / 1_000_000)
+    }
+
     /// The bytes that a host has sent so far.
     pub(crate) fn sent(&self, host: u64) -> Result<u64> {
         self.net.sent(host)

@@ -337,7 +337,7 @@ impl Story {
         let shift = Shift { running, over: watched, book: self.judge.book.clone(), in_flight };
         for number in 0..self.plan.locks {
             let Ok(lock) = Name::new(format!("lock{number}")) else { continue };
-            let temper = Temper::draw(&mut self.rng, &self.plan.config.timing);
+            let temper = Temper::draw(&mut self.rng, self.plan.config.timing.plan().margin * 2);
             shift.work(lock, temper, self.rng.fork());
         }
         self.clients += 1;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use quorate::testing::sim::{Rng, Running, SimHost};
 use quorate::{
-    Key, LockGuard, Name, ProposeError, Timing,
+    Key, LockGuard, Name, ProposeError,
     records::{Check, Value},
 };
 use quorate_raft_core::Node;
@@ -30,11 +30,11 @@ pub(crate) enum Temper {
 }
 
 impl Temper {
-    /// Half of the workers are prompt, and few never stop.
-    pub(crate) fn draw(rng: &mut Rng, timing: &Timing) -> Self {
+    /// Half of the workers are prompt; the slow ones take at most `longest`.
+    pub(crate) fn draw(rng: &mut Rng, longest: Duration) -> Self {
         match rng.below(10) {
             0..=4 => Self::Prompt,
-            5..=7 => Self::Slow(timing.plan().margin * 2),
+            5..=7 => Self::Slow(longest),
             _ => Self::Never,
         }
     }

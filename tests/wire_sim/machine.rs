@@ -81,11 +81,7 @@ async fn run(order: Order, came: impl FnOnce(Running)) -> anyhow::Result<()> {
     let (over, watched) = watch::channel(false);
     let shift = Shift { running: running.clone(), over: watched, book, in_flight };
     for number in 0..locks {
-        let temper = match rng.below(10) {
-            0..=4 => Temper::Prompt,
-            5..=7 => Temper::Slow(slow),
-            _ => Temper::Never,
-        };
+        let temper = Temper::draw(&mut rng, slow);
         shift.work(Name::new(format!("lock{number}"))?, temper, rng.fork());
     }
     shift.ask(client, rng.fork());
