@@ -120,7 +120,7 @@ pub mod fencing {
         Cause, Confirmation, Evidence, FenceHint, FenceId, FenceOrder, FenceProof, FenceRecord, Fences, Operator,
         Progress, ProvedEnd, Reason,
     };
-    pub use quorate_raft_core::{FenceFuture, FenceRequest, Fencer, Returned};
+    pub use quorate_raft_core::{FenceFuture, FenceRequest, Fencer, ReachFuture, Returned};
 }
 
 pub mod state {

@@ -40,6 +40,9 @@ pub enum Work {
     Suspect(Identity),
     /// Hand leadership over: this node should not lead.
     HandOver,
+    /// Ask the other voters whose fencer can carry out an order, and hand leadership over to one that says so. The order goes
+    /// with it, because only the leader makes attempts.
+    MoveOrder(FenceId),
 }
 
 impl Work {
@@ -61,8 +64,10 @@ pub struct Outlook {
     pub now: Moment,
     /// The activation that the leader acts under; `None` until its own is applied. Its opinions are refused until then.
     pub under: Option<Activation>,
-    /// Whether this node has a fencer. Without one, an open order waits for an operator.
+    /// Whether this node has a fencer. Without one, an open order waits for time, an operator, or another leader.
     pub can_fence: bool,
+    /// The open orders that this node's fencer has failed at several times in a row; all of them where it has none.
+    pub given_up: BTreeSet<FenceId>,
     /// Whether that fencer ends one life and leaves later lives of the same node alone.
     pub tells_lives_apart: bool,
     /// When each other node was last heard.
@@ -83,9 +88,19 @@ pub struct Outlook {
 }
 
 /// Everything that the leader should be doing, in the order in which to begin: duties in the order of [`duties`], then
-/// silent lives in the order of nodes, then handing over. Work may occur twice.
+/// silent lives in the order of nodes, then orders that should move, then handing over. Work may occur twice.
 pub fn agenda(state: &ClusterState, outlook: &Outlook, former_lives: &FormerLives) -> Vec<Work> {
     Agenda { state, outlook, former_lives }.all()
+}
+
+/// The voters beside `me` that might carry out an open order, were they to lead: they stand, they carry work, and it is not
+/// against them.
+pub fn fencers_for(order: FenceId, state: &ClusterState, me: NodeId) -> impl Iterator<Item = NodeId> {
+    let open = state.fences().get(order).is_some();
+    let voter = move |node: &NodeId| state.member(*node).is_some_and(|member| member.role == Role::Voter);
+    let lasting = move |node: &NodeId| state.configuration().is_lasting_voter(*node);
+    // Who is to be fenced does not stand.
+    state.standing().into_iter().filter(move |node| open && *node != me && voter(node) && lasting(node))
 }
 
 struct Agenda<'a> {
@@ -101,6 +116,7 @@ impl Agenda<'_> {
         let others = all.iter().any(|duty| matches!(duty, Duty::Condemn { former, .. } if former.node != me));
         let mut work: Vec<Work> = all.into_iter().filter_map(|duty| self.begin(duty, others)).collect();
         work.extend(self.suspects().map(Work::Suspect));
+        work.extend(self.orders_to_move().map(Work::MoveOrder));
         if self.outlook.should_make_way {
             work.push(Work::HandOver);
         }
@@ -132,6 +148,14 @@ impl Agenda<'_> {
             Duty::Activate(who) => self.caught_up(who.node) && self.heard_since_end(who.node),
         };
         due.then_some(Work::Duty(duty))
+    }
+
+    /// The orders that another voter might carry out, where this node could not. There must be one that answers.
+    fn orders_to_move(&self) -> impl Iterator<Item = FenceId> {
+        let heard = self.heard_lately();
+        let another = move |order| fencers_for(order, self.state, self.outlook.me).any(|node| heard.contains(&node));
+        let given_up = self.outlook.given_up.iter().copied();
+        given_up.filter(move |order| !cfg!(quorate_mutant = "order_stays_with_its_leader") && another(*order))
     }
 
     /// A leader does not fence its own node, and without a fencer it waits for an operator.

@@ -69,7 +69,7 @@ mod store;
 pub mod timing;
 mod topic;
 
-pub use agenda::{Outlook, Work, agenda};
+pub use agenda::{Outlook, Work, agenda, fencers_for};
 pub use apply::apply;
 pub use awaited::{Awaited, NextProof, awaited};
 pub use bounded_text::{Reason, TextError};

@@ -6,7 +6,7 @@
 #[path = "support/language.rs"]
 mod language;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use quorate_membership::detector::Moment;
@@ -55,6 +55,7 @@ fn outlook(state: &ClusterState) -> Outlook {
         now: at(100_000),
         under: state.leadership().map(|leadership| leadership.activation),
         can_fence: true,
+        given_up: BTreeSet::new(),
         tells_lives_apart: false,
         heard: others.iter().map(|node| (*node, at(99_950))).collect(),
         silent: BTreeSet::new(),
@@ -89,6 +90,22 @@ fn an_open_order_is_for_a_leader_with_a_fencer_or_for_an_operator() {
     let with = outlook(&state);
     assert_eq!(agenda_of(&state, &with), [Work::Duty(Duty::Fence(FenceId::new(1)))]);
     assert_eq!(agenda_of(&state, &Outlook { can_fence: false, ..with }), []);
+}
+
+#[test]
+fn an_order_that_a_leader_cannot_carry_out_moves_to_another_voter() {
+    let state = three("order n3#1 requested \"maintenance\"");
+    let (order, fence) = (FenceId::new(1), Work::Duty(Duty::Fence(FenceId::new(1))));
+    let given_up = Outlook { given_up: BTreeSet::from([order]), ..outlook(&state) };
+    // It goes on trying, too.
+    assert_eq!(agenda_of(&state, &given_up), [fence, Work::MoveOrder(order)]);
+    assert_eq!(agenda_of(&state, &Outlook { can_fence: false, ..given_up.clone() }), [Work::MoveOrder(order)]);
+    assert_eq!(fencers_for(order, &state, N1).collect::<Vec<_>>(), [N2], "not the target, and not the leader");
+    // Nobody else answers.
+    assert_eq!(agenda_of(&state, &Outlook { heard: BTreeMap::new(), ..given_up.clone() }), [fence]);
+    // An order that is not open moves nowhere.
+    let closed = Outlook { given_up: BTreeSet::from([FenceId::new(7)]), ..given_up };
+    assert_eq!(agenda_of(&state, &closed), [fence]);
 }
 
 #[test]

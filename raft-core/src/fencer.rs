@@ -3,7 +3,8 @@
 //! ```text
 //!   committed order ──StartFence committed──▶ Fencer::fence(request) ──Ok(evidence)──▶ ConfirmFence ──▶ Fenced everywhere
 //!                                                  │
-//!                                                  └── Err, or no answer in time ──▶ FailFence, back off, try again
+//!                                                  └── Err, or no answer in time ──▶ FailFence, back off, try again;
+//!                                                      three times in a row ──▶ Fencer::reach on the others; one of them leads
 //! ```
 //!
 //! **`Ok` means verified.** For example, the power state was read back as off, the process group was checked and is
@@ -66,6 +67,10 @@ pub struct Returned {
 /// with the proof; its error is committed as the reason of the failed attempt, and the order is tried again.
 pub type FenceFuture = Pin<Box<dyn Future<Output = anyhow::Result<Evidence>> + Send>>;
 
+/// A look at a device, as a boxed future: `Ok` if nothing speaks against an attempt, an error that says what does. The error
+/// is logged.
+pub type ReachFuture = Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>>;
+
 /// Ends a life and verifies the end. Implement it for a type of your own, or use a closure:
 ///
 /// ```
@@ -84,6 +89,15 @@ pub trait Fencer: Send + Sync + 'static {
     /// Ends the target of `request` and verifies that it has ended. The documentation of the module states what `Ok`
     /// guarantees.
     fn fence(&self, request: FenceRequest) -> FenceFuture;
+
+    /// Looks whether the device for the target of `request` can be reached from this node. **Changes nothing.** Called while
+    /// another node leads whose own fencer has failed three times in a row, or that has none: leadership, and the order with
+    /// it, moves to a member that answers `Ok`. By default nothing speaks against an attempt. Dropped after the deadline of an
+    /// attempt, at most 5 s.
+    fn reach(&self, request: FenceRequest) -> ReachFuture {
+        let _ = request;
+        Box::pin(std::future::ready(Ok(())))
+    }
 }
 
 impl<F, Fut> Fencer for F

@@ -52,7 +52,7 @@ pub use client_service::{ClientService, MakeCommand, Service};
 pub use config::Config;
 pub use error::{Fatal, HandOverError, ProposeError, ReadError, Refusal, StartError, SucceedError, TransportError};
 pub use feed::{FeedItem, Filter};
-pub use fencer::{FenceFuture, FenceRequest, Fencer, Returned};
+pub use fencer::{FenceFuture, FenceRequest, Fencer, ReachFuture, Returned};
 pub use lease::stop::{BoundChild, Deadman, StopMechanism, TokensOnly, Watchdog};
 pub use lease::{Lease, LeaseStage, LeaseView, NotHeld, ProtectError, Protection, ledger, stop};
 pub use member::departure::Departure;

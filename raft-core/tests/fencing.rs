@@ -95,6 +95,52 @@ async fn an_order_moves_with_leadership_and_each_leader_waits_for_its_own_failur
     Ok(())
 }
 
+/// The device cannot be reached from the leader, and from one more. After three failed attempts leadership moves to the member
+/// from which it can be, and the order with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_that_the_leader_cannot_carry_out_moves_to_a_member_that_can() -> Result<()> {
+    let mut t = TestCluster::start(5).await?;
+    let former = t.leader().await?;
+    let victim = former.get() % 5 + 1;
+    let who = t.node(victim)?.handle()?.identity().context("it joined")?;
+    let others: Vec<NodeId> = (1..=5).map(n).filter(|node| *node != former && node.get() != victim).collect();
+    let able = others[2];
+    for node in [former, others[0], others[1]] {
+        t.fencer.out_of_reach_of(node);
+    }
+    t.node(victim)?.stop().await;
+    t.until_phase(&who.to_string(), Phase::Fenced).await?;
+    let asked = t.fencer.asked();
+    assert_eq!(
+        asked.iter().map(|request| request.by).collect::<Vec<_>>(),
+        [former, former, former, able],
+        "{asked:#?}"
+    );
+    assert_eq!(t.leader().await?, able);
+    Ok(())
+}
+
+/// A leader without a fencer does not wait for an operator while another member has one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_moves_at_once_from_a_leader_without_a_fencer() -> Result<()> {
+    let mut t = TestCluster::start(3).await?;
+    let former = t.leader().await?;
+    let bare = follower_of(former);
+    let victim = follower_of(n(bare));
+    t.node(bare)?.stop().await;
+    t.node(bare)?.without_fencer();
+    let back = t.node(bare)?.start().await?;
+    t.until_active(&back.to_string()).await?;
+    t.node(former.get())?.handle()?.hand_over(Some(n(bare))).await?;
+    let before = t.fencer.asked().len();
+    let who = t.node(victim)?.handle()?.identity().context("it joined")?;
+    t.node(victim)?.stop().await;
+    t.until_phase(&who.to_string(), Phase::Fenced).await?;
+    let asked = t.fencer.asked();
+    assert!(asked[before..].iter().any(|r| r.target == who && r.by == former), "{asked:#?}");
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_order_is_carried_on_by_the_next_leader_when_the_first_dies_in_the_middle() -> Result<()> {
     let config = quorate_raft_core::Config { fence_deadline: Duration::from_secs(600), ..fast() };

@@ -1,5 +1,6 @@
 //! Small worlds with one thing in them: what must not happen, and what must, where chance has no say in it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use quorate::lease::ledger::Note;
@@ -250,6 +251,37 @@ pub(crate) async fn who_comes_back_is_not_shot_again_and_again(seed: u64) -> Don
     let shots = std::mem::take(&mut story.kept).iter().filter(|entry| shot(entry)).count();
     if shots > 2 {
         return Err(format!("violated: {hit} was powered off {shots} times in 20 s"));
+    }
+    story.heal().await
+}
+
+/// The device cannot be reached from the leader, and a node is dead. After three failed attempts another member leads, from
+/// which it can be reached, and the dead one is fenced.
+pub(crate) async fn an_order_moves_to_who_reaches_the_device(seed: u64) -> Done {
+    let mut story = device_story(seed, standard(), None);
+    story.returns_after = Some(ms(25_000));
+    story.form().await?;
+    story.kept.clear();
+    let from = leader(&story).unwrap_or_default();
+    let dead = story.world.nodes().into_iter().find(|node| *node != from).unwrap_or_default();
+    story.world.device.cut_off([from]);
+    story.world.end(dead, End::Killed);
+    story.run_for(ms(20_000)).await?;
+    let (mut attempts, mut fenced) = (BTreeSet::new(), false);
+    for entry in std::mem::take(&mut story.kept) {
+        let Observation::Applied { answer: Ok(events), .. } = &entry.seen else { continue };
+        for event in events {
+            match event {
+                Event::FenceStarted { by, attempt, .. } => drop(attempts.insert((*attempt, *by))),
+                Event::Fenced { who, .. } => fenced |= who.node == dead,
+                _ => {}
+            }
+        }
+    }
+    println!("seed {seed}: attempts {attempts:?}");
+    let own = attempts.iter().filter(|(_, by)| *by == from).count();
+    if !fenced || own != 3 {
+        return Err(format!("violated: after three attempts of {from} another fences {dead}: {attempts:?}"));
     }
     story.heal().await
 }

@@ -220,6 +220,8 @@ pub(crate) fn strike(world: &mut World, kind: Kind, mut rng: Rng) -> FollowUp {
         Kind::BadDevice => {
             let mut part = || rng.below(300);
             world.device.set_faults(DeviceFaults { fails: part(), lies_down: part(), hangs: part(), late: part() });
+            let from = nodes.iter().copied().filter(|_| rng.chance(250)).collect::<Vec<_>>();
+            world.device.cut_off(from);
             FollowUp::Later(lasts, Then::GoodDevice)
         }
         Kind::HandOver => FollowUp::Now(Deed::HandOver),
@@ -232,6 +234,12 @@ pub(crate) fn strike(world: &mut World, kind: Kind, mut rng: Rng) -> FollowUp {
             FollowUp::Now(Deed::SetRole(a, role))
         }
     }
+}
+
+/// From now on the device does what it is asked.
+pub(crate) fn good_device(world: &World) {
+    world.device.set_faults(DeviceFaults::default());
+    world.device.cut_off([]);
 }
 
 /// Takes a fault back, or carries it on.
@@ -259,7 +267,7 @@ pub(crate) fn undo(world: &World, then: &Then) -> Option<(Duration, Then)> {
                 disk.fail_sync(0);
             }
         }
-        Then::GoodDevice => world.device.set_faults(DeviceFaults::default()),
+        Then::GoodDevice => good_device(world),
     }
     None
 }

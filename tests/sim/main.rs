@@ -118,6 +118,11 @@ fn a_leader_that_cannot_be_reached_makes_way() {
 }
 
 #[test]
+fn an_order_moves_to_who_reaches_the_device() {
+    in_a_world(calm::an_order_moves_to_who_reaches_the_device);
+}
+
+#[test]
 fn who_comes_back_is_not_shot_again_and_again() {
     in_a_world(calm::who_comes_back_is_not_shot_again_and_again);
 }

@@ -8,13 +8,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use quorate::testing::sim::{DeviceFaults, End, NetConditions, Pace, Rng, Running, Setting, TraceEntry, World};
+use quorate::testing::sim::{End, NetConditions, Pace, Rng, Running, Setting, TraceEntry, World};
 use quorate::{Name, NodeId, Role};
 use quorate_membership::Command;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-use crate::faults::{Deed, FollowUp, Kind, Then, strike, undo};
+use crate::faults::{Deed, FollowUp, Kind, Then, good_device, strike, undo};
 use crate::judge::{self, Judge, Told};
 use crate::majority::Majorities;
 use crate::plan::Plan;
@@ -229,7 +229,7 @@ impl Story {
         self.due.clear();
         self.world.net.mend_all();
         self.world.net.set_conditions(NetConditions::default());
-        self.world.device.set_faults(DeviceFaults::default());
+        good_device(&self.world);
         for node in self.world.nodes() {
             self.world.set_pace(node, Pace::Quick);
             if let Some(disk) = self.world.disk(node) {

@@ -184,6 +184,10 @@ async fn request(link: Arc<Link>, caller: Caller, call: Call, deadline: Duration
             let message = pb::RelayKeepAliveRequest { caller, session: session.get() };
             Answer::KeepAlive(unary!(keep_alive(message), MESSAGE_LIMIT, "the keep-alive")?)
         }
+        Call::CanFence(order) => {
+            let message = pb::CanFenceRequest { caller, order: order.get() };
+            Answer::CanFence(unary!(can_fence(message), MESSAGE_LIMIT, "the question")?)
+        }
     })
 }
 

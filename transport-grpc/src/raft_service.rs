@@ -11,9 +11,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use parking_lot::Mutex;
-use quorate_membership::{NodeId, SessionId, codec};
+use quorate_membership::{FenceId, NodeId, SessionId, codec};
 use quorate_raft_core::rpc::{
-    Append, Caller, InstallSnapshot, KeepAlive, PreVote, ReadIndex, Renewal, Rpc, SnapshotMeta, Transfer, VoteRequest,
+    Append, Caller, CanFence, InstallSnapshot, KeepAlive, PreVote, ReadIndex, Renewal, Rpc, SnapshotMeta, Transfer,
+    VoteRequest,
 };
 use quorate_raft_core::{PeerService, PeerServiceExt, Refusal};
 use tokio::sync::Semaphore;
@@ -135,6 +136,11 @@ impl Raft for RaftService {
     ) -> Result<Response<pb::RelayKeepAliveResponse>, Status> {
         let pb::RelayKeepAliveRequest { caller: from, session } = request.into_inner();
         self.unary(caller(from)?, KeepAlive(SessionId::new(session))).await
+    }
+
+    async fn can_fence(&self, request: Request<pb::CanFenceRequest>) -> Result<Response<pb::CanFenceResponse>, Status> {
+        let pb::CanFenceRequest { caller: from, order } = request.into_inner();
+        self.unary(caller(from)?, CanFence(FenceId::new(order))).await
     }
 }
 

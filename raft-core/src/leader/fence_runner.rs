@@ -6,7 +6,7 @@
 //! ```
 //!
 //! After a failure the reconciler waits before the next attempt. It remembers its own failures and no other leader's, so
-//! that a leader whose device works is not kept waiting for one whose does not.
+//! that a leader whose device works is not kept waiting for one whose does not. After three the order moves, see `reach.rs`.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -21,6 +21,7 @@ use crate::engine::Engine;
 use crate::error::ProposeError;
 use crate::fencer::{FenceRequest, Fencer, Returned};
 use crate::host;
+use crate::leader::reach::Reach;
 
 /// After each failure the wait doubles, at most this many times: 16 times `fence_backoff` is the longest wait.
 const DOUBLINGS: u32 = 4;
@@ -49,6 +50,7 @@ pub(crate) enum AttemptError {
 /// node stops.
 pub(crate) async fn attempt(
     engine: &Engine,
+    reach: &Reach,
     fencer: Arc<dyn Fencer>,
     open: &FenceOrder,
     state: &ClusterState,
@@ -67,13 +69,13 @@ pub(crate) async fn attempt(
             let confirmation = Confirmation::Device { by: engine.node(), attempt, evidence };
             Ok(confirm(engine, order, Command::ConfirmFence { order, target, confirmation }).await?)
         }
-        Ok(Err(error)) => fail(engine, order, attempt, &format!("{error:#}")).await,
-        Err(_) => fail(engine, order, attempt, &format!("no answer within {deadline:?}")).await,
+        Ok(Err(error)) => fail(engine, reach, order, attempt, &format!("{error:#}")).await,
+        Err(_) => fail(engine, reach, order, attempt, &format!("no answer within {deadline:?}")).await,
     }
 }
 
 /// Runs the fencer in a task of its own, so that a panic counts as a failed attempt and does not harm this node.
-async fn guarded<T: Send + 'static>(
+pub(crate) async fn guarded<T: Send + 'static>(
     call: impl Future<Output = anyhow::Result<T>> + Send + 'static,
 ) -> anyhow::Result<T> {
     let task = AbortOnDrop(host::spawn(call));
@@ -89,7 +91,7 @@ impl<T> Drop for AbortOnDrop<T> {
     }
 }
 
-fn request(engine: &Engine, open: &FenceOrder, state: &ClusterState, attempt: u32) -> FenceRequest {
+pub(crate) fn request(engine: &Engine, open: &FenceOrder, state: &ClusterState, attempt: u32) -> FenceRequest {
     let target = open.target;
     let newest = state.newest(target.node).filter(|newest| *newest != target);
     FenceRequest {
@@ -129,7 +131,8 @@ async fn confirm(engine: &Engine, order: FenceId, command: Command) -> Result<()
     }
 }
 
-async fn fail(engine: &Engine, order: FenceId, attempt: u32, why: &str) -> Result<(), AttemptError> {
+async fn fail(engine: &Engine, reach: &Reach, order: FenceId, attempt: u32, why: &str) -> Result<(), AttemptError> {
+    reach.failed(order, &engine.state());
     engine
         .propose(Command::FailFence { order, attempt, reason: Reason::clipped(why) }, engine.config().propose_timeout)
         .await?;

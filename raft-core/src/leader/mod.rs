@@ -1,7 +1,7 @@
 //! The tasks of the leader. They run on every node, and do something only on the one that leads.
 //!
 //! ```text
-//!   monitor ──silent nodes──▶ reconciler ──▶ fence_runner ──▶ the consumer's fencer
+//!   monitor ──silent nodes──▶ reconciler ──▶ fence_runner ──▶ the consumer's fencer ◀── reach: can another member?
 //!                                 └──▶ changes of voters, commands
 //!   grantor         grants renewals of leases, and proposes the expiry of a lease that was not renewed
 //!   standing_log    each change of this node's own standing, once
@@ -16,6 +16,7 @@
 pub(crate) mod fence_runner;
 pub(crate) mod grantor;
 pub(crate) mod monitor;
+pub(crate) mod reach;
 pub(crate) mod reconciler;
 pub(crate) mod session_table;
 mod standing_log;

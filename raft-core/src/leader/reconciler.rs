@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use quorate_membership::detector::{Moment, Signal};
 use quorate_membership::{
-    Activation, Cause, ClusterState, Command, Duty, FormerLives, Identity, Outlook, Work, agenda,
+    Activation, Cause, ClusterState, Command, Duty, FenceId, FormerLives, Identity, Outlook, Work, agenda, fencers_for,
 };
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle};
@@ -25,10 +25,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::engine::{ChangeError, Engine, VoterChange};
 use crate::error::{HandOverError, ProposeError};
-use crate::fencer::Fencer;
 use crate::host;
 use crate::host::clock;
 use crate::leader::fence_runner::{AttemptError, attempt, backoff};
+use crate::leader::reach::{self, Reach};
+use crate::rpc::{CanFence, FencerReach};
 use crate::view::View;
 
 /// Why a piece of work failed. It is tried again while it is still due.
@@ -42,6 +43,8 @@ enum WorkError {
     HandOver(#[from] HandOverError),
     #[error(transparent)]
     Voters(#[from] ChangeError),
+    #[error("the fencer of no other member says that it can carry out {0}")]
+    NobodyReaches(FenceId),
     #[error("the task failed: {0}")]
     Task(#[from] JoinError),
 }
@@ -54,8 +57,8 @@ pub(crate) struct Uses {
     pub(crate) views: watch::Receiver<View>,
     /// The activation under which this node acts as leader; `None` while it does not lead.
     pub(crate) activation: watch::Receiver<Option<Activation>>,
-    /// The consumer's fencer; `None` if the node was built without one.
-    pub(crate) fencer: Option<Arc<dyn Fencer>>,
+    /// The consumer's fencer, if the node was built with one.
+    pub(crate) reach: Arc<Reach>,
 }
 
 /// Carries out the leader's duties, one task for each piece of work.
@@ -112,7 +115,7 @@ impl Reconciler {
         }
         // The newest state, which may be newer than the view, so that finished work is not started again.
         let state = engine.state();
-        let due = agenda(&state, &self.outlook(engine, &view), &self.former_lives);
+        let due = agenda(&state, &self.outlook(engine, &view, &state), &self.former_lives);
         self.waits.retain(|work, _| due.contains(work));
         for work in due {
             let waited = self.waits.get(&work).is_none_or(|(at, _)| clock::now() >= *at);
@@ -124,14 +127,17 @@ impl Reconciler {
         }
     }
 
-    fn outlook(&self, engine: &Engine, view: &View) -> Outlook {
+    fn outlook(&self, engine: &Engine, view: &View, state: &ClusterState) -> Outlook {
+        let can_fence = self.uses.reach.fencer.is_some();
+        let open = state.fences().open().map(|order| order.id);
         let silent = view.local.sightings.iter().filter(|(_, sighting)| sighting.signal == Signal::Silent);
         Outlook {
             me: engine.node(),
             now: clock::now(),
             under: *self.uses.activation.borrow(),
-            can_fence: self.uses.fencer.is_some(),
-            tells_lives_apart: self.uses.fencer.is_some() && engine.config().fencer_tells_lives_apart,
+            can_fence,
+            given_up: open.filter(|order| self.uses.reach.gives_up(*order)).collect(),
+            tells_lives_apart: can_fence && engine.config().fencer_tells_lives_apart,
             heard: engine.peers().contacts.all(),
             silent: silent.map(|(node, _)| *node).collect(),
             matched: engine.all_matched(),
@@ -152,7 +158,14 @@ impl Reconciler {
     }
 
     fn conflicts(&self, work: Work) -> bool {
-        work.changes_voters() && self.running.keys().any(|running| running.changes_voters())
+        // An order does not move in the middle of an attempt.
+        let one_order = |running: &Work| match (work, *running) {
+            (Work::MoveOrder(a), Work::Duty(Duty::Fence(b))) | (Work::Duty(Duty::Fence(a)), Work::MoveOrder(b)) => {
+                a == b
+            }
+            _ => false,
+        };
+        self.running.keys().any(|running| one_order(running) || work.changes_voters() && running.changes_voters())
     }
 
     async fn collect(&mut self, engine: &Engine) {
@@ -170,7 +183,11 @@ impl Reconciler {
             let (_, failures) = self.waits.get(&work).copied().unwrap_or_default();
             let wait = backoff(engine.config(), failures);
             let node = engine.node();
-            tracing::warn!(%node, ?work, %error, ?wait, "work failed; it will be tried again");
+            match error {
+                // Said once for the attempts themselves.
+                WorkError::NobodyReaches(_) => tracing::debug!(%node, ?work, %error, ?wait, "it stays here for now"),
+                _ => tracing::warn!(%node, ?work, %error, ?wait, "work failed; it will be tried again"),
+            }
             self.waits.insert(work, (Moment::new(clock::now().since_origin() + wait), failures + 1));
         }
     }
@@ -178,7 +195,7 @@ impl Reconciler {
 
 /// Carries out one piece of work, as of `state`.
 async fn carry_out(uses: Uses, work: Work, state: Arc<ClusterState>) -> Result<(), WorkError> {
-    let Uses { engine, views, activation, fencer } = uses;
+    let Uses { engine, views, activation, reach } = uses;
     let limit = engine.config().propose_timeout;
     // A leader's observation counts only under its own activation.
     let order = |target, cause| Command::OrderFence { target, cause, under: *activation.borrow() };
@@ -195,10 +212,11 @@ async fn carry_out(uses: Uses, work: Work, state: Arc<ClusterState>) -> Result<(
             tracing::info!(from = %engine.node(), to = %successor, "leadership handed over");
         }
         Work::Duty(Duty::Fence(order)) => {
-            if let (Some(open), Some(fencer)) = (state.fences().get(order), fencer) {
-                attempt(&engine, fencer, open, &state).await?;
+            if let (Some(open), Some(fencer)) = (state.fences().get(order), reach.fencer.clone()) {
+                attempt(&engine, &reach, fencer, open, &state).await?;
             }
         }
+        Work::MoveOrder(order) => move_order(&engine, order, &state).await?,
         Work::Duty(Duty::Condemn { former, waiting }) => {
             engine.propose_as_leader(order(former, Cause::Returned { as_life: waiting })).await?;
         }
@@ -210,6 +228,23 @@ async fn carry_out(uses: Uses, work: Work, state: Arc<ClusterState>) -> Result<(
         Work::Duty(Duty::Promote(node)) => engine.change_voters(VoterChange::AddVoter(node)).await?,
         Work::Duty(Duty::Demote(node)) => engine.change_voters(VoterChange::Demote(node)).await?,
         Work::Duty(Duty::Expel(node)) => engine.change_voters(VoterChange::Remove(node)).await?,
+    }
+    Ok(())
+}
+
+/// Hands leadership to a member whose fencer says that it can carry out `order`, and the order with it.
+async fn move_order(engine: &Engine, order: FenceId, state: &ClusterState) -> Result<(), WorkError> {
+    let limit = reach::limit(engine.config().fence_deadline) + engine.config().election_max();
+    let asked = fencers_for(order, state, engine.node()).map(|node| async move {
+        let said = engine.peers().call(node, CanFence(order), limit).await;
+        matches!(said, Ok(FencerReach::Reaches)).then_some(node)
+    });
+    let able = futures_util::future::join_all(asked).await;
+    let to = able.into_iter().flatten().next().ok_or(WorkError::NobodyReaches(order))?;
+    // Time may have proved the end meanwhile.
+    if engine.state().fences().get(order).is_some() {
+        engine.hand_over(Some(to)).await?;
+        tracing::warn!(from = %engine.node(), %to, %order, "this node's fencer cannot carry out the order; leadership handed over");
     }
     Ok(())
 }

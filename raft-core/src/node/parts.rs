@@ -26,6 +26,7 @@ use crate::folder::Folder;
 use crate::host::{self, random};
 use crate::leader::grantor;
 use crate::leader::monitor::Monitor;
+use crate::leader::reach::Reach;
 use crate::leader::reconciler::{Reconciler, Uses};
 use crate::leader::session_table::{self, SessionTable};
 use crate::lease::keeper::Keeper;
@@ -76,6 +77,7 @@ pub(crate) struct Parts {
     pub(crate) releaser: Releaser,
     pub(crate) grantor: GrantorHandle,
     pub(crate) sessions: SessionTable,
+    pub(crate) reach: Arc<Reach>,
     pub(crate) views: watch::Sender<View>,
     pub(crate) gate: Gate,
     folder: Arc<Mutex<Option<Folder>>>,
@@ -120,17 +122,18 @@ impl Parts {
             releaser: Releaser::default(),
             grantor,
             sessions,
+            reach: Arc::new(Reach::new(fencer)),
             views,
             gate: Gate::default(),
             folder: Arc::new(Mutex::new(Some(folder))),
             addresses,
         });
-        parts.spawn_tasks(Inputs { fencer, granting, keep_alives, outbox, former_gone }, stop);
+        parts.spawn_tasks(Inputs { granting, keep_alives, outbox, former_gone }, stop);
         Ok(parts)
     }
 
     fn spawn_tasks(self: &Arc<Self>, inputs: Inputs, stop: &CancellationToken) {
-        let Inputs { fencer, granting, keep_alives, outbox, former_gone } = inputs;
+        let Inputs { granting, keep_alives, outbox, former_gone } = inputs;
         let (engine, activation) = (&self.engine, self.grantor.activation());
         let monitor = Monitor::new(engine.clone(), self.keeper.clone(), self.views.clone());
         let (parts, stopped) = (self.clone(), stop.clone());
@@ -140,7 +143,7 @@ impl Parts {
             }
         });
         let (views, under) = (self.views.subscribe(), activation.clone());
-        let uses = Uses { engine: engine.clone(), views, activation: under, fencer };
+        let uses = Uses { engine: engine.clone(), views, activation: under, reach: self.reach.clone() };
         host::spawn(Reconciler::new(uses).run(stop.clone()));
         host::spawn(retention::run(engine.clone(), stop.clone()));
         host::spawn(grantor::run(engine.clone(), self.ledger.clone(), granting, stop.clone()));
@@ -194,7 +197,6 @@ impl Parts {
 
 /// What the tasks own.
 struct Inputs {
-    fencer: Option<Arc<dyn Fencer>>,
     granting: GrantorQueue,
     keep_alives: session_table::SessionQueue,
     outbox: tokio::sync::mpsc::UnboundedReceiver<crate::rpc::Renewal>,

@@ -7,11 +7,11 @@
 //! A network carries [`Call`] and [`Answer`] without knowing what is in them. [`Rpc`] ties each request to the type of
 //! its reply, so that callers never see an answer of another kind.
 
-use quorate_membership::{Revision, SessionId};
+use quorate_membership::{FenceId, Revision, SessionId};
 
 use super::{
-    Append, Appended, Ballot, InstallSnapshot, KeptAlive, Payload, Proposed, Renewal, Renewed, Transfer, Transferred,
-    VoteAnswer, VoteRequest,
+    Append, Appended, Ballot, FencerReach, InstallSnapshot, KeptAlive, Payload, Proposed, Renewal, Renewed, Transfer,
+    Transferred, VoteAnswer, VoteRequest,
 };
 
 /// The connection that a call travels on. Calls on different lanes do not wait for each other.
@@ -49,6 +49,8 @@ pub enum Call {
     Renew(Renewal),
     /// Asks the leader to keep a client's session alive.
     KeepAlive(SessionId),
+    /// Asks a member whether its fencer could carry out an open order. Asked by a leader whose own fencer cannot.
+    CanFence(FenceId),
 }
 
 impl Call {
@@ -60,7 +62,8 @@ impl Call {
             | Self::PreVote(_)
             | Self::Transfer(_)
             | Self::Propose(_)
-            | Self::ReadIndex => Lane::Control,
+            | Self::ReadIndex
+            | Self::CanFence(_) => Lane::Control,
             Self::Snapshot(_) => Lane::Snapshot,
             Self::Renew(_) | Self::KeepAlive(_) => Lane::Lease,
         }
@@ -94,6 +97,8 @@ pub enum Answer {
     Renew(Renewed),
     /// Answers [`Call::KeepAlive`].
     KeepAlive(KeptAlive),
+    /// Answers [`Call::CanFence`].
+    CanFence(FencerReach),
 }
 
 /// A request that knows the type of its reply.
@@ -119,6 +124,10 @@ pub struct ReadIndex;
 /// Asks the leader to keep a session alive, see [`Call::KeepAlive`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeepAlive(pub SessionId);
+
+/// Asks whether a fencer could carry out an order, see [`Call::CanFence`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CanFence(pub FenceId);
 
 macro_rules! rpcs {
     ($($request:ty => $kind:ident -> $reply:ty, $into:expr;)*) => { $(
@@ -147,6 +156,7 @@ rpcs! {
     ReadIndex => ReadIndex -> Revision, |ReadIndex| Call::ReadIndex;
     Renewal => Renew -> Renewed, Call::Renew;
     KeepAlive => KeepAlive -> KeptAlive, |KeepAlive(session)| Call::KeepAlive(session);
+    CanFence => CanFence -> FencerReach, |CanFence(order)| Call::CanFence(order);
 }
 
 #[cfg(test)]

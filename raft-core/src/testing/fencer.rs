@@ -1,13 +1,13 @@
 //! A fencing device for tests: behaves as the test wants, and records its calls.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use quorate_membership::Evidence;
+use quorate_membership::{Evidence, NodeId};
 
-use crate::fencer::{FenceFuture, FenceRequest, Fencer};
+use crate::fencer::{FenceFuture, FenceRequest, Fencer, ReachFuture};
 
 /// How the device answers a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +29,7 @@ struct Device {
     next: VecDeque<DeviceBehaviour>,
     always: Option<DeviceBehaviour>,
     asked: Vec<FenceRequest>,
+    out_of_reach: BTreeSet<NodeId>,
 }
 
 /// The device. Clones share it, so that one is asked by every node of a [`TestCluster`](super::TestCluster).
@@ -46,6 +47,11 @@ impl TestFencer {
         self.0.lock().always = Some(conduct);
     }
 
+    /// From now on it cannot be reached from `node`: calls from there fail. Other settings are for other nodes.
+    pub fn out_of_reach_of(&self, node: NodeId) {
+        self.0.lock().out_of_reach.insert(node);
+    }
+
     /// What it was asked so far, in order.
     pub fn asked(&self) -> Vec<FenceRequest> {
         self.0.lock().asked.clone()
@@ -55,6 +61,10 @@ impl TestFencer {
 impl Fencer for TestFencer {
     fn fence(&self, request: FenceRequest) -> FenceFuture {
         let mut device = self.0.lock();
+        if device.out_of_reach.contains(&request.by) {
+            device.asked.push(request);
+            return Box::pin(async { anyhow::bail!("the test device cannot be reached from here") });
+        }
         let conduct = device.next.pop_front().or(device.always).unwrap_or(DeviceBehaviour::Succeed);
         let seen = format!("the test device reports {} off", request.target);
         device.asked.push(request);
@@ -71,6 +81,14 @@ impl Fencer for TestFencer {
                 #[expect(clippy::panic, reason = "the point of this conduct")]
                 DeviceBehaviour::Panic => panic!("the test device was told to panic"),
             }
+        })
+    }
+
+    fn reach(&self, request: FenceRequest) -> ReachFuture {
+        let reached = !self.0.lock().out_of_reach.contains(&request.by);
+        Box::pin(async move {
+            anyhow::ensure!(reached, "the test device cannot be reached from here");
+            Ok(())
         })
     }
 }

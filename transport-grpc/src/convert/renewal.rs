@@ -1,9 +1,10 @@
-//! Renewals of leases, keep-alives of sessions, and their answers. An answer that cannot be read extends nothing.
+//! Renewals of leases, keep-alives of sessions, what a fencer reaches, and their answers. An answer that cannot be read
+//! extends nothing.
 
 use std::time::Duration;
 
 use quorate_membership::NodeId;
-use quorate_raft_core::rpc::{KeptAlive, RenewRefusal, Renewal, Renewed};
+use quorate_raft_core::rpc::{FencerReach, KeptAlive, RenewRefusal, Renewal, Renewed};
 
 use super::{FromWire, Malformed, nanos, need};
 use crate::pb;
@@ -91,5 +92,17 @@ impl FromWire<pb::RelayKeepAliveResponse> for KeptAlive {
             In::Ended(pb::Done {}) => Self::Ended,
             In::NotLeader(pb::NotLeader { leader }) => Self::NotLeader { leader: leader.map(NodeId::new) },
         })
+    }
+}
+
+impl From<FencerReach> for pb::CanFenceResponse {
+    fn from(reach: FencerReach) -> Self {
+        Self { reaches: reach == FencerReach::Reaches }
+    }
+}
+
+impl FromWire<pb::CanFenceResponse> for FencerReach {
+    fn from_wire(pb::CanFenceResponse { reaches }: pb::CanFenceResponse) -> Result<Self, Malformed> {
+        Ok(if reaches { Self::Reaches } else { Self::Fails })
     }
 }

@@ -8,8 +8,8 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use quorate_membership::{ClusterState, Command, NodeId, Nonce, Request, Revision, SessionId};
 use quorate_raft_core::Committed;
 use quorate_raft_core::rpc::{
-    self, Answer, Append, Appended, Caller, KeptAlive, Position, Proposed, Renewed, StreamAppended, Transferred,
-    VoteAnswer,
+    self, Answer, Append, Appended, Caller, FencerReach, KeptAlive, Position, Proposed, Renewed, StreamAppended,
+    Transferred, VoteAnswer,
 };
 use quorate_raft_core::transport::{JoinAnswer, JoinRequest, RequestName};
 use quorate_raft_core::{
@@ -59,6 +59,7 @@ impl Fake {
             hand_over: Ok(n(3)),
             feed: Vec::new(),
             kept_alive: KeptAlive::Ended,
+            reach: FencerReach::Fails,
             once: Ok(Revision::new(77)),
             barrier: Ok(Revision::new(9)),
         };
@@ -138,6 +139,7 @@ impl PeerService for FakeService {
             rpc::Call::ReadIndex => Call::ReadIndex(caller),
             rpc::Call::Renew(renewal) => Call::Renew(caller, renewal),
             rpc::Call::KeepAlive(session) => Call::KeepAlive(caller, session),
+            rpc::Call::CanFence(order) => Call::CanFence(caller, order),
         };
         self.answer(noted, |script| match call {
             rpc::Call::Append(_) => Answer::Append(script.appended),
@@ -152,6 +154,7 @@ impl PeerService for FakeService {
                 None => Renewed::Granted(renewal),
             }),
             rpc::Call::KeepAlive(_) => Answer::KeepAlive(script.kept_alive),
+            rpc::Call::CanFence(_) => Answer::CanFence(script.reach),
         })
     }
 

@@ -15,6 +15,7 @@ mod calls;
 mod clients;
 mod events;
 mod fake;
+mod fencers;
 mod hostile;
 mod keep_alives;
 mod links;

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use quorate_membership::{Command, NodeId, Revision, SessionId};
+use quorate_membership::{Command, FenceId, NodeId, Revision, SessionId};
 use quorate_raft_core::rpc::{
-    Append, Appended, Caller, InstallSnapshot, KeptAlive, Payload, Proposed, RenewRefusal, Renewal, StreamAppended,
-    Transfer, Transferred, VoteRequest,
+    Append, Appended, Caller, FencerReach, InstallSnapshot, KeptAlive, Payload, Proposed, RenewRefusal, Renewal,
+    StreamAppended, Transfer, Transferred, VoteRequest,
 };
 use quorate_raft_core::transport::{JoinRequest, RequestName};
 use quorate_raft_core::{FeedItem, Filter, HandOverError, ProposeError, ReadError, Refusal, View};
@@ -29,6 +29,7 @@ pub(crate) enum Call {
     HandOver(Option<NodeId>),
     Events(Revision, Filter),
     KeepAlive(Caller, SessionId),
+    CanFence(Caller, FenceId),
     KeepSession(SessionId),
     Once(Option<RequestName>, Command),
     Barrier(Duration),
@@ -67,6 +68,7 @@ pub(crate) struct Script {
     pub(crate) hand_over: Result<NodeId, HandOverError>,
     pub(crate) feed: Vec<FeedItem>,
     pub(crate) kept_alive: KeptAlive,
+    pub(crate) reach: FencerReach,
     /// Where a request takes effect.
     pub(crate) once: Result<Revision, ProposeError>,
     pub(crate) barrier: Result<Revision, ReadError>,

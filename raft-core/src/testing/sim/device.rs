@@ -1,7 +1,7 @@
 //! The fencing device of a simulated world. It powers machines off, or ends one process where it tells lives apart, and
 //! fails in the ways that devices fail.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::host::SimHost;
 use super::net::Net;
 use super::observation::{End, Observation};
 use super::rng::Rng;
-use crate::fencer::{FenceFuture, FenceRequest, Fencer};
+use crate::fencer::{FenceFuture, FenceRequest, Fencer, ReachFuture};
 
 /// How many of a thousand calls of the device fail in which way. The others succeed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub struct DeviceFaults {
 
 struct Inside {
     faults: DeviceFaults,
+    /// The nodes from which it cannot be reached.
+    cut_off: BTreeSet<NodeId>,
     rng: Rng,
     /// The process that runs on each machine, as its life names it. Told apart by it, a process that ended is left alone.
     processes: BTreeMap<NodeId, FenceHint>,
@@ -44,7 +46,8 @@ pub struct Device {
 
 impl Device {
     pub(super) fn new(net: Net, rng: Rng, tells_lives_apart: bool) -> Self {
-        let inside = Inside { faults: DeviceFaults::default(), rng, processes: BTreeMap::new() };
+        let (faults, cut_off, processes) = Default::default();
+        let inside = Inside { faults, cut_off, rng, processes };
         Self { net, tells_lives_apart, inside: Arc::new(Mutex::new(inside)) }
     }
 
@@ -59,6 +62,11 @@ impl Device {
     /// Sets how the device fails from now on.
     pub fn set_faults(&self, faults: DeviceFaults) {
         self.lock().faults = faults;
+    }
+
+    /// Sets the nodes from which it cannot be reached from now on, as where one host has lost the management network.
+    pub fn cut_off(&self, nodes: impl IntoIterator<Item = NodeId>) {
+        self.lock().cut_off = nodes.into_iter().collect();
     }
 
     fn says(&self, caller: Option<&Arc<SimHost>>, what: &str) {
@@ -86,6 +94,10 @@ impl Fencer for Device {
                 roll < upto
             });
             let target = request.target;
+            if device.lock().cut_off.contains(&request.by) {
+                device.says(caller.as_ref(), "cannot be reached");
+                anyhow::bail!("the simulated device cannot be reached from {}", request.by);
+            }
             let power_off = || {
                 let host = device.net.lock().hosts.get(&target.node).cloned();
                 let same = request.hint.is_some() && request.hint.as_ref() == device.lock().processes.get(&target.node);
@@ -118,6 +130,14 @@ impl Fencer for Device {
             }
             device.says(caller.as_ref(), &format!("has {} off", target.node));
             Ok(Evidence::new(format!("the simulated device reads {} as off", target.node))?)
+        })
+    }
+
+    fn reach(&self, request: FenceRequest) -> ReachFuture {
+        let device = self.clone();
+        Box::pin(async move {
+            anyhow::ensure!(!device.lock().cut_off.contains(&request.by), "it cannot be reached from {}", request.by);
+            Ok(())
         })
     }
 }

@@ -1,0 +1,83 @@
+//! Whether this node's fencer can carry out an order: what it says itself, and how its last attempts at that order went.
+//!
+//! ```text
+//!   attempts of this node ─▶ failed three times in a row ─▶ its leader asks the others ── CanFence ──▶ their Reach
+//!                                                           and hands over to one that says yes
+//! ```
+//!
+//! Fencing devices are often wired to some hosts only: a management network that one host has lost, a credential that has
+//! expired on it. The order then has to move, because only the leader makes attempts. A member whose own attempt has just
+//! failed says no, so that leadership does not go to and fro between members that all fail.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use quorate_membership::detector::Moment;
+use quorate_membership::{ClusterState, FenceId};
+
+use crate::engine::Engine;
+use crate::fencer::Fencer;
+use crate::host::clock;
+use crate::leader::fence_runner;
+use crate::rpc::FencerReach;
+
+/// After so many failures in a row a leader asks whether another member's fencer can.
+const ATTEMPTS: u32 = 3;
+
+/// For how many `fence_backoff`s a member whose attempt has failed says that its fencer cannot. Several times the longest
+/// wait between two attempts of the same node.
+const SAYS_NO: u32 = 64;
+
+/// A fencer, and how its attempts at each open order went.
+pub(crate) struct Reach {
+    pub(crate) fencer: Option<Arc<dyn Fencer>>,
+    /// How often in a row an attempt of this node failed, and when the last did.
+    failed: Mutex<BTreeMap<FenceId, (u32, Moment)>>,
+}
+
+impl Reach {
+    pub(crate) fn new(fencer: Option<Arc<dyn Fencer>>) -> Self {
+        Self { fencer, failed: Mutex::default() }
+    }
+
+    /// Notes that an attempt of this node failed. Orders that are open no more are forgotten.
+    pub(crate) fn failed(&self, order: FenceId, state: &ClusterState) {
+        let mut failed = self.failed.lock();
+        failed.retain(|order, _| state.fences().get(*order).is_some());
+        let (times, at) = failed.entry(order).or_default();
+        (*times, *at) = (times.saturating_add(1), clock::now());
+    }
+
+    /// Whether another member should try in place of this one.
+    pub(crate) fn gives_up(&self, order: FenceId) -> bool {
+        self.fencer.is_none() || self.failed.lock().get(&order).is_some_and(|(times, _)| *times >= ATTEMPTS)
+    }
+
+    /// What this node says when a leader asks. Calls [`Fencer::reach`], for at most the deadline of an attempt.
+    pub(crate) async fn can_fence(&self, engine: &Engine, order: FenceId) -> FencerReach {
+        let config = engine.config();
+        let failed = self.failed.lock().get(&order).copied();
+        let lately = failed.is_some_and(|(_, at)| clock::now().since(at) < config.fence_backoff * SAYS_NO);
+        let state = engine.state();
+        let (Some(fencer), Some(open), false) = (self.fencer.clone(), state.fences().get(order), lately) else {
+            return FencerReach::Fails;
+        };
+        let request = fence_runner::request(engine, open, &state, open.attempts.saturating_add(1));
+        let asked = fence_runner::guarded(async move { fencer.reach(request).await });
+        match tokio::time::timeout(limit(config.fence_deadline), asked).await {
+            Ok(Ok(())) => FencerReach::Reaches,
+            Ok(Err(error)) => {
+                tracing::info!(node = %engine.node(), %order, %error, "the fencer does not reach the device");
+                FencerReach::Fails
+            }
+            Err(_) => FencerReach::Fails,
+        }
+    }
+}
+
+/// How long a member may take to say whether its fencer reaches the device: no longer than an attempt may take.
+pub(crate) fn limit(fence_deadline: Duration) -> Duration {
+    fence_deadline.min(Duration::from_secs(5))
+}
