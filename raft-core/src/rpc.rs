@@ -13,7 +13,7 @@ use std::sync::Arc;
 use quorate_membership::{ClusterId, Configuration, Disk, Identity, NodeId, Nonce, Rejection, Revision};
 use serde::{Deserialize, Serialize};
 
-pub use self::call::{Answer, Call, CanFence, KeepAlive, Lane, PreVote, ReadIndex, Rpc};
+pub use self::call::{Answer, Call, CanFence, FencerReach, KeepAlive, Lane, PreVote, ReadIndex, Rpc};
 
 /// A place in the log: which leader's entry, and where. Printed `t3.i42`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -85,16 +85,6 @@ impl VoterSets {
             }
         }
     }
-}
-
-/// What a member says of its fencer and an open order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FencerReach {
-    /// Nothing speaks against it: the fencer says that it reaches the device, or says nothing.
-    Reaches,
-    /// There is no fencer, it does not reach the device, or it has failed at this order itself a short while ago. Also where
-    /// the member does not know the order.
-    Fails,
 }
 
 /// What an entry holds.

@@ -10,8 +10,8 @@
 use quorate_membership::{FenceId, Revision, SessionId};
 
 use super::{
-    Append, Appended, Ballot, FencerReach, InstallSnapshot, KeptAlive, Payload, Proposed, Renewal, Renewed, Transfer,
-    Transferred, VoteAnswer, VoteRequest,
+    Append, Appended, Ballot, InstallSnapshot, KeptAlive, Payload, Proposed, Renewal, Renewed, Transfer, Transferred,
+    VoteAnswer, VoteRequest,
 };
 
 /// The connection that a call travels on. Calls on different lanes do not wait for each other.
@@ -128,6 +128,16 @@ pub struct KeepAlive(pub SessionId);
 /// Asks whether a fencer could carry out an order, see [`Call::CanFence`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CanFence(pub FenceId);
+
+/// What a member says of its fencer and an open order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FencerReach {
+    /// Nothing speaks against it: the fencer says that it reaches the device, or says nothing.
+    Reaches,
+    /// There is no fencer, it does not reach the device, or it has failed at this order itself a short while ago. Also where
+    /// the member does not know the order.
+    Fails,
+}
 
 macro_rules! rpcs {
     ($($request:ty => $kind:ident -> $reply:ty, $into:expr;)*) => { $(
