@@ -21,7 +21,7 @@ use quorate_transport_grpc::{GrpcTransport, Server, ServerSettings};
 use crate::cluster::Cluster;
 #[cfg(feature = "testing")]
 use crate::listening::invalid;
-use crate::listening::{Listening, addresses, reachable};
+use crate::listening::{self, Listening, addresses, reachable};
 
 /// The default of [`Ready::timeout`].
 const TIMEOUT: Duration = Duration::from_secs(120);
@@ -286,7 +286,7 @@ impl Ready {
         match wire {
             Wire::Plaintext(address) => {
                 let failed = |cause| StartError::Listen { address: address.to_string(), cause };
-                let listener = std::net::TcpListener::bind(address).map_err(failed)?;
+                let listener = listening::bind(address).await.map_err(failed)?;
                 let bound = listener.local_addr().map_err(failed)?;
                 let own = if advertised.is_empty() { vec![bound.to_string()] } else { advertised };
                 let addresses = addresses("an advertised address", own)?;

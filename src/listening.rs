@@ -1,12 +1,15 @@
 //! Where a node is reached: the server that listens for it, and the addresses that others are told.
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
 
 use quorate_membership::Address;
 #[cfg(feature = "testing")]
 use quorate_membership::NodeId;
 use quorate_raft_core::StartError;
 use quorate_transport_grpc::Server;
+use tokio::time::{Instant, sleep};
 
 /// What receives calls for a node.
 pub(crate) enum Listening {
@@ -38,6 +41,22 @@ impl Listening {
             Self::Memory(board, node) => board.disconnect(node),
             #[cfg(feature = "testing")]
             Self::World => {}
+        }
+    }
+}
+
+/// How long a port that is taken is waited for: a start that was dropped gives it back a moment later.
+const FREE_WITHIN: Duration = Duration::from_secs(2);
+
+/// Listens on an address.
+pub(crate) async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let give_up = Instant::now() + FREE_WITHIN;
+    loop {
+        match TcpListener::bind(address) {
+            Err(taken) if taken.kind() == io::ErrorKind::AddrInUse && Instant::now() < give_up => {
+                sleep(Duration::from_millis(20)).await;
+            }
+            bound => return bound,
         }
     }
 }

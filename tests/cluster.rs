@@ -251,6 +251,22 @@ fn said(refused: Result<Cluster, StartError>) -> Result<String> {
     }
 }
 
+/// A start that is given up is dropped with its node. The next one waits until the folder is closed, and finds the port free.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_that_was_given_up_leaves_its_folder_and_its_port() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let listen = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    for _ in 0..3 {
+        let ready = || Cluster::builder(NodeId::new(2)).data(folder.path()).listen_plaintext(listen).without_fencing();
+        // Nobody listens there.
+        let joining = ready().join(["127.0.0.1:1"]);
+        assert!(tokio::time::timeout(Duration::from_millis(300), joining).await.is_err());
+        let refused = said(ready().timeout(Duration::from_millis(300)).join(["127.0.0.1:1"]).await)?;
+        assert!(refused.contains("127.0.0.1:1"), "{refused}");
+    }
+    Ok(())
+}
+
 /// The others know it by a port that is wrong now, and in a cluster of two nothing is committed before they reach it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_of_two_comes_back_at_another_port_again_and_again() -> Result<()> {

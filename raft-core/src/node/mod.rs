@@ -9,12 +9,14 @@ mod parts;
 mod rules;
 pub(crate) mod service;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::BoxStream;
 use quorate_membership::{Address, Command, Identity, Name, NodeId, ProvedEnd, Revision, Role, TextError};
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::client_service::Service;
@@ -39,6 +41,22 @@ use crate::view::View;
 pub struct Node {
     pub(crate) parts: Arc<Parts>,
     stop: CancellationToken,
+}
+
+/// How long a folder that is in use is waited for: a node of this process that was dropped closes it a moment later.
+const CLOSES_WITHIN: Duration = Duration::from_secs(2);
+
+/// Opens the folder and the log in it.
+async fn open_when_free(data: &Path, node: NodeId) -> Result<(Folder, LogStore), StartError> {
+    let give_up = Instant::now() + CLOSES_WITHIN;
+    loop {
+        let data = data.to_path_buf();
+        let opened = tokio::task::spawn_blocking(move || open::open(&data, node));
+        match opened.await.map_err(|e| StartError::Engine(e.to_string()))? {
+            Err(StartError::InUse(_)) if Instant::now() < give_up => sleep(Duration::from_millis(20)).await,
+            opened => return opened,
+        }
+    }
 }
 
 impl Node {
@@ -67,8 +85,7 @@ impl Node {
         }
         // Time alone proves the end of such a node, so a slow disk must not make it miss its renewals.
         let by_time = settings.stop.is_some().then_some(settings.config.timing);
-        let opened = tokio::task::spawn_blocking(move || open::open(&data, node));
-        let (folder, store) = opened.await.map_err(|e| StartError::Engine(e.to_string()))??;
+        let (folder, store) = open_when_free(&data, node).await?;
         let (data, member) = (folder.path().to_path_buf(), folder.cluster().is_some());
         let too_slow = match by_time {
             Some(timing) => slow_disk::admit(&data, timing, member, timeout).await?.map(|why| (timing, why)),

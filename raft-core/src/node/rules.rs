@@ -24,7 +24,7 @@ use crate::rpc::{Caller, Payload};
 pub(crate) fn proposable(payload: &Payload, caller: &Caller, engine: &Engine) -> Result<(), Refusal> {
     fits(payload)?;
     let command: Command = decode(payload.as_bytes()).map_err(|e| Refusal::Malformed(e.to_string()))?;
-    if let Some(who) = on_behalf_of(&command, &engine.state()).filter(|who| !own_life(*who, caller, engine)) {
+    if let Some(who) = on_behalf_of(&command, &engine.state()).into_iter().find(|who| !own_life(*who, caller, engine)) {
         return Err(Refusal::Malformed(format!("only {who} itself may propose this")));
     }
     match command {
@@ -66,9 +66,9 @@ pub(crate) fn proposable(payload: &Payload, caller: &Caller, engine: &Engine) ->
     }
 }
 
-/// The life to which a command refers through its token or its place in a queue. Only that life may propose the
-/// command.
-fn on_behalf_of(command: &Command, state: &ClusterState) -> Option<Identity> {
+/// The lives to which a command refers through a token, a place in a queue, or as the owner of a record. Only such a life itself
+/// may propose the command.
+fn on_behalf_of(command: &Command, state: &ClusterState) -> Vec<Identity> {
     let life = |holder: Holder| match holder {
         Holder::Life(who) => Some(who),
         Holder::Session(_) => None,
@@ -78,16 +78,20 @@ fn on_behalf_of(command: &Command, state: &ClusterState) -> Option<Identity> {
         life(grant.holder)
     };
     match command {
-        Command::Take { queue, token, .. } => under(queue, *token),
-        Command::Write { changes, .. } => changes.iter().find_map(|change| match change {
-            Change::Acknowledge { queue, token, .. } => under(queue, *token),
-            _ => None,
-        }),
-        Command::Settle { request, lock: Some(name) } => {
-            let mut waiters = state.store().lock(name)?.waiters();
-            life(waiters.find(|waiter| waiter.request == request.nonce)?.holder)
+        Command::Take { queue, token, .. } => under(queue, *token).into_iter().collect(),
+        Command::Write { changes, .. } => {
+            let lives = changes.iter().filter_map(|change| match change {
+                Change::Acknowledge { queue, token, .. } => under(queue, *token),
+                Change::Put { bound: Some(owner), .. } => life(*owner),
+                _ => None,
+            });
+            lives.collect()
         }
-        _ => None,
+        Command::Settle { request, lock: Some(name) } => {
+            let waiters = state.store().lock(name).into_iter().flat_map(|lock| lock.waiters());
+            waiters.filter(|waiter| waiter.request == request.nonce).filter_map(|waiter| life(waiter.holder)).collect()
+        }
+        _ => vec![],
     }
 }
 
@@ -103,7 +107,7 @@ fn own_life(who: Identity, caller: &Caller, engine: &Engine) -> bool {
 /// # Errors
 /// [`Refusal::Malformed`] with the reason; nothing was proposed.
 pub(crate) fn for_operators(command: &Command, state: &ClusterState) -> Result<(), Refusal> {
-    if let Some(who) = on_behalf_of(command, state) {
+    if let Some(who) = on_behalf_of(command, state).first() {
         return Err(Refusal::Malformed(format!("only {who} itself may propose this")));
     }
     match command {
