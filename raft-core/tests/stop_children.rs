@@ -91,6 +91,67 @@ async fn unprotected(lease: &Lease) -> Result<()> {
     timeout(TIMEOUT, none).await.with_context(|| format!("still protected: {:?}", lease.view()))
 }
 
+/// A worker that ends with 7 when it is asked, and leaves a child behind.
+fn polite() -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap 'exit 7' TERM; sleep 1000 & echo $!; sh -c 'sleep 1000 & echo $!; wait' & wait; wait"]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    command
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_child_that_is_asked_to_stop_has_its_grace_and_no_more() -> Result<()> {
+    let (_t, lease) = alone().await?;
+    let mut child = lease.spawn(polite(), "polite", TOKEN).await?;
+    let family = members(&mut child)?;
+    assert_eq!(child.stop(TIMEOUT).await?.code(), Some(7));
+    all_end(&family)?;
+    // Once more is no mistake.
+    assert_eq!(child.stop(TIMEOUT).await?.code(), Some(7));
+    let mut deaf = lease.spawn(self::family(), "deaf", TOKEN).await?;
+    let family = members(&mut deaf)?;
+    assert_eq!(deaf.stop(Duration::from_millis(100)).await?.signal(), Some(Signal::KILL.as_raw()));
+    all_end(&family)?;
+    unprotected(&lease).await
+}
+
+/// However the guard goes, the lock is not released while a process that was started under it is left.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lock_outlives_every_process_that_was_started_under_it() -> Result<()> {
+    let (mut t, lease) = alone().await?;
+    let name = quorate_membership::Name::new("vm/100")?;
+    for released in [true, false] {
+        let node = t.node(1)?.handle()?;
+        let who = node.identity().context("it joined")?;
+        let guard = node.lock_for(who, name.clone(), Some(TIMEOUT)).await?;
+        let mut child = guard.spawn(family()).await?;
+        assert_eq!((child.what(), child.token()), ("vm/100", guard.token()));
+        let family = members(&mut child)?;
+        all_live(&family)?;
+        let mut view = node.watch();
+        let free = async {
+            let free =
+                |view: &quorate_raft_core::View| view.cluster.store().lock(&name).is_none_or(|l| l.grant.is_none());
+            view.wait_for(free).await.map(|_| ())
+        };
+        let seen = async {
+            timeout(TIMEOUT, free).await.context("the lock stays held")??;
+            // Not "soon": when the lock is free, they are gone.
+            family.iter().try_for_each(|one| Ok(ensure!(!one.lives()?, "{} lives on", one.1)))
+        };
+        let over = async {
+            match released {
+                true => guard.release().await.map_err(anyhow::Error::from),
+                false => Ok(drop(guard)),
+            }
+        };
+        tokio::try_join!(over, seen)?;
+        drop(child);
+        unprotected(&lease).await?;
+    }
+    Ok(())
+}
+
 /// Not a test: a node with a dead-man and a family of bound children, which the tests kill.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "it is killed; the tests of this file start it"]

@@ -23,6 +23,7 @@ use quorate_membership::{Stop, Timing};
 use crate::error::StartError;
 
 pub use child::BoundChild;
+pub(crate) use child::ChildEnd;
 pub use deadman::Deadman;
 pub use watchdog::Watchdog;
 

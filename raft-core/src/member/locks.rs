@@ -22,10 +22,12 @@ use quorate_membership::{Command, Holder, Identity, Name, Nonce, Phase, Rejectio
 use tokio::time::{Instant, timeout_at};
 
 use crate::engine::Engine;
-use crate::error::{Fatal, ProposeError};
+use crate::error::{Fatal, ProposeError, Refusal};
 use crate::host::clock;
 use crate::lease::keeper::Keeper;
+use crate::lease::stop::ChildEnd;
 use crate::lease::{Lease, ProtectError, Protection};
+use crate::member::guarded_child;
 use crate::member::lock_error::{LockError, LockWait, NotPermitted};
 use crate::member::releaser::{Gone, Releaser, Ticket};
 
@@ -57,6 +59,8 @@ pub struct LockGuard {
     protection: Option<Protection>,
     ticket: Option<Ticket>,
     gone: Gone,
+    /// What was started by [`LockGuard::spawn`].
+    pub(super) children: Mutex<Vec<ChildEnd>>,
 }
 
 impl fmt::Debug for LockGuard {
@@ -104,12 +108,20 @@ impl LockGuard {
         }
     }
 
-    /// Releases the lock, and waits until the release is applied here. First stop all work under the lock.
+    /// Releases the lock, and waits until the release is applied here. First stop all work under the lock. Processes that
+    /// [`Self::spawn`] started are killed.
     ///
     /// # Errors
     /// [`ProposeError`] when it is not known whether the release was committed. It is proposed again in the background
-    /// until it is committed or this life ends.
+    /// until it is committed or this life ends. [`ProposeError::Refused`] when such a process may still run: then the lock
+    /// stays held, and the stop mechanism acts at the end of the lease.
     pub async fn release(mut self) -> Result<(), ProposeError> {
+        let children = self.children.lock().clone();
+        if !guarded_child::all_gone(children).await {
+            let why = format!("a process that was started under {} may still run, so the lock stays held", self.name);
+            std::mem::forget((self.protection.take(), self.ticket.take()));
+            return Err(ProposeError::Refused(Refusal::Unavailable(why)));
+        }
         if let Some(protection) = self.protection.take() {
             protection.stopped();
         }
@@ -125,6 +137,10 @@ impl LockGuard {
         }
     }
 
+    pub(super) fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
     pub(crate) fn engine(&self) -> &Engine {
         &self.engine
     }
@@ -137,6 +153,10 @@ impl Drop for LockGuard {
             tracing::error!(%name, %token, "a panic dropped the guard; its work may still run, so the lock stays held");
             std::mem::forget(self.ticket.take());
             return;
+        }
+        let children: Vec<ChildEnd> = self.children.get_mut().drain(..).filter(|child| !child.is_over()).collect();
+        if !children.is_empty() {
+            return guarded_child::release_after(children, self.protection.take(), self.ticket.take());
         }
         if let Some(protection) = self.protection.take() {
             protection.stopped();
@@ -205,6 +225,7 @@ impl Locks {
             protection: Some(protection),
             ticket: Some(ticket),
             gone,
+            children: Mutex::default(),
         })
     }
 

@@ -25,6 +25,7 @@ mod start;
 use std::io;
 use std::process::{ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus};
 use std::sync::Arc;
+use std::time::Duration;
 
 use quorate_membership::{Revision, Stop};
 use tokio::runtime::Handle;
@@ -52,6 +53,37 @@ pub struct BoundChild {
     token: Revision,
     group: Arc<Group>,
     ended: watch::Receiver<Option<Result<ExitStatus, String>>>,
+    runtime: Handle,
+}
+
+/// The end of a bound child, for who has to know of it beside the holder of its handle.
+#[derive(Debug, Clone)]
+pub(crate) struct ChildEnd {
+    group: Arc<Group>,
+    ended: watch::Receiver<Option<Result<ExitStatus, String>>>,
+    runtime: Handle,
+}
+
+impl ChildEnd {
+    /// The runtime that it was started on.
+    pub(crate) fn runtime(&self) -> &Handle {
+        &self.runtime
+    }
+
+    /// Whether it is certain that no process of its group is left.
+    pub(crate) fn is_over(&self) -> bool {
+        matches!(&*self.ended.borrow(), Some(Ok(_)))
+    }
+
+    /// Kills its whole group, without waiting.
+    pub(crate) fn kill(&self) -> io::Result<()> {
+        self.group.kill()
+    }
+
+    /// Waits for its end. Returns whether it is certain that no process of its group is left.
+    pub(crate) async fn gone(mut self) -> bool {
+        self.ended.wait_for(Option::is_some).await.is_ok_and(|ended| matches!(&*ended, Some(Ok(_))))
+    }
 }
 
 impl Lease {
@@ -141,6 +173,7 @@ fn live(
         token,
         group: started.group.clone(),
         ended,
+        runtime: runtime.clone(),
     };
     // Without a receiver the child comes back, is dropped right here, and is killed by that.
     drop(reply.send(Ok(child)));
@@ -203,6 +236,24 @@ impl BoundChild {
         let known = ended.wait_for(Option::is_some).await;
         let status = known.as_deref().ok().cloned().flatten();
         status.unwrap_or_else(|| Err("the thread that it was bound to has ended".into())).map_err(io::Error::other)
+    }
+
+    pub(crate) fn end(&self) -> ChildEnd {
+        ChildEnd { group: self.group.clone(), ended: self.ended.clone(), runtime: self.runtime.clone() }
+    }
+
+    /// Asks the child to end (SIGTERM), waits for it for at most `grace`, and then kills as [`Self::kill`] does. Only the child
+    /// itself is asked; what is left of its group when it has ended is killed. The lease does not wait: at its end the
+    /// child is killed, however much of the grace is left. After [`Lease::lost`] less than the margin M is left.
+    ///
+    /// # Errors
+    /// As for [`Self::kill`]. Cancel-safe: a child that was asked may end later.
+    pub async fn stop(&self, grace: Duration) -> io::Result<ExitStatus> {
+        self.group.ask()?;
+        match tokio::time::timeout(grace, self.wait()).await {
+            Ok(ended) => ended,
+            Err(_) => self.kill().await,
+        }
     }
 
     /// Kills the child and every process of its group (SIGKILL), and waits as [`Self::wait`] does.

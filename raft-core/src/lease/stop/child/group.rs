@@ -57,6 +57,15 @@ impl Group {
         sent(kill_process_group(self.id, Signal::KILL))
     }
 
+    /// Asks the child itself to end (SIGTERM). Does nothing once the group was killed or is gone.
+    pub(super) fn ask(&self) -> io::Result<()> {
+        let fate = self.fate.lock();
+        match (*fate, self.worker.get()) {
+            (Fate::Alive, Some(worker)) => sent(pidfd_send_signal(worker, Signal::TERM)),
+            (Fate::Alive | Fate::Killed | Fate::Reaped, _) => Ok(()),
+        }
+    }
+
     /// Whether this process has killed it.
     pub(super) fn is_killed(&self) -> bool {
         *self.fate.lock() != Fate::Alive
