@@ -91,6 +91,26 @@ impl Cluster {
         Some(Self { node: running.node.clone(), identity, listening: Listening::World })
     }
 
+    /// The handle of a node of a [`TestCluster`](crate::testing::TestCluster), for tests of programs that embed quorate: a
+    /// whole cluster in one process, whose links and devices fail as the test wants. `None` if the node does not run, or has
+    /// not joined. The test cluster owns the node, so dropping the handle stops nothing; it is dead once the node is stopped.
+    ///
+    /// ```
+    /// # use quorate::{Cluster, testing::TestCluster};
+    /// # fn main() -> anyhow::Result<()> { tokio::runtime::Runtime::new()?.block_on(async {
+    /// let mut test = TestCluster::start(3).await?;
+    /// let cluster = Cluster::in_test(test.node(2)?).ok_or(anyhow::anyhow!("n2 runs"))?;
+    /// cluster.records().put("greeting", "hello").await?;
+    /// // The program under test gets `cluster`; the test cuts its links.
+    /// test.isolate(2);
+    /// # Ok(()) }) }
+    /// ```
+    #[cfg(feature = "testing")]
+    pub fn in_test(node: &crate::testing::TestNode) -> Option<Self> {
+        let node = node.shared().ok()?;
+        Some(Self { identity: node.identity()?, node, listening: Listening::World })
+    }
+
     /// The identity of this life: its node and incarnation, such as `n3#2`.
     pub fn identity(&self) -> Identity {
         self.identity

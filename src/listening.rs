@@ -18,7 +18,7 @@ pub(crate) enum Listening {
     Closed,
     #[cfg(feature = "testing")]
     Memory(quorate_raft_core::testing::MemoryNetwork, NodeId),
-    /// A simulated world, which delivers the calls itself.
+    /// A simulated world or a test cluster, which delivers the calls itself.
     #[cfg(feature = "testing")]
     World,
 }

@@ -88,3 +88,20 @@ async fn a_consumer_implements_each_trait_from_outside() -> Result<()> {
     assert_eq!(told, ["check", "sustain", "disarm"]);
     Ok(())
 }
+
+/// Nothing real is stopped by it, so a virtual machine that its host may freeze is as good as any.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_stop_of_the_tests_is_accepted_on_any_machine() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let cluster = Cluster::builder(NodeId::new(1))
+        .data(folder.path().join("n1"))
+        .in_memory(&quorate::testing::MemoryNetwork::new())
+        .without_fencing()
+        .self_fencing(quorate::testing::TestStop::new(Stop::Own { bound: BOUND }))
+        .timeout(LIMIT)
+        .bootstrap()
+        .await?;
+    tokio::time::timeout(LIMIT, cluster.lease().held()).await?;
+    cluster.shutdown().await;
+    Ok(())
+}

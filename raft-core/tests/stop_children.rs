@@ -137,13 +137,18 @@ async fn a_lock_outlives_every_process_that_was_started_under_it() -> Result<()>
         let seen = async {
             timeout(TIMEOUT, free).await.context("the lock stays held")??;
             // Not "soon": when the lock is free, they are gone.
-            family.iter().try_for_each(|one| Ok(ensure!(!one.lives()?, "{} lives on", one.1)))
+            for one in &family {
+                ensure!(!one.lives()?, "{} lives on", one.1);
+            }
+            Ok(())
         };
         let over = async {
-            match released {
-                true => guard.release().await.map_err(anyhow::Error::from),
-                false => Ok(drop(guard)),
+            if released {
+                guard.release().await?;
+            } else {
+                drop(guard);
             }
+            Ok(())
         };
         tokio::try_join!(over, seen)?;
         drop(child);

@@ -152,7 +152,7 @@ impl TestCluster {
             true => node.bootstrap(role, TIMEOUT).await?,
             false => node.join(&seeds, role, TIMEOUT).await?,
         };
-        place.running = Some(node);
+        place.running = Some(Arc::new(node));
         self.nodes.insert(id, place);
         Ok(())
     }

@@ -29,7 +29,7 @@ pub struct TestNode {
     pub(super) fencer: Option<Arc<dyn Fencer>>,
     pub(super) stop: Option<TestStop>,
     pub(super) disk: Option<FaultyDisk>,
-    pub(super) running: Option<Node>,
+    pub(super) running: Option<Arc<Node>>,
 }
 
 /// As [`Node::start`], with the log on a disk in memory instead of a file.
@@ -65,7 +65,15 @@ impl TestNode {
     /// # Errors
     /// When none does.
     pub fn handle(&self) -> anyhow::Result<&Node> {
-        self.running.as_ref().with_context(|| format!("{} does not run", self.number))
+        self.running.as_deref().with_context(|| format!("{} does not run", self.number))
+    }
+
+    /// The node that runs here, for who keeps it beyond the test's own borrow. [`Self::forget`] lets go of it here alone.
+    ///
+    /// # Errors
+    /// When none does.
+    pub fn shared(&self) -> anyhow::Result<Arc<Node>> {
+        self.running.clone().with_context(|| format!("{} does not run", self.number))
     }
 
     /// Its lease.
@@ -120,7 +128,7 @@ impl TestNode {
     /// # Errors
     /// When the folder cannot be opened.
     pub async fn open_again(&mut self) -> anyhow::Result<()> {
-        self.running = Some(self.open().await?);
+        self.running = Some(Arc::new(self.open().await?));
         Ok(())
     }
 

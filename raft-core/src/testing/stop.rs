@@ -90,4 +90,9 @@ impl StopMechanism for TestStop {
     fn fire(&mut self) {
         self.lock().seen.fired += 1;
     }
+
+    /// It stops nothing real.
+    fn counts_elsewhere(&self) -> bool {
+        true
+    }
 }
