@@ -13,6 +13,7 @@ use crate::grpc_errors::{command_failed, hand_over_failed, refused, revision_ahe
 use crate::pb;
 use crate::pb::cluster_server::Cluster;
 use crate::places::{OpenConnections, Places};
+use crate::standing::with_standing;
 
 pub(crate) struct ClusterService {
     service: Arc<dyn Service>,
@@ -104,6 +105,9 @@ impl Cluster for ClusterService {
         let after = Revision::new(request.into_inner().after_revision);
         let events =
             self.service.events_since(after, Filter::all()).map(|item| convert::item(&item).map_err(revision_ahead));
+        let events = with_standing(self.service.clone(), events, |standing| {
+            Ok(pb::EventsResponse { item: Some(pb::events_response::Item::Standing(standing)) })
+        });
         Ok(Response::new(events.take_until(self.stop.clone().cancelled_owned()).boxed()))
     }
 }

@@ -46,6 +46,7 @@ mod raft_service;
 mod router;
 mod server;
 mod settings;
+mod standing;
 mod store_service;
 
 #[expect(

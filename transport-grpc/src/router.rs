@@ -24,7 +24,7 @@ use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use quorate_membership::ClusterId;
-use quorate_raft_core::{ClientService, Refusal, Service};
+use quorate_raft_core::{ClientService, Local, Refusal, Service};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
@@ -43,6 +43,9 @@ use crate::store_service::StoreService;
 
 /// The header with the id of the cluster: 32 hexadecimal digits.
 const CLUSTER: &str = "quorate-cluster";
+
+/// How much sooner than at its deadline a client has its answer: an eighth of it, and at most so much.
+const SOONER: Duration = Duration::from_millis(500);
 
 /// The services behind every connection. Clones share them.
 #[derive(Clone)]
@@ -111,7 +114,11 @@ impl hyper::service::Service<Request<Incoming>> for Router {
             "Lock" => self.settings.max_lock_wait + self.settings.call_timeout,
             _ => self.settings.call_timeout,
         };
-        let limit = grpc_timeout(request.headers()).map_or(limit, |asked| asked.min(limit));
+        let asked = grpc_timeout(request.headers());
+        // A client gives up by itself at its deadline, and then reads no answer: it has one a little sooner.
+        let asked = asked.map(|asked| if for_clients { asked - (asked / 8).min(SOONER) } else { asked });
+        let limit = asked.map_or(limit, |asked| asked.min(limit));
+        let node = self.service.clone();
         // A refused call has its status in the header; one that a peer may make, and a join that was granted, has not.
         let by_peer =
             service == raft_server::SERVICE_NAME || (service, method) == (cluster_server::SERVICE_NAME, "Join");
@@ -137,13 +144,20 @@ impl hyper::service::Service<Request<Incoming>> for Router {
                     Ok(with_cluster(with_details(response), cluster))
                 }
                 Ok(Err(never)) => match never {},
-                Err(_) => Ok(Status::deadline_exceeded(format!(
-                    "the call had not finished within {limit:?}; it may still take effect"
-                ))
-                .into_http()),
+                Err(_) => Ok(Status::deadline_exceeded(overdue(limit, &node.view().local)).into_http()),
             }
         })
     }
+}
+
+/// Why a call was not answered in time, as far as this node knows.
+fn overdue(limit: Duration, local: &Local) -> String {
+    let seen = match local.leader {
+        None => "no leader is known here; is a majority of the voters up?".into(),
+        Some(leader) if leader == local.node && !local.quorate => format!("{leader} leads, and no majority answers it"),
+        Some(leader) => format!("{leader} leads"),
+    };
+    format!("the call had not finished within {limit:?}; it may still take effect. As seen here, {seen}")
 }
 
 /// Whether the call is meant for this cluster. A caller that names none asks whichever it has found.

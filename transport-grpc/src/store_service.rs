@@ -34,6 +34,7 @@ use crate::grpc_errors::{command_failed, failed, read_failed, refused};
 use crate::pb;
 use crate::pb::failure::Kind;
 use crate::pb::store_server::Store;
+use crate::standing::with_standing;
 
 /// How long a call without its own timeout looks for a leader that a quorum confirms.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -238,6 +239,9 @@ impl Store for StoreService {
         let subscription = Arc::new(Subscription::from_wire(request.into_inner()).map_err(invalid)?);
         let events = self.service.events_since(subscription.after, subscription.filter());
         let messages = events.flat_map(move |item| stream::iter(watch::messages(&subscription, &item)));
+        let messages = with_standing(self.service.clone(), messages, |standing| {
+            Ok(pb::WatchResponse { item: Some(pb::watch_response::Item::Standing(standing)) })
+        });
         Ok(Response::new(messages.take_until(self.stop.clone().cancelled_owned()).boxed()))
     }
 }

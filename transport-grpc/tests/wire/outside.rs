@@ -315,6 +315,26 @@ async fn any_language_can_let_a_node_join() {
     assert_eq!(fake.calls(), [Call::Join(JoinRequest { cluster: None, command, timing: 5 })]);
 }
 
+/// Whoever has nothing but a deadline of its own is told before it what is known, and not left with a bare code.
+#[tokio::test]
+async fn a_client_is_told_before_its_deadline_why_it_waits() {
+    let fake = Fake::new();
+    fake.set(|script| {
+        script.hang = true;
+        script.view.local.leader = None;
+    });
+    let server = serve(&fake).await;
+    let mut request = tonic::Request::new(pb::WriteRequest { name: None, checks: vec![], changes: vec![] });
+    request.set_timeout(Duration::from_secs(4));
+    let status = store(server.local_addr()).await.write(request).await.unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+    let said = status.message();
+    assert!(
+        said.contains("within 3.5s; it may still take effect") && said.contains("no leader is known here"),
+        "{said}"
+    );
+}
+
 #[tokio::test]
 async fn shutting_down_does_not_wait_for_ever() {
     let fake = Fake::new();

@@ -43,6 +43,30 @@ async fn a_watch_says_what_it_wants_and_from_when() {
     assert_eq!(fake.calls(), [Call::Events(Revision::default(), all), Call::Events(Revision::new(41), some)]);
 }
 
+/// No event can come without a majority. Whoever watches is told, and told again when there is one.
+#[tokio::test]
+async fn a_watch_says_that_its_node_has_lost_the_majority() {
+    use pb::events_response::Item as Read;
+    let (fake, server) = started().await;
+    let stands = |quorate| {
+        fake.set(|script| {
+            script.view.local.quorate = quorate;
+            script.view.local.leader = None;
+        });
+    };
+    stands(false);
+    let mut watch = watching(&server, pb::WatchRequest::default()).await;
+    let mut read = outside(server.local_addr()).await.events(pb::EventsRequest::default()).await.unwrap().into_inner();
+    for quorate in [false, true, false] {
+        stands(quorate);
+        let revision = fake.script.lock().unwrap().view.local.applied.get();
+        let standing = pb::Standing { quorate, leader: None, revision };
+        assert_eq!(next(&mut watch).await, Item::Standing(standing));
+        let item = tokio::time::timeout(LIVENESS, read.message()).await.unwrap().unwrap().unwrap().item;
+        assert_eq!(item, Some(Read::Standing(standing)));
+    }
+}
+
 #[tokio::test]
 async fn a_watch_after_a_revision_that_does_not_exist_is_refused_with_the_newest() {
     let (fake, server) = started().await;
@@ -115,7 +139,7 @@ async fn gap(watch: &mut tonic::Streaming<pb::WatchResponse>) -> (pb::ClusterSta
                 all.sessions.extend(part.sessions);
             }
             Item::GapEnd(pb::GapEnd { revision }) => return (state.unwrap(), all, parts, revision),
-            other @ (Item::Event(_) | Item::Gap(_)) => panic!("{other:?} in the middle of a gap"),
+            other @ (Item::Event(_) | Item::Gap(_) | Item::Standing(_)) => panic!("{other:?} in the middle of a gap"),
         }
     }
 }
