@@ -69,6 +69,8 @@ mod cluster;
 mod dangerous;
 pub mod error;
 mod events;
+#[cfg(feature = "testing")]
+mod in_tests;
 mod listening;
 pub mod manual;
 mod next_life;
