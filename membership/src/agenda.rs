@@ -70,6 +70,8 @@ pub struct Outlook {
     pub given_up: BTreeSet<FenceId>,
     /// Whether that fencer ends one life and leaves later lives of the same node alone.
     pub tells_lives_apart: bool,
+    /// Whether a silent life is left alone that has nothing that others wait for, see [`ClusterState::is_idle`].
+    pub spares_idle: bool,
     /// When each other node was last heard.
     pub heard: BTreeMap<NodeId, Moment>,
     /// The nodes that the failure detector calls [`Silent`](crate::detector::Signal::Silent).
@@ -180,7 +182,7 @@ impl Agenda<'_> {
     /// it forfeits the locks that it took over from its former life.
     fn can_forfeit(&self, who: Identity) -> bool {
         match self.state.life(who).map(|life| life.phase) {
-            Some(Phase::Active) => true,
+            Some(Phase::Active) => !(self.outlook.spares_idle && self.state.is_idle(who)),
             Some(Phase::Joining) => self.state.store().held_by(who.into()).next().is_some(),
             Some(Phase::Fencing | Phase::Fenced | Phase::Left) | None => false,
         }

@@ -21,7 +21,7 @@ use crate::id::{Activation, ClusterId, Epoch, Identity, NodeId, Nonce, Revision}
 pub use crate::member::{Disk, Life, MAX_ADDRESSES, Member, Phase, Role};
 use crate::quorum::Configuration;
 use crate::store::Store;
-use crate::store::lock::Holder;
+use crate::store::lock::{Holder, Lock};
 
 /// The most nodes that one cluster may have, removed ones included, so that its state stays bounded.
 pub const MAX_NODES: usize = 4096;
@@ -116,6 +116,17 @@ impl ClusterState {
     pub fn may_renew(&self, who: Identity) -> bool {
         let active = self.life(who).is_some_and(|life| life.phase == Phase::Active);
         active && self.newest(who.node) == Some(who)
+    }
+
+    /// Whether that life has nothing that others wait for: it holds no lock, waits for none, and owns no bound record. What it
+    /// took from a queue, it took under a lock. Looks through all locks and records.
+    pub fn is_idle(&self, who: Identity) -> bool {
+        let (store, holder) = (self.store(), Holder::Life(who));
+        let involved = |lock: &Lock| {
+            lock.grant.is_some_and(|grant| grant.holder == holder)
+                || lock.waiters().any(|waiter| waiter.holder == holder)
+        };
+        !store.locks().any(|(_, lock)| involved(lock)) && !store.records("").any(|(_, r)| r.bound == Some(holder))
     }
 
     /// The life of that identity. Remembered are lives that have not ended, and the newest of each node.

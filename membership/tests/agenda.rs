@@ -57,6 +57,7 @@ fn outlook(state: &ClusterState) -> Outlook {
         can_fence: true,
         given_up: BTreeSet::new(),
         tells_lives_apart: false,
+        spares_idle: false,
         heard: others.iter().map(|node| (*node, at(99_950))).collect(),
         silent: BTreeSet::new(),
         matched: others.iter().map(|node| (*node, state.revision())).collect(),
@@ -90,6 +91,20 @@ fn an_open_order_is_for_a_leader_with_a_fencer_or_for_an_operator() {
     let with = outlook(&state);
     assert_eq!(agenda_of(&state, &with), [Work::Duty(Duty::Fence(FenceId::new(1)))]);
     assert_eq!(agenda_of(&state, &Outlook { can_fence: false, ..with }), []);
+}
+
+#[test]
+fn a_silent_life_is_spared_only_while_nobody_waits_for_anything_of_it() {
+    let silent = |state: &ClusterState, spares_idle| {
+        let silent = BTreeSet::from([N2, N3]);
+        agenda_of(state, &Outlook { silent, spares_idle, ..outlook(state) })
+    };
+    let both = [Work::Suspect(life("n2#1")), Work::Suspect(life("n3#1"))];
+    assert_eq!(silent(&three(""), false), both);
+    assert_eq!(silent(&three(""), true), []);
+    // Granted, and in line.
+    let state = three("lock db n2#1 req=3 since=r9 wait\nlock db n3#1 req=4 since=r9 wait");
+    assert_eq!(silent(&state, true), both);
 }
 
 #[test]

@@ -56,6 +56,12 @@ pub struct Config {
     /// came back is then fenced at once. Otherwise its end is first expected without a device, because a device might hit
     /// the life that came back. Default: false.
     pub fencer_tells_lives_apart: bool,
+    /// While this node leads, leaves a silent node alone that holds no lock, waits for none, and owns no bound record: it is not
+    /// fenced, and elapsed time does not end its life. It goes on as the same life when it comes back, for example after a pause
+    /// that was too long for its lease. Once it has something that others wait for, it is treated as any other. Set it on every
+    /// node, and only where all work runs under locks: nobody is told of the end of an idle node that never comes back, and
+    /// [`ClusterState::active`](quorate_membership::ClusterState::active) goes on naming it. Default: false.
+    pub spares_idle: bool,
 }
 
 impl Default for Config {
@@ -75,6 +81,7 @@ impl Default for Config {
             work_dies_with_process: false,
             fence_hint: None,
             fencer_tells_lives_apart: false,
+            spares_idle: false,
         }
     }
 }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use quorate_membership::{Command, FenceProof, Identity, NodeId, Phase, Plan, Revision, Role, Stop, Timing};
 use quorate_raft_core::testing::{DeviceBehaviour, MemoryNetwork, TestCluster, TestStop, fast};
 use quorate_raft_core::{Config, LeaseStage, Node, NodeSettings, ProposeError, ProtectError, StartError};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 const BOUND: Stop = Stop::Own { bound: Duration::from_millis(100) };
@@ -291,5 +291,39 @@ async fn a_member_on_a_slow_disk_starts_and_protects_nothing_and_a_first_start_w
     let trouble = lease.view().trouble.unwrap_or_default();
     ensure!(trouble.contains("meant for fsyncs of 1ns"), "{trouble}");
     ensure!(lease.protect("worker", Revision::new(1)).await.is_err(), "it protects work");
+    Ok(())
+}
+
+/// Cut off for far longer than its lease, a node that nobody waits for goes on as the same life, in time as by a device. One
+/// that holds a lock is ended as ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_silent_node_that_nobody_waits_for_is_spared_and_goes_on() -> Result<()> {
+    let config = Config { spares_idle: true, ..fast() };
+    let mut t = TestCluster::start_protected_with(3, config, BOUND).await?;
+    all_hold(&mut t, 3).await?;
+    let leader = t.leader().await?.get();
+    let idle = leader % 3 + 1;
+    let who = t.node(idle)?.handle()?.identity().context("it joined")?;
+    for busy in [false, true] {
+        let name = quorate_membership::Name::new("vm/100")?;
+        let guard = match busy {
+            true => Some(t.node(idle)?.handle()?.lock_for(who, name, Some(TIMEOUT)).await?),
+            false => None,
+        };
+        t.isolate(idle);
+        if busy {
+            t.until("it is ended", |state| state.has_ended(who)).await?;
+        } else {
+            // D of these settings is less than 4 s, and fence_after 1.2 s.
+            sleep(Duration::from_secs(6)).await;
+            t.until("nothing is ordered", |s| s.fences().open().next().is_none() && !s.has_ended(who)).await?;
+        }
+        t.heal();
+        if !busy {
+            timeout(TIMEOUT, t.node(idle)?.lease()?.held()).await.context("the same life holds a lease again")?;
+            assert_eq!(t.node(idle)?.handle()?.identity(), Some(who));
+        }
+        drop(guard);
+    }
     Ok(())
 }

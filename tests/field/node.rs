@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   write N SIZE │ parallel K SIZE │ small SECONDS │ fill N SIZE │ lock NAME │ crowd ADDRESS N │ active │
-//!   who │ ended LIFE │ renew │ leave
+//!   who │ life │ ended LIFE │ renew │ leave
 //!   ──▶ one line of answer each
 //! ```
 
@@ -33,7 +33,8 @@ pub(crate) fn run(part: &str) -> Result<()> {
                 _ => Profile::Standard,
             };
             let timing = profile.timing();
-            let config = Config { timing, propose_timeout: Duration::from_secs(60), ..Config::default() };
+            let spares_idle = std::env::var_os("SPARES_IDLE").is_some_and(|wanted| wanted == "true");
+            let config = Config { timing, spares_idle, propose_timeout: Duration::from_secs(60), ..Config::default() };
             let node = node.fencing(end_process).self_fencing(Deadman::new()).trust_vm_clock().config(config);
             anyhow::Ok(node.fence_hint(hint.clone()).fencer_tells_lives_apart().timeout(Duration::from_secs(300)))
         };
@@ -100,6 +101,7 @@ async fn serve(cluster: Cluster, describe: &dyn Fn() -> Result<Ready>) -> Result
                 let leader = local.leader.map_or("nobody".into(), |leader| leader.to_string());
                 format!("{leader} term {} quorate {}", local.term, local.quorate)
             }
+            ["life"] => cluster.identity().to_string(),
             ["ended", life] => {
                 let who = life.parse()?;
                 format!("{}", cluster.view().cluster.has_ended(who))

@@ -162,9 +162,19 @@ pub(crate) fn slow_joiner() -> Result<()> {
     Ok(())
 }
 
-/// 13: an idle process is stopped for so long that its life is over, and goes on: its next life begins in the same process.
+/// 13: an idle process is stopped for so long that its life is over, and goes on: its next life begins in the same process. Where
+/// idle nodes are spared, its life is not over.
 pub(crate) fn pause() -> Result<()> {
-    let mut site = Site::three_with("fails")?;
+    let mut site = Site::three_with("ends processes", true)?;
+    let stopped = site.leader()? % 3 + 1;
+    site.node(stopped)?.signal(Signal::STOP)?;
+    sleep(6000);
+    site.node(stopped)?.signal(Signal::CONT)?;
+    site.node(stopped)?.must("lock work")?;
+    let (life, _) = site.node(stopped)?.ask("life")?;
+    println!("stopped for 6 s, idle and spared: {life} holds a lock again; {}", site.tell());
+    ensure!(life == format!("n{stopped}#1"), "{life}");
+    let mut site = Site::three_with("fails", false)?;
     let stopped = site.leader()? % 3 + 1;
     site.node(stopped)?.order("renew")?;
     site.node(stopped)?.signal(Signal::STOP)?;

@@ -72,6 +72,7 @@ pub(crate) struct Site {
     folder: tempfile::TempDir,
     pub(crate) nodes: BTreeMap<u64, Process>,
     fencer: &'static str,
+    spares_idle: bool,
 }
 
 impl Site {
@@ -82,17 +83,18 @@ impl Site {
             folder: tempfile::tempdir()?,
             nodes: BTreeMap::new(),
             fencer: "ends processes",
+            spares_idle: false,
         })
     }
 
     /// Three nodes that are active.
     pub(crate) fn three() -> Result<Self> {
-        Self::three_with("ends processes")
+        Self::three_with("ends processes", false)
     }
 
-    /// As [`Self::three`], with fencers that `fails` for example.
-    pub(crate) fn three_with(fencer: &'static str) -> Result<Self> {
-        let mut site = Self { fencer, ..Self::empty(3)? };
+    /// As [`Self::three`], with fencers that `fails` for example, and with or without sparing idle nodes.
+    pub(crate) fn three_with(fencer: &'static str, spares_idle: bool) -> Result<Self> {
+        let mut site = Self { fencer, spares_idle, ..Self::empty(3)? };
         site.start(1, "found")?;
         for node in 2..=3 {
             let seed = site.net.address(1);
@@ -123,6 +125,7 @@ impl Site {
         let piped = command
             .env("QUORATE_FIELD_NODE", part)
             .env("FENCER", self.fencer)
+            .env("SPARES_IDLE", self.spares_idle.to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
         let mut child = piped.spawn()?;

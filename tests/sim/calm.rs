@@ -242,6 +242,8 @@ pub(crate) async fn a_change_of_voters_that_was_begun_is_finished(seed: u64) -> 
 pub(crate) async fn who_comes_back_is_not_shot_again_and_again(seed: u64) -> Done {
     let mut story = story(seed, standard(), None);
     story.returns_after = Some(ms(300));
+    // Long enough for the new process to have the whole log: it waits for nothing but the end of the former one.
+    story.world.device.set_pace(ms(600), ms(900));
     story.form().await?;
     story.kept.clear();
     let hit = story.world.nodes().into_iter().find(|node| Some(*node) != leader(&story)).unwrap_or_default();

@@ -62,6 +62,8 @@ struct Watched {
     wait: Option<Duration>,
     /// Whether the rules would accept its end now: the others hold a majority without it.
     dispensable: bool,
+    /// Whether it is spared, because nobody waits for anything of it.
+    spared: bool,
     expiring: bool,
 }
 
@@ -143,7 +145,7 @@ impl Grantor {
             let wait = life.contract.wait(drift);
             let spare = !needed.contains(&who.node) || state.newest(who.node) != Some(who);
             let dispensable = spare || life.phase == Phase::Fencing;
-            let fresh = Watched { last: now, wait, dispensable, expiring: false };
+            let fresh = Watched { last: now, wait, dispensable, spared: false, expiring: false };
             let watched = self.watched.entry(who).or_insert(fresh);
             watched.dispensable = dispensable;
             if cfg!(quorate_mutant = "new_leader_does_not_wait") && watched.last == now {
@@ -228,6 +230,19 @@ impl Grantor {
         self.watched.values_mut().filter(|watched| !watched.expiring).for_each(|watched| watched.last = now);
     }
 
+    /// Spares the silent lives that `idle` says have nothing that others wait for: they are not marked, and may renew again.
+    /// Call it before [`Self::poll_expiries`]. The wait for a life that is spared no longer begins anew; that is always safe.
+    pub fn spare(&mut self, idle: impl Fn(Identity) -> bool, now: Reading) {
+        for (who, watched) in &mut self.watched {
+            let silent = watched.wait.is_some_and(|wait| now.shortest_since(watched.last) >= wait / 2);
+            let spared = silent && idle(*who);
+            if watched.spared && !spared && silent {
+                watched.last = now;
+            }
+            watched.spared = spared;
+        }
+    }
+
     /// The lives to expire at `now` (P10). Each is marked in this step, finally within this activation, and proposed
     /// only after that. A marked life is returned again until it has ended, because a proposal may be lost. A life
     /// without which the others would have no majority is not marked, since the rules would reject its end; it may
@@ -237,7 +252,7 @@ impl Grantor {
         let mut due = vec![];
         for (target, watched) in &mut self.watched {
             let waited = now.shortest_since(watched.last);
-            if watched.dispensable && watched.wait.is_some_and(|wait| waited >= wait) {
+            if watched.dispensable && !watched.spared && watched.wait.is_some_and(|wait| waited >= wait) {
                 watched.expiring = true;
             }
             if watched.expiring {

@@ -270,6 +270,10 @@ impl Task {
                 }));
             }
         }
+        if self.engine.config().spares_idle {
+            let state = self.engine.state();
+            self.grantor.spare(|who| state.is_idle(who), now);
+        }
         for expiry in self.grantor.poll_expiries(now) {
             self.expire(expiry);
         }

@@ -137,6 +137,7 @@ impl Reconciler {
             under: *self.uses.activation.borrow(),
             can_fence,
             given_up: open.filter(|order| self.uses.reach.gives_up(*order)).collect(),
+            spares_idle: engine.config().spares_idle,
             tells_lives_apart: can_fence && engine.config().fencer_tells_lives_apart,
             heard: engine.peers().contacts.all(),
             silent: silent.map(|(node, _)| *node).collect(),

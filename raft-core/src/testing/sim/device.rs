@@ -32,6 +32,8 @@ struct Inside {
     /// The nodes from which it cannot be reached.
     cut_off: BTreeSet<NodeId>,
     rng: Rng,
+    /// The least and the longest time that it works at a call.
+    takes: (Duration, Duration),
     /// The process that runs on each machine, as its life names it. Told apart by it, a process that ended is left alone.
     processes: BTreeMap<NodeId, FenceHint>,
 }
@@ -47,7 +49,8 @@ pub struct Device {
 impl Device {
     pub(super) fn new(net: Net, rng: Rng, tells_lives_apart: bool) -> Self {
         let (faults, cut_off, processes) = Default::default();
-        let inside = Inside { faults, cut_off, rng, processes };
+        let takes = (Duration::from_millis(5), Duration::from_millis(150));
+        let inside = Inside { faults, cut_off, rng, takes, processes };
         Self { net, tells_lives_apart, inside: Arc::new(Mutex::new(inside)) }
     }
 
@@ -62,6 +65,11 @@ impl Device {
     /// Sets how the device fails from now on.
     pub fn set_faults(&self, faults: DeviceFaults) {
         self.lock().faults = faults;
+    }
+
+    /// Sets the least and the longest time that it works at a call, from now on.
+    pub fn set_pace(&self, least: Duration, longest: Duration) {
+        self.lock().takes = (least, longest);
     }
 
     /// Sets the nodes from which it cannot be reached from now on, as where one host has lost the management network.
@@ -81,7 +89,8 @@ impl Fencer for Device {
         let (roll, takes, late) = {
             let mut inside = self.lock();
             let ms = Duration::from_millis;
-            (inside.rng.below(1000), inside.rng.span(ms(5), ms(150)), inside.rng.span(ms(500), ms(8000)))
+            let (least, longest) = inside.takes;
+            (inside.rng.below(1000), inside.rng.span(least, longest), inside.rng.span(ms(500), ms(8000)))
         };
         let (device, faults) = (self.clone(), self.lock().faults);
         Box::pin(async move {
