@@ -7,7 +7,8 @@
 //!
 //! A node outside it that some of its members reach and others do not is another matter for the leases: who leads decides
 //! then which of two majorities goes on, and the other's odd member loses its lease. Commits go on in any case. A split vote
-//! takes a second election, which a lease need not outlast (I15 is about one).
+//! takes a second election, which a lease need not outlast (I15 is about one). So does a leader that was cut off and returns
+//! before another is elected: it stays silent, but an append of its that was on the way makes the others wait once more.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -27,6 +28,8 @@ struct Window {
     began: Instant,
     /// Since when leases are judged.
     leases: Option<Instant>,
+    /// The other nodes that run and reach no member.
+    cut_off: BTreeSet<NodeId>,
     /// The last index that a member had applied, and when it grew.
     applied: u64,
     grew: Instant,
@@ -145,9 +148,12 @@ impl Majorities {
                 continue;
             }
             let apart = is_apart(world, &members);
-            let fresh = || Window { began: now, leases: None, applied, grew: now };
+            let cut_off = cut_off(world, &members);
+            let fresh = || Window { began: now, leases: None, cut_off: BTreeSet::new(), applied, grew: now };
             let window = self.windows.entry(members.clone()).or_insert_with(fresh);
-            window.leases = apart.then(|| window.leases.unwrap_or(now));
+            let before = std::mem::replace(&mut window.cut_off, cut_off);
+            let returned = before.difference(&window.cut_off).any(|node| leads(world, *node));
+            window.leases = apart.then(|| window.leases.filter(|_| !returned).unwrap_or(now));
             if applied > window.applied {
                 (window.applied, window.grew) = (applied, now);
             }
@@ -197,4 +203,16 @@ fn is_apart(world: &World, members: &BTreeSet<NodeId>) -> bool {
         let first = cuts.next();
         cuts.all(|cut| Some(cut) == first)
     })
+}
+
+fn cut_off(world: &World, members: &BTreeSet<NodeId>) -> BTreeSet<NodeId> {
+    let others = world.running().map(|r| r.host.node()).filter(|node| !members.contains(node));
+    others
+        .filter(|other| members.iter().all(|m| world.net.is_cut(*m, *other) && world.net.is_cut(*other, *m)))
+        .collect()
+}
+
+/// Whether it runs and believes that it leads.
+fn leads(world: &World, node: NodeId) -> bool {
+    world.process(node).is_some_and(|running| running.node.view().local.leader == Some(node))
 }
