@@ -173,7 +173,11 @@ impl Agenda<'_> {
 
     /// The silent lives that an order would be accepted against.
     fn suspects(&self) -> impl Iterator<Item = Identity> {
-        let newest = self.outlook.silent.iter().filter_map(|node| self.state.newest(*node));
+        // One that was spared may ask for a lock the moment it is back: then it is silent no more, though the detector has not
+        // looked since.
+        let back = if self.outlook.spares_idle { self.heard_lately() } else { BTreeSet::new() };
+        let silent = self.outlook.silent.iter().filter(move |node| !back.contains(node));
+        let newest = silent.filter_map(|node| self.state.newest(*node));
         let for_ms = 0; // the rules do not look at it
         newest.filter(|who| self.can_forfeit(*who)).filter(move |who| self.would_order(*who, Cause::Silent { for_ms }))
     }

@@ -96,8 +96,8 @@ fn an_open_order_is_for_a_leader_with_a_fencer_or_for_an_operator() {
 #[test]
 fn a_silent_life_is_spared_only_while_nobody_waits_for_anything_of_it() {
     let silent = |state: &ClusterState, spares_idle| {
-        let silent = BTreeSet::from([N2, N3]);
-        agenda_of(state, &Outlook { silent, spares_idle, ..outlook(state) })
+        let (silent, heard) = (BTreeSet::from([N2, N3]), BTreeMap::new());
+        agenda_of(state, &Outlook { silent, heard, spares_idle, ..outlook(state) })
     };
     let both = [Work::Suspect(life("n2#1")), Work::Suspect(life("n3#1"))];
     assert_eq!(silent(&three(""), false), both);
@@ -105,6 +105,9 @@ fn a_silent_life_is_spared_only_while_nobody_waits_for_anything_of_it() {
     // Granted, and in line.
     let state = three("lock db n2#1 req=3 since=r9 wait\nlock db n3#1 req=4 since=r9 wait");
     assert_eq!(silent(&state, true), both);
+    // Back, and heard with that very request, before the detector has looked again.
+    let seen = Outlook { silent: BTreeSet::from([N2, N3]), spares_idle: true, ..outlook(&state) };
+    assert_eq!(agenda_of(&state, &seen), []);
 }
 
 #[test]
