@@ -327,3 +327,24 @@ async fn a_silent_node_that_nobody_waits_for_is_spared_and_goes_on() -> Result<(
     }
     Ok(())
 }
+
+/// A spared node that was started anew: its former life is not spared, for the next one waits for its end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_former_life_is_not_spared_and_neither_is_one_whose_end_was_asked_for() -> Result<()> {
+    let config = Config { spares_idle: true, ..fast() };
+    let mut t = TestCluster::start_protected_with(3, config, BOUND).await?;
+    all_hold(&mut t, 3).await?;
+    t.fencer.always(DeviceBehaviour::Fail);
+    let leader = t.leader().await?.get();
+    let idle = leader % 3 + 1;
+    t.node(idle)?.stop().await;
+    let back = t.node(idle)?.start().await?;
+    t.until_active(&back.to_string()).await?;
+    // Time proved the end of the former life, and nobody asked a device for it.
+    assert!(t.fencer.asked().is_empty(), "{:?}", t.fencer.asked());
+    t.node(idle)?.stop().await;
+    let cause = quorate_membership::Cause::Requested { reason: quorate_membership::Reason::clipped("a test") };
+    let order = Command::OrderFence { target: back, cause, under: None };
+    t.node(leader)?.handle()?.propose(order).await?;
+    t.until("time proves its end", |state| state.has_ended(back)).await
+}

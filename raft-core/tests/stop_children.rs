@@ -157,6 +157,32 @@ async fn a_lock_outlives_every_process_that_was_started_under_it() -> Result<()>
     Ok(())
 }
 
+/// Whoever gives up on a start leaves a child that only the guard knows of. The lock is free when it is gone, not before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_under_a_lock_that_is_given_up_holds_the_lock_until_it_is_gone() -> Result<()> {
+    let (mut t, lease) = alone().await?;
+    let name = quorate_membership::Name::new("vm/100")?;
+    let marks = tempfile::tempdir()?;
+    for (turn, patience) in [0, 1, 2, 5, 10, 20, 40].into_iter().enumerate() {
+        let node = t.node(1)?.handle()?;
+        let who = node.identity().context("it joined")?;
+        let guard = node.lock_for(who, name.clone(), Some(TIMEOUT)).await?;
+        let mark = marks.path().join(turn.to_string());
+        let mut command = Command::new("sh");
+        // Writes for as long as it lives.
+        command.args(["-c", "while :; do echo x >> \"$0\"; done"]).arg(&mark).stdin(Stdio::null());
+        let _given_up = timeout(Duration::from_millis(patience), guard.spawn(command)).await;
+        guard.release().await?;
+        // The lock is free: nothing writes any more.
+        let length = || std::fs::metadata(&mark).map_or(0, |data| data.len());
+        let before = length();
+        sleep(Duration::from_millis(50)).await;
+        assert_eq!(length(), before, "it wrote after the lock was released, having been waited for {patience} ms");
+        unprotected(&lease).await?;
+    }
+    Ok(())
+}
+
 /// Not a test: a node with a dead-man and a family of bound children, which the tests kill.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "it is killed; the tests of this file start it"]

@@ -115,8 +115,10 @@ impl hyper::service::Service<Request<Incoming>> for Router {
             _ => self.settings.call_timeout,
         };
         let asked = grpc_timeout(request.headers());
-        // A client gives up by itself at its deadline, and then reads no answer: it has one a little sooner.
-        let asked = asked.map(|asked| if for_clients { asked - (asked / 8).min(SOONER) } else { asked });
+        // A client gives up by itself at its deadline, and then reads no answer: it has one a little sooner. But not where
+        // that would withdraw a request for a lock.
+        let asked =
+            asked.map(|asked| if for_clients && method != "Lock" { asked - (asked / 8).min(SOONER) } else { asked });
         let limit = asked.map_or(limit, |asked| asked.min(limit));
         let node = self.service.clone();
         // A refused call has its status in the header; one that a peer may make, and a join that was granted, has not.

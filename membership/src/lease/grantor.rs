@@ -232,7 +232,7 @@ impl Grantor {
 
     /// Spares the silent lives that `idle` says have nothing that others wait for: they are not marked, and may renew again.
     /// Call it before [`Self::poll_expiries`]. The wait for a life that is spared no longer begins anew; that is always safe.
-    pub fn spare(&mut self, idle: impl Fn(Identity) -> bool, now: Reading) {
+    pub fn spare(&mut self, mut idle: impl FnMut(Identity) -> bool, now: Reading) {
         for (who, watched) in &mut self.watched {
             let silent = watched.wait.is_some_and(|wait| now.shortest_since(watched.last) >= wait / 2);
             let spared = silent && idle(*who);

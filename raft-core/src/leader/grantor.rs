@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use quorate_membership::lease::{Expiry, Grantor, NotRenewed, Reading, Round};
-use quorate_membership::{Activation, Command, Epoch, Identity, Leadership, Nonce};
+use quorate_membership::{Activation, Command, Epoch, Identity, Leadership, Nonce, Revision};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -59,6 +59,8 @@ struct Task {
     expiring: BTreeSet<Identity>,
     /// The lives whose expiry was noted in the ledger, with the activation, so that each is noted once.
     announced: BTreeSet<(Identity, Activation)>,
+    /// What of silent lives is known to be idle, as of a revision.
+    idle: (Revision, BTreeMap<Identity, bool>),
 }
 
 /// Runs until `stop`.
@@ -84,6 +86,7 @@ pub(crate) async fn run(engine: Engine, ledger: Ledger, queue: GrantorQueue, sto
         seen: None,
         expiring: BTreeSet::new(),
         announced: BTreeSet::new(),
+        idle: (Revision::default(), BTreeMap::new()),
     };
     loop {
         // Received renewals are noted before the tick looks for expired leases.
@@ -272,7 +275,13 @@ impl Task {
         }
         if self.engine.config().spares_idle {
             let state = self.engine.state();
-            self.grantor.spare(|who| state.is_idle(who), now);
+            if self.idle.0 != state.revision() {
+                self.idle = (state.revision(), BTreeMap::new());
+            }
+            let known = &mut self.idle.1;
+            // Not a former life, for whose end its next one waits, nor one whose end was asked for.
+            let idle = |who| state.may_renew(who) && state.is_idle(who);
+            self.grantor.spare(|who| *known.entry(who).or_insert_with(|| idle(who)), now);
         }
         for expiry in self.grantor.poll_expiries(now) {
             self.expire(expiry);

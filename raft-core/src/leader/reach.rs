@@ -6,35 +6,30 @@
 //! ```
 //!
 //! Fencing devices are often wired to some hosts only: a management network that one host has lost, a credential that has
-//! expired on it. The order then has to move, because only the leader makes attempts. A member whose own attempt has just
-//! failed says no, so that leadership does not go to and fro between members that all fail.
+//! expired on it. The order then has to move, because only the leader makes attempts. A member whose own attempt at an order
+//! has failed says no to that order for good, so that leadership does not go to and fro between members that all fail: each
+//! is tried once. Every hand-over begins the waits anew by which time proves an end.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use quorate_membership::detector::Moment;
 use quorate_membership::{ClusterState, FenceId};
 
 use crate::engine::Engine;
 use crate::fencer::Fencer;
-use crate::host::clock;
 use crate::leader::fence_runner;
 use crate::rpc::FencerReach;
 
 /// After so many failures in a row a leader asks whether another member's fencer can.
 const ATTEMPTS: u32 = 3;
 
-/// For how many `fence_backoff`s a member whose attempt has failed says that its fencer cannot. Several times the longest
-/// wait between two attempts of the same node.
-const SAYS_NO: u32 = 64;
-
 /// A fencer, and how its attempts at each open order went.
 pub(crate) struct Reach {
     pub(crate) fencer: Option<Arc<dyn Fencer>>,
-    /// How often in a row an attempt of this node failed, and when the last did.
-    failed: Mutex<BTreeMap<FenceId, (u32, Moment)>>,
+    /// How many attempts of this node at each open order failed.
+    failed: Mutex<BTreeMap<FenceId, u32>>,
 }
 
 impl Reach {
@@ -46,27 +41,25 @@ impl Reach {
     pub(crate) fn failed(&self, order: FenceId, state: &ClusterState) {
         let mut failed = self.failed.lock();
         failed.retain(|order, _| state.fences().get(*order).is_some());
-        let (times, at) = failed.entry(order).or_default();
-        (*times, *at) = (times.saturating_add(1), clock::now());
+        let times = failed.entry(order).or_default();
+        *times = times.saturating_add(1);
     }
 
     /// Whether another member should try in place of this one.
     pub(crate) fn gives_up(&self, order: FenceId) -> bool {
-        self.fencer.is_none() || self.failed.lock().get(&order).is_some_and(|(times, _)| *times >= ATTEMPTS)
+        self.fencer.is_none() || self.failed.lock().get(&order).is_some_and(|times| *times >= ATTEMPTS)
     }
 
     /// What this node says when a leader asks. Calls [`Fencer::reach`], for at most the deadline of an attempt.
     pub(crate) async fn can_fence(&self, engine: &Engine, order: FenceId) -> FencerReach {
-        let config = engine.config();
-        let failed = self.failed.lock().get(&order).copied();
-        let lately = failed.is_some_and(|(_, at)| clock::now().since(at) < config.fence_backoff * SAYS_NO);
+        let failed = self.failed.lock().contains_key(&order);
         let state = engine.state();
-        let (Some(fencer), Some(open), false) = (self.fencer.clone(), state.fences().get(order), lately) else {
+        let (Some(fencer), Some(open), false) = (self.fencer.clone(), state.fences().get(order), failed) else {
             return FencerReach::Fails;
         };
         let request = fence_runner::request(engine, open, &state, open.attempts.saturating_add(1));
         let asked = fence_runner::guarded(async move { fencer.reach(request).await });
-        match tokio::time::timeout(limit(config.fence_deadline), asked).await {
+        match tokio::time::timeout(limit(engine.config().fence_deadline), asked).await {
             Ok(Ok(())) => FencerReach::Reaches,
             Ok(Err(error)) => {
                 tracing::info!(node = %engine.node(), %order, %error, "the fencer does not reach the device");

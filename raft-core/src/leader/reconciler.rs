@@ -166,7 +166,12 @@ impl Reconciler {
             }
             _ => false,
         };
-        self.running.keys().any(|running| one_order(running) || work.changes_voters() && running.changes_voters())
+        // One hand-over in a term: two successors would split the vote.
+        let moves = |work: &Work| matches!(work, Work::MoveOrder(_) | Work::HandOver);
+        let two_moves = |running: &Work| moves(&work) && moves(running);
+        let made_way = matches!(work, Work::MoveOrder(_)) && self.uses.engine.has_made_way();
+        let voters = |running: &Work| work.changes_voters() && running.changes_voters();
+        made_way || self.running.keys().any(|running| one_order(running) || two_moves(running) || voters(running))
     }
 
     async fn collect(&mut self, engine: &Engine) {

@@ -34,10 +34,13 @@ pub enum ProtectError {
         "this life declared that its work dies with its process, which a child may outlive; start the node without `work_dies_with_process` to bind children"
     )]
     ProcessBound,
-    /// The child could not be started, or could not be bound to the lease. What was started of it is dead, unless the text
-    /// says that this is not certain.
+    /// The child could not be started, or could not be bound to the lease. What was started of it is dead.
     #[error("the process was not started: {0}")]
     Spawn(String),
+    /// As [`Self::Spawn`], and it is not certain that all of it is dead. It stays protected: the stop mechanism acts at the end
+    /// of the lease.
+    #[error("the process was not started: {0}; it stays protected, because it is not certain that all of it is dead")]
+    MayRun(String),
     /// The node was shut down. Its lease is gone for good: a later life of the node has a lease of its own, under another
     /// identity.
     #[error("this node was shut down; nothing was protected")]

@@ -25,9 +25,8 @@ use crate::engine::Engine;
 use crate::error::{Fatal, ProposeError, Refusal};
 use crate::host::clock;
 use crate::lease::keeper::Keeper;
-use crate::lease::stop::ChildEnd;
 use crate::lease::{Lease, ProtectError, Protection};
-use crate::member::guarded_child;
+use crate::member::guarded_child::{self, GuardedChild};
 use crate::member::lock_error::{LockError, LockWait, NotPermitted};
 use crate::member::releaser::{Gone, Releaser, Ticket};
 
@@ -60,7 +59,7 @@ pub struct LockGuard {
     ticket: Option<Ticket>,
     gone: Gone,
     /// What was started by [`LockGuard::spawn`].
-    pub(super) children: Mutex<Vec<ChildEnd>>,
+    pub(super) children: Mutex<Vec<GuardedChild>>,
 }
 
 impl fmt::Debug for LockGuard {
@@ -154,7 +153,7 @@ impl Drop for LockGuard {
             std::mem::forget(self.ticket.take());
             return;
         }
-        let children: Vec<ChildEnd> = self.children.get_mut().drain(..).filter(|child| !child.is_over()).collect();
+        let children: Vec<GuardedChild> = self.children.get_mut().drain(..).filter(|child| !child.is_over()).collect();
         if !children.is_empty() {
             return guarded_child::release_after(children, self.protection.take(), self.ticket.take());
         }

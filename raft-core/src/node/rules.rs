@@ -25,6 +25,7 @@ pub(crate) fn proposable(payload: &Payload, caller: &Caller, engine: &Engine) ->
     fits(payload)?;
     let command: Command = decode(payload.as_bytes()).map_err(|e| Refusal::Malformed(e.to_string()))?;
     if let Some(who) = on_behalf_of(&command, &engine.state()).into_iter().find(|who| !own_life(*who, caller, engine)) {
+        not_known_yet(who, caller, engine)?;
         return Err(Refusal::Malformed(format!("only {who} itself may propose this")));
     }
     match command {
@@ -47,14 +48,10 @@ pub(crate) fn proposable(payload: &Payload, caller: &Caller, engine: &Engine) ->
         | Command::Inherit { who, .. }
         | Command::Lock { holder: Holder::Life(who), .. }
         | Command::Unlock { holder: Holder::Life(who), .. } => {
-            let state = engine.state();
             if own_life(who, caller, engine) {
                 return Ok(());
             }
-            // Its join is not applied here yet. The caller tries again.
-            if who.node == caller.from && state.newest(who.node).is_none_or(|newest| newest < who) {
-                return Err(Refusal::NotReady);
-            }
+            not_known_yet(who, caller, engine)?;
             Err(Refusal::Malformed(format!("only {who} itself may propose this")))
         }
         // A node that moved while no majority was up is reachable only at the addresses in its new join.
@@ -93,6 +90,12 @@ fn on_behalf_of(command: &Command, state: &ClusterState) -> Vec<Identity> {
         }
         _ => vec![],
     }
+}
+
+/// Refuses for now what a life of the caller asks whose join is not applied here yet. The caller tries again.
+fn not_known_yet(who: Identity, caller: &Caller, engine: &Engine) -> Result<(), Refusal> {
+    let unknown = engine.state().newest(who.node).is_none_or(|newest| newest < who);
+    if who.node == caller.from && unknown { Err(Refusal::NotReady) } else { Ok(()) }
 }
 
 /// Whether the caller is the process of the life `who`.

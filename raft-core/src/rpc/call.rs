@@ -134,7 +134,7 @@ pub struct CanFence(pub FenceId);
 pub enum FencerReach {
     /// Nothing speaks against it: the fencer says that it reaches the device, or says nothing.
     Reaches,
-    /// There is no fencer, it does not reach the device, or it has failed at this order itself a short while ago. Also where
+    /// There is no fencer, it does not reach the device, or it has failed at this order itself. Also where
     /// the member does not know the order.
     Fails,
 }

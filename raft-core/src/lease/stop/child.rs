@@ -53,7 +53,6 @@ pub struct BoundChild {
     token: Revision,
     group: Arc<Group>,
     ended: watch::Receiver<Option<Result<ExitStatus, String>>>,
-    runtime: Handle,
 }
 
 /// The end of a bound child, for who has to know of it beside the holder of its handle.
@@ -61,15 +60,9 @@ pub struct BoundChild {
 pub(crate) struct ChildEnd {
     group: Arc<Group>,
     ended: watch::Receiver<Option<Result<ExitStatus, String>>>,
-    runtime: Handle,
 }
 
 impl ChildEnd {
-    /// The runtime that it was started on.
-    pub(crate) fn runtime(&self) -> &Handle {
-        &self.runtime
-    }
-
     /// Whether it is certain that no process of its group is left.
     pub(crate) fn is_over(&self) -> bool {
         matches!(&*self.ended.borrow(), Some(Ok(_)))
@@ -98,7 +91,7 @@ impl Lease {
     /// [`ProtectError::Unbound`] when this node has no mechanism that ends a process, [`ProtectError::ProcessBound`] when
     /// this life declared that its work dies with its process. [`ProtectError::Spawn`] when the child could not be started,
     /// would lose the parent-death signal (setuid, setgid, file capabilities), or failed a check after its start; whatever
-    /// was started is dead then and nothing is protected, unless the error says otherwise. The others as for
+    /// was started is dead then and nothing is protected. [`ProtectError::MayRun`] when that is not certain. The others as for
     /// [`Lease::protect`].
     pub async fn spawn(
         &self,
@@ -173,7 +166,6 @@ fn live(
         token,
         group: started.group.clone(),
         ended,
-        runtime: runtime.clone(),
     };
     // Without a receiver the child comes back, is dropped right here, and is killed by that.
     drop(reply.send(Ok(child)));
@@ -198,8 +190,9 @@ fn begin(
     }
     protection.check().map_err(|error| (error.into(), true))?;
     start::spawn(slot, command).map_err(|NotStarted { why, gone }| {
-        let doubt = if gone { "" } else { "; it stays protected, because it is not certain that all of it is dead" };
-        (ProtectError::Spawn(format!("{why}{doubt}")), gone)
+        let why = why.to_string();
+        let error = if gone { ProtectError::Spawn(why) } else { ProtectError::MayRun(why) };
+        (error, gone)
     })
 }
 
@@ -239,7 +232,7 @@ impl BoundChild {
     }
 
     pub(crate) fn end(&self) -> ChildEnd {
-        ChildEnd { group: self.group.clone(), ended: self.ended.clone(), runtime: self.runtime.clone() }
+        ChildEnd { group: self.group.clone(), ended: self.ended.clone() }
     }
 
     /// Asks the child to end (SIGTERM), waits for it for at most `grace`, and then kills as [`Self::kill`] does. Only the child
