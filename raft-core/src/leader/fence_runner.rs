@@ -21,7 +21,6 @@ use crate::engine::Engine;
 use crate::error::ProposeError;
 use crate::fencer::{FenceRequest, Fencer, Returned};
 use crate::host;
-use crate::leader::reach::Reach;
 
 /// After each failure the wait doubles, at most this many times: 16 times `fence_backoff` is the longest wait.
 const DOUBLINGS: u32 = 4;
@@ -50,7 +49,6 @@ pub(crate) enum AttemptError {
 /// node stops.
 pub(crate) async fn attempt(
     engine: &Engine,
-    reach: &Reach,
     fencer: Arc<dyn Fencer>,
     open: &FenceOrder,
     state: &ClusterState,
@@ -69,8 +67,8 @@ pub(crate) async fn attempt(
             let confirmation = Confirmation::Device { by: engine.node(), attempt, evidence };
             Ok(confirm(engine, order, Command::ConfirmFence { order, target, confirmation }).await?)
         }
-        Ok(Err(error)) => fail(engine, reach, order, attempt, &format!("{error:#}")).await,
-        Err(_) => fail(engine, reach, order, attempt, &format!("no answer within {deadline:?}")).await,
+        Ok(Err(error)) => fail(engine, order, attempt, &format!("{error:#}")).await,
+        Err(_) => fail(engine, order, attempt, &format!("no answer within {deadline:?}")).await,
     }
 }
 
@@ -131,8 +129,7 @@ async fn confirm(engine: &Engine, order: FenceId, command: Command) -> Result<()
     }
 }
 
-async fn fail(engine: &Engine, reach: &Reach, order: FenceId, attempt: u32, why: &str) -> Result<(), AttemptError> {
-    reach.failed(order, &engine.state());
+async fn fail(engine: &Engine, order: FenceId, attempt: u32, why: &str) -> Result<(), AttemptError> {
     engine
         .propose(Command::FailFence { order, attempt, reason: Reason::clipped(why) }, engine.config().propose_timeout)
         .await?;

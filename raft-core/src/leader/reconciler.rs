@@ -219,7 +219,11 @@ async fn carry_out(uses: Uses, work: Work, state: Arc<ClusterState>) -> Result<(
         }
         Work::Duty(Duty::Fence(order)) => {
             if let (Some(open), Some(fencer)) = (state.fences().get(order), reach.fencer.clone()) {
-                attempt(&engine, &reach, fencer, open, &state).await?;
+                let made = attempt(&engine, fencer, open, &state).await;
+                if let Err(AttemptError::Failed(_)) = made {
+                    reach.failed(order, &engine.state());
+                }
+                made?;
             }
         }
         Work::MoveOrder(order) => move_order(&engine, order, &state).await?,

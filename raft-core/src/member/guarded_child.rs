@@ -12,12 +12,13 @@
 use std::mem::ManuallyDrop;
 use std::process::Command;
 
+use parking_lot::Mutex;
+use quorate_membership::Revision;
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 
 use crate::lease::stop::{BoundChild, ChildEnd};
-use crate::lease::{ProtectError, Protection};
-use crate::member::locks::LockGuard;
+use crate::lease::{Lease, ProtectError, Protection};
 use crate::member::releaser::Ticket;
 
 /// How far a child has come.
@@ -73,39 +74,34 @@ impl GuardedChild {
     }
 }
 
-impl LockGuard {
-    /// Starts `command` under this lock, as [`Lease::spawn`](crate::Lease::spawn) does with the name and the token of the
-    /// lock. It is killed with its whole process group when the lease ends, when this process ends, and when the guard or the
-    /// child is dropped. The lock is released only when no process of the group is left.
-    ///
-    /// When [`Self::lost`] resolves, call [`BoundChild::stop`] or [`BoundChild::kill`], and then drop the guard.
-    ///
-    /// # Errors
-    /// As for [`Lease::spawn`](crate::Lease::spawn). The lock is still held. After [`ProtectError::MayRun`] it is not released
-    /// any more while this process lives: the stop mechanism acts at the end of the lease.
-    pub async fn spawn(&self, command: Command) -> Result<BoundChild, ProtectError> {
-        let (told, stage) = watch::channel(Stage::Starting);
-        let runtime = Handle::current();
-        {
-            let mut children = self.children.lock();
-            children.retain(|known| !known.is_over());
-            children.push(GuardedChild { stage, runtime: runtime.clone() });
-        }
-        let (reply, replied) = oneshot::channel();
-        let (lease, name, token) = (self.lease().clone(), self.name().to_string(), self.token());
-        // Not cancelled with the caller: what it starts is noted, whatever becomes of the caller.
-        let starting = async move {
-            let started = lease.spawn(command, name, token).await;
-            told.send_replace(match &started {
-                Ok(child) => Stage::Runs(child.end()),
-                Err(error) => Stage::NotStarted { certain: !matches!(error, ProtectError::MayRun(_)) },
-            });
-            // A child that nobody waits for any more is dropped right here, and killed by that.
-            drop(reply.send(started));
-        };
-        drop(runtime.spawn(starting));
-        replied.await.map_err(|_| ProtectError::MayRun("the task that should start it has ended".into()))?
+/// Starts a child, noted in `children` before anything of it runs.
+pub(super) async fn start(
+    children: &Mutex<Vec<GuardedChild>>,
+    lease: Lease,
+    name: String,
+    token: Revision,
+    command: Command,
+) -> Result<BoundChild, ProtectError> {
+    let (told, stage) = watch::channel(Stage::Starting);
+    let runtime = Handle::current();
+    {
+        let mut children = children.lock();
+        children.retain(|known| !known.is_over());
+        children.push(GuardedChild { stage, runtime: runtime.clone() });
     }
+    let (reply, replied) = oneshot::channel();
+    // Not cancelled with the caller: what it starts is noted, whatever becomes of the caller.
+    let starting = async move {
+        let started = lease.spawn(command, name, token).await;
+        told.send_replace(match &started {
+            Ok(child) => Stage::Runs(child.end()),
+            Err(error) => Stage::NotStarted { certain: !matches!(error, ProtectError::MayRun(_)) },
+        });
+        // A child that nobody waits for any more is dropped right here, and killed by that.
+        drop(reply.send(started));
+    };
+    drop(runtime.spawn(starting));
+    replied.await.map_err(|_| ProtectError::MayRun("the task that should start it has ended".into()))?
 }
 
 /// Kills what was started under a lock, and waits until all of it is gone. Returns whether that is certain.

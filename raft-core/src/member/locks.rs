@@ -25,6 +25,7 @@ use crate::engine::Engine;
 use crate::error::{Fatal, ProposeError, Refusal};
 use crate::host::clock;
 use crate::lease::keeper::Keeper;
+use crate::lease::stop::BoundChild;
 use crate::lease::{Lease, ProtectError, Protection};
 use crate::member::guarded_child::{self, GuardedChild};
 use crate::member::lock_error::{LockError, LockWait, NotPermitted};
@@ -129,15 +130,25 @@ impl LockGuard {
         self.engine.propose(Command::Unlock { name, holder, token }, timeout).await.map(|_| ())
     }
 
+    /// Starts `command` under this lock, as [`Lease::spawn`] does with the name and the token of the lock. It is killed with its
+    /// whole process group when the lease ends, when this process ends, and when the guard or the child is dropped. The lock is
+    /// released only when no process of the group is left.
+    ///
+    /// When [`Self::lost`] resolves, call [`BoundChild::stop`] or [`BoundChild::kill`], and then drop the guard.
+    ///
+    /// # Errors
+    /// As for [`Lease::spawn`]. The lock is still held. After [`ProtectError::MayRun`] it is not released any more while this
+    /// process lives: the stop mechanism acts at the end of the lease.
+    pub async fn spawn(&self, command: std::process::Command) -> Result<BoundChild, ProtectError> {
+        let (lease, name) = (self.lease.clone(), self.name.to_string());
+        guarded_child::start(&self.children, lease, name, self.token, command).await
+    }
+
     async fn passed_on(&self) {
         match &self.ticket {
             Some(ticket) => ticket.passed_on().await,
             None => std::future::pending().await,
         }
-    }
-
-    pub(super) fn lease(&self) -> &Lease {
-        &self.lease
     }
 
     pub(crate) fn engine(&self) -> &Engine {
