@@ -163,7 +163,7 @@ async fn a_start_under_a_lock_that_is_given_up_holds_the_lock_until_it_is_gone()
     let (mut t, lease) = alone().await?;
     let name = quorate_membership::Name::new("vm/100")?;
     let marks = tempfile::tempdir()?;
-    for (turn, patience) in [0, 1, 2, 5, 10, 20, 40].into_iter().enumerate() {
+    for (turn, wait_ms) in [0, 1, 2, 5, 10, 20, 40].into_iter().enumerate() {
         let node = t.node(1)?.handle()?;
         let who = node.identity().context("it joined")?;
         let guard = node.lock_for(who, name.clone(), Some(TIMEOUT)).await?;
@@ -171,13 +171,13 @@ async fn a_start_under_a_lock_that_is_given_up_holds_the_lock_until_it_is_gone()
         let mut command = Command::new("sh");
         // Writes for as long as it lives.
         command.args(["-c", "while :; do echo x >> \"$0\"; done"]).arg(&mark).stdin(Stdio::null());
-        let _given_up = timeout(Duration::from_millis(patience), guard.spawn(command)).await;
+        let _given_up = timeout(Duration::from_millis(wait_ms), guard.spawn(command)).await;
         guard.release().await?;
         // The lock is free: nothing writes any more.
         let length = || std::fs::metadata(&mark).map_or(0, |data| data.len());
         let before = length();
         sleep(Duration::from_millis(50)).await;
-        assert_eq!(length(), before, "it wrote after the lock was released, having been waited for {patience} ms");
+        assert_eq!(length(), before, "it wrote after the lock was released, having been waited for {wait_ms} ms");
         unprotected(&lease).await?;
     }
     Ok(())

@@ -42,10 +42,10 @@ pub(super) struct GuardedChild {
 
 impl GuardedChild {
     /// Whether it is certain that nothing of it runs, and nothing will.
-    pub(super) fn is_over(&self) -> bool {
+    pub(super) fn has_ended(&self) -> bool {
         match &*self.stage.borrow() {
             Stage::Starting => false,
-            Stage::Runs(end) => end.is_over(),
+            Stage::Runs(end) => end.has_ended(),
             Stage::NotStarted { certain } => *certain,
         }
     }
@@ -86,7 +86,7 @@ pub(super) async fn start(
     let runtime = Handle::current();
     {
         let mut children = children.lock();
-        children.retain(|known| !known.is_over());
+        children.retain(|known| !known.has_ended());
         children.push(GuardedChild { stage, runtime: runtime.clone() });
     }
     let (reply, replied) = oneshot::channel();

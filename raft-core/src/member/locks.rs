@@ -164,7 +164,8 @@ impl Drop for LockGuard {
             std::mem::forget(self.ticket.take());
             return;
         }
-        let children: Vec<GuardedChild> = self.children.get_mut().drain(..).filter(|child| !child.is_over()).collect();
+        let children: Vec<GuardedChild> =
+            self.children.get_mut().drain(..).filter(|child| !child.has_ended()).collect();
         if !children.is_empty() {
             return guarded_child::release_after(children, self.protection.take(), self.ticket.take());
         }

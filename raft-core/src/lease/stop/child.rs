@@ -64,7 +64,7 @@ pub(crate) struct ChildEnd {
 
 impl ChildEnd {
     /// Whether it is certain that no process of its group is left.
-    pub(crate) fn is_over(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         matches!(&*self.ended.borrow(), Some(Ok(_)))
     }
 
