@@ -13,7 +13,7 @@ use quorate_membership::{
 };
 
 use crate::engine::Engine;
-use crate::error::{ProposeError, ReadError, Refusal};
+use crate::error::{ProposeError, ReadError};
 use crate::member::locks::LockGuard;
 
 /// A value that was read, and the revision that it is at least as new as.
@@ -197,8 +197,7 @@ impl Write {
         self.change(key, |key| Change::Put { key, value: value.into(), bound: None })
     }
 
-    /// Stores a value under `key`, which is removed when the life or session `bound` ends. A life binds records to itself only;
-    /// the transaction of another node is refused.
+    /// Stores a value under `key`, which is removed when the life or session `bound` ends.
     pub fn put_bound(
         self,
         key: impl TryInto<Key, Error: Into<TextError>>,
@@ -244,15 +243,6 @@ impl Write {
         let Self { engine, checks, changes, timeout, wrong } = self;
         if let Some(wrong) = wrong {
             return Err(wrong.into());
-        }
-        // As a leader refuses it to another node: what is allowed must not depend on who leads.
-        let own = |who: Identity| who.node == engine.node();
-        let foreign = changes.iter().find_map(|change| match change {
-            Change::Put { bound: Some(Holder::Life(who)), .. } if !own(*who) => Some(*who),
-            _ => None,
-        });
-        if let Some(who) = foreign {
-            return Err(ProposeError::Refused(Refusal::Malformed(format!("only {who} itself may propose this"))));
         }
         let timeout = timeout.unwrap_or(engine.config().propose_timeout);
         let make = |request| Command::Write { request, checks: checks.clone(), changes: changes.clone() };

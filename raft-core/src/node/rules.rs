@@ -63,8 +63,7 @@ pub(crate) fn proposable(payload: &Payload, caller: &Caller, engine: &Engine) ->
     }
 }
 
-/// The lives to which a command refers through a token, a place in a queue, or as the owner of a record. Only such a life itself
-/// may propose the command.
+/// The lives to which a command refers through a token or its place in a queue. Only such a life itself may propose the command.
 fn on_behalf_of(command: &Command, state: &ClusterState) -> Vec<Identity> {
     let life = |holder: Holder| match holder {
         Holder::Life(who) => Some(who),
@@ -79,7 +78,6 @@ fn on_behalf_of(command: &Command, state: &ClusterState) -> Vec<Identity> {
         Command::Write { changes, .. } => {
             let lives = changes.iter().filter_map(|change| match change {
                 Change::Acknowledge { queue, token, .. } => under(queue, *token),
-                Change::Put { bound: Some(owner), .. } => life(*owner),
                 _ => None,
             });
             lives.collect()
@@ -113,6 +111,12 @@ pub(crate) fn for_operators(command: &Command, state: &ClusterState) -> Result<(
     if let Some(who) = on_behalf_of(command, state).first() {
         return Err(Refusal::Malformed(format!("only {who} itself may propose this")));
     }
+    // A member may bind a record to the life of another: a scheduler does.
+    if let Command::Write { changes, .. } = command
+        && let Some(who) = changes.iter().find_map(bound_to_a_life)
+    {
+        return Err(Refusal::Malformed(format!("only a member may bind a record to {who}; bind it to a session")));
+    }
     match command {
         Command::OrderFence { cause: Cause::Requested { .. }, .. }
         | Command::ConfirmFence { confirmation: Confirmation::Operator { .. }, .. }
@@ -130,6 +134,13 @@ pub(crate) fn for_operators(command: &Command, state: &ClusterState) -> Result<(
         Command::Configure { .. } => Err(only_raft()),
         Command::Leave { .. } => Err(only_itself()),
         other => Err(Refusal::Malformed(format!("a client may not propose {other:?}"))),
+    }
+}
+
+fn bound_to_a_life(change: &Change) -> Option<Identity> {
+    match change {
+        Change::Put { bound: Some(Holder::Life(who)), .. } => Some(*who),
+        _ => None,
     }
 }
 

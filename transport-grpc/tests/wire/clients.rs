@@ -89,13 +89,13 @@ async fn any_node_serves_any_client() {
     let found = pb::OtherVersion { key: "services/100".into(), expected: Some(version - 1), found: Some(version) };
     assert_eq!(rejection.kind, Some(pb::rejection::Kind::Version(found)));
 
-    // A record that goes with a life is that life's own affair.
+    // A record that goes with a life is its cluster's own affair.
     let owner = pb::holder::Holder::Life(pb::Identity { node: 1, incarnation: 1 });
     let bound = Some(pb::Holder { holder: Some(owner) });
     let change = pb::change::Change::Put(pb::Put { key: "services/101".into(), value: "n1".into(), bound });
     let changes = vec![put("services/102", "n1"), pb::Change { change: Some(change) }];
     let status = second.write(pb::WriteRequest { name: None, checks: vec![], changes }).await.unwrap_err();
-    assert!(status.message().contains("only n1#1 itself may propose this"), "{status}");
+    assert!(status.message().contains("only a member may bind a record to n1#1"), "{status}");
 
     // Taken once, however often it is asked under one name; done with in the entry that stores the outcome.
     let take = |nonce| pb::TakeRequest { name: named(nonce, token), queue: "vm/100".into(), token };
