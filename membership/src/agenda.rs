@@ -160,7 +160,7 @@ impl Agenda<'_> {
         given_up.filter(move |order| !cfg!(quorate_mutant = "order_stays_with_its_leader") && another(*order))
     }
 
-    /// A leader does not fence its own node, and without a fencer it waits for an operator.
+    /// A leader does not fence its own node, and without a fencer it makes no attempt.
     fn fence(&self, order: FenceId) -> Option<Work> {
         let open = self.state.fences().get(order)?;
         let own_machine = open.target.node == self.outlook.me;

@@ -38,7 +38,7 @@ pub struct LeaderContact<'a> {
     pub leads: Option<u64>,
     /// When each other node last called this one. Answers do not count.
     pub calls: &'a BTreeMap<NodeId, Moment>,
-    /// The other nodes that answer this leader's heartbeats.
+    /// The other nodes that have answered this leader just now, within a few heartbeats.
     pub answering: &'a BTreeSet<NodeId>,
 }
 

@@ -59,8 +59,8 @@ pub struct Config {
     /// While this node leads, leaves a silent node alone that holds no lock, waits for none, and owns no bound record: it is not
     /// fenced, and elapsed time does not end its life. It goes on as the same life when it comes back, for example after a pause
     /// that was too long for its lease. Once it has something that others wait for, it is treated as any other. Set it on every
-    /// node, and only where all work runs under locks: nobody is told of the end of an idle node that never comes back, it counts as standing when the rules ask whether
-    /// another may be fenced (I18), and
+    /// node, and only where all work runs under locks: nobody is told of the end of an idle node that never comes back. It
+    /// counts as standing when the rules ask whether another may be fenced (I18), and
     /// [`ClusterState::active`](quorate_membership::ClusterState::active) goes on naming it. Default: false.
     pub spares_idle: bool,
 }

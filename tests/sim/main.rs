@@ -8,6 +8,7 @@ mod calm;
 mod coverage;
 mod edges;
 mod faults;
+mod fencing;
 mod judge;
 mod majority;
 mod oracle;
@@ -118,13 +119,18 @@ fn a_leader_that_cannot_be_reached_makes_way() {
 }
 
 #[test]
+fn a_leader_that_is_cut_off_does_not_give_up_its_term() {
+    in_a_world(calm::a_leader_that_is_cut_off_does_not_give_up_its_term);
+}
+
+#[test]
 fn an_order_moves_to_who_reaches_the_device() {
-    in_a_world(calm::an_order_moves_to_who_reaches_the_device);
+    in_a_world(fencing::an_order_moves_to_who_reaches_the_device);
 }
 
 #[test]
 fn who_comes_back_is_not_shot_again_and_again() {
-    in_a_world(calm::who_comes_back_is_not_shot_again_and_again);
+    in_a_world(fencing::who_comes_back_is_not_shot_again_and_again);
 }
 
 #[test]
@@ -134,7 +140,7 @@ fn a_leader_that_stutters_stays_behind() {
 
 #[test]
 fn who_comes_back_is_fenced_as_fast_as_who_stays_away() {
-    in_a_world(calm::who_comes_back_is_fenced_as_fast_as_who_stays_away);
+    in_a_world(fencing::who_comes_back_is_fenced_as_fast_as_who_stays_away);
 }
 
 #[test]

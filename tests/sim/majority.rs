@@ -7,8 +7,7 @@
 //!
 //! A node outside it that some of its members reach and others do not is another matter for the leases: who leads decides
 //! then which of two majorities goes on, and the other's odd member loses its lease. Commits go on in any case. A split vote
-//! takes a second election, which a lease need not outlast (I15 is about one). So does a leader that was cut off and returns
-//! before another is elected: it stays silent, but an append of its that was on the way makes the others wait once more.
+//! takes a second election, which a lease need not outlast (I15 is about one).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -16,7 +15,7 @@ use std::time::Duration;
 use quorate::lease::LeaseStage;
 use quorate::lease::ledger::Note;
 use quorate::testing::sim::{Durable, Observation, TraceEntry, World};
-use quorate::{Config, NodeId};
+use quorate::{Config, Event, Identity, NodeId};
 use tokio::time::Instant;
 
 use crate::coverage::Tally;
@@ -28,8 +27,8 @@ struct Window {
     began: Instant,
     /// Since when leases are judged.
     leases: Option<Instant>,
-    /// The other nodes that run and reach no member.
-    cut_off: BTreeSet<NodeId>,
+    /// The lives of its members, which nobody orders to be fenced.
+    lives: BTreeSet<Identity>,
     /// The last index that a member had applied, and when it grew.
     applied: u64,
     grew: Instant,
@@ -115,12 +114,18 @@ impl Majorities {
         if self.split.is_some_and(|at| at.elapsed() < self.settled) {
             return Ok(());
         }
-        if !matches!(&entry.seen, Observation::Fired | Observation::Noted(Note::Notice { .. } | Note::Lapsed { .. })) {
-            return Ok(());
-        }
-        let judged = |window: &&Window| window.leases.is_some_and(|since| since.elapsed() > self.settled);
-        let mut of = self.windows.iter().filter(|(members, _)| members.contains(&entry.node));
-        match of.find(|(_, window)| judged(window)) {
+        let judged = |window: &Window| window.leases.is_some_and(|since| since.elapsed() > self.settled);
+        let harmed = |members: &BTreeSet<NodeId>, window: &Window| match &entry.seen {
+            Observation::Fired | Observation::Noted(Note::Notice { .. } | Note::Lapsed { .. }) => {
+                members.contains(&entry.node)
+            }
+            Observation::Applied { answer: Ok(events), .. } => events.iter().any(|event| match event {
+                Event::FenceOrdered { target, .. } => window.lives.contains(target),
+                _ => false,
+            }),
+            _ => false,
+        };
+        match self.windows.iter().find(|(members, window)| judged(window) && harmed(members, window)) {
             Some((members, window)) => Err(format!(
                 "violated: no member of a whole majority loses its lease: {members:?} is whole for {:?}: {entry}",
                 window.began.elapsed()
@@ -148,12 +153,10 @@ impl Majorities {
                 continue;
             }
             let apart = is_apart(world, &members);
-            let cut_off = cut_off(world, &members);
-            let fresh = || Window { began: now, leases: None, cut_off: BTreeSet::new(), applied, grew: now };
+            let lives = || members.iter().filter_map(|node| world.process(*node)?.node.identity()).collect();
+            let fresh = || Window { began: now, leases: None, lives: lives(), applied, grew: now };
             let window = self.windows.entry(members.clone()).or_insert_with(fresh);
-            let before = std::mem::replace(&mut window.cut_off, cut_off);
-            let returned = before.difference(&window.cut_off).any(|node| leads(world, *node));
-            window.leases = apart.then(|| window.leases.filter(|_| !returned).unwrap_or(now));
+            window.leases = apart.then(|| window.leases.unwrap_or(now));
             if applied > window.applied {
                 (window.applied, window.grew) = (applied, now);
             }
@@ -203,16 +206,4 @@ fn is_apart(world: &World, members: &BTreeSet<NodeId>) -> bool {
         let first = cuts.next();
         cuts.all(|cut| Some(cut) == first)
     })
-}
-
-fn cut_off(world: &World, members: &BTreeSet<NodeId>) -> BTreeSet<NodeId> {
-    let others = world.running().map(|r| r.host.node()).filter(|node| !members.contains(node));
-    others
-        .filter(|other| members.iter().all(|m| world.net.is_cut(*m, *other) && world.net.is_cut(*other, *m)))
-        .collect()
-}
-
-/// Whether it runs and believes that it leads.
-fn leads(world: &World, node: NodeId) -> bool {
-    world.process(node).is_some_and(|running| running.node.view().local.leader == Some(node))
 }

@@ -32,12 +32,16 @@ struct Heard {
     all: BTreeMap<NodeId, Moment>,
     /// When it called: only that shows that it reaches this node.
     calls: BTreeMap<NodeId, Moment>,
+    /// When it answered: only that shows that this node reaches it.
+    answers: BTreeMap<NodeId, Moment>,
 }
 
 impl Contacts {
     /// Notes that `node` answered a call.
     pub(crate) fn note_answer(&self, node: NodeId) {
-        self.0.lock().all.insert(node, clock::now());
+        let (mut heard, now) = (self.0.lock(), clock::now());
+        heard.all.insert(node, now);
+        heard.answers.insert(node, now);
     }
 
     /// Notes that `node` called this one.
@@ -54,6 +58,12 @@ impl Contacts {
     /// When `node` called or answered last.
     pub(crate) fn last(&self, node: NodeId) -> Option<Moment> {
         self.0.lock().all.get(&node).copied()
+    }
+
+    /// The other nodes that have answered so lately.
+    pub(crate) fn answered_within(&self, lately: Duration) -> BTreeSet<NodeId> {
+        let (heard, now) = (self.0.lock(), clock::now());
+        heard.answers.iter().filter(|(_, at)| now.since(**at) <= lately).map(|(node, _)| *node).collect()
     }
 
     /// When each other node last called this one.

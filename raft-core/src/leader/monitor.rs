@@ -174,7 +174,11 @@ impl Monitor {
     fn check_reachability(&mut self, now: Moment) {
         let engine = &self.engine;
         let (me, leads) = (engine.node(), engine.leading().then(|| engine.term()));
-        let (calls, answering) = (engine.peers().contacts.calls(), engine.answering());
+        // Just now: a leader that is cut off both ways hears neither calls nor answers, and which of them it heard last says
+        // nothing.
+        let just_now = engine.config().heartbeat() * 3;
+        let contacts = &engine.peers().contacts;
+        let (calls, answering) = (contacts.calls(), contacts.answered_within(just_now));
         let contact = LeaderContact { me, now, leads, calls: &calls, answering: &answering };
         let unreached = self.reachability.look(&engine.state(), &contact);
         match (self.unreached, unreached) {

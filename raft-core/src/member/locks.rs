@@ -109,7 +109,7 @@ impl LockGuard {
     }
 
     /// Releases the lock, and waits until the release is applied here. First stop all work under the lock. Processes that
-    /// [`Self::spawn`] started are killed.
+    /// [`Self::spawn`] started are killed, and waited for without a limit: one that hangs in the kernel keeps the lock.
     ///
     /// # Errors
     /// [`ProposeError`] when it is not known whether the release was committed. It is proposed again in the background
