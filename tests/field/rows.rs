@@ -19,7 +19,7 @@ pub(crate) fn thin_links() -> Result<()> {
         let mut site = Site::three()?;
         let leader = site.leader()?;
         (1..=3).try_for_each(|host| site.thin(host, rate))?;
-        let (before, began) = (site.sent(leader)?, site.tell());
+        let (before, began) = (site.sent(leader)?, site.counts());
         let large = site.node(leader)?.must("write 15 65536")?;
         let after = site.node(leader)?.must("write 1 100")?;
         let parallel = site.node(leader)?.must("parallel 20 65536")?;
@@ -28,8 +28,8 @@ pub(crate) fn thin_links() -> Result<()> {
         println!(
             "{rate}: 15 x 64 KiB {large:.2} s, then small {after:.2} s; 20 at once {parallel:.2} s, then small {small:.2} s"
         );
-        println!("{rate}: {:.1} MB sent by the leader; before: {began}; after: {}", sent as f64 / 1e6, site.tell());
-        ensure!(site.tell() == began, "a lease or the lead was lost");
+        println!("{rate}: {:.1} MB sent by the leader; {}", sent as f64 / 1e6, site.tell());
+        ensure!(site.counts() == began, "a lease or the lead was lost");
     }
     Ok(())
 }

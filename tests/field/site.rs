@@ -198,9 +198,28 @@ impl Site {
         self.net.sent(host)
     }
 
-    /// What all ledgers say: notices, lapses and activations.
+    /// How many notices, lapses and activations all ledgers have.
+    pub(crate) fn counts(&self) -> [usize; 3] {
+        let all = |what: &str| self.nodes.keys().map(|node| self.noted(*node, what)).sum();
+        [all(" notice"), all(" lapsed"), all(" activated")]
+    }
+
+    /// The longest time between two renewals of a lease that were granted, each counted from its sending, in seconds.
+    fn longest_lease_gap(&self) -> f64 {
+        let of = |node: &u64| {
+            let ledger = std::fs::read_to_string(self.data(*node).join("ledger")).unwrap_or_default();
+            let held = ledger.lines().filter(|line| line.contains(" held "));
+            let from = held.filter_map(|line| line.split_once("from=")?.1.split_once('/')?.0.parse::<u64>().ok());
+            let sent: Vec<u64> = from.collect();
+            sent.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).max().unwrap_or_default()
+        };
+        self.nodes.keys().map(of).max().unwrap_or_default() as f64 / 1e9
+    }
+
+    /// What all ledgers say.
     pub(crate) fn tell(&self) -> String {
-        let all = |what: &str| self.nodes.keys().map(|node| self.noted(*node, what)).sum::<usize>();
-        format!("notices {}, lapses {}, activations {}", all(" notice"), all(" lapsed"), all(" activated"))
+        let [notices, lapses, activations] = self.counts();
+        let gap = self.longest_lease_gap();
+        format!("notices {notices}, lapses {lapses}, activations {activations}, longest lease gap {gap:.2} s")
     }
 }
