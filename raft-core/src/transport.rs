@@ -49,7 +49,8 @@ pub trait Transport: Send + Sync + 'static {
 
     /// Opens a stream of appends on the connection of `lane`: [`Lane::Control`] for a heartbeat, which is a stream of one
     /// append without entries, [`Lane::Log`] for all others. Answers come in the order of the requests. When a request waits
-    /// and no answer comes for `idle`, the stream ends with [`TransportError::Timeout`].
+    /// and no answer comes for `idle`, and for as long as what waits takes on the thinnest link that the transport is meant
+    /// for, the stream ends with [`TransportError::Timeout`].
     fn append_stream(
         &self,
         peer: &Peer,

@@ -5,6 +5,8 @@
 //!   n1 leads, and sends an entry ─▶ n2, n3 answer ─ ─ ─ the answers are slow ─ ─ ─ ─ ─ ─ ─ ─ ─▶ arrive at last, one by one
 //!                                   n1 is cut off; n2, n3 elect, wait, fence n1#1
 //!                                                           n1 begins a read ─▶ must not succeed on those answers
+//!   n2 is elected, and none of its entries arrives ─▶ it does not know yet how much n1 had committed
+//!                                                           n2 begins a read ─▶ must not succeed before it does
 //! ```
 
 use std::collections::BTreeMap;
@@ -33,6 +35,8 @@ type Carried<T> = BoxFuture<'static, Result<T, TransportError>>;
 struct NetConditions {
     /// Nothing new passes between the lonely node and the others.
     cut: AtomicBool,
+    /// No entries pass at all, though heartbeats do.
+    no_entries: AtomicBool,
     /// The answers of these nodes to the lonely one's stream are held back.
     held: BTreeMap<NodeId, watch::Sender<bool>>,
 }
@@ -72,7 +76,11 @@ impl Transport for SimTransport {
         let (conditions, from, to) = (self.conditions.clone(), self.from, peer.node);
         // Requests on a line that is cut are lost, and the stream stays open.
         let through = conditions.clone();
-        let requests = requests.filter(move |_| std::future::ready(!through.loses(from, to))).boxed();
+        let passes = move || {
+            let no_entries = lane == Lane::Log && through.no_entries.load(Ordering::SeqCst);
+            !through.loses(from, to) && !no_entries
+        };
+        let requests = requests.filter(move |_| std::future::ready(passes())).boxed();
         let opened = self.inner.append_stream(peer, lane, caller, requests, idle);
         let held = (from == LONELY).then(|| conditions.held.get(&to).map(watch::Sender::subscribe)).flatten();
         Box::pin(async move {
@@ -139,7 +147,8 @@ async fn three(conditions: &Arc<NetConditions>, folder: &std::path::Path) -> Res
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn late_answers_to_an_earlier_append_confirm_no_read() -> Result<()> {
     let held = [2, 3].map(|node| (NodeId::new(node), watch::Sender::new(false))).into();
-    let conditions = Arc::new(NetConditions { cut: AtomicBool::new(false), held });
+    let (cut, no_entries) = Default::default();
+    let conditions = Arc::new(NetConditions { cut, no_entries, held });
     let folder = tempfile::tempdir()?;
     let nodes = three(&conditions, folder.path()).await?;
     let (lonely, other) = (nodes[0].clone(), nodes[1].clone());
@@ -178,5 +187,34 @@ async fn late_answers_to_an_earlier_append_confirm_no_read() -> Result<()> {
     );
     ensure!(lease.check().is_err() && lease.view().stage == LeaseStage::Lapsed, "{who} is over, and holds a lease");
     proposed.abort();
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_has_committed_nothing_of_its_own_confirms_no_read() -> Result<()> {
+    let (cut, no_entries) = Default::default();
+    let conditions = Arc::new(NetConditions { cut, no_entries, held: BTreeMap::new() });
+    let folder = tempfile::tempdir()?;
+    let nodes = three(&conditions, folder.path()).await?;
+    ensure!(nodes[0].view().local.leader == Some(LONELY), "the founder leads");
+    conditions.no_entries.store(true, Ordering::SeqCst);
+    conditions.cut.store(true, Ordering::SeqCst);
+    let give_up = Instant::now() + TIMEOUT;
+    let next = loop {
+        let leads = |node: &&Arc<Node>| node.view().local.leader == Some(node.view().local.node);
+        match nodes[1..].iter().find(leads) {
+            Some(next) => break next.clone(),
+            None => ensure!(Instant::now() < give_up, "nobody is elected: {:?}", nodes[1].view()),
+        }
+        sleep(Duration::from_millis(5)).await;
+    };
+    let answer = next.read_barrier(Duration::from_millis(500)).await;
+    ensure!(
+        matches!(answer, Err(ReadError::MaybeStale { .. })),
+        "a leader that has committed nothing of its own confirmed a read: {answer:?}"
+    );
+    conditions.no_entries.store(false, Ordering::SeqCst);
+    let read = next.read_barrier(TIMEOUT).await;
+    ensure!(read.is_ok(), "its entries arrive, and it still confirms no read: {read:?}");
     Ok(())
 }

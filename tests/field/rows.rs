@@ -14,7 +14,7 @@ fn sleep(ms: u64) {
 
 /// 1: thin links. One large write, many at once, and small ones afterwards; no lease lapses, nobody else leads.
 pub(crate) fn thin_links() -> Result<()> {
-    let rates = std::env::var("RATES").unwrap_or_else(|_| "20mbit 5mbit".into());
+    let rates = std::env::var("RATES").unwrap_or_else(|_| "20mbit 5mbit 1mbit".into());
     for rate in rates.split_whitespace() {
         let mut site = Site::three()?;
         let leader = site.leader()?;
@@ -24,9 +24,11 @@ pub(crate) fn thin_links() -> Result<()> {
         let after = site.node(leader)?.must("write 1 100")?;
         let parallel = site.node(leader)?.must("parallel 20 65536")?;
         let small = site.node(leader)?.must("write 1 100")?;
+        let forwarded = site.node(leader % 3 + 1)?.must("write 15 65536")?;
         let sent = site.sent(leader)? - before;
         println!(
-            "{rate}: 15 x 64 KiB {large:.2} s, then small {after:.2} s; 20 at once {parallel:.2} s, then small {small:.2} s"
+            "{rate}: 15 x 64 KiB {large:.2} s, then small {after:.2} s; 20 at once {parallel:.2} s, then small {small:.2} s; \
+             15 x 64 KiB from a follower {forwarded:.2} s"
         );
         println!("{rate}: {:.1} MB sent by the leader; {}", sent as f64 / 1e6, site.tell());
         ensure!(site.counts() == began, "a lease or the lead was lost");

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use quorate::lease::ledger::Note;
-use quorate::testing::sim::{Durable, End, Observation, TraceEntry};
+use quorate::testing::sim::{Durable, End, FaultCounts, Observation, TraceEntry};
 use quorate::{
     Event, Identity, NodeId,
     fencing::{FenceId, FenceProof},
@@ -29,7 +29,8 @@ pub(crate) struct Tally {
 }
 
 /// The states that a sweep must have come through.
-const STATES: [&str; 25] = [
+const STATES: [&str; 26] = [
+    "message slow on a thin way",
     "second of a whole majority among faults: commits judged",
     "second of a whole majority among faults: leases judged",
     "two leaders at once",
@@ -66,6 +67,13 @@ impl Tally {
         if times > 0 {
             *self.counts.entry(what.into()).or_default() += times;
         }
+    }
+
+    /// What became of the messages of the network.
+    pub(crate) fn count_messages(&mut self, counts: &FaultCounts) {
+        let FaultCounts { lost, twice, late, waited, .. } = *counts;
+        let of = [("lost", lost), ("twice", twice), ("late", late), ("slow on a thin way", waited)];
+        of.into_iter().for_each(|(what, times)| self.add(&format!("message {what}"), times));
     }
 
     /// What never happened.

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use quorate::testing::sim::{DeviceFaults, End, NetConditions, Pace, Rate, Rng, World};
-use quorate::{NodeId, Role};
+use quorate::testing::sim::{DeviceFaults, End, NetConditions, Pace, Rate, Rng, Running, World};
+use quorate::{Key, NodeId, Role, records::Value};
 
 /// A kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,10 +37,16 @@ pub(crate) enum Kind {
     ShutDown,
     /// Another role: a machine that is to give its vote back, or to lead no more, for maintenance.
     Role,
+    /// Little passes out of one node, or of all, and somebody writes much.
+    ThinWays,
+    /// A process that stops and goes on, again and again.
+    Stutter,
+    /// All end at once, and the disks are slow while they start again.
+    BootStorm,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 26] = [
+    pub(crate) const ALL: [Self; 29] = [
         Self::Isolate,
         Self::CutLink,
         Self::OneWay,
@@ -67,6 +73,9 @@ impl Kind {
         Self::Add,
         Self::ShutDown,
         Self::Role,
+        Self::ThinWays,
+        Self::Stutter,
+        Self::BootStorm,
     ];
 
     /// The kinds of one run: about half of them.
@@ -82,12 +91,20 @@ pub(crate) enum Then {
     MendAll,
     Mend(NodeId, NodeId),
     OpenPort(NodeId),
-    Flip { a: NodeId, b: NodeId, times: u64 },
+    Flip {
+        a: NodeId,
+        b: NodeId,
+        times: u64,
+    },
     Calm,
     Resume(NodeId),
     Quicken(NodeId),
     SyncAgain(NodeId),
     GoodDevice,
+    WidenAll,
+    /// Stops or lets go on, and does the other one after a while, so many times.
+    Stutter(NodeId, u64),
+    QuickenAll,
 }
 
 /// Whatever the director itself has to do.
@@ -193,6 +210,15 @@ pub(crate) fn strike(world: &mut World, kind: Kind, mut rng: Rng) -> FollowUp {
             }
             FollowUp::Later(lasts, Then::Resume(a))
         }
+        Kind::Stutter => FollowUp::Later(ms(0), Then::Stutter(a, 2 * rng.between(2, 12) - 1)),
+        Kind::BootStorm => {
+            let how = if rng.chance(500) { End::Killed } else { End::PowerCut };
+            nodes.iter().for_each(|node| {
+                world.end(*node, how);
+                world.set_pace(*node, Pace::Slow);
+            });
+            FollowUp::Later(lasts.max(ms(3000)), Then::QuickenAll)
+        }
         Kind::SlowDisk | Kind::HungDisk | Kind::FullDisk => {
             let pace = match kind {
                 Kind::SlowDisk => Pace::Slow,
@@ -233,7 +259,28 @@ pub(crate) fn strike(world: &mut World, kind: Kind, mut rng: Rng) -> FollowUp {
             let role = *rng.pick(&[Role::Voter, Role::Witness, Role::Learner]).unwrap_or(&Role::Voter);
             FollowUp::Now(Deed::SetRole(a, role))
         }
+        Kind::ThinWays => {
+            // Between 2 and 20 Mbit/s. What is written is more than a thin way carries in an election timeout, and one at a time:
+            // the ways are thin, not overloaded.
+            let (rate, pieces, all) = (rng.between(250_000, 2_500_000), rng.between(3, 8) as usize, rng.chance(500));
+            if !world.net.is_thin() {
+                write_much(world, a, pieces);
+            }
+            nodes.iter().filter(|node| all || **node == b).for_each(|node| world.net.make_thin(*node, rate));
+            FollowUp::Later(lasts.max(ms(3000)), Then::WidenAll)
+        }
     }
+}
+
+/// Somebody on a node writes so many pieces of 64 KiB at once. Nobody reads them, and what becomes of it is not judged.
+pub(crate) fn write_much(world: &World, by: NodeId, pieces: usize) {
+    let Some(Running { host, node }) = world.process(by).cloned() else { return };
+    drop(host.spawn(async move {
+        let records = node.records();
+        let keys = (0..pieces).filter_map(|piece| Key::new(format!("large/{piece}")).ok());
+        let write = keys.fold(records.write(), |write, key| write.put(key, Value::new(vec![0; 64 << 10])));
+        write.commit().await
+    }));
 }
 
 /// From now on the device does what it is asked.
@@ -268,6 +315,19 @@ pub(crate) fn undo(world: &World, then: &Then) -> Option<(Duration, Then)> {
             }
         }
         Then::GoodDevice => good_device(world),
+        Then::WidenAll => world.net.widen_all(),
+        Then::QuickenAll => world.nodes().into_iter().for_each(|node| world.set_pace(node, Pace::Quick)),
+        Then::Stutter(node, times) => {
+            let stops = times % 2 == 1;
+            if let Some(running) = world.process(*node) {
+                match stops {
+                    true => running.host.pause(false),
+                    false => running.host.resume(),
+                }
+            }
+            let pause = if stops { ms(850) } else { ms(500) };
+            return times.checked_sub(1).map(|times| (pause, Then::Stutter(*node, times)));
+        }
     }
     None
 }

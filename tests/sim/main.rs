@@ -15,6 +15,7 @@ mod oracle;
 mod plan;
 mod story;
 mod sweep;
+mod thin;
 mod workers;
 
 use std::sync::OnceLock;
@@ -121,6 +122,16 @@ fn a_leader_that_cannot_be_reached_makes_way() {
 #[test]
 fn a_leader_that_is_cut_off_does_not_give_up_its_term() {
     in_a_world(calm::a_leader_that_is_cut_off_does_not_give_up_its_term);
+}
+
+#[test]
+fn a_large_write_takes_its_time_on_thin_ways() {
+    in_a_world(thin::a_large_write_takes_its_time_on_thin_ways);
+}
+
+#[test]
+fn answers_may_take_longer_than_a_heartbeat() {
+    in_a_world(thin::answers_may_take_longer_than_a_heartbeat);
 }
 
 #[test]

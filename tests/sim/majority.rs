@@ -46,6 +46,8 @@ pub(crate) struct Majorities {
     /// Who is asked to go, and until when that may take. Nobody: a change of the members or of their votes.
     orders: Vec<(Instant, Option<NodeId>)>,
     orders_take: Duration,
+    /// Whether the timing is too fast for thin ways: their queues delay a message by 36 ms, more than its heartbeat.
+    is_fast: bool,
     /// How long there was one whose commits, and whose leases, were judged.
     judged: [Duration; 2],
 }
@@ -65,6 +67,7 @@ impl Majorities {
             split: None,
             orders: vec![],
             orders_take: config.propose_timeout * 2,
+            is_fast: config.heartbeat() < Duration::from_millis(36),
             judged: [Duration::ZERO; 2],
         }
     }
@@ -84,11 +87,14 @@ impl Majorities {
         self.orders.retain(|(until, _)| *until > now);
         let asked = self.orders.iter().map(|(_, who)| *who);
         let struck = due.iter().filter_map(|(_, then)| match then {
-            Then::OpenPort(node) | Then::Resume(node) | Then::Quicken(node) | Then::SyncAgain(node) => {
-                Some(Some(*node))
-            }
-            Then::Calm => Some(None),
-            Then::MendAll | Then::Mend(..) | Then::Flip { .. } | Then::GoodDevice => None,
+            Then::OpenPort(node)
+            | Then::Resume(node)
+            | Then::Stutter(node, _)
+            | Then::Quicken(node)
+            | Then::SyncAgain(node) => Some(Some(*node)),
+            Then::Calm | Then::QuickenAll => Some(None),
+            Then::WidenAll if self.is_fast => Some(None),
+            Then::MendAll | Then::Mend(..) | Then::Flip { .. } | Then::GoodDevice | Then::WidenAll => None,
         });
         asked.chain(struck).collect()
     }
@@ -193,8 +199,11 @@ fn is_whole(world: &World, members: &BTreeSet<NodeId>) -> bool {
         let Some(running) = world.process(*node) else { return false };
         let cluster = &running.node.view().cluster;
         let voters = cluster.configuration().voters();
-        voters.iter().filter(|voter| members.contains(voter)).count() * 2 > voters.len()
-            && members.iter().all(|member| voters.contains(member))
+        // Raft obeys a configuration before it is committed: what is wanted may be under way.
+        let wanted =
+            cluster.members().iter().filter(|(_, member)| member.role.votes()).map(|(node, _)| *node).collect();
+        let majority_of = |set: &BTreeSet<NodeId>| set.intersection(members).count() * 2 > set.len();
+        majority_of(&voters) && majority_of(&wanted) && members.is_subset(&voters)
     };
     members.iter().all(linked) && members.iter().all(majority)
 }

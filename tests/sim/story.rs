@@ -52,11 +52,7 @@ pub(crate) async fn play(plan: Plan, aloud: bool) -> Told {
     let setting = Setting { seed: plan.seed, config: plan.config.clone(), stop: plan.stop, device: plan.device, aloud };
     let mut story = Story::new(World::new(setting), plan);
     let violation = story.whole().await.err();
-    let counts = story.world.net.fault_counts();
-    for (what, times) in [("message lost", counts.lost), ("message twice", counts.twice), ("message late", counts.late)]
-    {
-        story.judge.tally.add(what, times);
-    }
+    story.judge.tally.count_messages(&story.world.net.fault_counts());
     let Story { world, judge, faults, .. } = story;
     judge.tell(&world, violation, faults)
 }

@@ -1,4 +1,4 @@
-//! Whether a quorum still follows this leader: the half of a linearizable read that quorate does not leave to openraft.
+//! Whether a quorum still follows this leader: what makes a read linearizable.
 //!
 //! ```text
 //!   read begins ─▶ next round ─▶ an empty append under this leader's vote, to every other voter
@@ -6,9 +6,9 @@
 //! └ been elected by then, so this leader knows all that was committed before the read
 //! ```
 //!
-//! This is Raft's ReadIndex (Ongaro, *Consensus*, 2014, section 6.4). openraft has one too, and its index is used. But
-//! openraft may count the late answer to an *earlier* append of its pipelined stream as the answer to a later request,
-//! and then it takes a deposed leader for a current one. The grant of a lease relies on this confirmation, so each read
+//! This is Raft's ReadIndex (Ongaro, *Consensus*, 2014, section 6.4). openraft has one too, which is not used:
+//! it may count the late answer to an *earlier* append of its pipelined stream as the answer to a later request, and then it
+//! takes a deposed leader for a current one. The grant of a lease relies on this confirmation, so each read
 //! is confirmed by a separate round of calls whose answers cannot be confused.
 //!
 //! Reads that arrive while a round is under way share the next one.
@@ -20,8 +20,8 @@ use std::time::Duration;
 use futures_util::future::{BoxFuture, Shared};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
+use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver;
-use openraft::{Instant as _, ServerState};
 use parking_lot::Mutex;
 use quorate_membership::{Configuration, NodeId};
 use tokio::time::timeout;
@@ -96,12 +96,12 @@ impl Engine {
         let speaks = !self.gave_up(metrics.current_term);
         let leads = speaks && metrics.state == ServerState::Leader && ballot.committed && ballot.node == self.0.node;
         let configuration = membership_from(metrics.membership_config.membership()).configuration();
-        // The same holds for a leader that no quorum has answered within an election timeout. openraft then lets its
-        // followers time out, so that a majority can elect a leader that it hears. An append from here must not prevent
+        drop(metrics);
+        // The same holds for a leader that no quorum has answered within an election timeout. openraft lets its followers
+        // time out then, so that a majority can elect a leader that it hears. An append from here must not prevent
         // that.
-        let heard = metrics.last_quorum_acked.is_some_and(|acked| acked.elapsed() < self.0.config.election_max());
-        let alone = configuration.has_quorum(&BTreeSet::from([self.0.node]));
-        (leads && (heard || alone || cfg!(quorate_mutant = "deaf_leader_goes_on"))).then_some((ballot, configuration))
+        let heard = self.heard_by_quorum() || cfg!(quorate_mutant = "deaf_leader_goes_on");
+        (leads && heard).then_some((ballot, configuration))
     }
 
     /// Whether `to` accepts an empty append; `None` if there is no answer within `limit`.

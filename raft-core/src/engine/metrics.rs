@@ -5,12 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver;
-use openraft::{Instant as _, ServerState};
 use quorate_membership::{NodeId, Revision};
 
 use crate::engine::Engine;
 use crate::engine::state_machine::revision;
+use crate::engine::types::membership_from;
 use crate::rpc::Ballot;
 
 impl Engine {
@@ -49,12 +50,16 @@ impl Engine {
         }
     }
 
-    /// Whether a quorum has acknowledged a message that this leader sent within the last election timeout.
+    /// Whether a quorum has answered in this term what this leader sent within the last election timeout.
     pub(crate) fn heard_by_quorum(&self) -> bool {
-        let metrics = self.0.raft.metrics().borrow_watched().clone();
-        // A sole voter is its own majority and never receives an acknowledgement.
-        metrics.membership_config.voter_ids().all(|voter| voter == self.0.node.get())
-            || metrics.last_quorum_acked.is_some_and(|acked| acked.elapsed() < self.0.config.election_max())
+        let metrics = self.0.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let configuration = membership_from(metrics.membership_config.membership()).configuration();
+        // A sole voter is its own majority, and nobody answers it.
+        configuration.has_quorum(&BTreeSet::from([self.0.node])) || {
+            let sent = self.0.peers.answered.by_quorum(metrics.current_term, self.0.node, &configuration);
+            sent.is_some_and(|sent| sent.elapsed() < self.0.config.election_max())
+        }
     }
 
     /// How far the engine has applied its log, including entries that change nothing.
@@ -91,11 +96,6 @@ impl Engine {
     /// The other nodes whose engines have answered this leader within the last election timeout. A node that waits for
     /// its disk does not answer, although its calls still arrive.
     pub(crate) fn answering(&self) -> BTreeSet<NodeId> {
-        let metrics = self.0.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let all = metrics.heartbeat.iter().flatten().filter_map(|(node, at)| Some((NodeId::new(*node), at.as_ref()?)));
-        let limit = self.0.config.election_max();
-        let lately = all.filter(|(node, at)| *node != self.0.node && at.elapsed() < limit);
-        lately.map(|(node, _)| node).collect()
+        self.0.peers.answered.within(self.term(), self.0.config.election_max())
     }
 }

@@ -13,6 +13,7 @@
 
 mod change_voters;
 mod confirm;
+mod heartbeats;
 mod inbound;
 mod leadership;
 pub(crate) mod log_store;

@@ -17,7 +17,9 @@ use openraft::network::{RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{SnapshotResponse, TransferLeaderResponse};
 use openraft::{OptionalSend, OptionalSync};
 use quorate_membership::NodeId;
+use tokio::time::{Instant, timeout};
 
+use crate::engine::heartbeats::Heartbeats;
 use crate::engine::peers::Peers;
 use crate::engine::types::{
     OrAppend, OrAppended, OrSnapshot, OrStreamResult, OrTransfer, OrVote, OrVoteRequest, OrVoteResponse, Types,
@@ -25,20 +27,30 @@ use crate::engine::types::{
     vote_to,
 };
 use crate::error::TransportError;
-use crate::rpc::{Append, InstallSnapshot, PreVote, Rpc, Transfer, VoteAnswer, VoteRequest};
+use crate::rpc::{Append, InstallSnapshot, PreVote, Rpc, StreamAppended, Transfer, VoteAnswer, VoteRequest};
 use crate::transport::Lane;
 
 /// Makes a [`Network`] for each purpose. Connections are the transport's affair: it keeps them.
 #[derive(Clone)]
-pub(crate) struct NetworkFactory(pub(crate) Arc<Peers>);
+pub(crate) struct NetworkFactory {
+    pub(crate) peers: Arc<Peers>,
+    /// How long the answer to a heartbeat may take, and still says that its sender is followed.
+    pub(crate) answers_within: Duration,
+}
 
 impl RaftNetworkFactory<Types> for NetworkFactory {
     type Network = Network;
 
     async fn new_client(&mut self, target: u64, (): &()) -> Network {
-        Network { peers: self.0.clone(), to: NodeId::new(target) }
+        let Self { peers, answers_within } = self.clone();
+        Network { peers, to: NodeId::new(target), answers_within, heartbeats: Heartbeats::default() }
     }
 }
+
+/// How long a stream of entries may at least be silent although an answer is due, and how many round trips of the last
+/// heartbeat.
+const LEAST_IDLE: Duration = Duration::from_millis(100);
+const ROUND_TRIPS: u32 = 3;
 
 /// How long a stream that could not be opened is not tried again.
 const OPEN_AGAIN: Duration = Duration::from_millis(20);
@@ -63,7 +75,9 @@ fn lane_of(mut requests: AppendStream<'static, Append>) -> (Lane, AppendStream<'
     };
     // A stream that has ended is not polled again: openraft's panics then.
     match ended {
-        true if begun.len() == 1 => (Lane::Control, stream::iter(begun).boxed()),
+        true if begun.len() == 1 && !cfg!(quorate_mutant = "heartbeats_behind_entries") => {
+            (Lane::Control, stream::iter(begun).boxed())
+        }
         true => (Lane::Log, stream::iter(begun).boxed()),
         false => (Lane::Log, stream::iter(begun).chain(requests).boxed()),
     }
@@ -73,9 +87,48 @@ fn lane_of(mut requests: AppendStream<'static, Append>) -> (Lane, AppendStream<'
 pub(crate) struct Network {
     peers: Arc<Peers>,
     to: NodeId,
+    answers_within: Duration,
+    heartbeats: Heartbeats<Option<StreamAppended>>,
+}
+
+/// Sends one heartbeat, and notes its answer, however late it is.
+async fn heartbeat(
+    peers: Arc<Peers>,
+    to: NodeId,
+    heartbeat: Append,
+    limit: Duration,
+) -> Result<Option<StreamAppended>, TransportError> {
+    let (sent, term) = (Instant::now(), heartbeat.ballot.term);
+    let asking = async {
+        let (peer, caller) = peers.address(to)?;
+        let heartbeat = stream::iter([heartbeat]).boxed();
+        let mut answers = peers.transport.append_stream(&peer, Lane::Control, caller, heartbeat, limit).await?;
+        let answer = answers.next().await.transpose();
+        // The end of the stream is the very next thing, and closes it cleanly. No answer is lost for want of it.
+        let _end = timeout(LEAST_IDLE, answers.next()).await;
+        answer
+    };
+    let answer = timeout(limit, asking).await.unwrap_or(Err(TransportError::Timeout(limit)));
+    let answer = peers.heard(to, answer)?;
+    // This process may have stood still while the answer waited for it.
+    if sent.elapsed() > limit {
+        return Err(TransportError::Timeout(limit));
+    }
+    // As openraft has it: whose log differs follows all the same.
+    if matches!(answer, Some(StreamAppended::Flushed(_) | StreamAppended::Conflict(_))) {
+        peers.answered.note(to, term, sent);
+    }
+    Ok(answer)
 }
 
 impl Network {
+    /// How long a stream of entries may be silent although an answer is due. Soon, because TCP may wait long before it sends
+    /// again what was lost; and never before an answer can have come.
+    fn idle(&self, ttl: Duration) -> Duration {
+        let round_trips = self.peers.answered.round_trip(self.to) * ROUND_TRIPS;
+        ttl.max(LEAST_IDLE).max(round_trips.min(self.answers_within))
+    }
+
     fn failed(&self, action: RPCTypes, error: TransportError) -> RPCError<Types> {
         match error {
             TransportError::Unreachable(why) => RPCError::Unreachable(Unreachable::from_string(why)),
@@ -136,10 +189,17 @@ where
     where
         S: Stream<Item = OrAppend> + OptionalSend + Unpin + 'static,
     {
-        let idle = option.hard_ttl().max(Duration::from_millis(100));
+        let idle = self.idle(option.hard_ttl());
         Box::pin(async move {
-            let (lane, requests) = lane_of(input.map(|rpc| append_from(&rpc)).boxed());
+            let (lane, mut requests) = lane_of(input.map(|rpc| append_from(&rpc)).boxed());
             let action = RPCTypes::AppendEntries;
+            if lane == Lane::Control
+                && let Some(append) = requests.next().await
+            {
+                let asking = heartbeat(self.peers.clone(), self.to, append, self.answers_within);
+                let answer = self.heartbeats.send(asking).await.map_err(|e| self.failed(action, e))?;
+                return Ok(stream::iter(answer).map(|answer| Ok(stream_to(answer))).boxed() as Replies<'s>);
+            }
             let link = &*self;
             // That a stream could be opened is no sign of life of what is behind it: only an answer is.
             let opened = match link.peers.address(link.to) {

@@ -16,6 +16,7 @@ use quorate_membership::detector::Moment;
 use quorate_membership::{Address, ClusterId, Disk, NodeId, Nonce, Revision, SessionId};
 use tokio::sync::watch;
 
+use crate::engine::heartbeats::Answered;
 use crate::error::TransportError;
 use crate::feed::Feed;
 use crate::host::clock;
@@ -102,6 +103,8 @@ pub(crate) struct Peers {
     cluster: Mutex<Option<ClusterId>>,
     feed: Feed,
     pub(crate) contacts: Contacts,
+    /// Which nodes follow this leader.
+    pub(super) answered: Answered,
     /// The nodes that are being sent a snapshot, and the last entry that it covers.
     receiving: Mutex<BTreeMap<NodeId, u64>>,
     /// The nodes that are further behind than the log may reach back.
@@ -121,8 +124,8 @@ impl Peers {
         feed: Feed,
     ) -> Self {
         let (cluster, contacts, behind) = (Mutex::new(cluster), Contacts::default(), watch::Sender::default());
-        let (receiving, hints) = (Mutex::default(), Mutex::default());
-        Self { transport, node, disk, process, timing, cluster, feed, contacts, receiving, behind, hints }
+        let (receiving, hints, answered) = Default::default();
+        Self { transport, node, disk, process, timing, cluster, feed, contacts, answered, receiving, behind, hints }
     }
 
     /// Notes that `to` is being sent a snapshot that ends at `last`, until the returned value is dropped.

@@ -3,6 +3,9 @@
 //! ```text
 //!   n1 ── leg ──▶ n2      a leg: cut? lost? else: how long it takes (so that messages overtake each other)
 //!   n1 ◀── leg ── n2      judged when it is sent, and again when it arrives
+//!
+//!   a thin way out of n1:  ▒▒▒▒▒▒▒▒▒▒▒▒ entries, snapshots: one after the other      a heartbeat waits behind what the
+//!                          ░ heartbeats, renewals, answers                          transport leaves in the queue
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,6 +14,7 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 use quorate_membership::{Address, NodeId};
+use tokio::time::Instant;
 
 use super::host::SimHost;
 use super::rng::Rng;
@@ -56,6 +60,57 @@ pub struct FaultCounts {
     pub twice: u64,
     /// Messages that were late.
     pub late: u64,
+    /// Messages that took longer on a thin way than the rest of their way.
+    pub waited: u64,
+}
+
+/// What the transport leaves in the queue of a thin way, in bytes: what `quorate-transport-grpc` was measured to leave there
+/// with two streams at 1 Mbit/s.
+const QUEUE: u64 = 9 << 10;
+
+/// The bytes of a message beside what it carries.
+pub(super) const FRAME: usize = 150;
+
+/// How large a message is, in bytes, and whether it goes on a lane for much, whose messages wait for each other.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Load {
+    pub(super) size: usize,
+    pub(super) bulk: bool,
+}
+
+impl Load {
+    /// A message that carries next to nothing.
+    pub(super) const SMALL: Self = Self { size: FRAME, bulk: false };
+}
+
+/// The way out of a machine.
+#[derive(Debug)]
+struct ThinWay {
+    /// Bytes a second.
+    rate: u64,
+    /// For each other node, when what was sent to it on lanes for much has been carried.
+    free: BTreeMap<NodeId, Instant>,
+}
+
+impl ThinWay {
+    fn takes(&self, bytes: u64) -> Duration {
+        Duration::from_secs_f64(bytes as f64 / self.rate as f64)
+    }
+
+    /// How long a message takes that is sent now.
+    fn send(&mut self, to: NodeId, load: Load) -> Duration {
+        let (now, own) = (Instant::now(), self.takes(load.size as u64));
+        self.free.retain(|_, free| *free > now);
+        if load.bulk {
+            // Connections share the way.
+            let others = self.free.keys().filter(|node| **node != to).count() as u32;
+            let free = self.free.entry(to).or_insert(now);
+            *free += own * (others + 1);
+            return *free - now;
+        }
+        let queue = self.takes(QUEUE);
+        self.free.values().map(|free| (*free - now).min(queue)).max().unwrap_or_default() + own
+    }
 }
 
 pub(super) struct State {
@@ -65,6 +120,8 @@ pub(super) struct State {
     cut: BTreeSet<(NodeId, NodeId)>,
     /// Nodes that nothing comes in to, although what they call is answered.
     closed: BTreeSet<NodeId>,
+    /// Nodes whose way out is thin.
+    thin: BTreeMap<NodeId, ThinWay>,
     conditions: NetConditions,
     rng: Rng,
     counts: FaultCounts,
@@ -88,6 +145,7 @@ impl Net {
             hosts: BTreeMap::new(),
             cut,
             closed: BTreeSet::new(),
+            thin: BTreeMap::new(),
             conditions: NetConditions::default(),
             rng,
             counts: FaultCounts::default(),
@@ -150,15 +208,31 @@ impl Net {
         self.lock().closed.remove(&node);
     }
 
+    /// Lets no more than `rate` bytes a second out of `node`, at least 1.
+    pub fn make_thin(&self, node: NodeId, rate: u64) {
+        self.lock().thin.insert(node, ThinWay { rate: rate.max(1), free: BTreeMap::new() });
+    }
+
+    /// Whether the way out of a node is thin.
+    pub fn is_thin(&self) -> bool {
+        !self.lock().thin.is_empty()
+    }
+
+    /// Lets everything out of all nodes at once again.
+    pub fn widen_all(&self) {
+        self.lock().thin.clear();
+    }
+
     /// Whether a call from `from` to `to` is lost on its way.
     pub(super) fn loses_call(&self, from: NodeId, to: NodeId) -> bool {
         let state = self.lock();
         state.cut.contains(&(from, to)) || state.closed.contains(&to)
     }
 
-    /// Mends every link, and opens every port.
+    /// Mends every link, opens every port, and widens every way.
     pub fn mend_all(&self) {
         let mut state = self.lock();
+        state.thin.clear();
         state.cut.clear();
         state.closed.clear();
     }
@@ -185,7 +259,7 @@ impl Net {
     }
 
     /// The way of a call, or of a message in a stream that `from` opened.
-    pub(super) fn call_leg(&self, from: NodeId, to: NodeId) -> Leg {
+    pub(super) fn call_leg(&self, from: NodeId, to: NodeId, load: Load) -> Leg {
         let mut state = self.lock();
         if state.closed.contains(&to) {
             state.counts.sent += 1;
@@ -193,13 +267,13 @@ impl Net {
             return Leg::Lost;
         }
         drop(state);
-        self.leg(from, to)
+        self.leg(from, to, load)
     }
 
     /// The way of an answer.
-    pub(super) fn leg(&self, from: NodeId, to: NodeId) -> Leg {
+    pub(super) fn leg(&self, from: NodeId, to: NodeId, load: Load) -> Leg {
         let mut state = self.lock();
-        let State { cut, conditions, rng, counts, .. } = &mut *state;
+        let State { cut, thin, conditions, rng, counts, .. } = &mut *state;
         counts.sent += 1;
         if cut.contains(&(from, to)) {
             counts.cut += 1;
@@ -213,6 +287,11 @@ impl Net {
         if rng.chance(conditions.late) {
             counts.late += 1;
             takes += rng.span(Duration::ZERO, conditions.late_by);
+        }
+        if let Some(way) = thin.get_mut(&from) {
+            let sent = way.send(to, load);
+            counts.waited += u64::from(sent > takes);
+            takes += sent;
         }
         Leg::Takes(takes)
     }

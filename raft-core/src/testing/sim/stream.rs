@@ -5,6 +5,7 @@
 //!                  │ a message on a cut link, or lost: the connection stalls for good, and the idle time ends it
 //! ```
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,11 +16,11 @@ use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::net::{Leg, Net, REFUSED};
+use super::net::{FRAME, Leg, Load, Net, REFUSED};
 use crate::error::{Refusal, TransportError};
 use crate::host;
-use crate::rpc::{Append, Caller, StreamAppended};
-use crate::transport::AppendReplies;
+use crate::rpc::{Append, Body, Caller, StreamAppended};
+use crate::transport::{AppendReplies, Lane};
 
 struct AbortOnDrop(JoinHandle<()>);
 
@@ -29,20 +30,43 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// How many requests wait for an answer, and since when nothing has come although one does.
-type Waiting = Arc<Mutex<(i64, Instant)>>;
+/// The sizes of the requests that wait for an answer, in bytes, and since when nothing has come although one does.
+#[derive(Clone)]
+struct Waiting(Arc<Mutex<(VecDeque<usize>, Instant)>>);
+
+/// As `quorate-transport-grpc` has it: the silence that ends a stream grows with what is on its way, at so many bytes a
+/// second.
+const THINNEST: usize = 32 << 10;
 
 /// The least that is waited between two looks.
 const TICK: Duration = Duration::from_millis(5);
 
-/// Counts, and says how it stands.
-fn note(waiting: &Waiting, more: i64) -> (i64, Instant) {
-    let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
-    if more < 0 || (more > 0 && waiting.0 == 0) {
+impl Waiting {
+    fn new() -> Self {
+        Self(Arc::new(Mutex::new((VecDeque::new(), Instant::now()))))
+    }
+
+    fn sent(&self, size: usize) {
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if waiting.0.is_empty() {
+            waiting.1 = Instant::now();
+        }
+        waiting.0.push_back(size);
+    }
+
+    fn answered(&self) {
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.0.pop_front();
         waiting.1 = Instant::now();
     }
-    waiting.0 += more;
-    *waiting
+
+    /// When the silence is too long; `None` while nothing waits.
+    fn ends(&self, idle: Duration) -> Option<Instant> {
+        let waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes: usize = waiting.0.iter().sum();
+        let limit = idle + Duration::from_secs_f64(bytes as f64 / THINNEST as f64);
+        (!waiting.0.is_empty()).then(|| waiting.1 + limit)
+    }
 }
 
 /// One direction of the connection: what goes in comes out in order, each after its leg, until the link is cut.
@@ -62,8 +86,11 @@ impl Pipe {
     }
 
     /// When something sent now arrives; `None`: never.
-    fn send(&mut self) -> Option<Instant> {
-        let leg = if self.calls { self.net.call_leg(self.from, self.to) } else { self.net.leg(self.from, self.to) };
+    fn send(&mut self, load: Load) -> Option<Instant> {
+        let leg = match self.calls {
+            true => self.net.call_leg(self.from, self.to, load),
+            false => self.net.leg(self.from, self.to, load),
+        };
         match leg {
             Leg::Takes(takes) if !self.stalled => {
                 self.arrives = self.arrives.max(Instant::now() + takes);
@@ -75,6 +102,15 @@ impl Pipe {
             }
         }
     }
+}
+
+/// About as many bytes as an append takes.
+fn size_of_append(append: &Append) -> usize {
+    let size = |body: &Body| match body {
+        Body::Command(command) => command.as_bytes().len(),
+        Body::Blank | Body::Configuration(_) => 0,
+    };
+    append.entries.iter().map(|entry| FRAME + size(&entry.body)).sum::<usize>() + FRAME
 }
 
 /// An answer, or the orderly end of them.
@@ -107,7 +143,7 @@ fn arriving<T: Send + 'static>(
 pub(super) async fn open(
     net: Net,
     from: NodeId,
-    to: NodeId,
+    (to, lane): (NodeId, Lane),
     caller: Caller,
     mut requests: BoxStream<'static, Append>,
     idle: Duration,
@@ -124,12 +160,13 @@ pub(super) async fn open(
     };
     let (send_request, requests_sent) = mpsc::unbounded_channel::<OnItsWay<Append>>();
     let (send_answer, answers_sent) = mpsc::unbounded_channel::<OnItsWay<Reply>>();
-    let waiting = Arc::new(Mutex::new((0, Instant::now())));
+    let waiting = Waiting::new();
     let (mut there, asked) = (Pipe::new(net.clone(), from, to, true), waiting.clone());
     let pump = AbortOnDrop(host::spawn(async move {
         while let Some(request) = requests.next().await {
-            note(&asked, 1);
-            let Some(at) = there.send() else { continue };
+            let size = size_of_append(&request);
+            asked.sent(size);
+            let Some(at) = there.send(Load { size, bulk: lane == Lane::Log }) else { continue };
             if send_request.send((at, request)).is_err() {
                 return;
             }
@@ -140,12 +177,12 @@ pub(super) async fn open(
     drop(machine.spawn(async move {
         let mut answers = service.append_stream(caller, arriving(there, from, to, requests_sent));
         while let Some(answer) = answers.next().await {
-            let Some(at) = back.send() else { continue };
+            let Some(at) = back.send(Load::SMALL) else { continue };
             if send_answer.send((at, Some(answer))).is_err() {
                 return;
             }
         }
-        if let Some(at) = back.send() {
+        if let Some(at) = back.send(Load::SMALL) {
             let _nobody_listens = send_answer.send((at, None));
         }
     }));
@@ -163,12 +200,11 @@ fn answers(
     let answers = unfold(start, move |state| async move {
         let (mut stream, pump, waiting) = state?;
         loop {
-            let (count, since) = note(&waiting, 0);
-            let look = if count > 0 { since + idle } else { Instant::now() + idle };
+            let look = waiting.ends(idle).unwrap_or_else(|| Instant::now() + idle);
             match timeout_at(look.max(Instant::now() + TICK), stream.next()).await {
                 Ok(Some(None)) => return None,
                 Ok(Some(Some(answer))) => {
-                    note(&waiting, -1);
+                    waiting.answered();
                     return Some((answer.map_err(TransportError::from), Some((stream, pump, waiting))));
                 }
                 // Whoever answered is gone.
@@ -176,11 +212,11 @@ fn answers(
                     tokio::time::sleep(REFUSED).await;
                     return Some((Err(TransportError::Broken(format!("{to} went down"))), None));
                 }
-                Err(_) => match note(&waiting, 0) {
-                    (1.., since) if since.elapsed() >= idle => return Some((Err(TransportError::Timeout(idle)), None)),
-                    // Nothing waits, or not for so long yet.
-                    _ => {}
-                },
+                Err(_) if waiting.ends(idle).is_some_and(|ends| ends <= Instant::now()) => {
+                    return Some((Err(TransportError::Timeout(idle)), None));
+                }
+                // Nothing waits, or not for so long yet.
+                Err(_) => {}
             }
         }
     });

@@ -15,7 +15,7 @@ use quorate_membership::{Address, NodeId};
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
-use super::net::{Leg, Net, REFUSED};
+use super::net::{FRAME, Leg, Load, Net, REFUSED};
 use super::stream;
 use crate::client_service::Service;
 use crate::error::{Refusal, TransportError};
@@ -38,7 +38,7 @@ impl SimTransport {
         &self,
         to: NodeId,
         deadline: Duration,
-        repeatable: bool,
+        (repeatable, load): (bool, Load),
         call: impl Fn(Arc<dyn Service>) -> BoxFuture<'static, Result<T, Refusal>> + Send + Sync + 'static,
     ) -> BoxFuture<'static, Carried<T>> {
         let (net, from) = (self.net.clone(), self.from);
@@ -48,7 +48,7 @@ impl SimTransport {
             let twice = repeatable && net.comes_twice();
             let mut answer = Some(answer);
             for _ in 0..=u64::from(twice) {
-                deliver(&net, from, to, call.clone(), answer.take());
+                deliver(&net, from, (to, load), call.clone(), answer.take());
             }
             match timeout(deadline, answered).await {
                 Ok(Ok(answer)) => answer,
@@ -63,15 +63,25 @@ impl SimTransport {
     }
 }
 
+/// How much a call carries, and on which lane.
+fn load_of(call: &Call) -> Load {
+    let carries = match call {
+        Call::Snapshot(snapshot) => snapshot.data.len(),
+        Call::Propose(command) => command.as_bytes().len(),
+        _ => 0,
+    };
+    Load { size: FRAME + carries, bulk: matches!(call.lane(), Lane::Log | Lane::Snapshot) }
+}
+
 /// Sends one copy of a call on its way.
 fn deliver<T: Send + 'static>(
     net: &Net,
     from: NodeId,
-    to: NodeId,
+    (to, load): (NodeId, Load),
     call: Arc<impl Fn(Arc<dyn Service>) -> BoxFuture<'static, Result<T, Refusal>> + Send + Sync + 'static>,
     answer: Option<oneshot::Sender<Carried<T>>>,
 ) {
-    let Leg::Takes(there) = net.call_leg(from, to) else { return };
+    let Leg::Takes(there) = net.call_leg(from, to, load) else { return };
     let net = net.clone();
     // A message on its way belongs to nobody: it arrives, whatever becomes of its sender.
     tokio::spawn(async move {
@@ -91,7 +101,7 @@ fn deliver<T: Send + 'static>(
         drop(machine.spawn(async move {
             let done = call(service).await;
             let Some(answer) = answer else { return };
-            let Leg::Takes(back_takes) = back.leg(to, from) else { return };
+            let Leg::Takes(back_takes) = back.leg(to, from, Load::SMALL) else { return };
             tokio::spawn(async move {
                 sleep(back_takes).await;
                 if !back.is_cut(to, from) {
@@ -104,19 +114,19 @@ fn deliver<T: Send + 'static>(
 
 impl Transport for SimTransport {
     fn call(&self, peer: &Peer, caller: Caller, call: Call, deadline: Duration) -> BoxFuture<'static, Carried<Answer>> {
-        let twice = call.may_come_twice();
-        self.carry(peer.node, deadline, twice, move |service| service.call(caller, call.clone()))
+        let (twice, load) = (call.may_come_twice(), load_of(&call));
+        self.carry(peer.node, deadline, (twice, load), move |service| service.call(caller, call.clone()))
     }
 
     fn append_stream(
         &self,
         peer: &Peer,
-        _lane: Lane,
+        lane: Lane,
         caller: Caller,
         requests: BoxStream<'static, Append>,
         idle: Duration,
     ) -> BoxFuture<'static, Carried<AppendReplies>> {
-        Box::pin(stream::open(self.net.clone(), self.from, peer.node, caller, requests, idle))
+        Box::pin(stream::open(self.net.clone(), self.from, (peer.node, lane), caller, requests, idle))
     }
 
     fn join(
@@ -129,6 +139,6 @@ impl Transport for SimTransport {
             let why = format!("{address} is not an address of this network (sim:n3)");
             return Box::pin(std::future::ready(Err(TransportError::Unreachable(why))));
         };
-        self.carry(node, deadline, false, move |service| service.join(request.clone()))
+        self.carry(node, deadline, (false, Load::SMALL), move |service| service.join(request.clone()))
     }
 }
