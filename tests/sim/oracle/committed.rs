@@ -43,6 +43,7 @@ impl Property for Committed {
         if let Observation::Durable(Durable::Truncated(from)) = &entry.seen
             && let Some((_, at)) = self.committed.range(from..).next()
             && self.held.has_entry(node, *at)
+            && !self.held.covers(node, *at)
         {
             return Err(format!("{node} truncated from {from}, and {at} was committed"));
         }

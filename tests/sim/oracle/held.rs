@@ -42,10 +42,14 @@ impl Held {
         self.0.get(&node).is_some_and(|log| log.entries.get(&at.index) == Some(&at))
     }
 
+    /// Whether the snapshot of `node` covers the place of the entry.
+    pub(super) fn covers(&self, node: NodeId, at: Position) -> bool {
+        self.0.get(&node).is_some_and(|log| log.covered.is_some_and(|covered| covered.index >= at.index))
+    }
+
     /// Whether the log of `node` has the entry, or a snapshot that covers its place.
     pub(super) fn holds(&self, node: NodeId, at: Position) -> bool {
-        let covered = |log: &Log| log.covered.is_some_and(|covered| covered.index >= at.index);
-        self.has_entry(node, at) || self.0.get(&node).is_some_and(covered)
+        self.has_entry(node, at) || self.covers(node, at)
     }
 
     /// Whose logs hold it.

@@ -56,6 +56,17 @@ pub(crate) struct Op {
 }
 
 impl LogChange {
+    /// Whether this stands for the entries that go with `truncation`.
+    pub(super) fn replaces(&self, truncation: &Self) -> bool {
+        match (self, truncation) {
+            (Self::Append { records, .. }, Self::Truncate { .. }) => !records.is_empty(),
+            (Self::Snapshot { meta, .. }, Self::Truncate { from, .. }) => {
+                meta.last.is_some_and(|last| last.index >= *from)
+            }
+            _ => false,
+        }
+    }
+
     pub(super) fn size(&self) -> usize {
         match self {
             Self::Append { records, .. } => records.iter().map(|(_, record)| record.len()).sum(),

@@ -5,6 +5,12 @@
 //!           └─ group 1 ─┘   └ 2 ┘
 //!           write, fdatasync, then the callbacks of group 1, in order
 //! ```
+//!
+//! A truncation waits for what replaces the entries that go: later entries, or a snapshot that covers their places. Both are in
+//! one transaction. openraft truncates before it installs a snapshot whose end differs from the log. Among what goes then may
+//! be entries that are committed, although this node does not know it yet, and its disk may be one of the few that have
+//! them. Raft keeps the log until the snapshot is saved (Ongaro and Ousterhout, *In Search of an Understandable Consensus
+//! Algorithm*, 2014, section 7).
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -61,6 +67,8 @@ pub(crate) struct Writer {
     pub(super) shared: Arc<Shared>,
     /// How far the log is committed, not yet written: it asks for no sync, and rides with the next group that does.
     committed: Option<Vec<u8>>,
+    /// Truncations, not yet written. A log that is opened again without them is as if they had not been asked for.
+    truncations: Vec<LogChange>,
     /// What is durable.
     pub(super) extent: Extent,
 }
@@ -77,7 +85,7 @@ pub(super) enum WriteFailure {
 impl Writer {
     pub(crate) fn new(database: Database, backend: Backend, shared: Arc<Shared>) -> Self {
         let extent = Extent::of(&shared.lock().state);
-        Self { database: Some(database), backend, shared, committed: None, extent }
+        Self { database: Some(database), backend, shared, committed: None, truncations: vec![], extent }
     }
 
     pub(crate) fn handle(&mut self, group: Vec<Op>) {
@@ -91,6 +99,7 @@ impl Writer {
             }
             waiting.push(done);
         }
+        let changes = self.hold_back(changes);
         let mut result = self.still_working();
         if result.is_ok() && !changes.is_empty() {
             self.shared.begin();
@@ -110,6 +119,23 @@ impl Writer {
                 Done::Answer(answer) => drop(answer.send(result)),
             }
         }
+    }
+
+    /// What is to be written now: truncations together with what replaces the entries that go.
+    fn hold_back(&mut self, changes: Vec<LogChange>) -> Vec<LogChange> {
+        let mut ready = Vec::with_capacity(changes.len());
+        for change in changes {
+            let truncates = matches!(change, LogChange::Truncate { .. });
+            if truncates && !cfg!(quorate_mutant = "truncated_before_replaced") {
+                self.truncations.push(change);
+                continue;
+            }
+            if self.truncations.iter().all(|truncation| change.replaces(truncation)) {
+                ready.append(&mut self.truncations);
+            }
+            ready.push(change);
+        }
+        ready
     }
 
     fn commit_in_order(&mut self, changes: &[LogChange]) -> Result<(), Failure> {

@@ -28,6 +28,8 @@ pub(crate) struct WriterTask {
     ops: Receiver<Op>,
     /// The group that is being written.
     group: Vec<Op>,
+    /// Truncations that are asked for, and not written yet.
+    truncated: Vec<u64>,
 }
 
 impl std::fmt::Debug for WriterTask {
@@ -78,7 +80,7 @@ pub(super) fn open(host: &Arc<SimHost>) -> Result<LogStore, OpenError> {
     host.tell(Observation::Opened { vote: state.vote, last: state.last(), snapshot, entries });
     let shared = Arc::new(Shared::new(Memory::new(state, queue)));
     let writer = Some(Writer::new(opened.database, opened.backend, shared.clone()));
-    let task = Arc::new(Mutex::new(WriterTask { host: host.clone(), writer, ops, group: vec![] }));
+    let task = Arc::new(Mutex::new(WriterTask { host: host.clone(), writer, ops, group: vec![], truncated: vec![] }));
     sim_disk.opened(disk, task.clone());
     let _runs_as_long_as_the_host = host.spawn(drive(host.clone(), task.clone(), shared.clone()));
     Ok(LogStore::written_by(Box::new(Handle(task)), shared))
@@ -154,11 +156,36 @@ impl WriterTask {
     }
 }
 
+impl WriterTask {
+    /// What is on the disk once a group is written. A truncation waits for what replaces the entries that go.
+    fn told(&mut self, group: &[Op]) -> Vec<Durable> {
+        let mut told = vec![];
+        for durable in group.iter().filter_map(|op| durable(&op.change)) {
+            match durable {
+                Durable::Truncated(from) => self.truncated.push(from),
+                Durable::Entries(ref entries) if !entries.is_empty() => {
+                    told.extend(self.truncated.drain(..).map(Durable::Truncated));
+                    told.push(durable);
+                }
+                Durable::Snapshot(last) => {
+                    told.push(durable);
+                    let covers = |from: &u64| last.is_some_and(|last| last.index >= *from);
+                    if self.truncated.iter().all(covers) {
+                        told.extend(self.truncated.drain(..).map(Durable::Truncated));
+                    }
+                }
+                other => told.push(other),
+            }
+        }
+        told
+    }
+}
+
 impl OpenLog for WriterTask {
     fn write_what_waits(&mut self) {
         let group = std::mem::take(&mut self.group);
+        let told = self.told(&group);
         let Some(writer) = self.writer.as_mut().filter(|_| !group.is_empty()) else { return };
-        let told: Vec<Durable> = group.iter().filter_map(|op| durable(&op.change)).collect();
         if !self.host.is_alive() {
             self.host.is_unsure(told.clone());
         }

@@ -1,7 +1,7 @@
 //! What a log goes through in the trials of its disk: steps that a sound engine could take, and a picture after each.
 //!
 //! ```text
-//!   steps   a a V a │ t a │ S p a c │ ...      each has a picture: what the log holds once it is done
+//!   steps   a a V a │ t a │ S p a c │ ...      each has a picture: what the file holds once it is done
 //!   acknowledged ───────┘       │
 //!   asked for ──────────────────┘
 //!              the picture found on the disk must be one of these, whole
@@ -39,6 +39,37 @@ pub(super) struct Picture {
     pub(super) snapshot: Option<Position>,
 }
 
+/// What a store holds in memory, and what its file does.
+#[derive(Default)]
+struct Both {
+    memory: Picture,
+    file: Picture,
+    /// From where the file is to be truncated, once it is written what replaces the entries that go.
+    truncates: Option<u64>,
+}
+
+impl Both {
+    fn take(&mut self, step: &Step) {
+        let before = self.memory.last();
+        self.memory.take(step);
+        let replaced = match step {
+            Step::Truncate(after) => {
+                // The log is whole up to its end, so a later truncation goes further back than an earlier one.
+                self.truncates = if before > Some(*after) { Some(after.index + 1) } else { self.truncates };
+                return;
+            }
+            Step::Append(_) => true,
+            Step::Snapshot(last) => self.truncates.is_some_and(|from| last.index >= from),
+            _ => false,
+        };
+        if let Some(from) = self.truncates.filter(|_| replaced) {
+            drop(self.file.entries.split_off(&from));
+            self.truncates = None;
+        }
+        self.file.take(step);
+    }
+}
+
 impl Picture {
     fn take(&mut self, step: &Step) {
         match step {
@@ -66,9 +97,10 @@ impl Picture {
 /// Steps that a sound engine could take. Every entry ever written has bytes of its own.
 pub(super) fn workload(seed: u64, length: usize) -> (Vec<Step>, Vec<Picture>) {
     let mut rng = Rng::new(seed);
-    let (mut now, mut term, mut committed) = (Picture::default(), 1, None::<Position>);
-    let (mut steps, mut pictures) = (vec![], vec![now.clone()]);
+    let (mut both, mut term, mut committed) = (Both::default(), 1, None::<Position>);
+    let (mut steps, mut pictures) = (vec![], vec![both.file.clone()]);
     while steps.len() < length {
+        let now = &both.memory;
         let next = now.last().map_or(0, |last| last.index + 1);
         let floor = committed.max(now.purged).map_or(0, |floor| floor.index);
         let step = match rng.below(100) {
@@ -112,9 +144,9 @@ pub(super) fn workload(seed: u64, length: usize) -> (Vec<Step>, Vec<Picture>) {
             }
             _ => continue,
         };
-        now.take(&step);
+        both.take(&step);
         steps.push(step);
-        pictures.push(now.clone());
+        pictures.push(both.file.clone());
     }
     (steps, pictures)
 }

@@ -32,9 +32,10 @@ async fn everything_is_there_after_a_close_and_after_a_drop() {
     store.save_vote(&vote_to(ballot(2, 3, true))).await.unwrap();
     save(&store, at(1, 9)).await.unwrap();
     store.purge(log_id_to(at(1, 4))).await.unwrap();
-    store.truncate_after(Some(log_id_to(at(1, 15)))).await.unwrap();
     store.save_committed(Some(log_id_to(at(1, 12)))).await.unwrap();
     for round in 0..2 {
+        store.truncate_after(Some(log_id_to(at(1, 15)))).await.unwrap();
+        assert_eq!(store.try_get_log_entries(..).await.unwrap().last(), Some(&small(1, 15)));
         match round {
             0 => store.close(),
             // Not awaited: the drop writes what is queued before it returns.
@@ -47,8 +48,31 @@ async fn everything_is_there_after_a_close_and_after_a_drop() {
         assert_eq!(store.read_committed().await.unwrap(), Some(log_id_to(at(1, 12))));
         assert_eq!(store.get_log_state().await.unwrap().last_purged_log_id, Some(log_id_to(at(1, 4))));
         let there = store.try_get_log_entries(..).await.unwrap();
-        let due = (5..16).map(|index| small(1, index)).chain((round == 1).then(|| small(2, 16)));
-        assert_eq!(there, due.collect::<Vec<_>>());
+        // What was truncated stays on the disk until it is replaced.
+        let due: Vec<_> = match round {
+            0 => (5..20).map(|index| small(1, index)).collect(),
+            _ => (5..16).map(|index| small(1, index)).chain([small(2, 16)]).collect(),
+        };
+        assert_eq!(there, due);
+    }
+}
+
+/// openraft truncates before it installs a snapshot whose end differs from the log. What goes may be committed.
+#[tokio::test]
+async fn what_a_snapshot_replaces_is_on_the_disk_until_the_snapshot_is() {
+    let (_folder, path) = place();
+    let mut store = LogStore::open(&path).unwrap();
+    append_durably(&mut store, (0..20).map(|index| small(1, index))).await.unwrap();
+    let replaced = [(at(1, 12), 0..20), (at(1, 15), 0..20), (at(2, 30), 0..16)];
+    for (last, there) in replaced {
+        // One that this node takes of its own state, or that ends before, replaces nothing of it.
+        store.truncate_after(Some(log_id_to(at(1, 15)))).await.unwrap();
+        store.save_vote(&vote_to(ballot(last.index, 1, true))).await.unwrap();
+        save(&store, last).await.unwrap();
+        drop(store);
+        store = LogStore::open_existing(&path).unwrap();
+        let due: Vec<_> = there.map(|index| small(1, index)).collect();
+        assert_eq!(store.try_get_log_entries(..).await.unwrap(), due, "with a snapshot up to {last}");
     }
 }
 
