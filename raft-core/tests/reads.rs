@@ -37,6 +37,8 @@ struct NetConditions {
     cut: AtomicBool,
     /// No entries pass at all, though heartbeats do.
     no_entries: AtomicBool,
+    /// The streams of heartbeats end without an answer.
+    no_answers: AtomicBool,
     /// The answers of these nodes to the lonely one's stream are held back.
     held: BTreeMap<NodeId, watch::Sender<bool>>,
 }
@@ -74,6 +76,10 @@ impl Transport for SimTransport {
         idle: Duration,
     ) -> Carried<AppendReplies> {
         let (conditions, from, to) = (self.conditions.clone(), self.from, peer.node);
+        if lane == Lane::Control && conditions.no_answers.load(Ordering::SeqCst) {
+            // It panics when it is polled again.
+            return Box::pin(async { Ok(unfold((), |()| async { None }).boxed()) });
+        }
         // Requests on a line that is cut are lost, and the stream stays open.
         let through = conditions.clone();
         let passes = move || {
@@ -147,8 +153,8 @@ async fn three(conditions: &Arc<NetConditions>, folder: &std::path::Path) -> Res
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn late_answers_to_an_earlier_append_confirm_no_read() -> Result<()> {
     let held = [2, 3].map(|node| (NodeId::new(node), watch::Sender::new(false))).into();
-    let (cut, no_entries) = Default::default();
-    let conditions = Arc::new(NetConditions { cut, no_entries, held });
+    let (cut, no_entries, no_answers) = Default::default();
+    let conditions = Arc::new(NetConditions { cut, no_entries, no_answers, held });
     let folder = tempfile::tempdir()?;
     let nodes = three(&conditions, folder.path()).await?;
     let (lonely, other) = (nodes[0].clone(), nodes[1].clone());
@@ -192,8 +198,8 @@ async fn late_answers_to_an_earlier_append_confirm_no_read() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_has_committed_nothing_of_its_own_confirms_no_read() -> Result<()> {
-    let (cut, no_entries) = Default::default();
-    let conditions = Arc::new(NetConditions { cut, no_entries, held: BTreeMap::new() });
+    let (cut, no_entries, no_answers) = Default::default();
+    let conditions = Arc::new(NetConditions { cut, no_entries, no_answers, held: BTreeMap::new() });
     let folder = tempfile::tempdir()?;
     let nodes = three(&conditions, folder.path()).await?;
     ensure!(nodes[0].view().local.leader == Some(LONELY), "the founder leads");
@@ -217,4 +223,38 @@ async fn a_leader_that_has_committed_nothing_of_its_own_confirms_no_read() -> Re
     let read = next.read_barrier(TIMEOUT).await;
     ensure!(read.is_ok(), "its entries arrive, and it still confirms no read: {read:?}");
     Ok(())
+}
+
+/// A worker of the engine that panics sends no heartbeat any more, and all leases run out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_heartbeat_whose_stream_ends_without_an_answer_is_not_the_last() -> Result<()> {
+    let (cut, no_entries, no_answers) = Default::default();
+    let conditions = Arc::new(NetConditions { cut, no_entries, no_answers, held: BTreeMap::new() });
+    let folder = tempfile::tempdir()?;
+    let nodes = three(&conditions, folder.path()).await?;
+    let leads = |node: &Arc<Node>| {
+        let local = node.view().local;
+        (local.leader == Some(local.node) && local.quorate).then_some((local.node, local.term))
+    };
+    let plan = *fast().timing.plan();
+    // On a busy machine the lead may change for other reasons, but not each time.
+    for _ in 0..8 {
+        let give_up = Instant::now() + TIMEOUT;
+        let before = loop {
+            match nodes.iter().find_map(|node| leads(node)) {
+                Some(leader) => break leader,
+                None => ensure!(Instant::now() < give_up, "nobody leads: {:?}", nodes[0].view()),
+            }
+            sleep(Duration::from_millis(5)).await;
+        };
+        conditions.no_answers.store(true, Ordering::SeqCst);
+        sleep(plan.heartbeat * 2).await;
+        conditions.no_answers.store(false, Ordering::SeqCst);
+        // Until the last answer of before has long ceased to count.
+        sleep(plan.election_max * 4).await;
+        if nodes.iter().find_map(|node| leads(node)) == Some(before) {
+            return Ok(());
+        }
+    }
+    anyhow::bail!("each leader whose heartbeats had no answer for a moment has lost its followers")
 }

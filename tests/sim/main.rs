@@ -18,7 +18,8 @@ mod sweep;
 mod thin;
 mod workers;
 
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use quorate::testing::sim::World;
 
@@ -40,8 +41,24 @@ fn one_world() {
         let filter = tracing_subscriber::EnvFilter::from_default_env();
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     }
+    let panics = count_panics();
     let told = World::run(seed, story::play(plan, aloud)).expect("a runtime");
     sweep::report(seed, &told);
+    let panics = panics.load(Ordering::SeqCst);
+    assert!(panics == 0, "seed {seed}: violated: no task panics: {panics} did, see above");
+}
+
+/// Counts panics from now on. One in a task of its own ends that task, and else nobody would know. redb may panic on a disk
+/// that fails; the log stops then.
+fn count_panics() -> Arc<AtomicUsize> {
+    let (panics, before) = (Arc::new(AtomicUsize::new(0)), std::panic::take_hook());
+    let counted = panics.clone();
+    std::panic::set_hook(Box::new(move |panic| {
+        let of_redb = panic.location().is_some_and(|at| at.file().contains("redb"));
+        counted.fetch_add(usize::from(!of_redb), Ordering::SeqCst);
+        before(panic);
+    }));
+    panics
 }
 
 /// The worlds of this run, played once for the two tests that look at them.

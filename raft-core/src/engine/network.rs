@@ -88,7 +88,7 @@ pub(crate) struct Network {
     peers: Arc<Peers>,
     to: NodeId,
     answers_within: Duration,
-    heartbeats: Heartbeats<Option<StreamAppended>>,
+    heartbeats: Heartbeats,
 }
 
 /// Sends one heartbeat, and notes its answer, however late it is.
@@ -102,7 +102,9 @@ async fn heartbeat(
     let asking = async {
         let (peer, caller) = peers.address(to)?;
         let heartbeat = stream::iter([heartbeat]).boxed();
-        let mut answers = peers.transport.append_stream(&peer, Lane::Control, caller, heartbeat, limit).await?;
+        let opened = peers.transport.append_stream(&peer, Lane::Control, caller, heartbeat, limit).await?;
+        // It may end without an answer, and is not polled after that.
+        let mut answers = opened.fuse();
         let answer = answers.next().await.transpose();
         // The end of the stream is the very next thing, and closes it cleanly. No answer is lost for want of it.
         let _end = timeout(LEAST_IDLE, answers.next()).await;
