@@ -241,7 +241,7 @@ async fn a_heartbeat_whose_stream_ends_without_an_answer_is_not_the_last() -> Re
     for _ in 0..8 {
         let give_up = Instant::now() + TIMEOUT;
         let before = loop {
-            match nodes.iter().find_map(|node| leads(node)) {
+            match nodes.iter().find_map(leads) {
                 Some(leader) => break leader,
                 None => ensure!(Instant::now() < give_up, "nobody leads: {:?}", nodes[0].view()),
             }
@@ -252,7 +252,7 @@ async fn a_heartbeat_whose_stream_ends_without_an_answer_is_not_the_last() -> Re
         conditions.no_answers.store(false, Ordering::SeqCst);
         // Until the last answer of before has long ceased to count.
         sleep(plan.election_max * 4).await;
-        if nodes.iter().find_map(|node| leads(node)) == Some(before) {
+        if nodes.iter().find_map(leads) == Some(before) {
             return Ok(());
         }
     }
