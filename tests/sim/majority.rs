@@ -7,7 +7,8 @@
 //!
 //! A node outside it that some of its members reach and others do not is another matter for the leases: who leads decides
 //! then which of two majorities goes on, and the other's odd member loses its lease. Commits go on in any case. A split vote
-//! takes a second election, which a lease need not outlast (I15 is about one).
+//! takes a second election, and so does a leader outside of it that is lost as soon as it leads. A lease need not outlast two
+//! elections (I15 is about one).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -43,6 +44,8 @@ pub(crate) struct Majorities {
     /// The newest term that somebody stood in, who it was, and when two had stood in the same.
     stood: (u64, NodeId),
     split: Option<Instant>,
+    /// Who was elected last, and when.
+    elected: Option<(NodeId, Instant)>,
     /// Who is asked to go, and until when that may take. Nobody: a change of the members or of their votes.
     orders: Vec<(Instant, Option<NodeId>)>,
     orders_take: Duration,
@@ -65,6 +68,7 @@ impl Majorities {
             looked: Instant::now(),
             stood: (0, NodeId::default()),
             split: None,
+            elected: None,
             orders: vec![],
             orders_take: config.propose_timeout * 2,
             is_fast: config.heartbeat() < Duration::from_millis(36),
@@ -110,8 +114,11 @@ impl Majorities {
     pub(crate) fn see(&mut self, entry: &TraceEntry) -> Verdict {
         if let Observation::Durable(Durable::Vote(vote)) = &entry.seen
             && vote.node == entry.node
-            && !vote.committed
         {
+            if vote.committed {
+                self.elected = Some((vote.node, Instant::now()));
+                return Ok(());
+            }
             if vote.term == self.stood.0 && vote.node != self.stood.1 {
                 self.split = Some(Instant::now());
             }
@@ -121,6 +128,9 @@ impl Majorities {
             return Ok(());
         }
         let judged = |window: &Window| window.leases.is_some_and(|since| since.elapsed() > self.settled);
+        let lost_twice = |members: &BTreeSet<NodeId>| {
+            self.elected.is_some_and(|(leader, at)| !members.contains(&leader) && at.elapsed() < self.settled)
+        };
         let harmed = |members: &BTreeSet<NodeId>, window: &Window| match &entry.seen {
             Observation::Fired | Observation::Noted(Note::Notice { .. } | Note::Lapsed { .. }) => {
                 members.contains(&entry.node)
@@ -131,7 +141,11 @@ impl Majorities {
             }),
             _ => false,
         };
-        match self.windows.iter().find(|(members, window)| judged(window) && harmed(members, window)) {
+        match self
+            .windows
+            .iter()
+            .find(|(members, window)| judged(window) && !lost_twice(members) && harmed(members, window))
+        {
             Some((members, window)) => Err(format!(
                 "violated: no member of a whole majority loses its lease: {members:?} is whole for {:?}: {entry}",
                 window.began.elapsed()

@@ -6,7 +6,7 @@
 //! ```
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -30,42 +30,63 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// The sizes of the requests that wait for an answer, in bytes, and since when nothing has come although one does.
+/// What a stream waits for.
 #[derive(Clone)]
-struct Waiting(Arc<Mutex<(VecDeque<usize>, Instant)>>);
+struct Waiting(Arc<Mutex<Unanswered>>);
+
+struct Unanswered {
+    /// The sizes of the requests that wait for an answer, in bytes.
+    sizes: VecDeque<usize>,
+    /// Since when nothing has come although one does.
+    since: Instant,
+    /// Since when nothing passes on the connection, in one direction.
+    stalled: Option<Instant>,
+}
 
 /// As `quorate-transport-grpc` has it: the silence that ends a stream grows with what is on its way, at so many bytes a
-/// second.
+/// second; a ping that is not answered on a lane for much ends the connection after so long, whatever is on its way.
 const THINNEST: usize = 32 << 10;
+const PINGED: Duration = Duration::from_millis(10_500);
 
 /// The least that is waited between two looks.
 const TICK: Duration = Duration::from_millis(5);
 
 impl Waiting {
     fn new() -> Self {
-        Self(Arc::new(Mutex::new((VecDeque::new(), Instant::now()))))
+        Self(Arc::new(Mutex::new(Unanswered { sizes: VecDeque::new(), since: Instant::now(), stalled: None })))
     }
 
+    fn lock(&self) -> MutexGuard<'_, Unanswered> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes a request. Once nothing passes, flow control takes no more into the connection.
     fn sent(&self, size: usize) {
-        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.0.is_empty() {
-            waiting.1 = Instant::now();
+        let mut waiting = self.lock();
+        if waiting.sizes.is_empty() {
+            waiting.since = Instant::now();
         }
-        waiting.0.push_back(size);
+        let size = if waiting.stalled.is_some() { 0 } else { size };
+        waiting.sizes.push_back(size);
+    }
+
+    fn stalled(&self) {
+        self.lock().stalled.get_or_insert_with(Instant::now);
     }
 
     fn answered(&self) {
-        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.0.pop_front();
-        waiting.1 = Instant::now();
+        let mut waiting = self.lock();
+        waiting.sizes.pop_front();
+        waiting.since = Instant::now();
     }
 
     /// When the silence is too long; `None` while nothing waits.
     fn ends(&self, idle: Duration) -> Option<Instant> {
-        let waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let bytes: usize = waiting.0.iter().sum();
-        let limit = idle + Duration::from_secs_f64(bytes as f64 / THINNEST as f64);
-        (!waiting.0.is_empty()).then(|| waiting.1 + limit)
+        let waiting = self.lock();
+        let bytes: usize = waiting.sizes.iter().sum();
+        let limit = waiting.since + idle + Duration::from_secs_f64(bytes as f64 / THINNEST as f64);
+        let pinged = waiting.stalled.map(|stalled| stalled + PINGED);
+        (!waiting.sizes.is_empty()).then(|| pinged.map_or(limit, |pinged| pinged.min(limit)))
     }
 }
 
@@ -166,18 +187,24 @@ pub(super) async fn open(
         while let Some(request) = requests.next().await {
             let size = size_of_append(&request);
             asked.sent(size);
-            let Some(at) = there.send(Load { size, bulk: lane == Lane::Log }) else { continue };
+            let Some(at) = there.send(Load { size, bulk: lane == Lane::Log }) else {
+                asked.stalled();
+                continue;
+            };
             if send_request.send((at, request)).is_err() {
                 return;
             }
         }
     }));
     let mut back = Pipe::new(net.clone(), to, from, false);
-    let there = net.clone();
+    let (there, owed) = (net.clone(), waiting.clone());
     drop(machine.spawn(async move {
         let mut answers = service.append_stream(caller, arriving(there, from, to, requests_sent));
         while let Some(answer) = answers.next().await {
-            let Some(at) = back.send(Load::SMALL) else { continue };
+            let Some(at) = back.send(Load::SMALL) else {
+                owed.stalled();
+                continue;
+            };
             if send_answer.send((at, Some(answer))).is_err() {
                 return;
             }
