@@ -252,6 +252,8 @@ async fn a_leader_that_is_deposed_while_its_disk_is_full_keeps_its_lease() -> Re
     let leader = another_leader(&mut t, full).await?;
     t.heal();
     until_sees(&mut t, full, "another leads", |seen| seen.leader == Some(NodeId::new(leader))).await?;
+    // On a busy machine the election takes so long that the lease is almost over, which is no fault: it is renewed now.
+    all_hold(&mut t).await?;
     nobody_is_blamed(&mut t).await?;
     disk.make_room();
     is_back(&mut t, full).await

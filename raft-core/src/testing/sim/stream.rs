@@ -48,8 +48,9 @@ struct Unanswered {
 const THINNEST: usize = 32 << 10;
 const PINGED: Duration = Duration::from_millis(10_500);
 
-/// The least that is waited between two looks.
+/// The least and the most that is waited between two looks.
 const TICK: Duration = Duration::from_millis(5);
+const LOOK: Duration = Duration::from_secs(1);
 
 impl Waiting {
     fn new() -> Self {
@@ -145,16 +146,19 @@ fn arriving<T: Send + 'static>(
     from: NodeId,
     to: NodeId,
     received: UnboundedReceiver<OnItsWay<T>>,
+    waiting: Waiting,
 ) -> BoxStream<'static, T> {
-    let start = (received, net, false);
-    let stream = unfold(start, move |(mut received, net, mut stalled)| async move {
+    let start = (received, net, waiting);
+    let stream = unfold(start, move |(mut received, net, waiting)| async move {
+        let mut stalled = false;
         loop {
             let (at, what) = received.recv().await?;
             sleep_until(at).await;
             stalled |= net.is_cut(from, to);
             if !stalled {
-                return Some((what, (received, net, stalled)));
+                return Some((what, (received, net, waiting)));
             }
+            waiting.stalled();
         }
     });
     stream.boxed()
@@ -199,7 +203,7 @@ pub(super) async fn open(
     let mut back = Pipe::new(net.clone(), to, from, false);
     let (there, owed) = (net.clone(), waiting.clone());
     drop(machine.spawn(async move {
-        let mut answers = service.append_stream(caller, arriving(there, from, to, requests_sent));
+        let mut answers = service.append_stream(caller, arriving(there, from, to, requests_sent, owed.clone()));
         while let Some(answer) = answers.next().await {
             let Some(at) = back.send(Load::SMALL) else {
                 owed.stalled();
@@ -209,11 +213,14 @@ pub(super) async fn open(
                 return;
             }
         }
-        if let Some(at) = back.send(Load::SMALL) {
-            let _nobody_listens = send_answer.send((at, None));
+        match back.send(Load::SMALL) {
+            Some(at) => {
+                let _nobody_listens = send_answer.send((at, None));
+            }
+            None => owed.stalled(),
         }
     }));
-    Ok(answers(arriving(net, to, from, answers_sent), pump, waiting, idle, to))
+    Ok(answers(arriving(net, to, from, answers_sent, waiting.clone()), pump, waiting, idle, to))
 }
 
 fn answers(
@@ -228,7 +235,9 @@ fn answers(
         let (mut stream, pump, waiting) = state?;
         loop {
             let look = waiting.ends(idle).unwrap_or_else(|| Instant::now() + idle);
-            match timeout_at(look.max(Instant::now() + TICK), stream.next()).await {
+            // A stall that begins meanwhile ends the wait sooner.
+            let look = look.clamp(Instant::now() + TICK, Instant::now() + LOOK);
+            match timeout_at(look, stream.next()).await {
                 Ok(Some(None)) => return None,
                 Ok(Some(Some(answer))) => {
                     waiting.answered();
