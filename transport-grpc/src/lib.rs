@@ -43,6 +43,7 @@ mod pipeline;
 mod places;
 mod progress;
 mod raft_service;
+mod round_trip;
 mod router;
 mod server;
 mod settings;

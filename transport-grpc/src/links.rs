@@ -25,6 +25,7 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use crate::connection::Connection;
 use crate::net::{TcpStream, lookup_host};
 use crate::paced::Paced;
+use crate::round_trip::RoundTrip;
 use crate::settings::ClientSettings;
 
 /// The pause after the first failure in a row; doubled by each further one.
@@ -47,11 +48,13 @@ const PER_NAME: usize = 8;
 pub(crate) struct Links {
     settings: ClientSettings,
     table: Mutex<BTreeMap<(NodeId, Lane), Arc<Link>>>,
+    /// The round trip to each node, by the connections of all lanes.
+    round_trips: Mutex<BTreeMap<NodeId, Arc<RoundTrip>>>,
 }
 
 impl Links {
     pub(crate) fn new(settings: ClientSettings) -> Self {
-        Self { settings, table: Mutex::default() }
+        Self { settings, table: Mutex::default(), round_trips: Mutex::default() }
     }
 
     /// The link to `peer` for calls of one lane.
@@ -64,7 +67,11 @@ impl Links {
             // not mean that the peer is dead.
             settings.ping_timeout *= 10;
         }
-        let fresh = || Arc::new(Link { paced, ..Link::new(peer.node.to_string(), peer.addresses.clone(), settings) });
+        let round_trip = self.round_trips.lock().entry(peer.node).or_default().clone();
+        let fresh = || {
+            let link = Link::new(peer.node.to_string(), peer.addresses.clone(), settings);
+            Arc::new(Link { paced, round_trip: round_trip.clone(), ..link })
+        };
         let link = table.entry((peer.node, lane)).or_insert_with(fresh);
         if link.addresses != peer.addresses {
             *link = fresh();
@@ -101,13 +108,14 @@ pub(crate) struct Link {
     settings: ClientSettings,
     /// Whether it carries much, of which little may wait in the queues of the network.
     paced: bool,
+    round_trip: Arc<RoundTrip>,
     state: Mutex<State>,
 }
 
 impl Link {
     fn new(name: String, addresses: Vec<Address>, settings: ClientSettings) -> Self {
         let state = State { connection: None, attempt: None, preferred: 0, failures: 0, not_before: Instant::now() };
-        Self { name, addresses, settings, paced: false, state: Mutex::new(state) }
+        Self { name, addresses, settings, paced: false, round_trip: Arc::default(), state: Mutex::new(state) }
     }
 
     /// An open connection. Takes at most `within`; on every error, nothing was sent.
@@ -144,6 +152,7 @@ impl Link {
         let mut state = self.state.lock();
         let old = |made: &Instant| made.elapsed() >= STABLE;
         if state.connection.as_ref().is_some_and(|(current, made)| current.is_same(silent) && old(made)) {
+            tracing::debug!(peer = self.name, "a connection was silent for too long; the next call opens another");
             state.connection = None;
         }
     }
@@ -219,10 +228,10 @@ impl Link {
             let opened = timeout_at(deadline, async {
                 let began = Instant::now();
                 let stream = TcpStream::connect(place).await.map_err(|error| error.to_string())?;
-                let opening = began.elapsed();
+                let round_trip = self.round_trip.note(began.elapsed(), Instant::now());
                 stream.set_nodelay(true).map_err(|error| error.to_string())?;
                 let opened = match self.paced {
-                    true => Connection::open(Paced::new(stream, opening), ping_every, ping_timeout).await,
+                    true => Connection::open(Paced::new(stream, round_trip), ping_every, ping_timeout).await,
                     false => Connection::open(stream, ping_every, ping_timeout).await,
                 };
                 opened.map_err(|error| error.to_string())

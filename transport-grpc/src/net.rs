@@ -5,21 +5,42 @@
 //!                                                        └──▶ turmoil::net   if turmoil::in_simulation()
 //! ```
 
+use std::io::{self, IoSlice};
+use std::task::{Context, Poll, ready};
+
+use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 #[cfg(feature = "testing")]
 pub(crate) use simulated::{TcpListener, TcpStream, lookup_host};
+use tokio::io::Interest;
 #[cfg(not(feature = "testing"))]
 pub(crate) use tokio::net::{TcpListener, TcpStream, lookup_host};
 
-/// Sets how much of what was written the system holds until it is acknowledged.
+/// Bounds what the system holds of what was written, until it is acknowledged.
 pub(crate) trait SendBuffer {
     /// A hint: a system that refuses it keeps what it had.
     fn set_send_buffer(&self, size: usize);
+
+    /// Writes some of it, as a record of its own. Linux checks the bound only where a segment begins, and merges what is
+    /// written into the last one for as long as that waits, up to 64 KiB. What ends a record is not merged into.
+    fn poll_write_record(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>>;
 }
 
 impl SendBuffer for tokio::net::TcpStream {
     fn set_send_buffer(&self, size: usize) {
         if let Err(error) = rustix::net::sockopt::set_socket_send_buffer_size(self, size) {
             tracing::debug!(%error, size, "the send buffer keeps its size");
+        }
+    }
+
+    fn poll_write_record(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let (stream, flags) = (&*self, SendFlags::EOR | SendFlags::NOSIGNAL);
+        let send = || Ok(sendmsg(stream, bufs, &mut SendAncillaryBuffer::default(), flags)?);
+        loop {
+            ready!(stream.poll_write_ready(cx))?;
+            match stream.try_io(Interest::WRITABLE, send) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                sent => return Poll::Ready(sent),
+            }
         }
     }
 }
@@ -77,6 +98,16 @@ mod simulated {
             match self {
                 Self::System(stream) => stream.set_send_buffer(size),
                 Self::Simulated(_) => {}
+            }
+        }
+
+        fn poll_write_record(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+            match self {
+                Self::System(stream) => stream.poll_write_record(cx, bufs),
+                Self::Simulated(stream) => {
+                    let first = bufs.iter().find(|buf| !buf.is_empty());
+                    first.map_or(Poll::Ready(Ok(0)), |buf| Pin::new(stream).poll_write(cx, buf))
+                }
             }
         }
     }

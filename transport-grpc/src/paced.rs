@@ -39,12 +39,15 @@ const FIRST: usize = 4 << 10;
 /// How long one measurement takes. Not less: a token bucket lets tens of kilobytes pass at once before it shows its rate.
 const WINDOW: Duration = Duration::from_millis(200);
 
+/// How many parts of a message one call takes. The system refuses more than 1 024.
+const PARTS: usize = 64;
+
 /// A connection whose send buffer follows the rate of its link.
 #[derive(Debug)]
 pub(crate) struct Paced {
     stream: TcpStream,
     size: usize,
-    /// What a round trip takes, as far as it was seen when the connection was made.
+    /// What a round trip takes while the queues are empty, as far as it is known.
     round_trip: Duration,
     /// When the buffer was full last.
     full_at: Option<Instant>,
@@ -55,9 +58,9 @@ pub(crate) struct Paced {
 }
 
 impl Paced {
-    /// `opening`: how long the connection took to open, which is a round trip, or more on a link that is busy.
-    pub(crate) fn new(stream: TcpStream, opening: Duration) -> Self {
-        let round_trip = opening.min(LONGEST);
+    /// `round_trip`: what one takes while the queues are empty.
+    pub(crate) fn new(stream: TcpStream, round_trip: Duration) -> Self {
+        let round_trip = round_trip.min(LONGEST);
         let paced = Self { stream, size: FIRST, round_trip, full_at: None, since: None, taken: 0 };
         paced.stream.set_send_buffer(FIRST);
         paced
@@ -110,11 +113,7 @@ impl AsyncRead for Paced {
 
 impl AsyncWrite for Paced {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        // The kernel takes a whole segment more than its buffer holds, up to 64 KiB of one write.
-        let written = Pin::new(&mut this.stream).poll_write(cx, &buf[..buf.len().min(this.size)]);
-        this.note(&written);
-        written
+        self.poll_write_vectored(cx, &[IoSlice::new(buf)])
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -131,11 +130,15 @@ impl AsyncWrite for Paced {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let all: usize = bufs.iter().map(|buf| buf.len()).sum();
-        if let Some(first) = bufs.iter().find(|buf| !buf.is_empty()).filter(|_| all > this.size) {
-            return Pin::new(this).poll_write(cx, first);
-        }
-        let written = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
+        // The kernel takes a whole record more than its buffer holds.
+        let mut room = this.size;
+        let fitting = bufs.iter().map(|buf| {
+            let fits = &buf[..buf.len().min(room)];
+            room -= fits.len();
+            IoSlice::new(fits)
+        });
+        let fitting: Vec<IoSlice<'_>> = fitting.filter(|buf| !buf.is_empty()).take(PARTS).collect();
+        let written = this.stream.poll_write_record(cx, &fitting);
         this.note(&written);
         written
     }
