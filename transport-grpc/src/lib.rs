@@ -43,7 +43,6 @@ mod pipeline;
 mod places;
 mod progress;
 mod raft_service;
-mod round_trip;
 mod router;
 mod server;
 mod settings;

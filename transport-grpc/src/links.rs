@@ -24,8 +24,7 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::connection::Connection;
 use crate::net::{TcpStream, lookup_host};
-use crate::paced::Paced;
-use crate::round_trip::RoundTrip;
+use crate::paced::{Paced, RoundTrip};
 use crate::settings::ClientSettings;
 
 /// The pause after the first failure in a row; doubled by each further one.

@@ -10,12 +10,16 @@
 //! queue of 50 KB is 0.4 s, an election timeout. What is not acknowledged is never more than the send buffer, so a buffer of
 //! what the link carries in 12 ms bounds the wait. The idea is that of LEDBAT (RFC 6817), by other means: the rate is what the
 //! kernel takes while the buffer is full.
+//!
+//! A connection that opens on a busy link takes as long as its queues are. Taken for the length of the way, that would fill
+//! them even more. So the shortest of the last ten minutes counts, as in LEDBAT (the base delay).
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
@@ -41,6 +45,24 @@ const WINDOW: Duration = Duration::from_millis(200);
 
 /// How many parts of a message one call takes. The system refuses more than 1 024.
 const PARTS: usize = 64;
+
+/// How long a round trip that was measured counts: in that time the way may have changed.
+const COUNTS: Duration = Duration::from_secs(600);
+
+/// The shortest round trip to one peer.
+#[derive(Debug, Default)]
+pub(crate) struct RoundTrip(Mutex<Option<(Duration, Instant)>>);
+
+impl RoundTrip {
+    /// Notes what the opening of a connection took. Returns what counts now.
+    pub(crate) fn note(&self, opening: Duration, now: Instant) -> Duration {
+        let mut shortest = self.0.lock();
+        let counts = |(took, at): &(Duration, Instant)| *took < opening && now.saturating_duration_since(*at) < COUNTS;
+        let counted = shortest.filter(counts).unwrap_or((opening, now));
+        *shortest = Some(counted);
+        counted.0
+    }
+}
 
 /// A connection whose send buffer follows the rate of its link.
 #[derive(Debug)]
@@ -150,6 +172,8 @@ impl AsyncWrite for Paced {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWriteExt;
+
     use super::*;
 
     #[test]
@@ -171,5 +195,30 @@ mod tests {
             size = grown;
         }
         assert_eq!(size, MOST);
+    }
+
+    #[test]
+    fn a_busy_moment_does_not_make_the_way_longer_and_a_new_way_counts_in_the_end() {
+        let (round_trip, ms, now) = (RoundTrip::default(), Duration::from_millis, Instant::now());
+        assert_eq!(round_trip.note(ms(20), now), ms(20));
+        assert_eq!(round_trip.note(ms(3), now), ms(3));
+        assert_eq!(round_trip.note(ms(200), now + COUNTS / 2), ms(3), "the link is busy");
+        assert_eq!(round_trip.note(ms(90), now + COUNTS), ms(90), "it is longer now");
+    }
+
+    /// The peer does not read. What is not in its buffer waits here.
+    #[tokio::test]
+    async fn no_more_waits_than_the_buffer_holds() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        rustix::net::sockopt::set_socket_recv_buffer_size(&listener, 32 << 10).unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (peer, _) = listener.accept().unwrap();
+        let mut paced = Paced::new(stream, Duration::ZERO);
+        let mut taken = 0;
+        while let Ok(written) = tokio::time::timeout(WINDOW, paced.write(&[7; 16 << 10])).await {
+            taken += written.unwrap();
+        }
+        let waits = taken - rustix::io::ioctl_fionread(&peer).unwrap() as usize;
+        assert!(waits > 0 && waits <= 8 << 10, "{waits} bytes wait of {taken}");
     }
 }
