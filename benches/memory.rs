@@ -198,7 +198,7 @@ fn measure(gigabytes: f64) -> Result<()> {
 fn look(nodes: &[Node], folder: &Path, rss: &mut [u64; 3], file: &mut [u64; 3]) -> Result<()> {
     for (place, node) in nodes.iter().enumerate() {
         rss[place] = rss[place].max(node.rss()?);
-        let log = folder.join(format!("n{}/log.redb", place + 1));
+        let log = folder.join(format!("n{}/raft.log", place + 1));
         file[place] = file[place].max(std::fs::metadata(log)?.len());
     }
     Ok(())

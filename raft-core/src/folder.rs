@@ -5,7 +5,7 @@
 //!   ├── lock        held by flock for as long as the process lives
 //!   ├── node        this file: node, disk id, how often opened, cluster, a leave that was not committed
 //!   ├── opener      which process has it, or had it last (opener.rs)
-//!   └── log.redb    log, vote, snapshots
+//!   └── raft.log    log, vote, snapshots
 //! ```
 //!
 //! Each opening is counted, durably, before anything else is done with the folder. By that count the cluster tells a copy of
@@ -102,7 +102,7 @@ impl Folder {
     }
 
     pub(crate) fn log_path(&self) -> PathBuf {
-        self.path.join("log.redb")
+        self.path.join(LOG)
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -134,6 +134,12 @@ impl Folder {
 /// The name of the folder's own file.
 const FILE: &str = "node";
 
+/// The name of the log's file.
+const LOG: &str = "raft.log";
+
+/// What the log was called before the first release, in another format.
+const FORMER_LOG: &str = "log.redb";
+
 /// Files in a folder, and the lock on it.
 #[derive(Debug)]
 struct Files {
@@ -147,6 +153,15 @@ impl Files {
         std::fs::create_dir_all(path).map_err(failed)?;
         let lock =
             OpenOptions::new().create(true).truncate(false).write(true).open(path.join("lock")).map_err(failed)?;
+        let former = path.join(FORMER_LOG);
+        if former.try_exists().map_err(failed)? {
+            let why = format!(
+                "{} is the log of a version before the first release, which this one cannot read; remove the node from its \
+                 cluster and join under a new number with an empty folder",
+                former.display()
+            );
+            return Err(failed(io::Error::new(io::ErrorKind::Unsupported, why)));
+        }
         match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self { path: path.into(), _lock: lock }),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(StartError::InUse(path.into())),
@@ -161,7 +176,7 @@ impl FolderStorage for Files {
         match std::fs::read(&file) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                let log = self.path.join("log.redb");
+                let log = self.path.join(LOG);
                 if log.exists() {
                     let why = format!("{} exists without it", log.display());
                     return Err(StartError::Damaged { path: file, why });
@@ -210,6 +225,18 @@ mod tests {
     }
 
     #[test]
+    fn the_log_of_a_version_before_the_first_release_is_refused_and_left_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("log.redb");
+        std::fs::write(&file, b"x").unwrap();
+        let refused = Folder::open(dir.path(), NodeId::new(1)).unwrap_err();
+        assert!(matches!(&refused, StartError::Folder { cause, .. } if cause.kind() == io::ErrorKind::Unsupported));
+        assert!(refused.to_string().contains("join under a new number"), "{refused}");
+        assert_eq!(std::fs::read(&file).unwrap(), b"x");
+        assert!(!dir.path().join("node").exists());
+    }
+
+    #[test]
     fn a_damaged_folder_is_refused_and_left_as_it_is() {
         let dir = tempfile::tempdir().unwrap();
         drop(Folder::open(dir.path(), NodeId::new(1)).unwrap());
@@ -220,7 +247,7 @@ mod tests {
         assert!(matches!(Folder::open(dir.path(), NodeId::new(1)), Err(StartError::Damaged { .. })));
         assert_eq!(std::fs::read(&file).unwrap(), bytes);
         std::fs::remove_file(&file).unwrap();
-        std::fs::write(dir.path().join("log.redb"), b"x").unwrap();
+        std::fs::write(dir.path().join("raft.log"), b"x").unwrap();
         assert!(matches!(Folder::open(dir.path(), NodeId::new(1)), Err(StartError::Damaged { .. })));
     }
 }

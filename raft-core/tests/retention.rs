@@ -110,7 +110,7 @@ async fn a_follower_that_acknowledges_nothing_does_not_hold_the_log() -> Result<
     for turn in 0..50 {
         overwrite(&nodes[0], turn).await?;
     }
-    let file = folder.path().join("n1/log.redb");
+    let file = folder.path().join("n1/raft.log");
     let size = std::fs::metadata(&file)?.len();
     ensure!(size < 5 * bound, "{} has {size} bytes where the log may take {bound}", file.display());
     switch.send_replace(true);
@@ -134,7 +134,7 @@ async fn a_log_of_large_entries_keeps_its_bound_in_bytes_and_its_file_stays_smal
         overwrite(t.node(writes_at)?.handle()?, turn).await?;
     }
     for node in (1..=3).filter(|node| *node != away) {
-        let file = t.node(node)?.data().join("log.redb");
+        let file = t.node(node)?.data().join("raft.log");
         let size = std::fs::metadata(&file)?.len();
         ensure!(size < 5 * bound, "{} has {size} bytes where the log may take {bound}", file.display());
     }

@@ -1,7 +1,7 @@
 //! openraft behind plain types.
 //!
 //! ```text
-//!   propose, request, read ─▶ Engine ─▶ openraft ─▶ log_store (redb, one writer, one fsync a group)
+//!   propose, request, read ─▶ Engine ─▶ openraft ─▶ log_store (one writer, one write and one fsync a group)
 //!                               │          │ committed
 //!                               │          ▼
 //!                               │    state_machine ─▶ membership::apply ─▶ feed (ordered, resumable)

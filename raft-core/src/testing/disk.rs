@@ -7,7 +7,7 @@
 //!                             in pieces of 512 bytes       (none, all, or a choice made by a seed)
 //! ```
 //!
-//! Give a clone to redb ([`redb::StorageBackend`]) and keep one to set its faults, to count, and to take the image that
+//! Give a clone to the log and keep one to set its faults, to count, and to take the image that
 //! a power cut would leave; [`FaultyDisk::with_content`] makes a sound disk of an image again.
 
 mod storage;
@@ -19,8 +19,8 @@ use rustix::io::Errno;
 
 use self::storage::put;
 use super::sim::Rng;
-use crate::engine::log_store::backend::Backend;
-use crate::engine::log_store::file::{Opened, open_behind};
+use crate::engine::log_store::disk::Disk;
+use crate::engine::log_store::replay::{self, Opened};
 use crate::engine::log_store::{LogStore, OpenError};
 
 impl LogStore {
@@ -77,6 +77,8 @@ struct DiskState {
     full_at: Option<u64>,
     failing_sync: Option<(u64, Errno)>,
     lies: bool,
+    /// Sectors of a region of the log, if a test wants others than usual.
+    region_sectors: Option<u64>,
     refusals: u64,
     /// How many syncs may still pass while they are held.
     held: Option<u64>,
@@ -93,8 +95,10 @@ pub struct FaultyDisk {
 impl FaultyDisk {
     /// Opens the log on it, or makes an empty one.
     pub(crate) fn open_log(&self) -> Result<Opened, OpenError> {
-        let fresh = self.lock().current.is_empty();
-        open_behind(Backend::new(self.clone()), fresh)
+        if self.len()? == 0 {
+            replay::format(self)?;
+        }
+        replay::open(Box::new(self.clone()))
     }
 
     /// An empty, sound disk.
@@ -160,6 +164,18 @@ impl FaultyDisk {
     /// none anywhere.
     pub fn lie_about_syncs(&self) {
         self.lock().lies = true;
+    }
+
+    /// From now on a sync makes durable what was written before, also under [`Self::lie_about_syncs`].
+    pub fn tell_the_truth_about_syncs(&self) {
+        self.lock().lies = false;
+    }
+
+    /// The log on this disk has regions of so many sectors, from its making on.
+    #[must_use]
+    pub fn with_regions_of(self, sectors: u64) -> Self {
+        self.lock().region_sectors = Some(sectors);
+        self
     }
 
     /// Makes every sync wait until it is let through.

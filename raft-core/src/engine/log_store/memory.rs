@@ -184,7 +184,15 @@ impl Memory {
 
 impl State {
     pub(crate) fn last(&self) -> Option<Position> {
-        self.entries.last_key_value().map(|(_, entry)| log_id_from(&entry.log_id)).or(self.purged)
+        self.last_entry().or(self.purged)
+    }
+
+    pub(crate) fn last_entry(&self) -> Option<Position> {
+        self.entries.last_key_value().map(|(_, entry)| log_id_from(&entry.log_id))
+    }
+
+    pub(crate) fn first_entry(&self) -> Option<Position> {
+        self.entries.first_key_value().map(|(_, entry)| log_id_from(&entry.log_id))
     }
 }
 

@@ -1,29 +1,32 @@
-//! The durable log: entries, the vote, and the snapshot that replaces old entries, in one redb file.
+//! The durable log: entries, the vote, and the snapshot that replaces old entries, in one file.
 //!
 //! ```text
-//!   openraft, machine ──▶ memory (rules, cache) ──▶ queue ──▶ thread quorate-log ──▶ redb ──▶ one fdatasync a group
+//!   openraft, machine ──▶ memory (rules, cache) ──▶ queue ──▶ thread quorate-log ──▶ one write, one fdatasync a group
 //!         ▲                    │                                    │
 //!         └── reads ───────────┘            callback, after it ◀────┘
 //! ```
 //!
 //! Reads never touch the disk and writes never wait for it, except where the caller must wait (a vote, a snapshot). All
-//! writes pass through one queue to one thread, which puts everything that has gathered into one transaction: a group is
-//! on the disk whole or not at all, and groups are there in the order of the calls. Nothing is acknowledged before its
-//! group is durable.
+//! writes pass through one queue to one thread, which puts everything that has gathered into one group: a group is on the
+//! disk whole or not at all, and groups are there in the order of the calls. Nothing is acknowledged before its group is
+//! durable. The file is a stream of groups (`stream.rs`) of sectors that prove themselves (`sector.rs`).
 //!
 //! The first failure of the disk stops the store for good. Nothing is tried again, because after a failed fsync the kernel
 //! may have dropped the pages and report success. What was acknowledged before is durable; what was under way may be or
 //! not, and the next start finds out. The one exception is a *write* that found no room: the store waits until there is
 //! some (`full_disk.rs`), and reports that it does ([`LogStore::trouble`]).
 
-pub(crate) mod backend;
-mod extent;
+pub(crate) mod disk;
 pub(crate) mod file;
 mod full_disk;
+mod group;
 pub(crate) mod memory;
 pub(crate) mod operation;
 mod raft;
+pub(crate) mod replay;
+mod sector;
 pub(crate) mod shape;
+pub(crate) mod stream;
 #[cfg(test)]
 mod tests;
 mod weights;
@@ -40,9 +43,9 @@ use parking_lot::Mutex;
 use quorate_membership::codec;
 use tokio::sync::{oneshot, watch};
 
-use crate::engine::log_store::file::Opened;
 use crate::engine::log_store::memory::{Memory, Shared};
 use crate::engine::log_store::operation::{Done, LogChange, Op};
+use crate::engine::log_store::replay::Opened;
 use crate::rpc::{Ballot, SnapshotMeta};
 
 /// Why the log could not be opened. The file is as it was.
@@ -59,10 +62,16 @@ pub(crate) enum OpenError {
     Io(#[from] io::Error),
 }
 
+/// The log was written by a newer build, with something that this one cannot read. It is not damaged.
+fn newer(what: String) -> OpenError {
+    let why = format!("{what} is of a newer version of quorate; start that version here");
+    OpenError::Io(io::Error::new(io::ErrorKind::Unsupported, why))
+}
+
 /// What the store has done since it was opened.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Stats {
-    /// Groups made durable: transactions, each with one sync.
+    /// Groups made durable, each by one write and one sync.
     pub(crate) groups: u64,
     /// Operations that were in them.
     pub(crate) operations: u64,
@@ -144,10 +153,10 @@ impl LogStore {
     /// # Errors
     /// When the thread cannot be started.
     pub(crate) fn start(opened: Opened) -> Result<Self, OpenError> {
-        let Opened { database, state, backend } = opened;
+        let Opened { stream, state } = opened;
         let (queue, ops) = std::sync::mpsc::channel();
         let shared = Arc::new(Shared::new(Memory::new(state, queue)));
-        let writer = writer::spawn(database, backend, shared.clone(), ops)?;
+        let writer = writer::spawn(stream, shared.clone(), ops)?;
         Ok(Self::written_by(Box::new(writer), shared))
     }
 

@@ -17,10 +17,10 @@ use crate::rpc::{Ballot, Position, SnapshotMeta};
 #[derive(Debug)]
 #[cfg_attr(quorate_mutant = "purge_before_snapshot", derive(Clone))]
 pub(crate) enum LogChange {
-    /// Entries with their indexes; the last of them.
-    Append { records: Vec<(u64, Vec<u8>)>, last: Option<Position> },
-    /// Every entry from this index on goes; the last that stays.
-    Truncate { from: u64, last: Option<Position> },
+    /// Entries with their indexes.
+    Append { records: Vec<(u64, Vec<u8>)> },
+    /// Every entry from this index on goes.
+    Truncate { from: u64 },
     /// Every entry up to this one, inclusive, goes.
     Purge { upto: Position, record: Vec<u8> },
     /// The vote.
@@ -59,8 +59,8 @@ impl LogChange {
     /// Whether this stands for the entries that go with `truncation`.
     pub(super) fn replaces(&self, truncation: &Self) -> bool {
         match (self, truncation) {
-            (Self::Append { records, .. }, Self::Truncate { .. }) => !records.is_empty(),
-            (Self::Snapshot { meta, .. }, Self::Truncate { from, .. }) => {
+            (Self::Append { records }, Self::Truncate { .. }) => !records.is_empty(),
+            (Self::Snapshot { meta, .. }, Self::Truncate { from }) => {
                 meta.last.is_some_and(|last| last.index >= *from)
             }
             _ => false,
@@ -69,10 +69,22 @@ impl LogChange {
 
     pub(super) fn size(&self) -> usize {
         match self {
-            Self::Append { records, .. } => records.iter().map(|(_, record)| record.len()).sum(),
+            Self::Append { records } => records.iter().map(|(_, record)| record.len()).sum(),
             Self::Truncate { .. } => 0,
             Self::Purge { record, .. } | Self::Vote { record, .. } | Self::Committed { record } => record.len(),
             Self::Snapshot { record, data, .. } => record.len() + data.len(),
+        }
+    }
+
+    /// The highest entry in it.
+    pub(super) fn top(&self) -> Option<u64> {
+        match self {
+            Self::Append { records } => records.last().map(|(index, _)| *index),
+            Self::Truncate { .. }
+            | Self::Purge { .. }
+            | Self::Vote { .. }
+            | Self::Committed { .. }
+            | Self::Snapshot { .. } => None,
         }
     }
 }

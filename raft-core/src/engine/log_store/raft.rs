@@ -107,8 +107,7 @@ impl RaftLogStorage<Types> for LogStore {
             return Err(error);
         }
         memory.check_append(&entries)?;
-        let last = entries.last().map(|entry| log_id_from(&entry.log_id));
-        memory.send(Op { change: LogChange::Append { records, last }, done: Done::Append(callback) })?;
+        memory.send(Op { change: LogChange::Append { records }, done: Done::Append(callback) })?;
         for entry in entries {
             memory.weights.push(entry.log_id.index, bytes_of(&entry));
             memory.state.entries.insert(entry.log_id.index, entry);
@@ -123,7 +122,7 @@ impl RaftLogStorage<Types> for LogStore {
         memory.usable()?;
         memory.check_truncate(after)?;
         if memory.state.entries.range(from..).next().is_some() {
-            memory.send(Op { change: LogChange::Truncate { from, last: after }, done: Done::Unwatched })?;
+            memory.send(Op { change: LogChange::Truncate { from }, done: Done::Unwatched })?;
             drop(memory.state.entries.split_off(&from));
             memory.weights.truncate(from);
         }

@@ -1,28 +1,17 @@
 //! What the records of the log look like on the disk. Each goes through [`quorate_membership::codec`].
 //!
 //! ```text
-//!   table "log"    index ─▶ StoredEntry
-//!   table "meta"   "vote" ─▶ StoredVote      "snapshot" ─▶ SnapshotMeta
-//!                  "committed", "purged" ─▶ StoredPosition      "snapshot-data" ─▶ the envelope given by the machine
+//!   entry ─▶ StoredEntry      vote ─▶ StoredVote      snapshot ─▶ SnapshotMeta, and the envelope given by the machine
+//!   committed, purged ─▶ StoredPosition               how they stand in a group: `group.rs`
 //! ```
 
 use std::fmt;
 
 use quorate_membership::codec::{Enveloped, Kind};
-use redb::TableDefinition;
 use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::rpc::{Ballot, Body, LogEntry, Payload, Position, VoterSets};
-
-pub(crate) const LOG: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("log");
-pub(crate) const META: TableDefinition<'static, &'static str, &'static [u8]> = TableDefinition::new("meta");
-
-pub(crate) const VOTE: &str = "vote";
-pub(crate) const COMMITTED: &str = "committed";
-pub(crate) const PURGED: &str = "purged";
-pub(crate) const SNAPSHOT: &str = "snapshot";
-pub(crate) const SNAPSHOT_DATA: &str = "snapshot-data";
 
 /// An entry of the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -9,6 +9,7 @@ mod history;
 mod opening;
 mod rules;
 mod suite;
+mod torn;
 
 use std::io;
 use std::sync::Arc;
@@ -70,4 +71,11 @@ fn formatted() -> Vec<u8> {
     let disk = FaultyDisk::new();
     LogStore::open_on(&disk).unwrap().close();
     disk.image(crate::testing::disk::Survive::Nothing)
+}
+
+/// An empty log whose regions are large, so that it does not grow: each group is one sync.
+fn roomy() -> FaultyDisk {
+    let disk = FaultyDisk::new().with_regions_of(2048);
+    LogStore::open_on(&disk).unwrap().close();
+    disk
 }

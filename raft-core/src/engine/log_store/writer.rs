@@ -1,4 +1,4 @@
-//! The thread that writes. Everything that has gathered in the queue goes into one transaction, with one sync.
+//! The thread that writes. Everything that has gathered in the queue is one group: one write, one sync.
 //!
 //! ```text
 //!   queue   a a v a t a a │ a a s │ a ...         while one group is synced, the next one gathers
@@ -7,24 +7,20 @@
 //! ```
 //!
 //! A truncation waits for what replaces the entries that go: later entries, or a snapshot that covers their places. Both are in
-//! one transaction. openraft truncates before it installs a snapshot whose end differs from the log. Among what goes then may
+//! one group. openraft truncates before it installs a snapshot whose end differs from the log. Among what goes then may
 //! be entries that are committed, although this node does not know it yet, and its disk may be one of the few that have
 //! them. Raft keeps the log until the snapshot is saved (Ongaro and Ousterhout, *In Search of an Understandable Consensus
 //! Algorithm*, 2014, section 7).
 
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
 
-use redb::{Database, Durability};
-
-use crate::engine::log_store::backend::Backend;
-use crate::engine::log_store::extent::Extent;
+use crate::engine::log_store::disk::WriteError;
 use crate::engine::log_store::memory::{Failure, Shared};
 use crate::engine::log_store::operation::{Done, LogChange, Op};
-use crate::engine::log_store::shape::{COMMITTED, LOG, META, PURGED, SNAPSHOT, SNAPSHOT_DATA, VOTE};
+use crate::engine::log_store::stream::Stream;
 
 /// A group is closed at this many bytes or operations, so that the first in it does not wait for ever for the last.
 const GROUP_BYTES: usize = 4 << 20;
@@ -32,13 +28,8 @@ const GROUP_OPERATIONS: usize = 4096;
 
 /// Starts the thread. It ends when the queue has no sender left and everything in it has been dealt with; the file is
 /// closed by then.
-pub(crate) fn spawn(
-    database: Database,
-    backend: Backend,
-    shared: Arc<Shared>,
-    ops: Receiver<Op>,
-) -> io::Result<JoinHandle<()>> {
-    let mut writer = Writer::new(database, backend, shared);
+pub(crate) fn spawn(stream: Stream, shared: Arc<Shared>, ops: Receiver<Op>) -> io::Result<JoinHandle<()>> {
+    let mut writer = Writer::new(stream, shared);
     std::thread::Builder::new().name("quorate-log".into()).spawn(move || {
         while let Ok(first) = ops.recv() {
             let group = gather(first, &ops);
@@ -59,18 +50,14 @@ pub(crate) fn gather(first: Op, ops: &Receiver<Op>) -> Vec<Op> {
     group
 }
 
-/// What turns groups into transactions.
+/// What makes groups durable.
 pub(crate) struct Writer {
-    /// `None` while it waits for room, and after a failure.
-    pub(super) database: Option<Database>,
-    pub(super) backend: Backend,
+    stream: Stream,
     pub(super) shared: Arc<Shared>,
     /// How far the log is committed, not yet written: it asks for no sync, and rides with the next group that does.
     committed: Option<Vec<u8>>,
     /// Truncations, not yet written. A log that is opened again without them is as if they had not been asked for.
     truncations: Vec<LogChange>,
-    /// What is durable.
-    pub(super) extent: Extent,
 }
 
 /// Why a group is not durable.
@@ -83,9 +70,8 @@ pub(super) enum WriteFailure {
 }
 
 impl Writer {
-    pub(crate) fn new(database: Database, backend: Backend, shared: Arc<Shared>) -> Self {
-        let extent = Extent::of(&shared.lock().state);
-        Self { database: Some(database), backend, shared, committed: None, truncations: vec![], extent }
+    pub(crate) fn new(stream: Stream, shared: Arc<Shared>) -> Self {
+        Self { stream, shared, committed: None, truncations: vec![] }
     }
 
     pub(crate) fn handle(&mut self, group: Vec<Op>) {
@@ -154,32 +140,19 @@ impl Writer {
         self.shared.lock().failure.clone().map_or(Ok(()), Err)
     }
 
-    /// One transaction, one sync. A panic in redb is a failure like any other.
+    /// One write, one sync.
     pub(super) fn commit(&mut self, changes: &[LogChange]) -> Result<(), WriteFailure> {
-        let Some(database) = &self.database else {
-            let reason = "a write to the log failed: it is not open".into();
-            return Err(WriteFailure::Final(Failure { kind: io::ErrorKind::Other, reason }));
-        };
-        self.backend.begin();
         let committed = self.committed.as_deref();
-        let written = catch_unwind(AssertUnwindSafe(|| write(database, changes, committed)));
-        let failure = match written {
-            Ok(Ok(())) => {
+        let failed = |error: io::Error| Failure { kind: error.kind(), reason: format!("a write to the log failed: {error}") };
+        match self.stream.append(changes, committed) {
+            Ok(()) => {
                 self.shared.count(changes.len() + usize::from(committed.is_some()));
                 self.committed = None;
-                self.extent = self.extent.after(changes);
-                return Ok(());
+                Ok(())
             }
-            Ok(Err(redb::Error::Io(error))) => {
-                Failure { kind: error.kind(), reason: format!("a write to the log failed: {error}") }
-            }
-            Ok(Err(error)) => {
-                Failure { kind: io::ErrorKind::Other, reason: format!("a write to the log failed: {error}") }
-            }
-            Err(_) => Failure { kind: io::ErrorKind::Other, reason: "a write to the log failed: redb panicked".into() },
-        };
-        // The kind of redb's error does not decide; the call that it came from does.
-        Err(if self.backend.only_full() { WriteFailure::Full(failure) } else { WriteFailure::Final(failure) })
+            Err(WriteError::Full(error)) => Err(WriteFailure::Full(failed(error))),
+            Err(WriteError::Final(error)) => Err(WriteFailure::Final(failed(error))),
+        }
     }
 
     /// Makes what has become durable visible to readers of durable state.
@@ -204,48 +177,5 @@ impl Writer {
         {
             self.shared.fail(failure);
         }
-        if !self.close_database() {
-            tracing::warn!("the log was not closed cleanly; it is repaired when opened");
-        }
     }
-
-    /// Whether it was closed cleanly. After a failure redb touches the file no more, but for giving up its lock.
-    pub(super) fn close_database(&mut self) -> bool {
-        let Some(database) = self.database.take() else { return true };
-        matches!(catch_unwind(AssertUnwindSafe(|| database.close())), Ok(Ok(())))
-    }
-}
-
-fn write(database: &Database, changes: &[LogChange], committed: Option<&[u8]>) -> Result<(), redb::Error> {
-    let mut transaction = database.begin_write()?;
-    transaction.set_durability(Durability::Immediate)?;
-    {
-        let mut log = transaction.open_table(LOG)?;
-        let mut meta = transaction.open_table(META)?;
-        for change in changes {
-            match change {
-                LogChange::Append { records, .. } => {
-                    for (index, record) in records {
-                        log.insert(index, record.as_slice())?;
-                    }
-                }
-                LogChange::Truncate { from, .. } => log.retain_in::<u64, _>(*from.., |_, _| false)?,
-                LogChange::Purge { upto, record } => {
-                    log.retain_in::<u64, _>(..=upto.index, |_, _| false)?;
-                    meta.insert(PURGED, record.as_slice())?;
-                }
-                LogChange::Vote { record, .. } => drop(meta.insert(VOTE, record.as_slice())?),
-                LogChange::Committed { record } => drop(meta.insert(COMMITTED, record.as_slice())?),
-                LogChange::Snapshot { record, data, .. } => {
-                    meta.insert(SNAPSHOT, record.as_slice())?;
-                    meta.insert(SNAPSHOT_DATA, &**data)?;
-                }
-            }
-        }
-        if let Some(record) = committed {
-            meta.insert(COMMITTED, record)?;
-        }
-    }
-    transaction.commit()?;
-    Ok(())
 }

@@ -1,4 +1,4 @@
-//! What redb asks of a disk in memory, and when the disk refuses.
+//! What the log asks of a disk in memory, and when the disk refuses.
 //!
 //! ```text
 //!   write ─▶ room? ─▶ current, un-synced        no room: ENOSPC, and the first half may be there
@@ -7,12 +7,15 @@
 
 use std::io;
 
-use redb::StorageBackend;
 use rustix::io::Errno;
 
 use super::{Change, DiskState, FaultyDisk, PIECE};
+use crate::engine::log_store::disk::Disk;
 
-impl StorageBackend for FaultyDisk {
+/// Sectors of a region of the log: few, so that a short log has many regions.
+const REGION_SECTORS: u64 = 16;
+
+impl Disk for FaultyDisk {
     fn len(&self) -> io::Result<u64> {
         Ok(self.lock().current.len() as u64)
     }
@@ -36,7 +39,7 @@ impl StorageBackend for FaultyDisk {
         Ok(())
     }
 
-    fn sync_data(&self) -> io::Result<()> {
+    fn sync(&self) -> io::Result<()> {
         let mut state = self.lock();
         state.counts.syncs += 1;
         let this = state.counts.syncs;
@@ -59,6 +62,10 @@ impl StorageBackend for FaultyDisk {
             }
         }
         Ok(())
+    }
+
+    fn region_sectors(&self) -> u64 {
+        self.lock().region_sectors.unwrap_or(REGION_SECTORS)
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {

@@ -68,8 +68,7 @@ pub(super) fn open(host: &Arc<SimHost>) -> Result<LogStore, OpenError> {
     let (mut disk, fresh) = sim_disk.disk();
     if fresh {
         // A real one is made under another name and appears whole.
-        let opened = disk.open_log()?;
-        opened.database.close().map_err(redb::Error::from).map_err(std::io::Error::other)?;
+        drop(disk.open_log()?);
         disk = FaultyDisk::with_content(disk.image(Survive::Everything));
     }
     let opened = disk.open_log()?;
@@ -79,7 +78,7 @@ pub(super) fn open(host: &Arc<SimHost>) -> Result<LogStore, OpenError> {
     let snapshot = state.snapshot.as_ref().and_then(|(meta, _)| meta.last);
     host.tell(Observation::Opened { vote: state.vote, last: state.last(), snapshot, entries });
     let shared = Arc::new(Shared::new(Memory::new(state, queue)));
-    let writer = Some(Writer::new(opened.database, opened.backend, shared.clone()));
+    let writer = Some(Writer::new(opened.stream, shared.clone()));
     let task = Arc::new(Mutex::new(WriterTask { host: host.clone(), writer, ops, group: vec![], truncated: vec![] }));
     sim_disk.opened(disk, task.clone());
     let _runs_as_long_as_the_host = host.spawn(drive(host.clone(), task.clone(), shared.clone()));
@@ -219,10 +218,10 @@ fn stored(record: &[u8]) -> Option<Stored> {
 
 fn durable(change: &LogChange) -> Option<Durable> {
     Some(match change {
-        LogChange::Append { records, .. } => {
+        LogChange::Append { records } => {
             Durable::Entries(records.iter().filter_map(|(_, record)| stored(record)).collect())
         }
-        LogChange::Truncate { from, .. } => Durable::Truncated(*from),
+        LogChange::Truncate { from } => Durable::Truncated(*from),
         LogChange::Purge { upto, .. } => Durable::Purged(upto.index),
         LogChange::Vote { vote, .. } => Durable::Vote(*vote),
         LogChange::Snapshot { meta, .. } => Durable::Snapshot(meta.last),

@@ -7,8 +7,10 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use super::formatted;
-use super::history::{run, violations, workload};
+use openraft::storage::RaftLogStorage;
+
+use super::history::{picture, run, violations, workload};
+use super::{append_durably, formatted, small};
 use crate::engine::log_store::LogStore;
 use crate::testing::disk::{FaultyDisk, Survive};
 
@@ -54,10 +56,13 @@ fn cut_everywhere(seed: u64, length: usize, every: u64, size: Size, lie: bool, t
         tally.acknowledged.fetch_add(ran.acknowledged as u64, Ordering::Relaxed);
         let mut look = |image: Vec<u8>, told: String| {
             tally.images.fetch_add(1, Ordering::Relaxed);
-            let opened = LogStore::open_on(&FaultyDisk::with_content(image));
-            for violation in runtime.block_on(violations(opened, &pictures, &ran)) {
-                wrong.push(format!("workload {seed}, cut at {cut}, {told}, {ran:?}: {violation}"));
+            let disk = FaultyDisk::with_content(image);
+            let opened = LogStore::open_on(&disk);
+            let mut found = runtime.block_on(violations(opened, &pictures, &ran));
+            if found.is_empty() {
+                found = runtime.block_on(goes_on(&disk));
             }
+            found.iter().for_each(|why| wrong.push(format!("workload {seed}, cut at {cut}, {told}, {ran:?}: {why}")));
         };
         let choices: Vec<Survive> = match disk.loose() {
             loose if loose <= size.whole => {
@@ -85,10 +90,26 @@ fn cut_everywhere(seed: u64, length: usize, every: u64, size: Size, lie: bool, t
     wrong
 }
 
+/// What is wrong with a log that is written on after the cut, and opened again.
+async fn goes_on(disk: &FaultyDisk) -> Vec<String> {
+    let mut store = LogStore::open_on(disk).expect("it was opened before");
+    let next = store.get_log_state().await.unwrap().last_log_id.map_or(0, |last| last.index + 1);
+    append_durably(&mut store, [small(u64::MAX, next)]).await.unwrap();
+    let due = picture(&mut store).await.unwrap();
+    store.close();
+    let mut reopened = match LogStore::open_on(disk) {
+        Ok(reopened) => reopened,
+        Err(error) => return vec![format!("written on, and then does not open: {error}")],
+    };
+    let there = picture(&mut reopened).await.unwrap() == due;
+    (!there).then(|| "what was written after the cut is not there".into()).into_iter().collect()
+}
+
 /// Of what kind the violations are.
 fn kinds(wrong: &[String]) -> Vec<String> {
     let kinds = [
         "does not open",
+        "not there",
         "entries were purged up to",
         "vote went back",
         "snapshot lost",

@@ -182,7 +182,7 @@ async fn a_write_that_does_not_end_is_noticed_after_as_long_as_one_is_ready_to_w
 #[ignore = "needs a small file system of its own: QUORATE_SMALL_DISK"]
 async fn a_small_disk_of_a_real_file_system_is_filled_and_cleared() {
     let folder = std::path::PathBuf::from(std::env::var("QUORATE_SMALL_DISK").unwrap());
-    let (ballast, path) = (folder.join("ballast"), folder.join("log.redb"));
+    let (ballast, path) = (folder.join("ballast"), folder.join("raft.log"));
     let mut store = LogStore::open(&path).unwrap();
     append_durably(&mut store, [small(1, 0)]).await.unwrap();
     // All but some two megabytes.

@@ -12,7 +12,7 @@ use crate::testing::disk::{FaultyDisk, Survive};
 
 fn place() -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("log.redb");
+    let path = folder.path().join("raft.log");
     (folder, path)
 }
 
@@ -76,6 +76,22 @@ async fn what_a_snapshot_replaces_is_on_the_disk_until_the_snapshot_is() {
     }
 }
 
+/// A process that was killed leaves what it wrote in the kernel's cache. The next one must not promise anything on it.
+#[tokio::test]
+async fn what_is_found_is_durable_before_anybody_hears_of_it() {
+    let disk = FaultyDisk::with_content(formatted());
+    let mut store = LogStore::open_on(&disk).unwrap();
+    append_durably(&mut store, [small(1, 0)]).await.unwrap();
+    disk.lie_about_syncs();
+    store.save_vote(&vote_to(ballot(2, 3, false))).await.unwrap();
+    drop(store);
+    disk.tell_the_truth_about_syncs();
+    let next = LogStore::open_on(&disk).unwrap();
+    assert_eq!(next.vote(), Some(ballot(2, 3, false)));
+    let cut = LogStore::open_on(&FaultyDisk::with_content(disk.image(Survive::Nothing))).unwrap();
+    assert_eq!(cut.vote(), next.vote(), "a vote that was found and told was lost by a power cut");
+}
+
 #[tokio::test]
 async fn a_closed_store_says_so_to_every_clone_and_has_not_failed() {
     let (_folder, path) = place();
@@ -98,20 +114,20 @@ async fn a_closed_store_says_so_to_every_clone_and_has_not_failed() {
 #[test]
 fn leftovers_of_a_crash_while_the_file_was_made_are_thrown_away() {
     let (folder, path) = place();
-    for (name, content) in [("log.redb.new-1-0", &b""[..]), ("log.redb.new-77-3", &formatted()[..3000])] {
+    for (name, content) in [("raft.log.new-1-0", &b""[..]), ("raft.log.new-77-3", &formatted()[..3000])] {
         std::fs::write(folder.path().join(name), content).unwrap();
     }
     std::fs::write(folder.path().join("other.new-1-0"), b"not ours").unwrap();
     drop(LogStore::open(&path).unwrap());
-    assert_eq!(names(folder.path()), ["log.redb", "other.new-1-0"]);
-    std::fs::write(folder.path().join("log.redb.new-1-0"), b"half").unwrap();
+    assert_eq!(names(folder.path()), ["other.new-1-0", "raft.log"]);
+    std::fs::write(folder.path().join("raft.log.new-1-0"), b"half").unwrap();
     drop(LogStore::open(&path).unwrap());
-    assert_eq!(names(folder.path()), ["log.redb", "other.new-1-0"]);
+    assert_eq!(names(folder.path()), ["other.new-1-0", "raft.log"]);
 }
 
 #[test]
 fn no_power_cut_while_a_file_is_made_leaves_one_that_is_trusted() {
-    // Why the temporary name is needed: redb itself cannot open some of what a cut leaves of its first moments.
+    // Why the temporary name is needed: some of what a cut leaves of a file's first moments is no log.
     let (mut refused, mut opened) = (0, 0);
     for cut in 1.. {
         let disk = FaultyDisk::new();
@@ -152,7 +168,7 @@ fn a_file_that_is_none_of_ours_is_damaged_and_left_alone() {
         let error = LogStore::open(&path).map(drop).unwrap_err();
         assert!(matches!(error, OpenError::Damaged(_)), "{error}");
         assert_eq!(std::fs::read(&path).unwrap(), content);
-        assert_eq!(names(folder.path()), ["log.redb"]);
+        assert_eq!(names(folder.path()), ["raft.log"]);
     }
 }
 

@@ -85,9 +85,9 @@ struct Files;
 impl StoreBuilder<Types, Padded, StateMachine, TempDir> for Files {
     async fn build(&self) -> Result<(TempDir, Padded, StateMachine), StorageError<Types>> {
         let folder = tempfile::tempdir().unwrap();
-        let log = LogStore::open(&folder.path().join("log.redb")).unwrap();
+        let log = LogStore::open(&folder.path().join("raft.log")).unwrap();
         // The snapshots that cover the suite's purges are not the machine's: it gets a store of its own.
-        let store = LogStore::open(&folder.path().join("machine.redb")).unwrap();
+        let store = LogStore::open(&folder.path().join("machine.log")).unwrap();
         let machine = StateMachine::new(store, Feed::new(64, usize::MAX), std::sync::Arc::new(|_| ()));
         Ok((folder, Padded(log), machine))
     }
