@@ -11,19 +11,46 @@
 //! It runs no work of its own, so nothing has to be stopped or fenced when it is lost: the sessions of clients hold the
 //! locks. `client.py` is such a client, and `.ci/python` tests it against three daemons.
 //!
+//! `QUORATE_TIMING` chooses its timing, the same for every daemon of a cluster: `standard` (as without it), `fast`, `patient`, or
+//! `HEARTBEAT,MIN,MAX` in milliseconds, where MIN and MAX are the shortest and the longest election timeout. The lease is then
+//! the shortest that these allow.
+//!
 //! On SIGTERM and SIGINT it leaves, so that the next start of the node need not wait for the end of a former life.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use quorate::{Cluster, NodeId, TokensOnly};
+use quorate::lease::Stop;
+use quorate::timing::Plan;
+use quorate::{Cluster, NodeId, Profile, Timing, TokensOnly};
 use tokio::signal::unix::{SignalKind, signal};
 
 const USAGE: &str = "usage: daemon NUMBER FOLDER ADDRESS found|join ADDRESS...|resume";
 
 /// How long a leave may take. Without a majority it cannot be committed, and the next start reports it instead.
 const LEAVE_LIMIT: Duration = Duration::from_secs(6);
+
+/// The timing that `QUORATE_TIMING` names.
+fn timing(named: &str) -> Result<Timing> {
+    if let Some(profile) = Profile::ALL.into_iter().find(|profile| profile.to_string() == named) {
+        return Ok(profile.timing());
+    }
+    let wanted = || format!("QUORATE_TIMING is `{named}`; set it to standard, fast, patient, or HEARTBEAT,MIN,MAX in ms");
+    let times = named.split(',').map(|part| part.trim().parse().map(Duration::from_millis));
+    let times: Vec<Duration> = times.collect::<Result<_, _>>().with_context(wanted)?;
+    let [heartbeat, election_min, election_max] = times.try_into().ok().with_context(wanted)?;
+    let with = |lease: Duration| {
+        let renew = (heartbeat * 2).min(lease / 8);
+        let (round_trip, fsync) = (heartbeat / 5, heartbeat / 2);
+        let stop = Stop::Tokens;
+        let base = Plan { heartbeat, election_min, election_max, ..*Profile::Standard.timing().plan() };
+        Timing::new(Plan { renew, lease, margin: lease / 5, stop, round_trip, fsync, ..base })
+    };
+    // From four election timeouts on, in steps of an eighth.
+    let leases = (32..256).map(|eighths| election_max * eighths / 8);
+    leases.map(with).reduce(|found, next| found.or(next)).context("no lease")?.with_context(wanted)
+}
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -43,6 +70,7 @@ async fn main() -> Result<()> {
 
     // First of all, so that a signal during the start ends the process cleanly.
     let (mut terminated, mut interrupted) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let timing = timing(&std::env::var("QUORATE_TIMING").unwrap_or_else(|_| "standard".into()))?;
     let describe = |listen| {
         Cluster::builder(NodeId::new(number))
             .data(&folder)
@@ -52,6 +80,7 @@ async fn main() -> Result<()> {
             // … and nothing to stop: the resources that clients use check the clients' tokens. So elapsed time proves the
             // end of a daemon that was killed, and its next start only waits for that.
             .self_fencing(TokensOnly)
+            .timing(timing)
     };
     let node = describe(listen);
     let coming_in = async {

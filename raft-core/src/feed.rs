@@ -88,16 +88,19 @@ impl Feed {
         self.history.lock()
     }
 
-    /// Appends the events of one entry; `state` is the state after them.
-    pub(crate) fn publish(&self, revision: Revision, events: Vec<Event>, state: Arc<ClusterState>) {
+    /// Appends the events of some entries, in order; `state` is the state after them.
+    pub(crate) fn publish(&self, events: Vec<(Revision, Event)>, state: Arc<ClusterState>) {
+        let Some((newest, _)) = events.last() else { return };
+        let newest = *newest;
         let mut history = self.lock();
-        history.state = state;
-        history.weight += events.iter().map(Event::weight).sum::<usize>();
-        history.events.extend(events.into_iter().map(|event| (revision, event)));
+        // Dropped after the lock: it may be the last copy.
+        let _former = std::mem::replace(&mut history.state, state);
+        history.weight += events.iter().map(|(_, event)| event.weight()).sum::<usize>();
+        history.events.extend(events);
         // Events of one entry leave together, so that "after a revision" never cuts an entry in two.
         while history.events.len() > history.limit || history.weight > history.max_weight {
             let Some((oldest, _)) = history.events.front().cloned() else { break };
-            if oldest == revision {
+            if oldest == newest {
                 break;
             }
             while history.events.front().is_some_and(|(at, _)| *at == oldest) {
@@ -205,7 +208,8 @@ mod tests {
 
     fn publish(feed: &Feed, state: &mut ClusterState, revision: u64, command: &Command) {
         let events = apply(state, Revision::new(revision), command).unwrap();
-        feed.publish(Revision::new(revision), events, Arc::new(state.clone()));
+        let events = events.into_iter().map(|event| (Revision::new(revision), event));
+        feed.publish(events.collect(), Arc::new(state.clone()));
     }
 
     fn learners(count: u64) -> Command {

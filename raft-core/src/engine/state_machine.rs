@@ -11,7 +11,7 @@
 use std::io;
 use std::sync::Arc;
 
-use futures_util::{Stream, TryStreamExt};
+use futures_util::{Stream, StreamExt};
 use openraft::entry::EntryPayload;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{OptionalSend, Snapshot};
@@ -36,6 +36,9 @@ pub(crate) const fn revision(index: u64) -> Revision {
 
 /// Called with each committed event, in order, before any reader of the feed sees it.
 pub(crate) type OnEvent = Arc<dyn Fn(&Event) + Send + Sync>;
+
+/// The most entries after which the state is published.
+const BATCH: usize = 256;
 
 /// Checks that a snapshot which another node sent can be decoded, before openraft sees it: a fault of the sender must not
 /// stop this node. One that fails later, when it is installed, stops this replica.
@@ -96,7 +99,13 @@ impl StateMachine {
         told
     }
 
-    fn apply_one(&self, id: OrLogId, payload: &EntryPayload<crate::rpc::Payload, u64, ()>) -> io::Result<Reply> {
+    /// Applies one entry. Its events join those of the batch, which nobody sees yet.
+    fn apply_one(
+        &self,
+        id: OrLogId,
+        payload: &EntryPayload<crate::rpc::Payload, u64, ()>,
+        events: &mut Vec<(Revision, Event)>,
+    ) -> io::Result<Reply> {
         let at = revision(id.index);
         let command = match payload {
             EntryPayload::Blank => None,
@@ -119,17 +128,20 @@ impl StateMachine {
             let state = Arc::new(applied.cluster.clone());
             host.applied(log_id_from(&id), command, answer.clone(), state, voters);
         });
-        let published = answer.as_ref().is_ok_and(|events| !events.is_empty());
-        let state = published.then(|| Arc::new(applied.cluster.clone()));
+        Ok(answer.map(|new| events.extend(new.into_iter().map(|event| (at, event)))))
+    }
+
+    /// Shows what a batch of entries has changed: the events, in order, and one picture of the state after them.
+    fn publish(&self, events: Vec<(Revision, Event)>) {
+        let applied = self.lock();
+        let Some(last) = applied.last else { return };
+        let state = (!events.is_empty()).then(|| Arc::new(applied.cluster.clone()));
         drop(applied);
-        let reply = answer.map(|events| {
-            if let Some(state) = state {
-                events.iter().for_each(|event| (self.on_event)(event));
-                self.feed.publish(at, events, state);
-            }
-        });
-        self.progress.send_replace(at);
-        Ok(reply)
+        if let Some(state) = state {
+            events.iter().for_each(|(_, event)| (self.on_event)(event));
+            self.feed.publish(events, state);
+        }
+        self.progress.send_replace(revision(last.index));
     }
 }
 
@@ -142,15 +154,28 @@ impl RaftStateMachine<Types> for StateMachine {
         Ok((applied.last, applied.membership.clone()))
     }
 
-    async fn apply<S>(&mut self, mut entries: S) -> Result<(), io::Error>
+    async fn apply<S>(&mut self, entries: S) -> Result<(), io::Error>
     where
         S: Stream<Item = Result<EntryResponder<Types>, io::Error>> + Unpin + OptionalSend,
     {
-        while let Some((entry, responder)) = entries.try_next().await? {
-            let reply = self.apply_one(entry.log_id, &entry.payload)?;
-            if let Some(responder) = responder {
-                responder.send(reply);
+        // What is there already is one batch: the state is published and copied once for all of it.
+        let mut entries = entries.ready_chunks(BATCH);
+        while let Some(batch) = entries.next().await {
+            let (mut events, mut replies, mut failed) = (vec![], vec![], None);
+            for entry in batch {
+                let applied = entry.and_then(|(entry, responder)| {
+                    let reply = self.apply_one(entry.log_id, &entry.payload, &mut events)?;
+                    replies.extend(responder.map(|responder| (responder, reply)));
+                    Ok(())
+                });
+                failed = applied.err();
+                if failed.is_some() {
+                    break;
+                }
             }
+            self.publish(events);
+            replies.into_iter().for_each(|(responder, reply)| responder.send(reply));
+            failed.map_or(Ok(()), Err)?;
         }
         Ok(())
     }

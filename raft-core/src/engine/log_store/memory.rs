@@ -207,10 +207,10 @@ pub(crate) fn bytes_of(entry: &OrEntry) -> usize {
 /// Whether an entry may stand right after another.
 pub(crate) fn follows(last: Option<Position>, next: Position) -> Result<(), String> {
     let due = last.map_or(0, |last| last.index.saturating_add(1));
-    let told = last.map_or("the beginning".into(), |last| last.to_string());
+    let told = || last.map_or("the beginning".into(), |last| last.to_string());
     match last {
-        _ if next.index != due => Err(format!("{next} cannot follow {told}: entry {due} is due")),
-        Some(last) if next.term < last.term => Err(format!("{next} cannot follow {told}: its term is lower")),
+        _ if next.index != due => Err(format!("{next} cannot follow {}: entry {due} is due", told())),
+        Some(last) if next.term < last.term => Err(format!("{next} cannot follow {}: its term is lower", told())),
         _ => Ok(()),
     }
 }
