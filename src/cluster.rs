@@ -50,7 +50,8 @@ impl Cluster {
         self.node.view()
     }
 
-    /// Follows the view of this node.
+    /// Follows the view of this node. It shows a change of members, sessions or leadership at once, and one of records, queues
+    /// or locks within 10 ms. [`Self::events`] has each change.
     pub fn watch(&self) -> Watch {
         Watch { views: self.node.watch() }
     }

@@ -26,6 +26,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::{Response, Status};
 
+use crate::call_stream::{self, CallStream};
 use crate::connection::Connection;
 use crate::convert::{self, FromWire};
 use crate::grpc_errors::{check_size, transport_error, unreadable};
@@ -191,6 +192,22 @@ async fn request(link: Arc<Link>, caller: Caller, call: Call, deadline: Duration
     })
 }
 
+/// One small call between nodes, on the stream of the link.
+async fn on_stream(
+    link: Arc<Link>,
+    caller: Caller,
+    call: pb::numbered_call::Call,
+    deadline: Duration,
+) -> Result<Answer, TransportError> {
+    let (connection, left) = connect(&link, deadline).await?;
+    let stream = link.call_stream(&connection, || CallStream::open(connection.clone(), raft(connection.clone())));
+    let answer = stream.call(caller, call, left, deadline).await;
+    if let Err(TransportError::Refused(Refusal::OtherNode { .. } | Refusal::OtherCluster { .. })) = answer {
+        link.reject_address();
+    }
+    answer
+}
+
 /// The end of a snapshot that never stands still.
 const SNAPSHOT_END: Duration = Duration::from_secs(12 * 3600);
 
@@ -231,7 +248,10 @@ impl Transport for GrpcTransport {
         deadline: Duration,
     ) -> BoxFuture<'static, Result<Answer, TransportError>> {
         let link = self.links.link(peer, call.lane());
-        Box::pin(request(link, caller, call, deadline))
+        match call_stream::small(&call) {
+            Some(call) => Box::pin(on_stream(link, caller, call, deadline)),
+            None => Box::pin(request(link, caller, call, deadline)),
+        }
     }
 
     fn append_stream(

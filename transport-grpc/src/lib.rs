@@ -30,6 +30,8 @@
 //! [`TransportError::Broken`]: quorate_raft_core::TransportError::Broken
 //! [`TransportError::Refused`]: quorate_raft_core::TransportError::Refused
 
+mod call_service;
+mod call_stream;
 mod client;
 mod cluster_service;
 mod connection;

@@ -22,6 +22,7 @@ use quorate_membership::{Address, NodeId};
 use quorate_raft_core::{Lane, Peer, TransportError};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
+use crate::call_stream::CallStream;
 use crate::connection::Connection;
 use crate::net::{TcpStream, lookup_host};
 use crate::paced::{Paced, RoundTrip};
@@ -109,12 +110,24 @@ pub(crate) struct Link {
     paced: bool,
     round_trip: Arc<RoundTrip>,
     state: Mutex<State>,
+    /// The stream of small calls that was opened last. It may have ended by now.
+    calls: Mutex<Option<CallStream>>,
 }
 
 impl Link {
     fn new(name: String, addresses: Vec<Address>, settings: ClientSettings) -> Self {
         let state = State { connection: None, attempt: None, preferred: 0, failures: 0, not_before: Instant::now() };
-        Self { name, addresses, settings, paced: false, round_trip: Arc::default(), state: Mutex::new(state) }
+        let (round_trip, calls) = Default::default();
+        Self { name, addresses, settings, paced: false, round_trip, state: Mutex::new(state), calls }
+    }
+
+    /// The stream of small calls on this connection, opened by `open` if there is none.
+    pub(crate) fn call_stream(&self, connection: &Connection, open: impl FnOnce() -> CallStream) -> CallStream {
+        let mut calls = self.calls.lock();
+        if let Some(stream) = calls.as_ref().filter(|stream| stream.is_open_on(connection)) {
+            return stream.clone();
+        }
+        calls.insert(open()).clone()
     }
 
     /// An open connection. Takes at most `within`; on every error, nothing was sent.

@@ -22,11 +22,12 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::call_service;
 use crate::convert::{FromWire, Malformed, ballot, need, payload};
 use crate::grpc_errors::refused;
 use crate::pb;
 use crate::pb::raft_server::Raft;
-use crate::settings::{CHUNK_LIMIT, SNAPSHOT_LIMIT};
+use crate::settings::{CHUNK_LIMIT, SNAPSHOT_LIMIT, ServerSettings};
 
 /// The longest wait for the next message of a snapshot, and for the first of a stream of appends.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -35,12 +36,15 @@ pub(crate) struct RaftService {
     service: Arc<dyn PeerService>,
     /// One permit for each snapshot that may arrive at a time.
     snapshots: Semaphore,
+    /// How many calls of one stream may be in progress.
+    max_calls: usize,
     stop: CancellationToken,
 }
 
 impl RaftService {
-    pub(crate) fn new(service: Arc<dyn PeerService>, max_snapshots: usize, stop: CancellationToken) -> Self {
-        Self { service, snapshots: Semaphore::new(max_snapshots), stop }
+    pub(crate) fn new(service: Arc<dyn PeerService>, settings: ServerSettings, stop: CancellationToken) -> Self {
+        let max_calls = usize::try_from(settings.max_streams).unwrap_or(usize::MAX);
+        Self { service, snapshots: Semaphore::new(settings.max_snapshots), max_calls, stop }
     }
 
     /// One call whose answer is one message.
@@ -82,6 +86,16 @@ impl Raft for RaftService {
         // Answers at once, so that the caller knows the stream to be open. Its identity is checked inside the stream.
         let answers = stream::once(appends(self.service.clone(), request.into_inner())).flatten();
         Ok(Response::new(answers.take_until(self.stop.clone().cancelled_owned()).boxed()))
+    }
+
+    type CallStreamStream = BoxStream<'static, Result<pb::CallStreamResponse, Status>>;
+
+    async fn call_stream(
+        &self,
+        request: Request<Streaming<pb::CallStreamRequest>>,
+    ) -> Result<Response<Self::CallStreamStream>, Status> {
+        let (service, stop) = (self.service.clone(), self.stop.clone());
+        Ok(Response::new(call_service::answers(service, request.into_inner(), self.max_calls, stop)))
     }
 
     async fn vote(&self, request: Request<pb::VoteRequest>) -> Result<Response<pb::VoteResponse>, Status> {

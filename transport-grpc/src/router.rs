@@ -69,9 +69,9 @@ impl Router {
         places: Places,
         stop: CancellationToken,
     ) -> Self {
-        let raft = Arc::new(RaftService::new(service.clone(), settings.max_snapshots, stop.clone()));
+        let raft = Arc::new(RaftService::new(service.clone(), settings, stop.clone()));
         let cluster = ClusterServer::new(ClusterService::new(service.clone(), places, stop.clone()));
-        let store = StoreServer::new(StoreService::new(service.clone(), settings.max_lock_wait, stop));
+        let store = StoreServer::new(StoreService::new(service.clone(), settings, stop));
         Self {
             service,
             cluster_id: Arc::default(),
@@ -114,12 +114,7 @@ impl hyper::service::Service<Request<Incoming>> for Router {
             "Lock" => self.settings.max_lock_wait + self.settings.call_timeout,
             _ => self.settings.call_timeout,
         };
-        let asked = grpc_timeout(request.headers());
-        // A client gives up by itself at its deadline, and then reads no answer: it has one a little sooner. But not where
-        // that would withdraw a request for a lock.
-        let asked =
-            asked.map(|asked| if for_clients && method != "Lock" { asked - (asked / 8).min(SOONER) } else { asked });
-        let limit = asked.map_or(limit, |asked| asked.min(limit));
+        let limit = limit_of(grpc_timeout(request.headers()), limit, for_clients && method != "Lock");
         let node = self.service.clone();
         // A refused call has its status in the header; one that a peer may make, and a join that was granted, has not.
         let by_peer =
@@ -152,8 +147,15 @@ impl hyper::service::Service<Request<Incoming>> for Router {
     }
 }
 
+/// How long a call may take whose client waits as long as `asked`. A client gives up by itself at its deadline, and then
+/// reads no answer: it has one a little `sooner`. But not where that would withdraw a request for a lock.
+pub(crate) fn limit_of(asked: Option<Duration>, longest: Duration, sooner: bool) -> Duration {
+    let asked = asked.map(|asked| if sooner { asked - (asked / 8).min(SOONER) } else { asked });
+    asked.map_or(longest, |asked| asked.min(longest))
+}
+
 /// Why a call was not answered in time, as far as this node knows.
-fn overdue(limit: Duration, local: &Local) -> String {
+pub(crate) fn overdue(limit: Duration, local: &Local) -> String {
     let seen = match local.leader {
         None => "no leader is known here; is a majority of the voters up?".into(),
         Some(leader) if leader == local.node && !local.quorate => format!("{leader} leads, and no majority answers it"),

@@ -4,9 +4,11 @@
 //!   OpenSession, Write, Take ──▶ ClientService::once: takes effect exactly once, however often it is repeated
 //!   Lock                     ──▶ the same, and then waits in line (lock.rs)
 //!   Get, List, GetLock       ──▶ the state of this node, after a read barrier if the request asks for one
+//!   Calls                    ──▶ all of the above, many on one stream (calls.rs)
 //!   Watch                    ──▶ events; missing ones as a gap, its parts, and its end (watch.rs)
 //! ```
 
+mod calls;
 mod lock;
 mod watch;
 
@@ -25,7 +27,7 @@ use quorate_raft_core::rpc::KeptAlive;
 use quorate_raft_core::{ClientService, ProposeError};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use self::lock::LockWait;
 use self::watch::Subscription;
@@ -34,6 +36,7 @@ use crate::grpc_errors::{command_failed, failed, read_failed, refused};
 use crate::pb;
 use crate::pb::failure::Kind;
 use crate::pb::store_server::Store;
+use crate::settings::ServerSettings;
 use crate::standing::with_standing;
 
 /// How long a call without its own timeout looks for a leader that a quorum confirms.
@@ -46,9 +49,14 @@ const PAGE: usize = 900 << 10;
 /// The most that an item of a repeated field takes beside itself, in bytes: its tag and its length.
 const FRAME: usize = 6;
 
+#[derive(Clone)]
 pub(crate) struct StoreService {
     service: Arc<dyn ClientService>,
     max_lock_wait: Duration,
+    /// How long a call of a stream may take, but for its wait for a lock.
+    call_timeout: Duration,
+    /// How many calls of one stream may be in progress.
+    max_calls: usize,
     stop: CancellationToken,
 }
 
@@ -62,8 +70,9 @@ fn decode_all<P, T: FromWire<P>>(messages: Vec<P>) -> Result<Vec<T>, Status> {
 }
 
 impl StoreService {
-    pub(crate) fn new(service: Arc<dyn ClientService>, max_lock_wait: Duration, stop: CancellationToken) -> Self {
-        Self { service, max_lock_wait, stop }
+    pub(crate) fn new(service: Arc<dyn ClientService>, settings: ServerSettings, stop: CancellationToken) -> Self {
+        let ServerSettings { max_lock_wait, call_timeout, max_streams, .. } = settings;
+        Self { service, max_lock_wait, call_timeout, max_calls: usize::try_from(max_streams).unwrap_or(usize::MAX), stop }
     }
 
     async fn once(&self, name: Option<pb::RequestName>, make: MakeCommand) -> Result<(Nonce, Revision), Status> {
@@ -100,6 +109,14 @@ impl StoreService {
 #[tonic::async_trait]
 impl Store for StoreService {
     type WatchStream = BoxStream<'static, Result<pb::WatchResponse, Status>>;
+    type CallsStream = BoxStream<'static, Result<pb::CallsResponse, Status>>;
+
+    async fn calls(
+        &self,
+        request: Request<Streaming<pb::CallsRequest>>,
+    ) -> Result<Response<Self::CallsStream>, Status> {
+        Ok(Response::new(calls::answers(self, request.into_inner())))
+    }
 
     async fn open_session(
         &self,

@@ -120,6 +120,11 @@ impl Engine {
         self.0.machine.progress()
     }
 
+    /// Follows the last revision that changed members, fencing, sessions or leadership, or began a term.
+    pub(crate) fn standing(&self) -> watch::Receiver<Revision> {
+        self.0.machine.standing()
+    }
+
     /// How far the log is applied here.
     pub(crate) fn applied(&self) -> Revision {
         self.0.machine.applied()

@@ -17,7 +17,7 @@ use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{OptionalSend, Snapshot};
 use parking_lot::{Mutex, MutexGuard};
 use quorate_membership::codec::{CodecError, decode, encode};
-use quorate_membership::{ClusterState, Command, Event, Revision, apply};
+use quorate_membership::{ClusterState, Command, Event, Revision, Topic, apply};
 use tokio::sync::watch;
 
 use crate::engine::log_store::LogStore;
@@ -54,6 +54,18 @@ struct Applied {
     last: Option<OrLogId>,
     membership: OrStoredMembership,
     cluster: ClusterState,
+    /// The last entry of the batch that changed more than records, queues and locks, or began a term.
+    stands: Option<Revision>,
+}
+
+/// Whether a change of this topic is one of members, sessions or leadership, and not of what they hold.
+const fn is_standing(topic: Topic) -> bool {
+    match topic {
+        Topic::Locks | Topic::Records | Topic::Queues | Topic::Requests => false,
+        Topic::Membership | Topic::Fencing | Topic::Leadership | Topic::Sessions => true,
+        // One of a newer build.
+        _ => true,
+    }
 }
 
 /// The replicated state of one node. Clones are cheap and share it.
@@ -64,18 +76,26 @@ pub(crate) struct StateMachine {
     feed: Feed,
     on_event: OnEvent,
     progress: Arc<watch::Sender<Revision>>,
+    standing: Arc<watch::Sender<Revision>>,
     unreadable: Arc<Mutex<Option<Fatal>>>,
 }
 
 impl StateMachine {
     pub(crate) fn new(store: LogStore, feed: Feed, on_event: OnEvent) -> Self {
-        let progress = Arc::new(watch::Sender::new(Revision::default()));
-        Self { applied: Arc::default(), store, feed, on_event, progress, unreadable: Arc::default() }
+        let sender = || Arc::new(watch::Sender::new(Revision::default()));
+        let (progress, standing) = (sender(), sender());
+        Self { applied: Arc::default(), store, feed, on_event, progress, standing, unreadable: Arc::default() }
     }
 
     /// Follows how far the log is applied.
     pub(crate) fn progress(&self) -> watch::Receiver<Revision> {
         self.progress.subscribe()
+    }
+
+    /// Follows the last revision that changed more than records, queues and locks, or that began a term. Most entries of a
+    /// busy cluster do not, and whoever follows this sleeps through them.
+    pub(crate) fn standing(&self) -> watch::Receiver<Revision> {
+        self.standing.subscribe()
     }
 
     /// How far the log is applied.
@@ -115,6 +135,9 @@ impl StateMachine {
             }
         };
         let mut applied = self.lock();
+        if applied.last.is_none_or(|last| last.leader_id != id.leader_id) {
+            applied.stands = Some(at);
+        }
         applied.last = Some(id);
         if let EntryPayload::Membership(membership) = payload {
             applied.membership = OrStoredMembership::new(Some(id), membership.clone());
@@ -128,13 +151,17 @@ impl StateMachine {
             let state = Arc::new(applied.cluster.clone());
             host.applied(log_id_from(&id), command, answer.clone(), state, voters);
         });
+        if answer.as_ref().is_ok_and(|new| new.iter().any(|event| is_standing(event.topic()))) {
+            applied.stands = Some(at);
+        }
         Ok(answer.map(|new| events.extend(new.into_iter().map(|event| (at, event)))))
     }
 
     /// Shows what a batch of entries has changed: the events, in order, and one picture of the state after them.
     fn publish(&self, events: Vec<(Revision, Event)>) {
-        let applied = self.lock();
+        let mut applied = self.lock();
         let Some(last) = applied.last else { return };
+        let stands = applied.stands.take();
         let state = (!events.is_empty()).then(|| Arc::new(applied.cluster.clone()));
         drop(applied);
         if let Some(state) = state {
@@ -142,6 +169,9 @@ impl StateMachine {
             self.feed.publish(events, state);
         }
         self.progress.send_replace(revision(last.index));
+        if let Some(at) = stands {
+            self.standing.send_replace(at);
+        }
     }
 }
 
@@ -195,12 +225,13 @@ impl RaftStateMachine<Types> for StateMachine {
         }
         let state = Arc::new(cluster.clone());
         let mut applied = self.lock();
-        *applied = Applied { last: meta.last_log_id, membership: meta.last_membership.clone(), cluster };
+        *applied = Applied { last: meta.last_log_id, membership: meta.last_membership.clone(), cluster, stands: None };
         drop(applied);
         host::observe(|host| host.installed(meta.last_log_id.as_ref().map(log_id_from), state.clone()));
         self.feed.reset(state);
         if let Some(last) = meta.last_log_id {
             self.progress.send_replace(revision(last.index));
+            self.standing.send_replace(revision(last.index));
         }
         Ok(())
     }

@@ -4,12 +4,16 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use quorate_membership::BootId;
 use quorate_membership::lease::Reading;
 use rustix::time::ClockId;
 use tokio::sync::Notify;
 
 use super::{Host, TurnTaker};
+
+/// How many draws of random bits one call of the system serves.
+const AT_ONCE: usize = 64;
 
 /// The machine that this process runs on.
 #[derive(Debug, Clone, Copy)]
@@ -37,10 +41,17 @@ impl Host for OsHost {
         digits.parse().unwrap_or_default()
     }
 
+    /// The system is asked for many at a time: every request of a client needs two.
     fn draw(&self) -> io::Result<u64> {
-        let mut bytes = [0; 8];
+        static DRAWN: Mutex<Vec<u64>> = Mutex::new(Vec::new());
+        let mut drawn = DRAWN.lock();
+        if let Some(bits) = drawn.pop() {
+            return Ok(bits);
+        }
+        let mut bytes = [0; 8 * AT_ONCE];
         getrandom::fill(&mut bytes).map_err(|e| io::Error::other(format!("no randomness from the system: {e}")))?;
-        Ok(u64::from_le_bytes(bytes))
+        drawn.extend(bytes.chunks_exact(8).filter_map(|eight| eight.try_into().ok()).map(u64::from_le_bytes));
+        drawn.pop().ok_or_else(|| io::Error::other("no randomness from the system"))
     }
 
     fn run(&self, name: &str, mut work: Box<dyn TurnTaker>, _bell: Arc<Notify>) -> io::Result<()> {

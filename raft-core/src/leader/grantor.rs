@@ -66,7 +66,7 @@ struct Task {
 /// Runs until `stop`.
 pub(crate) async fn run(engine: Engine, ledger: Ledger, queue: GrantorQueue, stop: CancellationToken) {
     let GrantorQueue { mut renewals, activation } = queue;
-    let mut progress = engine.progress();
+    let mut standing = engine.standing();
     let mut pace = interval((engine.config().heartbeat() / 4).max(Duration::from_millis(1)));
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let grantor = Grantor::new(engine.node(), engine.config().timing.plan().drift);
@@ -92,7 +92,7 @@ pub(crate) async fn run(engine: Engine, ledger: Ledger, queue: GrantorQueue, sto
         // Received renewals are noted before the tick looks for expired leases.
         tokio::select! { biased;
             () = stop.cancelled() => break,
-            changed = progress.changed() => match changed {
+            changed = standing.changed() => match changed {
                 Ok(()) => task.applied(),
                 Err(_) => break,
             },

@@ -84,12 +84,12 @@ impl Reconciler {
         let engine = self.uses.engine.clone();
         let mut pace = interval(engine.config().heartbeat());
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut progress = engine.progress();
+        let mut standing = engine.standing();
         loop {
             tokio::select! { biased;
                 () = stop.cancelled() => break,
                 _ = pace.tick() => {}
-                changed = progress.changed() => if changed.is_err() { break },
+                changed = standing.changed() => if changed.is_err() { break },
             }
             self.round(&engine).await;
         }

@@ -94,7 +94,7 @@ pub(crate) async fn run(
     stop: CancellationToken,
 ) {
     let SessionQueue(mut queue) = queue;
-    let mut progress = engine.progress();
+    let mut standing = engine.standing();
     let mut pace = interval(engine.config().heartbeat());
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut task = Task {
@@ -118,7 +118,7 @@ pub(crate) async fn run(
                 Ok(()) => task.activated(*activation.borrow_and_update()),
                 Err(_) => return,
             },
-            changed = progress.changed() => match changed {
+            changed = standing.changed() => match changed {
                 Ok(()) => task.applied(),
                 Err(_) => return,
             },

@@ -45,7 +45,7 @@ pub(crate) struct Renewer {
 impl Renewer {
     /// Runs until `stop`. `outbox`: the renewals that the keeper wants to send.
     pub(crate) async fn run(self, mut outbox: mpsc::UnboundedReceiver<Renewal>, stop: CancellationToken) {
-        let mut progress = self.engine.progress();
+        let mut standing = self.engine.standing();
         let mut pace = interval(self.engine.config().heartbeat() / 2);
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut asked, mut own, mut leader) = (JoinSet::new(), Own::Unknown, None);
@@ -56,7 +56,7 @@ impl Renewer {
                     asked.spawn(host::bound(self.clone().ask(renewal)));
                 }
                 Some(_) = asked.join_next() => {}
-                changed = progress.changed() => match changed {
+                changed = standing.changed() => match changed {
                     Ok(()) => own = own.look(&self),
                     Err(_) => break,
                 },

@@ -26,7 +26,7 @@ use crate::error::ProposeError;
 /// data folder before is known to be gone.
 pub(crate) async fn run(engine: Engine, former_gone: bool, stop: CancellationToken) {
     let config = engine.config();
-    let mut progress = engine.progress();
+    let mut standing = engine.standing();
     loop {
         if let Some(who) = engine.identity() {
             let state = engine.state();
@@ -36,7 +36,7 @@ pub(crate) async fn run(engine: Engine, former_gone: bool, stop: CancellationTok
                 }
                 tokio::select! { biased;
                     () = stop.cancelled() => return,
-                    changed = progress.changed() => match changed { Ok(()) => continue, Err(_) => return },
+                    changed = standing.changed() => match changed { Ok(()) => continue, Err(_) => return },
                 }
             };
             match engine.propose(command, config.propose_timeout).await {

@@ -214,7 +214,8 @@ impl Node {
         self.parts.latest()
     }
 
-    /// Follows the view of this node.
+    /// Follows the view of this node. It shows a change of members, sessions or leadership at once, and one of records, queues
+    /// or locks within 10 ms.
     pub fn watch(&self) -> watch::Receiver<View> {
         self.parts.views.subscribe()
     }

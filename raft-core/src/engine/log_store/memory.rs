@@ -15,7 +15,6 @@ use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use openraft::entry::EntryPayload;
@@ -25,6 +24,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::engine::log_store::Stats;
 use crate::engine::log_store::operation::Op;
+use crate::engine::log_store::queue::Sender;
 use crate::engine::log_store::weights::Weights;
 use crate::engine::types::{OrEntry, log_id_from};
 use crate::host::clock;
@@ -70,13 +70,13 @@ pub(crate) struct Memory {
     pub(crate) covered: Option<Position>,
     pub(crate) failure: Option<Failure>,
     /// `None` once the store was closed.
-    pub(crate) queue: Option<Sender<Op>>,
+    pub(crate) queue: Option<Sender>,
     /// Rings for each operation that is sent.
     pub(crate) bell: Arc<Notify>,
 }
 
 impl Memory {
-    pub(crate) fn new(state: State, queue: Sender<Op>) -> Self {
+    pub(crate) fn new(state: State, queue: Sender) -> Self {
         let asked = state.vote;
         let covered = state.snapshot.as_ref().and_then(|(meta, _)| meta.last);
         let mut weights = Weights::default();
@@ -95,9 +95,19 @@ impl Memory {
 
     pub(crate) fn send(&self, op: Op) -> io::Result<()> {
         self.usable()?;
-        let sent = self.queue.as_ref().is_some_and(|queue| queue.send(op).is_ok());
+        let sent = self.queue.as_ref().is_some_and(|queue| queue.send(op));
         self.bell.notify_one();
         sent.then_some(()).ok_or_else(|| io::Error::other("the thread that writes the log has ended"))
+    }
+
+    /// Notes how far the log is committed. It is written with the next group that is.
+    pub(crate) fn note_committed(&mut self, committed: Option<Position>, record: Vec<u8>) -> io::Result<()> {
+        self.usable()?;
+        if let Some(queue) = &self.queue {
+            queue.committed(record);
+        }
+        self.state.committed = committed;
+        Ok(())
     }
 
     /// The last entry, or the place up to which everything was purged.

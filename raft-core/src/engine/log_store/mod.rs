@@ -22,6 +22,7 @@ mod full_disk;
 mod group;
 pub(crate) mod memory;
 pub(crate) mod operation;
+pub(crate) mod queue;
 mod raft;
 pub(crate) mod replay;
 mod sector;
@@ -154,7 +155,7 @@ impl LogStore {
     /// When the thread cannot be started.
     pub(crate) fn start(opened: Opened) -> Result<Self, OpenError> {
         let Opened { stream, state } = opened;
-        let (queue, ops) = std::sync::mpsc::channel();
+        let (queue, ops) = queue::queue();
         let shared = Arc::new(Shared::new(Memory::new(state, queue)));
         let writer = writer::spawn(stream, shared.clone(), ops)?;
         Ok(Self::written_by(Box::new(writer), shared))

@@ -81,10 +81,7 @@ impl RaftLogStorage<Types> for LogStore {
     async fn save_committed(&mut self, committed: Option<OrLogId>) -> Result<(), io::Error> {
         let committed = committed.as_ref().map(log_id_from);
         let record = encode(&StoredPosition(committed)).map_err(io::Error::other)?;
-        let mut memory = self.shared().lock();
-        memory.send(Op { change: LogChange::Committed { record }, done: Done::Unwatched })?;
-        memory.state.committed = committed;
-        Ok(())
+        self.shared().lock().note_committed(committed, record)
     }
 
     async fn read_committed(&mut self) -> Result<Option<OrLogId>, io::Error> {

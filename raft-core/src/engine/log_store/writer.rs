@@ -14,40 +14,24 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
 
 use crate::engine::log_store::disk::WriteError;
 use crate::engine::log_store::memory::{Failure, Shared};
 use crate::engine::log_store::operation::{Done, LogChange, Op};
+use crate::engine::log_store::queue::Receiver;
 use crate::engine::log_store::stream::Stream;
-
-/// A group is closed at this many bytes or operations, so that the first in it does not wait for ever for the last.
-const GROUP_BYTES: usize = 4 << 20;
-const GROUP_OPERATIONS: usize = 4096;
 
 /// Starts the thread. It ends when the queue has no sender left and everything in it has been dealt with; the file is
 /// closed by then.
-pub(crate) fn spawn(stream: Stream, shared: Arc<Shared>, ops: Receiver<Op>) -> io::Result<JoinHandle<()>> {
+pub(crate) fn spawn(stream: Stream, shared: Arc<Shared>, ops: Receiver) -> io::Result<JoinHandle<()>> {
     let mut writer = Writer::new(stream, shared);
     std::thread::Builder::new().name("quorate-log".into()).spawn(move || {
-        while let Ok(first) = ops.recv() {
-            let group = gather(first, &ops);
+        while let Some(group) = ops.group() {
             writer.handle(group);
         }
         writer.close();
     })
-}
-
-pub(crate) fn gather(first: Op, ops: &Receiver<Op>) -> Vec<Op> {
-    let mut bytes = first.change.size();
-    let mut group = vec![first];
-    while bytes < GROUP_BYTES && group.len() < GROUP_OPERATIONS {
-        let Ok(op) = ops.try_recv() else { break };
-        bytes += op.change.size();
-        group.push(op);
-    }
-    group
 }
 
 /// What makes groups durable.

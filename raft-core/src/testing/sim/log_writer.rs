@@ -3,7 +3,6 @@
 //! The shipped [`Writer`] decides what is written and how. Only the moment of each write is the simulation's.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
@@ -15,7 +14,8 @@ use super::sim_disk::{Latency, OpenLog};
 use crate::engine::log_store::memory::{Memory, Shared};
 use crate::engine::log_store::operation::{LogChange, Op};
 use crate::engine::log_store::shape::StoredEntry;
-use crate::engine::log_store::writer::{Writer, gather};
+use crate::engine::log_store::queue::{Receiver, Taken, queue};
+use crate::engine::log_store::writer::Writer;
 use crate::engine::log_store::{LogStore, LogWriter, OpenError};
 use crate::engine::types::entry_from;
 use crate::rpc::{Body, LogEntry};
@@ -25,7 +25,7 @@ use crate::testing::disk::{FaultyDisk, Survive};
 pub(crate) struct WriterTask {
     host: Arc<SimHost>,
     writer: Option<Writer>,
-    ops: Receiver<Op>,
+    ops: Receiver,
     /// The group that is being written.
     group: Vec<Op>,
     /// Truncations that are asked for, and not written yet.
@@ -72,7 +72,7 @@ pub(super) fn open(host: &Arc<SimHost>) -> Result<LogStore, OpenError> {
         disk = FaultyDisk::with_content(disk.image(Survive::Everything));
     }
     let opened = disk.open_log()?;
-    let (queue, ops) = std::sync::mpsc::channel();
+    let (queue, ops) = queue();
     let state = opened.state;
     let entries = state.entries.values().filter_map(|entry| sum(&StoredEntry::from(entry_from(entry)))).collect();
     let snapshot = state.snapshot.as_ref().and_then(|(meta, _)| meta.last);
@@ -129,13 +129,13 @@ impl WriterTask {
         if !self.group.is_empty() {
             return Next::Write;
         }
-        match self.ops.try_recv() {
-            Ok(first) => {
-                self.group = gather(first, &self.ops);
+        match self.ops.try_group() {
+            Taken::Group(group) => {
+                self.group = group;
                 Next::Begin
             }
-            Err(TryRecvError::Empty) => Next::Wait,
-            Err(TryRecvError::Disconnected) => Next::Over,
+            Taken::Empty => Next::Wait,
+            Taken::Closed => Next::Over,
         }
     }
 
@@ -145,8 +145,8 @@ impl WriterTask {
             return self.abandon();
         }
         self.write_what_waits();
-        while let Ok(first) = self.ops.try_recv() {
-            self.group = gather(first, &self.ops);
+        while let Taken::Group(group) = self.ops.try_group() {
+            self.group = group;
             self.write_what_waits();
         }
         if let Some(writer) = self.writer.take() {

@@ -35,7 +35,7 @@ struct Size {
 }
 
 const EVERYDAY: Size = Size { workloads: 4, seeds: 3, whole: 2 };
-const FULL: Size = Size { workloads: 48, seeds: 6, whole: 6 };
+const FULL: Size = Size { workloads: 144, seeds: 8, whole: 7 };
 
 /// Roughly: the second cut comes somewhere in the opening after the first.
 const OPERATIONS_OF_AN_OPENING: u64 = 13;

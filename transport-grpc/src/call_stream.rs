@@ -1,0 +1,194 @@
+//! Small calls to one node, many in flight on one stream.
+//!
+//! ```text
+//!   call ──▶ queue ──▶ message: whatever has gathered ~~~ stream ~~~▶ server
+//!    ▲                    │ noted under its number                      │
+//!    └─ answer ◀── table ◀┴──────────── answers, in any order ◀─────────┘
+//! ```
+//!
+//! A unary call costs both sides a stream of HTTP/2, its headers and its end. Here one stream stays open, and calls that are
+//! made at the same time share a message. A call that was never taken from the queue did not leave this process
+//! ([`TransportError::Unreachable`]); one that was noted may have arrived when the stream ends
+//! ([`TransportError::Broken`]).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::Stream;
+use futures_util::stream::{self, StreamExt};
+use parking_lot::Mutex;
+use quorate_raft_core::TransportError;
+use quorate_raft_core::rpc::{Answer, Call, Caller};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use crate::connection::Connection;
+use crate::convert::{self, FromWire};
+use crate::grpc_errors::{transport_error, unreadable};
+use crate::pb;
+use crate::pb::raft_client::RaftClient;
+
+/// The most calls in one message: a small part of what a message may have.
+const BATCH: usize = 64;
+
+type Reply = oneshot::Sender<Result<Answer, TransportError>>;
+
+/// A call in the queue.
+#[derive(Debug)]
+struct Queued {
+    caller: Caller,
+    call: pb::numbered_call::Call,
+    reply: Reply,
+}
+
+/// The calls without an answer, by their numbers.
+#[derive(Debug, Default)]
+struct Table {
+    last: u64,
+    waiting: BTreeMap<u64, Reply>,
+}
+
+/// A stream of calls on one connection. It ends when the last clone is gone and every call has its answer.
+#[derive(Debug, Clone)]
+pub(crate) struct CallStream {
+    connection: Connection,
+    queue: mpsc::UnboundedSender<Queued>,
+}
+
+/// A call as it travels on a stream; `None` for one that has a call of its own.
+pub(crate) fn small(call: &Call) -> Option<pb::numbered_call::Call> {
+    use pb::numbered_call::Call as Out;
+    match call {
+        Call::Propose(command) if call.lane() == quorate_raft_core::Lane::Control => {
+            Some(Out::Propose(convert::bytes(command.clone())))
+        }
+        Call::ReadIndex => Some(Out::ReadIndex(pb::Done {})),
+        Call::Renew(renewal) => Some(Out::Renew((*renewal).into())),
+        Call::KeepAlive(session) => Some(Out::KeepAlive(session.get())),
+        Call::Propose(_)
+        | Call::Append(_)
+        | Call::Vote(_)
+        | Call::PreVote(_)
+        | Call::Snapshot(_)
+        | Call::Transfer(_)
+        | Call::CanFence(_) => None,
+    }
+}
+
+impl CallStream {
+    /// Opens a stream on a connection, in the background. `origin` makes the client of a connection.
+    pub(crate) fn open(connection: Connection, raft: RaftClient<Connection>) -> Self {
+        let (queue, queued) = mpsc::unbounded_channel();
+        tokio::spawn(run(raft, queued));
+        Self { connection, queue }
+    }
+
+    /// Whether it is a stream on this connection, and takes calls.
+    pub(crate) fn is_open_on(&self, connection: &Connection) -> bool {
+        self.connection.is_same(connection) && !self.queue.is_closed()
+    }
+
+    /// Makes a call, and waits at most `left` for its answer. `deadline` is what the caller had given it.
+    pub(crate) async fn call(
+        &self,
+        caller: Caller,
+        call: pb::numbered_call::Call,
+        left: Duration,
+        deadline: Duration,
+    ) -> Result<Answer, TransportError> {
+        let (reply, answer) = oneshot::channel();
+        let never_sent = || TransportError::Unreachable("the connection closed before the call was sent".into());
+        self.queue.send(Queued { caller, call, reply }).map_err(|_| never_sent())?;
+        match timeout(left, answer).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(never_sent()),
+            Err(_) => Err(TransportError::Timeout(deadline)),
+        }
+    }
+}
+
+/// One stream, from its opening to its end.
+async fn run(mut raft: RaftClient<Connection>, queued: mpsc::UnboundedReceiver<Queued>) {
+    let table = Arc::new(Mutex::new(Table::default()));
+    // Once an answer has begun, hyper goes on sending although no one reads.
+    let ended = CancellationToken::new();
+    let _ends = ended.clone().drop_guard();
+    let outgoing = messages(queued, table.clone()).take_until(ended.cancelled_owned());
+    let why = match raft.call_stream(outgoing).await {
+        Ok(answers) => {
+            let mut answers = answers.into_inner();
+            loop {
+                match answers.message().await {
+                    Ok(Some(message)) => message.answers.into_iter().for_each(|answer| deliver(&table, answer)),
+                    Ok(None) => break Status::unavailable("the stream of calls ended"),
+                    Err(status) => break status,
+                }
+            }
+        }
+        Err(status) => status,
+    };
+    let waiting = std::mem::take(&mut table.lock().waiting);
+    for reply in waiting.into_values() {
+        // The caller may have gone.
+        let _gone = reply.send(Err(transport_error(&why, Duration::ZERO)));
+    }
+}
+
+/// The messages: the calls that have gathered since the one before.
+fn messages(
+    queued: mpsc::UnboundedReceiver<Queued>,
+    table: Arc<Mutex<Table>>,
+) -> impl Stream<Item = pb::CallStreamRequest> + Send + 'static {
+    struct Sending {
+        queued: mpsc::UnboundedReceiver<Queued>,
+        table: Arc<Mutex<Table>>,
+        taken: Vec<Queued>,
+        named: Option<Caller>,
+    }
+    let sending = Sending { queued, table, taken: vec![], named: None };
+    stream::unfold(sending, |mut sending| async move {
+        if sending.taken.is_empty() && sending.queued.recv_many(&mut sending.taken, BATCH).await == 0 {
+            return None;
+        }
+        let caller = sending.taken.first().map(|first| first.caller)?;
+        // One caller in a message; it changes when this node learns more of the other.
+        let same = sending.taken.iter().take_while(|queued| queued.caller == caller).count();
+        let mut table = sending.table.lock();
+        let mut message = pb::CallStreamRequest::default();
+        if sending.named != Some(caller) {
+            message.caller = Some(caller.into());
+            sending.named = Some(caller);
+        }
+        for Queued { call, reply, .. } in sending.taken.drain(..same) {
+            table.last += 1;
+            let number = table.last;
+            table.waiting.insert(number, reply);
+            message.calls.push(pb::NumberedCall { number, call: Some(call) });
+        }
+        drop(table);
+        Some((message, sending))
+    })
+}
+
+fn deliver(table: &Mutex<Table>, answer: pb::NumberedAnswer) {
+    let Some(reply) = table.lock().waiting.remove(&answer.number) else {
+        tracing::debug!(number = answer.number, "an answer arrived that no call was waiting for");
+        return;
+    };
+    // The caller may have gone.
+    let _gone = reply.send(read(answer.answer));
+}
+
+fn read(answer: Option<pb::numbered_answer::Answer>) -> Result<Answer, TransportError> {
+    use pb::numbered_answer::Answer as In;
+    match convert::need(answer, "the answer").map_err(unreadable)? {
+        In::Propose(answer) => FromWire::from_wire(answer).map(Answer::Propose).map_err(unreadable),
+        In::ReadIndex(answer) => FromWire::from_wire(answer).map(Answer::ReadIndex).map_err(unreadable),
+        In::Renew(answer) => FromWire::from_wire(answer).map(Answer::Renew).map_err(unreadable),
+        In::KeepAlive(answer) => FromWire::from_wire(answer).map(Answer::KeepAlive).map_err(unreadable),
+        In::Refused(refusal) => Err(TransportError::Refused(refusal.into())),
+    }
+}
