@@ -1,6 +1,6 @@
 # `make verify` only reads, `make fix` writes. The other targets prove or measure something.
 
-.PHONY: verify fix model sim worlds edges mutants bench demo line processes chaos field
+.PHONY: verify fix model sim worlds edges mutants bench demo line processes chaos field peers
 
 verify:
 	cargo fmt --all --check
@@ -26,6 +26,10 @@ mutants:
 
 bench:
 	cargo bench
+
+# Beside etcd: WHAT=speed (PASSES=5 SECONDS=5), failover (TRIALS=20), idle, writes. On a quiet machine.
+peers:
+	benches/peers/run $${WHAT:-speed}
 
 demo:
 	cargo run --release --example three_nodes

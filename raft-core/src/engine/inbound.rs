@@ -81,7 +81,7 @@ impl Engine {
 
     /// Installs a snapshot that can be decoded, and refuses any other.
     pub(crate) async fn install_snapshot(&self, request: InstallSnapshot) -> Result<Ballot, Refusal> {
-        check_received(&request.data).map_err(malformed)?;
+        check_received(request.data.clone()).await.map_err(malformed)?;
         let meta = snapshot_meta_to(&request.meta).map_err(malformed)?;
         let snapshot = Snapshot { meta, snapshot: request.data };
         let answer = self.0.raft.install_full_snapshot(vote_to(request.ballot), snapshot).await.map_err(ended)?;

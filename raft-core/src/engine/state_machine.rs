@@ -45,8 +45,8 @@ const BATCH: usize = 256;
 ///
 /// # Errors
 /// [`CodecError`]; the snapshot is refused, and nothing is changed.
-pub(super) fn check_received(data: &[u8]) -> Result<(), CodecError> {
-    decode::<ClusterState>(data).map(drop)
+pub(super) async fn check_received(data: Arc<[u8]>) -> Result<(), CodecError> {
+    host::aside(move || decode::<ClusterState>(&data).map(drop)).await
 }
 
 #[derive(Default)]
@@ -217,7 +217,8 @@ impl RaftStateMachine<Types> for StateMachine {
     }
 
     async fn install_snapshot(&mut self, meta: &OrSnapshotMeta, data: Arc<[u8]>) -> Result<(), io::Error> {
-        let cluster: ClusterState = decode(&data).map_err(|e| self.stop_on(e))?;
+        let received = data.clone();
+        let cluster: ClusterState = host::aside(move || decode(&received)).await.map_err(|e| self.stop_on(e))?;
         let own = snapshot_meta_from(meta);
         // At a start, openraft installs the snapshot that is already on the disk. It need not be written again.
         if self.store.current_snapshot().is_none_or(|(there, _)| there != own) {
@@ -253,7 +254,8 @@ impl RaftSnapshotBuilder<Types> for Picture {
     type SnapshotData = Arc<[u8]>;
 
     async fn build_snapshot(&mut self) -> Result<OrSnapshot, io::Error> {
-        let data: Arc<[u8]> = encode(&self.cluster).map_err(io::Error::other)?.into();
+        let cluster = self.cluster.clone();
+        let data: Arc<[u8]> = host::aside(move || encode(&cluster)).await.map_err(io::Error::other)?.into();
         self.store.save_snapshot(snapshot_meta_from(&self.meta), data.clone()).await?;
         Ok(Snapshot { meta: self.meta.clone(), snapshot: data })
     }

@@ -30,7 +30,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use self::os::OsHost;
-pub(crate) use self::task::{bound, spawn};
+pub(crate) use self::task::{aside, bound, spawn};
 use crate::rpc::{Position, VoterSets};
 
 /// A machine that a node runs on. The defaults are those of a machine that holds no task back.

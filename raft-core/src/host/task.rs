@@ -38,6 +38,22 @@ where
     handle
 }
 
+/// Does work that takes long, such as to encode a whole snapshot, on a thread of its own: a runtime of one thread would
+/// answer nobody meanwhile. On a simulated machine it takes no time.
+pub(crate) async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    if simulated().is_some() {
+        return work();
+    }
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(failed) => match failed.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime ends, and everything on it.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}
+
 /// Binds a future to the machine that the current task runs on. For futures that [`spawn`] does not start: the members of
 /// a set of tasks.
 pub(crate) fn bound<F: Future>(task: F) -> impl Future<Output = F::Output> {

@@ -244,6 +244,8 @@ fn refused(why: String) -> io::Error {
 pub(crate) struct Shared {
     memory: Mutex<Memory>,
     pub(crate) failed: watch::Sender<Option<String>>,
+    /// Whether there is a failure: for the writer, which must not wait for the lock to learn that there is none.
+    broken: AtomicBool,
     groups: AtomicU64,
     operations: AtomicU64,
     /// Since when the oldest group that is not durable is being written, if one is.
@@ -261,6 +263,7 @@ impl Shared {
         Self {
             memory: Mutex::new(memory),
             failed: watch::Sender::new(None),
+            broken: AtomicBool::new(false),
             groups,
             operations,
             under_way: Mutex::new(None),
@@ -281,6 +284,15 @@ impl Shared {
             tracing::error!(reason = %failure.reason, "the log has stopped; check the disk, then start this node again");
             self.failed.send_replace(Some(failure.reason.clone()));
             memory.failure = Some(failure);
+            self.broken.store(true, Ordering::Release);
+        }
+    }
+
+    /// Fails, always with the same words, after the first failure.
+    pub(crate) fn still_working(&self) -> Result<(), Failure> {
+        match self.broken.load(Ordering::Acquire) {
+            true => self.lock().failure.clone().map_or(Ok(()), Err),
+            false => Ok(()),
         }
     }
 

@@ -121,7 +121,7 @@ impl Writer {
 
     /// Nothing is tried again after the first failure.
     pub(crate) fn still_working(&self) -> Result<(), Failure> {
-        self.shared.lock().failure.clone().map_or(Ok(()), Err)
+        self.shared.still_working()
     }
 
     /// One write, one sync.
@@ -141,11 +141,10 @@ impl Writer {
 
     /// Makes what has become durable visible to readers of durable state.
     fn publish(&self, changes: Vec<LogChange>) {
-        let mut memory = self.shared.lock();
         for change in changes {
             match change {
-                LogChange::Vote { vote, .. } => memory.state.vote = Some(vote),
-                LogChange::Snapshot { meta, data, .. } => memory.state.snapshot = Some((meta, data)),
+                LogChange::Vote { vote, .. } => self.shared.lock().state.vote = Some(vote),
+                LogChange::Snapshot { meta, data, .. } => self.shared.lock().state.snapshot = Some((meta, data)),
                 LogChange::Append { .. }
                 | LogChange::Truncate { .. }
                 | LogChange::Purge { .. }
