@@ -8,6 +8,7 @@
 //! as one connection may have; the rest waits in the stream.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, StreamExt};
@@ -15,6 +16,7 @@ use futures_util::{FutureExt, Stream};
 use quorate_membership::SessionId;
 use quorate_raft_core::rpc::{Answer, Call, Caller, Renewal};
 use quorate_raft_core::{PeerService, Refusal};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
@@ -25,7 +27,8 @@ use crate::pb;
 /// The most answers in one message.
 const BATCH: usize = 64;
 
-type Answered = Result<pb::NumberedAnswer, Status>;
+/// An answer; `None` for a call that was given up.
+type Answered = Result<Option<pb::NumberedAnswer>, Status>;
 
 /// The answers to a stream of calls. It ends with the calls, once each is answered, or when a message cannot be understood.
 pub(crate) fn answers(
@@ -35,8 +38,9 @@ pub(crate) fn answers(
     stop: CancellationToken,
 ) -> BoxStream<'static, Result<pb::CallStreamResponse, Status>> {
     let calls = calls(service, messages).take_until(stop.cancelled_owned());
-    let answered = calls.buffer_unordered(max_calls).ready_chunks(BATCH);
+    let answered = calls.buffer_unordered(max_calls).filter_map(|answer| std::future::ready(answer.transpose()));
     answered
+        .ready_chunks(BATCH)
         .map(|answers| {
             let answers = answers.into_iter().collect::<Result<Vec<_>, Status>>()?;
             Ok(pb::CallStreamResponse { answers })
@@ -80,14 +84,18 @@ fn calls(
 }
 
 fn answer(service: &dyn PeerService, caller: Caller, call: pb::NumberedCall) -> BoxFuture<'static, Answered> {
-    let number = call.number;
+    let (number, limit) = (call.number, Duration::from_millis(call.timeout_ms));
     let answer = read(call).map(|call| service.call(caller, call));
     Box::pin(async move {
         let answer = match answer {
-            Ok(answer) => answer.await,
+            Ok(answer) => match timeout(limit, answer).await {
+                Ok(answer) => answer,
+                // Nobody waits for it any more.
+                Err(_) => return Ok(None),
+            },
             Err(malformed) => Err(malformed.into()),
         };
-        Ok(pb::NumberedAnswer { number, answer: Some(to_wire(answer)) })
+        Ok(Some(pb::NumberedAnswer { number, answer: Some(to_wire(answer)) }))
     })
 }
 

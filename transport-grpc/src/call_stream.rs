@@ -8,8 +8,7 @@
 //!
 //! A unary call costs both sides a stream of HTTP/2, its headers and its end. Here one stream stays open, and calls that are
 //! made at the same time share a message. A call that was never taken from the queue did not leave this process
-//! ([`TransportError::Unreachable`]); one that was noted may have arrived when the stream ends
-//! ([`TransportError::Broken`]).
+//! ([`TransportError::Unreachable`]); any other may have arrived when the stream ends ([`TransportError::Broken`]).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -40,15 +39,23 @@ type Reply = oneshot::Sender<Result<Answer, TransportError>>;
 #[derive(Debug)]
 struct Queued {
     caller: Caller,
-    call: pb::numbered_call::Call,
-    reply: Reply,
+    call: pb::NumberedCall,
 }
 
 /// The calls without an answer, by their numbers.
 #[derive(Debug, Default)]
 struct Table {
     last: u64,
-    waiting: BTreeMap<u64, Reply>,
+    waiting: BTreeMap<u64, Waiting>,
+    /// The stream has ended.
+    ended: bool,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    reply: Reply,
+    /// It may have left this process.
+    sent: bool,
 }
 
 /// A stream of calls on one connection. It ends when the last clone is gone and every call has its answer.
@@ -56,6 +63,19 @@ struct Table {
 pub(crate) struct CallStream {
     connection: Connection,
     queue: mpsc::UnboundedSender<Queued>,
+    table: Arc<Mutex<Table>>,
+}
+
+/// Takes a call out of the table whose caller waits no more.
+struct GivenUp<'a> {
+    table: &'a Mutex<Table>,
+    number: u64,
+}
+
+impl Drop for GivenUp<'_> {
+    fn drop(&mut self) {
+        self.table.lock().waiting.remove(&self.number);
+    }
 }
 
 /// A call as it travels on a stream; `None` for one that has a call of its own.
@@ -82,13 +102,14 @@ impl CallStream {
     /// Opens a stream on a connection, in the background. `origin` makes the client of a connection.
     pub(crate) fn open(connection: Connection, raft: RaftClient<Connection>) -> Self {
         let (queue, queued) = mpsc::unbounded_channel();
-        tokio::spawn(run(raft, queued));
-        Self { connection, queue }
+        let table = Arc::<Mutex<Table>>::default();
+        tokio::spawn(run(raft, queued, table.clone()));
+        Self { connection, queue, table }
     }
 
     /// Whether it is a stream on this connection, and takes calls.
     pub(crate) fn is_open_on(&self, connection: &Connection) -> bool {
-        self.connection.is_same(connection) && !self.queue.is_closed()
+        self.connection.is_same(connection) && !self.table.lock().ended
     }
 
     /// Makes a call, and waits at most `left` for its answer. `deadline` is what the caller had given it.
@@ -100,8 +121,20 @@ impl CallStream {
         deadline: Duration,
     ) -> Result<Answer, TransportError> {
         let (reply, answer) = oneshot::channel();
-        let never_sent = || TransportError::Unreachable("the connection closed before the call was sent".into());
-        self.queue.send(Queued { caller, call, reply }).map_err(|_| never_sent())?;
+        let number = {
+            let mut table = self.table.lock();
+            if table.ended {
+                return Err(never_sent());
+            }
+            table.last += 1;
+            let number = table.last;
+            table.waiting.insert(number, Waiting { reply, sent: false });
+            number
+        };
+        let _given_up = GivenUp { table: &self.table, number };
+        let timeout_ms = convert::millis(left).max(1);
+        let call = pb::NumberedCall { number, timeout_ms, call: Some(call) };
+        self.queue.send(Queued { caller, call }).map_err(|_| never_sent())?;
         match timeout(left, answer).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(never_sent()),
@@ -110,9 +143,16 @@ impl CallStream {
     }
 }
 
+fn never_sent() -> TransportError {
+    TransportError::Unreachable("the connection closed before the call was sent".into())
+}
+
 /// One stream, from its opening to its end.
-async fn run(mut raft: RaftClient<Connection>, queued: mpsc::UnboundedReceiver<Queued>) {
-    let table = Arc::new(Mutex::new(Table::default()));
+async fn run(
+    mut raft: RaftClient<Connection>,
+    queued: mpsc::UnboundedReceiver<Queued>,
+    table: Arc<Mutex<Table>>,
+) {
     // Once an answer has begun, hyper goes on sending although no one reads.
     let ended = CancellationToken::new();
     let _ends = ended.clone().drop_guard();
@@ -130,10 +170,15 @@ async fn run(mut raft: RaftClient<Connection>, queued: mpsc::UnboundedReceiver<Q
         }
         Err(status) => status,
     };
-    let waiting = std::mem::take(&mut table.lock().waiting);
-    for reply in waiting.into_values() {
+    let waiting = {
+        let mut table = table.lock();
+        table.ended = true;
+        std::mem::take(&mut table.waiting)
+    };
+    for Waiting { reply, sent } in waiting.into_values() {
+        let error = if sent { transport_error(&why, Duration::ZERO) } else { never_sent() };
         // The caller may have gone.
-        let _gone = reply.send(Err(transport_error(&why, Duration::ZERO)));
+        let _gone = reply.send(Err(error));
     }
 }
 
@@ -162,11 +207,12 @@ fn messages(
             message.caller = Some(caller.into());
             sending.named = Some(caller);
         }
-        for Queued { call, reply, .. } in sending.taken.drain(..same) {
-            table.last += 1;
-            let number = table.last;
-            table.waiting.insert(number, reply);
-            message.calls.push(pb::NumberedCall { number, call: Some(call) });
+        for Queued { call, .. } in sending.taken.drain(..same) {
+            // One that was given up meanwhile need not be sent.
+            if let Some(waiting) = table.waiting.get_mut(&call.number) {
+                waiting.sent = true;
+                message.calls.push(call);
+            }
         }
         drop(table);
         Some((message, sending))
@@ -174,12 +220,10 @@ fn messages(
 }
 
 fn deliver(table: &Mutex<Table>, answer: pb::NumberedAnswer) {
-    let Some(reply) = table.lock().waiting.remove(&answer.number) else {
-        tracing::debug!(number = answer.number, "an answer arrived that no call was waiting for");
-        return;
-    };
+    // One that was given up has none.
+    let Some(waiting) = table.lock().waiting.remove(&answer.number) else { return };
     // The caller may have gone.
-    let _gone = reply.send(read(answer.answer));
+    let _gone = waiting.reply.send(read(answer.answer));
 }
 
 fn read(answer: Option<pb::numbered_answer::Answer>) -> Result<Answer, TransportError> {

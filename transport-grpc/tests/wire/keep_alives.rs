@@ -11,7 +11,7 @@ use tonic::Code;
 
 use crate::fake::*;
 use crate::pb;
-use crate::renewals::answering;
+use crate::renewals::{answering, first_of_a_stream};
 use crate::values::*;
 
 const SESSION: SessionId = SessionId::new(u64::MAX - 3);
@@ -73,7 +73,7 @@ async fn an_answer_that_is_not_understood_says_nothing() {
     let unknown = pb::RelayKeepAliveResponse { result: Some(pb::KeptAlive { result: None }) }.encode_to_vec();
     // Field 9 of `KeptAlive`, an empty message: a fourth case.
     for message in [unknown, vec![0x0a, 2, 0x4a, 0], vec![]] {
-        let newer = peer(answering(message).await);
+        let newer = peer(answering(first_of_a_stream(5, &message)).await);
         let error = patient().request(&newer, caller(), KeepAlive(SESSION), LIVENESS).await.unwrap_err();
         let TransportError::Broken(why) = error else { panic!("{error}") };
         assert!(why.contains("the result of a keep-alive"), "{why}");

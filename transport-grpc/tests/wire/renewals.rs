@@ -128,6 +128,12 @@ async fn a_renewal_that_says_too_little_is_refused_and_never_seen() {
     assert!(client.renew(request).await.is_ok());
 }
 
+/// The answer to the first call of a stream, with this message in this field of `NumberedAnswer`.
+pub(crate) fn first_of_a_stream(field: u8, message: &[u8]) -> Vec<u8> {
+    let sized = |field: u8, bytes: &[u8]| [&[field << 3 | 2, u8::try_from(bytes.len()).unwrap()], bytes].concat();
+    sized(1, &[&[1 << 3, 1][..], &sized(field, message)].concat())
+}
+
 /// A node that answers every call with this message, whatever it was asked.
 pub(crate) async fn answering(message: Vec<u8>) -> SocketAddr {
     let length = u32::try_from(message.len()).unwrap();
@@ -168,7 +174,7 @@ async fn an_answer_of_a_newer_node_that_is_not_understood_is_not_taken_for_a_gra
         ("a grant for nobody", said(Some(Answer::Granted(pb::Renewal { who: None, seq: 1 }))), "the life of a renewal"),
     ];
     for (case, message, expected) in cases {
-        let newer = peer(answering(message).await);
+        let newer = peer(answering(first_of_a_stream(4, &message)).await);
         let error = patient().request(&newer, caller(), renewal(1), LIVENESS).await.unwrap_err();
         let TransportError::Broken(why) = error else { panic!("{case}: {error}") };
         assert!(why.contains(expected) && why.contains("the same version"), "{case}: {why}");
@@ -176,7 +182,7 @@ async fn an_answer_of_a_newer_node_that_is_not_understood_is_not_taken_for_a_gra
     // The same node, saying what is known, is understood: with a receipt of a witness beside it in field 2.
     let granted =
         said(Some(Answer::Granted(pb::Renewal { who: Some(pb::Identity { node: 1, incarnation: 3 }), seq: 1 })));
-    let newer = peer(answering([granted, vec![0x12, 1, 7]].concat()).await);
+    let newer = peer(answering(first_of_a_stream(4, &[granted, vec![0x12, 1, 7]].concat())).await);
     let answer = patient().request(&newer, caller(), renewal(1), LIVENESS).await.unwrap();
     assert_eq!(answer, Renewed::Granted(renewal(1)));
 }

@@ -100,6 +100,7 @@ impl Receiver {
     }
 
     /// As [`Self::group`], without waiting.
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn try_group(&self) -> Taken {
         self.0.state.lock().take()
     }
