@@ -16,33 +16,43 @@ use crate::fake::*;
 use crate::values::*;
 
 /// A way to a server that counts connections and can stop passing bytes on, without closing anything.
-struct Way {
-    address: SocketAddr,
-    connections: Count,
+pub(crate) struct Way {
+    pub(crate) address: SocketAddr,
+    pub(crate) connections: Count,
     blocked: watch::Sender<u64>,
+    closed: watch::Sender<u64>,
 }
 
 impl Way {
-    async fn to(server: SocketAddr) -> Self {
+    pub(crate) async fn to(server: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, connections, blocked) = (listener.local_addr().unwrap(), Count::default(), watch::Sender::new(0));
         let (count, told) = (connections.clone(), blocked.subscribe());
+        let closed = watch::Sender::new(0);
+        let ends = closed.subscribe();
         tokio::spawn(async move {
             while let Ok((mut near, _)) = listener.accept().await {
                 count.one_more();
-                let mut told = told.clone();
+                let (mut told, mut ends) = (told.clone(), ends.clone());
                 told.mark_unchanged();
+                ends.mark_unchanged();
                 tokio::spawn(async move {
                     let mut far = TcpStream::connect(server).await?;
                     tokio::select! {
                         end = copy_bidirectional(&mut near, &mut far) => end.map(drop),
+                        _ = ends.changed() => Ok(()),
                         // Both ends stay open, and nothing passes: a cable that was pulled.
                         _ = told.changed() => std::future::pending().await,
                     }
                 });
             }
         });
-        Self { address, connections, blocked }
+        Self { address, connections, blocked, closed }
+    }
+
+    /// Every connection of now is closed. New ones work.
+    pub(crate) fn cut(&self) {
+        self.closed.send_modify(|times| *times += 1);
     }
 
     /// Every connection of now goes dead, silently. New ones work.

@@ -11,6 +11,7 @@
     reason = "a test that is surprised should say so at once"
 )]
 
+mod call_streams;
 mod calls;
 mod clients;
 mod events;
