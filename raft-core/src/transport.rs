@@ -11,6 +11,7 @@
 
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use quorate_membership::{Address, ClusterId, Identity, NodeId, Nonce, Revision};
@@ -59,6 +60,24 @@ pub trait Transport: Send + Sync + 'static {
         requests: BoxStream<'static, Append>,
         idle: Duration,
     ) -> BoxFuture<'static, Result<AppendReplies, TransportError>>;
+
+    /// Nodes whose side has closed a connection that was open, each as it happens. A sign that its process has ended, and no
+    /// proof: a server that restarts, or a firewall, does the same. The default never sees one.
+    fn closed(&self) -> BoxStream<'static, NodeId> {
+        futures_util::stream::pending().boxed()
+    }
+
+    /// Whether every address of a peer refuses connections, twice within some milliseconds: no process listens there, or
+    /// something answers in its place. Whatever else happens, silence included, is `false`. The default always is.
+    fn refuses(&self, _peer: &Peer) -> BoxFuture<'static, bool> {
+        Box::pin(std::future::ready(false))
+    }
+
+    /// Waits until there is a connection of `lane` to a peer, so that a call can be made at once. A future that is dropped has
+    /// called nobody. The default is for a transport without connections.
+    fn connected(&self, _peer: &Peer, _lane: Lane, _deadline: Duration) -> BoxFuture<'static, Result<(), TransportError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
 
     /// Asks any member, found by an address alone, to admit a process. The only call without a [`Caller`]: a process
     /// that has never joined does not know the cluster's id yet.

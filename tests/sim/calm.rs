@@ -41,7 +41,7 @@ pub(crate) fn leader(story: &Story) -> Option<NodeId> {
     story.world.running().find_map(|running| running.node.view().local.leader)
 }
 
-fn term(story: &Story) -> u64 {
+pub(crate) fn term(story: &Story) -> u64 {
     story.world.running().map(|running| running.node.view().local.term).max().unwrap_or_default()
 }
 

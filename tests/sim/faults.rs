@@ -14,6 +14,8 @@ pub(crate) enum Kind {
     OneWay,
     /// A firewall drops what comes in to one node, and lets its own calls and their answers pass.
     ClosedPort,
+    /// A firewall closes the connections from one node, or from all, to another, and refuses new ones in its name.
+    Rejects,
     Bridge,
     Flap,
     Storm,
@@ -46,11 +48,12 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 29] = [
+    pub(crate) const ALL: [Self; 30] = [
         Self::Isolate,
         Self::CutLink,
         Self::OneWay,
         Self::ClosedPort,
+        Self::Rejects,
         Self::Bridge,
         Self::Flap,
         Self::Storm,
@@ -164,6 +167,12 @@ pub(crate) fn strike(world: &mut World, kind: Kind, mut rng: Rng) -> FollowUp {
         Kind::ClosedPort => {
             world.net.close_port(a);
             FollowUp::Later(lasts, Then::OpenPort(a))
+        }
+        Kind::Rejects => {
+            let all = rng.chance(500);
+            let rejected = nodes.iter().filter(|node| **node != b && (all || **node == a));
+            rejected.for_each(|node| world.net.reject(*node, b));
+            FollowUp::Later(lasts, Then::MendAll)
         }
         Kind::Bridge => {
             for x in &nodes {

@@ -10,6 +10,7 @@ mod edges;
 mod faults;
 mod fencing;
 mod judge;
+mod lost_leader;
 mod majority;
 mod oracle;
 mod plan;
@@ -117,6 +118,21 @@ fn in_a_world<F: Future<Output = Result<(), String>>>(story: impl Fn(u64) -> F) 
 #[test]
 fn who_was_cut_off_deposes_nobody() {
     in_a_world(calm::who_was_cut_off_deposes_nobody);
+}
+
+#[test]
+fn a_leader_whose_process_ends_is_succeeded_at_once() {
+    in_a_world(lost_leader::a_leader_whose_process_ends_is_succeeded_at_once);
+}
+
+#[test]
+fn a_leader_without_power_is_succeeded_by_its_timeout() {
+    in_a_world(lost_leader::a_leader_without_power_is_succeeded_by_its_timeout);
+}
+
+#[test]
+fn a_firewall_that_refuses_one_follower_deposes_nobody() {
+    in_a_world(lost_leader::a_firewall_that_refuses_one_follower_deposes_nobody);
 }
 
 #[test]

@@ -94,7 +94,8 @@ pub(crate) fn small(call: &Call) -> Option<pb::numbered_call::Call> {
         | Call::PreVote(_)
         | Call::Snapshot(_)
         | Call::Transfer(_)
-        | Call::CanFence(_) => None,
+        | Call::CanFence(_)
+        | Call::Refuses(_) => None,
     }
 }
 

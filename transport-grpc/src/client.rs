@@ -18,10 +18,11 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use http::Uri;
 use prost::Message;
-use quorate_membership::Address;
+use quorate_membership::{Address, NodeId};
 use quorate_raft_core::rpc::{Answer, Append, Call, Caller, InstallSnapshot};
 use quorate_raft_core::transport::{AppendReplies, JoinAnswer, JoinRequest};
 use quorate_raft_core::{Lane, Peer, Refusal, Transport, TransportError};
+use tokio::sync::broadcast;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::{Response, Status};
@@ -36,6 +37,7 @@ use crate::pb::cluster_client::ClusterClient;
 use crate::pb::raft_client::RaftClient;
 use crate::pipeline::Pipeline;
 use crate::progress::Progress;
+use crate::refusing;
 use crate::settings::{APPEND_LIMIT, CHUNK_LIMIT, ClientSettings, MESSAGE_LIMIT, SNAPSHOT_LIMIT};
 
 /// A [`Transport`] over gRPC. Clones share their connections; the connections close with the last of them.
@@ -185,6 +187,10 @@ async fn request(link: Arc<Link>, caller: Caller, call: Call, deadline: Duration
             let message = pb::RelayKeepAliveRequest { caller, session: session.get() };
             Answer::KeepAlive(unary!(keep_alive(message), MESSAGE_LIMIT, "the keep-alive")?)
         }
+        Call::Refuses(leader) => {
+            let message = pb::RefusesRequest { caller, leader: leader.get() };
+            Answer::Refuses(unary!(refuses(message), MESSAGE_LIMIT, "the question")?)
+        }
         Call::CanFence(order) => {
             let message = pb::CanFenceRequest { caller, order: order.get() };
             Answer::CanFence(unary!(can_fence(message), MESSAGE_LIMIT, "the question")?)
@@ -283,6 +289,29 @@ impl Transport for GrpcTransport {
                 Err(_) => Err(TransportError::Timeout(idle)),
             }
         })
+    }
+
+    fn closed(&self) -> BoxStream<'static, NodeId> {
+        let nodes = stream::unfold(self.links.closed(), |mut closed| async move {
+            loop {
+                match closed.recv().await {
+                    Ok(node) => return Some((node, closed)),
+                    Err(broadcast::error::RecvError::Lagged(_)) => {}
+                    Err(broadcast::error::RecvError::Closed) => return None,
+                }
+            }
+        });
+        nodes.boxed()
+    }
+
+    fn refuses(&self, peer: &Peer) -> BoxFuture<'static, bool> {
+        let peer = peer.clone();
+        Box::pin(async move { refusing::refuses(&peer).await })
+    }
+
+    fn connected(&self, peer: &Peer, lane: Lane, deadline: Duration) -> BoxFuture<'static, Result<(), TransportError>> {
+        let link = self.links.link(peer, lane);
+        Box::pin(async move { link.connection(deadline).await.map(drop) })
     }
 
     fn join(

@@ -45,7 +45,14 @@ pub(crate) struct Connection {
 impl Connection {
     /// Opens HTTP/2 on a stream of bytes, such as TCP. Pings detect a peer that has vanished without closing the
     /// connection, which TCP alone would report only after minutes.
-    pub(crate) async fn open<T>(io: T, ping_every: Duration, ping_timeout: Duration) -> Result<Self, hyper::Error>
+    ///
+    /// `ended` is called when it has closed, whoever closed it.
+    pub(crate) async fn open<T>(
+        io: T,
+        ping_every: Duration,
+        ping_timeout: Duration,
+        ended: impl FnOnce() + Send + 'static,
+    ) -> Result<Self, hyper::Error>
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -57,6 +64,7 @@ impl Connection {
                 // With its causes: the outer error of an unanswered ping is only "http2 error".
                 tracing::debug!(error = &error as &dyn Error, "connection closed");
             }
+            ended();
         });
         Ok(Self { sender, id: Arc::default() })
     }

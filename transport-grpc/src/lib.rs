@@ -45,6 +45,7 @@ mod pipeline;
 mod places;
 mod progress;
 mod raft_service;
+mod refusing;
 mod router;
 mod server;
 mod settings;

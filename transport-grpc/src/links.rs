@@ -20,6 +20,7 @@ use futures_util::future::{BoxFuture, Shared};
 use parking_lot::Mutex;
 use quorate_membership::{Address, NodeId};
 use quorate_raft_core::{Lane, Peer, TransportError};
+use tokio::sync::broadcast;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::call_stream::CallStream;
@@ -43,6 +44,9 @@ const RESOLVE: Duration = Duration::from_secs(2);
 /// How many addresses of one name are tried.
 const PER_NAME: usize = 8;
 
+/// How many closed connections a listener may be behind.
+const CLOSED: usize = 64;
+
 /// The links of one transport.
 #[derive(Debug)]
 pub(crate) struct Links {
@@ -50,11 +54,19 @@ pub(crate) struct Links {
     table: Mutex<BTreeMap<(NodeId, Lane), Arc<Link>>>,
     /// The round trip to each node, by the connections of all lanes.
     round_trips: Mutex<BTreeMap<NodeId, Arc<RoundTrip>>>,
+    /// Whoever listens hears to which node a connection has closed.
+    closed: broadcast::Sender<NodeId>,
 }
 
 impl Links {
     pub(crate) fn new(settings: ClientSettings) -> Self {
-        Self { settings, table: Mutex::default(), round_trips: Mutex::default() }
+        let closed = broadcast::Sender::new(CLOSED);
+        Self { settings, table: Mutex::default(), round_trips: Mutex::default(), closed }
+    }
+
+    /// The nodes to which a connection closes, from now on.
+    pub(crate) fn closed(&self) -> broadcast::Receiver<NodeId> {
+        self.closed.subscribe()
     }
 
     /// The link to `peer` for calls of one lane.
@@ -70,7 +82,8 @@ impl Links {
         let round_trip = self.round_trips.lock().entry(peer.node).or_default().clone();
         let fresh = || {
             let link = Link::new(peer.node.to_string(), peer.addresses.clone(), settings);
-            Arc::new(Link { paced, round_trip: round_trip.clone(), ..link })
+            let closed = Some((peer.node, self.closed.clone()));
+            Arc::new(Link { paced, round_trip: round_trip.clone(), closed, ..link })
         };
         let link = table.entry((peer.node, lane)).or_insert_with(fresh);
         if link.addresses != peer.addresses {
@@ -112,13 +125,15 @@ pub(crate) struct Link {
     state: Mutex<State>,
     /// The stream of small calls that was opened last. It may have ended by now.
     calls: Mutex<Option<CallStream>>,
+    /// Which node it is, and who hears that a connection to it has closed.
+    closed: Option<(NodeId, broadcast::Sender<NodeId>)>,
 }
 
 impl Link {
     fn new(name: String, addresses: Vec<Address>, settings: ClientSettings) -> Self {
         let state = State { connection: None, attempt: None, preferred: 0, failures: 0, not_before: Instant::now() };
         let (round_trip, calls) = Default::default();
-        Self { name, addresses, settings, paced: false, round_trip, state: Mutex::new(state), calls }
+        Self { name, addresses, settings, paced: false, round_trip, state: Mutex::new(state), calls, closed: None }
     }
 
     /// The stream of small calls on this connection, opened by `open` if there is none.
@@ -242,9 +257,14 @@ impl Link {
                 let stream = TcpStream::connect(place).await.map_err(|error| error.to_string())?;
                 let round_trip = self.round_trip.note(began.elapsed(), Instant::now());
                 stream.set_nodelay(true).map_err(|error| error.to_string())?;
+                let closed = self.closed.clone();
+                let ended = move || {
+                    // Perhaps nobody listens.
+                    let _heard = closed.map(|(node, closed)| closed.send(node));
+                };
                 let opened = match self.paced {
-                    true => Connection::open(Paced::new(stream, round_trip), ping_every, ping_timeout).await,
-                    false => Connection::open(stream, ping_every, ping_timeout).await,
+                    true => Connection::open(Paced::new(stream, round_trip), ping_every, ping_timeout, ended).await,
+                    false => Connection::open(stream, ping_every, ping_timeout, ended).await,
                 };
                 opened.map_err(|error| error.to_string())
             });

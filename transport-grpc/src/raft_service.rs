@@ -13,7 +13,7 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use parking_lot::Mutex;
 use quorate_membership::{FenceId, NodeId, SessionId, codec};
 use quorate_raft_core::rpc::{
-    Append, Caller, CanFence, InstallSnapshot, KeepAlive, PreVote, ReadIndex, Renewal, Rpc, SnapshotMeta, Transfer,
+    Append, Caller, CanFence, InstallSnapshot, KeepAlive, PreVote, ReadIndex, Refuses, Renewal, Rpc, SnapshotMeta, Transfer,
     VoteRequest,
 };
 use quorate_raft_core::{PeerService, PeerServiceExt, Refusal};
@@ -150,6 +150,11 @@ impl Raft for RaftService {
     ) -> Result<Response<pb::RelayKeepAliveResponse>, Status> {
         let pb::RelayKeepAliveRequest { caller: from, session } = request.into_inner();
         self.unary(caller(from)?, KeepAlive(SessionId::new(session))).await
+    }
+
+    async fn refuses(&self, request: Request<pb::RefusesRequest>) -> Result<Response<pb::RefusesResponse>, Status> {
+        let pb::RefusesRequest { caller: from, leader } = request.into_inner();
+        self.unary(caller(from)?, Refuses(NodeId::new(leader))).await
     }
 
     async fn can_fence(&self, request: Request<pb::CanFenceRequest>) -> Result<Response<pb::CanFenceResponse>, Status> {

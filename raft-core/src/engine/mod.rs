@@ -17,6 +17,7 @@ mod heartbeats;
 mod inbound;
 mod leadership;
 pub(crate) mod log_store;
+pub(crate) mod lost_leader;
 mod metrics;
 mod network;
 pub(crate) mod open;

@@ -21,7 +21,7 @@ use crate::error::TransportError;
 use crate::feed::Feed;
 use crate::host::clock;
 use crate::rpc::{Append, Appended, Caller, KeepAlive, KeptAlive, Payload, Proposed, ReadIndex, Renewal, Renewed, Rpc};
-use crate::transport::{JoinAnswer, JoinRequest, Peer, Transport, TransportExt};
+use crate::transport::{JoinAnswer, JoinRequest, Lane, Peer, Transport, TransportExt};
 
 /// When each other node was last heard.
 #[derive(Debug, Default)]
@@ -217,6 +217,20 @@ impl Peers {
     ) -> Result<R::Reply, TransportError> {
         let (peer, caller) = self.address(to)?;
         self.transport.request(&peer, caller, request, deadline).await
+    }
+
+    /// Whether every address of a node refuses connections.
+    pub(super) async fn refuses(&self, node: NodeId) -> bool {
+        match self.address(node) {
+            Ok((peer, _)) => self.transport.refuses(&peer).await,
+            Err(_) => false,
+        }
+    }
+
+    /// Waits until a call of `lane` to a node can be made at once. Dropped, it has called nobody.
+    pub(super) async fn connected(&self, to: NodeId, lane: Lane, deadline: Duration) -> Result<(), TransportError> {
+        let (peer, _) = self.address(to)?;
+        self.transport.connected(&peer, lane, deadline).await
     }
 
     /// Sends one batch of entries, outside of the engine's own streams.

@@ -11,15 +11,16 @@
 
 use std::time::Duration;
 
+use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, ForwardReason, RaftError};
 use quorate_membership::codec::encode;
 use quorate_membership::{Command, NodeId, Revision};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::engine::Engine;
 use crate::engine::state_machine::revision;
 use crate::error::{ProposeError, Refusal, TransportError};
-use crate::rpc::{Committed, Payload, Proposed};
+use crate::rpc::{Call, Committed, Payload, Proposed};
 
 impl Engine {
     /// Proposes a command through the leader, and waits until it is applied here.
@@ -53,7 +54,7 @@ impl Engine {
                     }
                     tracing::trace!(?leader, ?hint, "no leader took the command yet");
                     (hint, tries) = (leader, tries + 1);
-                    sleep(self.0.config.heartbeat() / 4).await;
+                    self.another_leads(self.leader(), self.0.config.heartbeat() / 4).await;
                 }
             }
         }
@@ -77,8 +78,30 @@ impl Engine {
         hint.filter(|node| *node != self.0.node).or(next)
     }
 
+    /// Waits until this node knows another leader than `known`, for at most `limit`.
+    async fn another_leads(&self, known: Option<NodeId>, limit: Duration) {
+        let mut metrics = self.0.raft.metrics();
+        let changed = async {
+            while self.leader() == known {
+                if metrics.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        };
+        let _as_long_as_it_takes = timeout(limit, changed).await;
+    }
+
     async fn forward(&self, leader: NodeId, payload: &Payload, give_up: Instant) -> Result<Proposed, ProposeError> {
         let left = give_up.saturating_duration_since(Instant::now()).max(self.0.config.heartbeat());
+        // A connection to a leader that is gone may not come for long. Nothing was sent yet, so another may be asked.
+        let lane = Call::Propose(payload.clone()).lane();
+        tokio::select! { biased;
+            connected = self.0.peers.connected(leader, lane, left) => match connected {
+                Ok(()) => {}
+                Err(_) => return Ok(Proposed::NotLeader { leader: None }),
+            },
+            () = self.another_leads(Some(leader), left) => return Ok(Proposed::NotLeader { leader: self.leader() }),
+        }
         match self.0.peers.propose(leader, payload.clone(), left).await {
             Ok(proposed) => Ok(proposed),
             Err(TransportError::Unreachable(_)) => Ok(Proposed::NotLeader { leader: None }),

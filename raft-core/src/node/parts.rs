@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::engine::log_store::LogStore;
+use crate::engine::lost_leader;
 use crate::engine::open::Opening;
 use crate::engine::retention;
 use crate::error::{Fatal, StartError};
@@ -146,6 +147,7 @@ impl Parts {
         let uses = Uses { engine: engine.clone(), views, activation: under, reach: self.reach.clone() };
         host::spawn(Reconciler::new(uses).run(stop.clone()));
         host::spawn(retention::run(engine.clone(), stop.clone()));
+        host::spawn(lost_leader::run(engine.clone(), stop.clone()));
         host::spawn(grantor::run(engine.clone(), self.ledger.clone(), granting, stop.clone()));
         let (keeper, grantor, ledger) = (self.keeper.clone(), self.grantor.clone(), self.ledger.clone());
         let renewer = Renewer { engine: engine.clone(), keeper, grantor, ledger };

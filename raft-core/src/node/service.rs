@@ -68,9 +68,12 @@ impl PeerService for NodeService {
         let admitted = match &call {
             Call::Append(_) | Call::Snapshot(_) => self.admit_entries(&caller),
             Call::Vote(_) | Call::PreVote(_) | Call::Transfer(_) => self.admit_vote(&caller),
-            Call::Propose(_) | Call::ReadIndex | Call::Renew(_) | Call::KeepAlive(_) | Call::CanFence(_) => {
-                self.admit(&caller)
-            }
+            Call::Propose(_)
+            | Call::ReadIndex
+            | Call::Renew(_)
+            | Call::KeepAlive(_)
+            | Call::CanFence(_)
+            | Call::Refuses(_) => self.admit(&caller),
         };
         let parts = self.0.clone();
         Box::pin(async move {
@@ -98,6 +101,7 @@ impl PeerService for NodeService {
                 }
                 Call::Renew(renewal) => Answer::Renew(parts.grantor.renew(renewal).await),
                 Call::KeepAlive(session) => Answer::KeepAlive(parts.sessions.keep_alive(session).await),
+                Call::Refuses(leader) => Answer::Refuses(engine.sees_refusal(leader).await),
                 Call::CanFence(order) => Answer::CanFence(parts.reach.can_fence(engine, order).await),
             })
         })

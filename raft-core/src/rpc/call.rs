@@ -7,10 +7,11 @@
 //! A network carries [`Call`] and [`Answer`] without knowing what is in them. [`Rpc`] ties each request to the type of
 //! its reply, so that callers never see an answer of another kind.
 
-use quorate_membership::{FenceId, Revision, SessionId};
+use quorate_membership::{FenceId, NodeId, Revision, SessionId};
 
 use super::{
-    Append, Appended, Ballot, InstallSnapshot, KeptAlive, Payload, Proposed, Renewal, Renewed, Transfer, Transferred,
+    Append, Appended, Ballot, InstallSnapshot, KeptAlive, Payload, Position, Proposed, Renewal, Renewed, Transfer,
+    Transferred,
     VoteAnswer, VoteRequest,
 };
 
@@ -54,6 +55,9 @@ pub enum Call {
     KeepAlive(SessionId),
     /// Asks a member whether its fencer could carry out an open order. Asked by a leader whose own fencer cannot.
     CanFence(FenceId),
+    /// Asks a voter whether the leader refuses connections from it, too. Asked by a follower whose connections to the leader
+    /// were closed, and which is refused.
+    Refuses(NodeId),
 }
 
 impl Call {
@@ -65,7 +69,8 @@ impl Call {
             | Self::PreVote(_)
             | Self::Transfer(_)
             | Self::ReadIndex
-            | Self::CanFence(_) => Lane::Control,
+            | Self::CanFence(_)
+            | Self::Refuses(_) => Lane::Control,
             // On a thin link a large one would keep heartbeats waiting, and votes.
             Self::Propose(command) if command.as_bytes().len() > LARGE => Lane::Log,
             Self::Propose(_) => Lane::Control,
@@ -104,6 +109,8 @@ pub enum Answer {
     KeepAlive(KeptAlive),
     /// Answers [`Call::CanFence`].
     CanFence(FencerReach),
+    /// Answers [`Call::Refuses`].
+    Refuses(LeaderRefuses),
 }
 
 /// A request that knows the type of its reply.
@@ -144,6 +151,21 @@ pub enum FencerReach {
     Fails,
 }
 
+/// Asks whether the leader refuses connections, see [`Call::Refuses`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refuses(pub NodeId);
+
+/// What a voter says of the leader and itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeaderRefuses {
+    /// Every address of the leader refuses connections from it, and it knows of no other leader.
+    pub refuses: bool,
+    /// The end of its log.
+    pub last: Option<Position>,
+    /// Whether it may stand for election now.
+    pub may_stand: bool,
+}
+
 macro_rules! rpcs {
     ($($request:ty => $kind:ident -> $reply:ty, $into:expr;)*) => { $(
         impl Rpc for $request {
@@ -172,6 +194,7 @@ rpcs! {
     Renewal => Renew -> Renewed, Call::Renew;
     KeepAlive => KeepAlive -> KeptAlive, |KeepAlive(session)| Call::KeepAlive(session);
     CanFence => CanFence -> FencerReach, |CanFence(order)| Call::CanFence(order);
+    Refuses => Refuses -> LeaderRefuses, |Refuses(leader)| Call::Refuses(leader);
 }
 
 #[cfg(test)]

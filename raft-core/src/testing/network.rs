@@ -16,6 +16,7 @@ use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use quorate_membership::{Address, NodeId};
+use tokio::sync::broadcast;
 use tokio::time::{sleep, timeout};
 
 use crate::client_service::Service;
@@ -28,6 +29,22 @@ struct Board {
     services: BTreeMap<NodeId, Arc<dyn Service>>,
     cut: BTreeSet<(NodeId, NodeId)>,
     candidacies: BTreeMap<NodeId, u64>,
+    /// Whoever listens hears which node was taken off.
+    ended: Option<broadcast::Sender<NodeId>>,
+    /// Pairs between which something answers that the port is closed.
+    rejecting: BTreeSet<(NodeId, NodeId)>,
+}
+
+impl Board {
+    fn ended(&mut self) -> &broadcast::Sender<NodeId> {
+        self.ended.get_or_insert_with(|| broadcast::Sender::new(64))
+    }
+
+    /// Whether `to` has no process, as far as `from` can tell.
+    fn refuses(&self, from: NodeId, to: NodeId) -> bool {
+        let whole = !self.cut.contains(&(from, to)) && !self.cut.contains(&(to, from));
+        whole && (!self.services.contains_key(&to) || self.rejecting.contains(&(from, to)))
+    }
 }
 
 /// The network. Clones share it.
@@ -64,7 +81,18 @@ impl MemoryNetwork {
 
     /// Takes a node off: calls to it are refused at once.
     pub fn disconnect(&self, node: NodeId) {
-        self.lock().services.remove(&node);
+        let mut board = self.lock();
+        if board.services.remove(&node).is_some() {
+            // Perhaps nobody listens.
+            let _heard = board.ended().send(node);
+        }
+    }
+
+    /// Puts a firewall in the way that closes the connections from `from` to `to`, and refuses new ones in the name of `to`.
+    pub fn reject(&self, from: NodeId, to: NodeId) {
+        let mut board = self.lock();
+        board.rejecting.insert((from, to));
+        let _heard = board.ended().send(to);
     }
 
     /// Loses everything that `from` says to `to`.
@@ -86,7 +114,9 @@ impl MemoryNetwork {
 
     /// Mends every link.
     pub fn heal(&self) {
-        self.lock().cut.clear();
+        let mut board = self.lock();
+        board.cut.clear();
+        board.rejecting.clear();
     }
 
     /// How often `node` has asked another for its vote, or whether it would give it.
@@ -119,7 +149,10 @@ impl MemoryTransport {
                 sleep(deadline).await;
                 return Err(lost);
             }
-            let service = board.lock().services.get(&to).cloned();
+            let service = {
+                let board = board.lock();
+                board.services.get(&to).filter(|_| !board.rejecting.contains(&(from, to))).cloned()
+            };
             let service = service.ok_or_else(|| TransportError::Unreachable(format!("{to} is down")))?;
             let answer = timeout(deadline, call(service)).await.map_err(|_| lost.clone())?;
             if board.is_cut(to, from) {
@@ -159,7 +192,10 @@ impl Transport for MemoryTransport {
                 sleep(idle).await;
                 return Err(TransportError::Timeout(idle));
             }
-            let service = board.lock().services.get(&to).cloned();
+            let service = {
+                let board = board.lock();
+                board.services.get(&to).filter(|_| !board.rejecting.contains(&(from, to))).cloned()
+            };
             let service = service.ok_or_else(|| TransportError::Unreachable(format!("{to} is down")))?;
             let gate = board.clone();
             let arriving = requests.take_while(move |_| std::future::ready(!gate.is_cut(from, to)));
@@ -186,6 +222,25 @@ impl Transport for MemoryTransport {
             });
             Ok(answers.boxed())
         })
+    }
+
+    fn closed(&self) -> BoxStream<'static, NodeId> {
+        let (board, from, ended) = (self.board.clone(), self.from, self.board.lock().ended().subscribe());
+        let nodes = futures_util::stream::unfold(ended, |mut ended| async move {
+            loop {
+                match ended.recv().await {
+                    Ok(node) => return Some((node, ended)),
+                    Err(broadcast::error::RecvError::Lagged(_)) => {}
+                    Err(broadcast::error::RecvError::Closed) => return None,
+                }
+            }
+        });
+        // Who cannot reach it learns nothing of it; nor does anybody but the two learn of their firewall.
+        nodes.filter(move |node| std::future::ready(board.lock().refuses(from, *node))).boxed()
+    }
+
+    fn refuses(&self, peer: &Peer) -> BoxFuture<'static, bool> {
+        Box::pin(std::future::ready(self.board.lock().refuses(self.from, peer.node)))
     }
 
     fn join(

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use quorate_membership::NodeId;
-use quorate_raft_core::rpc::{FencerReach, KeptAlive, RenewRefusal, Renewal, Renewed};
+use quorate_raft_core::rpc::{FencerReach, KeptAlive, LeaderRefuses, RenewRefusal, Renewal, Renewed};
 
 use super::{FromWire, Malformed, nanos, need};
 use crate::pb;
@@ -92,6 +92,18 @@ impl FromWire<pb::RelayKeepAliveResponse> for KeptAlive {
             In::Ended(pb::Done {}) => Self::Ended,
             In::NotLeader(pb::NotLeader { leader }) => Self::NotLeader { leader: leader.map(NodeId::new) },
         })
+    }
+}
+
+impl From<LeaderRefuses> for pb::RefusesResponse {
+    fn from(LeaderRefuses { refuses, last, may_stand }: LeaderRefuses) -> Self {
+        Self { refuses, last: last.map(Into::into), may_stand }
+    }
+}
+
+impl FromWire<pb::RefusesResponse> for LeaderRefuses {
+    fn from_wire(pb::RefusesResponse { refuses, last, may_stand }: pb::RefusesResponse) -> Result<Self, Malformed> {
+        Ok(Self { refuses, last: last.map(Into::into), may_stand })
     }
 }
 

@@ -8,7 +8,7 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use quorate_membership::{ClusterState, Command, NodeId, Nonce, Request, Revision, SessionId};
 use quorate_raft_core::Committed;
 use quorate_raft_core::rpc::{
-    self, Answer, Append, Appended, Caller, FencerReach, KeptAlive, Position, Proposed, Renewed, StreamAppended,
+    self, Answer, Append, Appended, Caller, FencerReach, KeptAlive, LeaderRefuses, Position, Proposed, Renewed, StreamAppended,
     Transferred, VoteAnswer,
 };
 use quorate_raft_core::transport::{JoinAnswer, JoinRequest, RequestName};
@@ -60,6 +60,7 @@ impl Fake {
             feed: Vec::new(),
             kept_alive: KeptAlive::Ended,
             reach: FencerReach::Fails,
+            refuses: LeaderRefuses { refuses: true, last: Some(Position { term: 3, index: 7 }), may_stand: true },
             once: Ok(Revision::new(77)),
             barrier: Ok(Revision::new(9)),
         };
@@ -140,6 +141,7 @@ impl PeerService for FakeService {
             rpc::Call::Renew(renewal) => Call::Renew(caller, renewal),
             rpc::Call::KeepAlive(session) => Call::KeepAlive(caller, session),
             rpc::Call::CanFence(order) => Call::CanFence(caller, order),
+            rpc::Call::Refuses(leader) => Call::Refuses(caller, leader),
         };
         self.answer(noted, |script| match call {
             rpc::Call::Append(_) => Answer::Append(script.appended),
@@ -155,6 +157,7 @@ impl PeerService for FakeService {
             }),
             rpc::Call::KeepAlive(_) => Answer::KeepAlive(script.kept_alive),
             rpc::Call::CanFence(_) => Answer::CanFence(script.reach),
+            rpc::Call::Refuses(_) => Answer::Refuses(script.refuses),
         })
     }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use quorate_membership::{Command, FenceId, NodeId, Revision, SessionId};
 use quorate_raft_core::rpc::{
+    LeaderRefuses,
     Append, Appended, Caller, FencerReach, InstallSnapshot, KeptAlive, Payload, Proposed, RenewRefusal, Renewal,
     StreamAppended, Transfer, Transferred, VoteRequest,
 };
@@ -30,6 +31,7 @@ pub(crate) enum Call {
     Events(Revision, Filter),
     KeepAlive(Caller, SessionId),
     CanFence(Caller, FenceId),
+    Refuses(Caller, NodeId),
     KeepSession(SessionId),
     Once(Option<RequestName>, Command),
     Barrier(Duration),
@@ -69,6 +71,7 @@ pub(crate) struct Script {
     pub(crate) feed: Vec<FeedItem>,
     pub(crate) kept_alive: KeptAlive,
     pub(crate) reach: FencerReach,
+    pub(crate) refuses: LeaderRefuses,
     /// Where a request takes effect.
     pub(crate) once: Result<Revision, ProposeError>,
     pub(crate) barrier: Result<Revision, ReadError>,

@@ -47,7 +47,7 @@ use tokio::sync::{oneshot, watch};
 use crate::engine::log_store::memory::{Memory, Shared};
 use crate::engine::log_store::operation::{Done, LogChange, Op};
 use crate::engine::log_store::replay::Opened;
-use crate::rpc::{Ballot, SnapshotMeta};
+use crate::rpc::{Ballot, Position, SnapshotMeta};
 
 /// Why the log could not be opened. The file is as it was.
 #[derive(Debug, thiserror::Error)]
@@ -239,6 +239,11 @@ impl LogStore {
             covered,
             purged: memory.state.purged.map(|purged| purged.index),
         }
+    }
+
+    /// The last entry, durable or not.
+    pub(crate) fn last(&self) -> Option<Position> {
+        self.shared().lock().last()
     }
 
     /// The bytes of the entries after `index`.

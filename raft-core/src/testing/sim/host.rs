@@ -90,7 +90,12 @@ pub struct SimHost {
     sleepers: Mutex<Sleepers>,
     tasks: Mutex<Vec<AbortHandle>>,
     timers: Timers,
+    /// Who is told of its end.
+    told: Mutex<Option<Told>>,
 }
+
+/// What is called when a process ends.
+type Told = Box<dyn FnOnce(NodeId, End) + Send>;
 
 impl std::fmt::Debug for SimHost {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -108,6 +113,7 @@ impl SimHost {
             sleepers: Mutex::default(),
             tasks: Mutex::default(),
             timers: Timers::default(),
+            told: Mutex::default(),
         })
     }
 
@@ -228,10 +234,19 @@ impl SimHost {
         self.end(End::Killed);
     }
 
+    /// Has `told` called when the process ends.
+    pub(super) fn at_its_end(&self, told: Told) {
+        *self.told.lock() = Some(told);
+    }
+
     /// Ends the process now.
     pub fn end(&self, how: End) {
         if !self.alive.swap(false, Ordering::AcqRel) {
             return;
+        }
+        let told = self.told.lock().take();
+        if let Some(told) = told {
+            told(self.node(), how);
         }
         self.machine.sink.tell(self.node(), Observation::Ended { how });
         self.machine.sleep(false);

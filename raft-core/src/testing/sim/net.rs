@@ -14,9 +14,11 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 use quorate_membership::{Address, NodeId};
+use tokio::sync::broadcast;
 use tokio::time::Instant;
 
 use super::host::SimHost;
+use super::observation::End;
 use super::rng::Rng;
 use crate::client_service::Service;
 
@@ -125,6 +127,11 @@ pub(super) struct State {
     conditions: NetConditions,
     rng: Rng,
     counts: FaultCounts,
+    /// Pairs between which something answers that the port is closed.
+    rejecting: BTreeSet<(NodeId, NodeId)>,
+    /// How the last process of each machine without one ended.
+    ends: BTreeMap<NodeId, End>,
+    ended: broadcast::Sender<NodeId>,
 }
 
 /// The network. Clones are the same.
@@ -149,6 +156,9 @@ impl Net {
             conditions: NetConditions::default(),
             rng,
             counts: FaultCounts::default(),
+            rejecting: BTreeSet::new(),
+            ends: BTreeMap::new(),
+            ended: broadcast::Sender::new(64),
         })))
     }
 
@@ -169,7 +179,39 @@ impl Net {
     }
 
     pub(super) fn connect(&self, service: Arc<dyn Service>, host: Arc<SimHost>) {
-        self.lock().services.insert(host.node(), (service, host));
+        let mut state = self.lock();
+        state.ends.remove(&host.node());
+        state.services.insert(host.node(), (service, host.clone()));
+        drop(state);
+        let net = self.clone();
+        host.at_its_end(Box::new(move |node, how| {
+            let mut state = net.lock();
+            state.ends.insert(node, how);
+            // A machine without power closes nothing.
+            if how == End::Killed {
+                let _heard = state.ended.send(node);
+            }
+        }));
+    }
+
+    /// Which nodes' side closes its connections, whoever has one.
+    pub(super) fn ended(&self) -> broadcast::Receiver<NodeId> {
+        self.lock().ended.subscribe()
+    }
+
+    /// Whether what `from` sends to `to` is answered by a machine, or a firewall, on which no process listens.
+    pub(super) fn refuses(&self, from: NodeId, to: NodeId) -> bool {
+        let state = self.lock();
+        let whole = !state.cut.contains(&(from, to)) && !state.cut.contains(&(to, from)) && !state.closed.contains(&to);
+        let killed = state.ends.get(&to) == Some(&End::Killed);
+        whole && (killed || state.rejecting.contains(&(from, to)))
+    }
+
+    /// Puts a firewall in the way that closes the connections from `from` to `to`, and refuses new ones in the name of `to`.
+    pub fn reject(&self, from: NodeId, to: NodeId) {
+        let mut state = self.lock();
+        state.rejecting.insert((from, to));
+        let _heard = state.ended.send(to);
     }
 
     pub(super) fn disconnect(&self, node: NodeId) {
@@ -235,6 +277,7 @@ impl Net {
         state.thin.clear();
         state.cut.clear();
         state.closed.clear();
+        state.rejecting.clear();
     }
 
     /// Whether what `from` says to `to` is lost.
@@ -245,7 +288,7 @@ impl Net {
     /// Whether no link is cut and no port is closed.
     pub fn is_whole(&self) -> bool {
         let state = self.lock();
-        state.cut.is_empty() && state.closed.is_empty()
+        state.cut.is_empty() && state.closed.is_empty() && state.rejecting.is_empty()
     }
 
     /// How many messages were sent, and how many met which fault.
@@ -254,8 +297,10 @@ impl Net {
     }
 
     /// What answers at a node, if its process lives.
-    pub(super) fn service(&self, node: NodeId) -> Option<(Arc<dyn Service>, Arc<SimHost>)> {
-        self.lock().services.get(&node).filter(|(_, host)| host.is_alive()).cloned()
+    pub(super) fn service(&self, from: NodeId, node: NodeId) -> Option<(Arc<dyn Service>, Arc<SimHost>)> {
+        let state = self.lock();
+        let reached = !state.rejecting.contains(&(from, node));
+        state.services.get(&node).filter(|(_, host)| reached && host.is_alive()).cloned()
     }
 
     /// The way of a call, or of a message in a stream that `from` opened.

@@ -176,7 +176,7 @@ pub(super) async fn open(
 ) -> Result<AppendReplies, TransportError> {
     // To connect takes a way there and back.
     tokio::time::sleep(REFUSED).await;
-    let found = net.service(to);
+    let found = net.service(from, to);
     if net.loses_call(from, to) || net.is_cut(to, from) {
         tokio::time::sleep(idle).await;
         return Err(TransportError::Timeout(idle));

@@ -9,10 +9,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use quorate_membership::{Address, NodeId};
-use tokio::sync::oneshot;
+use tokio::sync::{broadcast, oneshot};
 use tokio::time::{sleep, timeout};
 
 use super::net::{FRAME, Leg, Load, Net, REFUSED};
@@ -89,7 +90,7 @@ fn deliver<T: Send + 'static>(
         if net.loses_call(from, to) {
             return;
         }
-        let found = net.service(to);
+        let found = net.service(from, to);
         let Some((service, machine)) = found else {
             sleep(REFUSED).await;
             if let Some(answer) = answer.filter(|_| !net.is_cut(to, from)) {
@@ -127,6 +128,32 @@ impl Transport for SimTransport {
         idle: Duration,
     ) -> BoxFuture<'static, Carried<AppendReplies>> {
         Box::pin(stream::open(self.net.clone(), self.from, (peer.node, lane), caller, requests, idle))
+    }
+
+    fn closed(&self) -> BoxStream<'static, NodeId> {
+        let (net, from) = (self.net.clone(), self.from);
+        let nodes = futures_util::stream::unfold(net.ended(), |mut ended| async move {
+            loop {
+                match ended.recv().await {
+                    Ok(node) => {
+                        sleep(REFUSED).await;
+                        return Some((node, ended));
+                    }
+                    Err(broadcast::error::RecvError::Lagged(_)) => {}
+                    Err(broadcast::error::RecvError::Closed) => return None,
+                }
+            }
+        });
+        // Who cannot reach it learns nothing of it; nor does anybody but the two learn of their firewall.
+        nodes.filter(move |node| std::future::ready(net.refuses(from, *node))).boxed()
+    }
+
+    fn refuses(&self, peer: &Peer) -> BoxFuture<'static, bool> {
+        let (net, from, to) = (self.net.clone(), self.from, peer.node);
+        Box::pin(async move {
+            sleep(REFUSED * 2).await;
+            net.refuses(from, to)
+        })
     }
 
     fn join(

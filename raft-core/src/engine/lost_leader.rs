@@ -1,0 +1,119 @@
+//! A leader whose process has ended is succeeded at once, without waiting for its silence.
+//!
+//! ```text
+//!   connection to the leader closed by its side ─▶ refused when opened again, twice ─▶ ask the other voters
+//!                                                        │ no: nothing                      │ Refuses
+//!                                                        ▼                                  ▼
+//!                        a quorum is refused as well, and this one is first among them ─▶ stand for election
+//! ```
+//!
+//! The kernel of a host closes the connections of a process that has ended, and refuses new ones. That is an opinion and no
+//! proof: a firewall can answer in its place. It needs to be no more. An election is safe at any time, and no promise rests
+//! on a leader's lease, because reads are confirmed by a round of their own. A mistake costs a change of leaders; so a quorum
+//! of the voters has to be refused, and each of them tries for itself when it is asked. Where a cut or a silence is seen
+//! instead, by one of them or by all, the election timeout decides as before.
+//!
+//! All who notice ask each other at the same time and see the same answers. Only the first stands: the one with the longest
+//! log, and of these the lowest number. If it fails, an ordinary election follows.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::future::join_all;
+use openraft::async_runtime::WatchReceiver;
+use quorate_membership::NodeId;
+use quorate_membership::detector::Moment;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::engine::Engine;
+use crate::engine::types::OrTransfer;
+use crate::host::clock;
+use crate::rpc::{LeaderRefuses, Refuses};
+
+/// After so many leaders within [`SPAN`] that were succeeded at this sign, the sign is not heeded for the rest of it: leaders
+/// that keep restarting, or a firewall, must not keep the cluster in elections.
+const MOST: usize = 3;
+
+const SPAN: Duration = Duration::from_secs(60);
+
+/// Runs until `stop`.
+pub(crate) async fn run(engine: Engine, stop: CancellationToken) {
+    let mut closed = engine.peers().transport.closed();
+    let mut heeded: Vec<Moment> = vec![];
+    loop {
+        let node = tokio::select! { biased;
+            () = stop.cancelled() => return,
+            node = closed.next() => match node {
+                Some(node) => node,
+                None => return,
+            },
+        };
+        let now = clock::now();
+        heeded.retain(|at| now.since(*at) < SPAN);
+        if heeded.len() >= MOST || engine.leader() != Some(node) || node == engine.node() {
+            continue;
+        }
+        if engine.is_lost(node).await {
+            heeded.push(now);
+            engine.stand_in_place_of(node).await;
+        }
+    }
+}
+
+impl Engine {
+    /// What this node says of the leader when another voter asks. It tries for itself.
+    pub(crate) async fn sees_refusal(&self, leader: NodeId) -> LeaderRefuses {
+        let follows = self.leader().is_none_or(|known| known == leader) && leader != self.node();
+        let refuses = follows && self.peers().refuses(leader).await;
+        LeaderRefuses { refuses, last: self.0.store.last(), may_stand: self.may_stand_now() }
+    }
+
+    /// Whether nothing forbids this node to stand for election: it is a voter, past its embargo (P22), with a disk that works.
+    fn may_stand_now(&self) -> bool {
+        let past = self.embargo_ends().is_none_or(|ends| clock::now() >= ends);
+        let voter = self.state().configuration().is_lasting_voter(self.node());
+        past && voter && self.disk_trouble().is_none() && self.stopped().is_none()
+    }
+
+    /// Whether a quorum of the voters is refused by the leader, and this node is the one to stand.
+    async fn is_lost(&self, leader: NodeId) -> bool {
+        let own = self.sees_refusal(leader).await;
+        if !own.refuses || !own.may_stand {
+            return false;
+        }
+        let configuration = self.state().configuration().clone();
+        let me = self.node();
+        let others: Vec<NodeId> = configuration.voters().into_iter().filter(|node| ![me, leader].contains(node)).collect();
+        let limit = self.config().election_min() / 2;
+        let asked = others.into_iter().map(|node| async move {
+            let said = timeout(limit, self.peers().call(node, Refuses(leader), limit)).await;
+            said.ok().and_then(Result::ok).filter(|said| said.refuses).map(|said| (node, said))
+        });
+        let agreed: Vec<(NodeId, LeaderRefuses)> = join_all(asked).await.into_iter().flatten().collect();
+        let refused: BTreeSet<NodeId> = agreed.iter().map(|(node, _)| *node).chain([me]).collect();
+        if !configuration.has_quorum(&refused) && !cfg!(quorate_mutant = "one_refusal_suffices") {
+            tracing::debug!(%leader, ?refused, "the leader refuses this node, and no quorum; its timeout decides");
+            return false;
+        }
+        let before = |(node, said): &(NodeId, LeaderRefuses)| {
+            said.may_stand && (said.last > own.last || (said.last == own.last && *node < me))
+        };
+        !agreed.iter().any(before) && self.leader() == Some(leader)
+    }
+
+    /// Stands for election at once. Votes for it do not wait for the timeout of the leader that is lost.
+    async fn stand_in_place_of(&self, leader: NodeId) {
+        let (vote, last) = {
+            let metrics = self.0.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            (metrics.vote, metrics.last_applied)
+        };
+        tracing::info!(%leader, "the process of the leader has ended, as a quorum sees it; standing for election");
+        let asked = self.0.raft.handle_transfer_leader(OrTransfer::new(vote, self.0.node.get(), last)).await;
+        if !matches!(asked, Ok(Ok(()))) {
+            tracing::debug!(?asked, "not standing: another vote was cast meanwhile");
+        }
+    }
+}
