@@ -2,10 +2,13 @@
 //!
 //! ```text
 //!   connect ─▶ refused at every address ─▶ 2 ms ─▶ connect ─▶ refused at every address ─▶ true
-//!      └ accepted, unreachable, silent ────────────────┴──────────────────────────────────▶ false
+//!      │ accepted: again, a few times           └ accepted: again
+//!      └ unreachable, silent ─────────────────────────────────────────────────────────────▶ false
 //! ```
 //!
-//! A queue of connections that is full drops them, and does not refuse them. A network that is cut is silent.
+//! The kernel closes the sockets of a process that has ended one after the other. The one that listens may be the last, so a
+//! connection that is accepted is tried again for a moment. A queue of connections that is full drops them, and does not refuse
+//! them. A network that is cut is silent.
 
 use std::io::ErrorKind;
 use std::time::Duration;
@@ -15,31 +18,41 @@ use tokio::time::{sleep, timeout};
 
 use crate::net::{TcpStream, lookup_host};
 
-/// Between the two attempts: a server that is being replaced within this is not gone.
+/// Between two attempts: a server that is being replaced within this is not gone.
 const PAUSE: Duration = Duration::from_millis(2);
+
+/// How many attempts there are. Two in a row have to be refused.
+const ATTEMPTS: u32 = 12;
 
 /// A host on the same network answers sooner, or does not refuse.
 const SOON: Duration = Duration::from_millis(200);
 
 pub(crate) async fn refuses(peer: &Peer) -> bool {
-    if !all_refuse(peer).await {
-        return false;
+    let mut before = false;
+    for _ in 0..ATTEMPTS {
+        match attempt(peer).await {
+            Some(true) if before => return true,
+            Some(refused) => before = refused,
+            None => return false,
+        }
+        sleep(PAUSE).await;
     }
-    sleep(PAUSE).await;
-    all_refuse(peer).await
+    false
 }
 
-async fn all_refuse(peer: &Peer) -> bool {
-    let mut tried = false;
+/// Whether every address refuses; `None` if one says nothing at all.
+async fn attempt(peer: &Peer) -> Option<bool> {
+    let (mut tried, mut refused) = (false, true);
     for address in &peer.addresses {
-        let Ok(Ok(places)) = timeout(SOON, lookup_host(address.as_str())).await else { return false };
+        let Ok(Ok(places)) = timeout(SOON, lookup_host(address.as_str())).await else { return None };
         for place in places {
             tried = true;
             match timeout(SOON, TcpStream::connect(place)).await {
                 Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => {}
-                Ok(Ok(_) | Err(_)) | Err(_) => return false,
+                Ok(Ok(_)) => refused = false,
+                Ok(Err(_)) | Err(_) => return None,
             }
         }
     }
-    tried
+    tried.then_some(refused)
 }

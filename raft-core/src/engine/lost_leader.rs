@@ -22,6 +22,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use openraft::async_runtime::WatchReceiver;
+use parking_lot::Mutex;
 use quorate_membership::NodeId;
 use quorate_membership::detector::Moment;
 use tokio::time::timeout;
@@ -32,16 +33,15 @@ use crate::engine::types::OrTransfer;
 use crate::host::clock;
 use crate::rpc::{LeaderRefuses, Refuses};
 
-/// After so many leaders within [`SPAN`] that were succeeded at this sign, the sign is not heeded for the rest of it: leaders
-/// that keep restarting, or a firewall, must not keep the cluster in elections.
-const MOST: usize = 3;
+/// A node that stood so often at this sign within [`SPAN`] does not stand at it for the rest of that: a firewall that comes and
+/// goes must not keep the cluster in elections. Another voter may, or the timeout decides.
+const MOST: usize = 10;
 
 const SPAN: Duration = Duration::from_secs(60);
 
 /// Runs until `stop`.
 pub(crate) async fn run(engine: Engine, stop: CancellationToken) {
     let mut closed = engine.peers().transport.closed();
-    let mut heeded: Vec<Moment> = vec![];
     loop {
         let node = tokio::select! { biased;
             () = stop.cancelled() => return,
@@ -50,15 +50,25 @@ pub(crate) async fn run(engine: Engine, stop: CancellationToken) {
                 None => return,
             },
         };
-        let now = clock::now();
-        heeded.retain(|at| now.since(*at) < SPAN);
-        if heeded.len() >= MOST || engine.leader() != Some(node) || node == engine.node() {
-            continue;
-        }
-        if engine.is_lost(node).await {
-            heeded.push(now);
+        if engine.leader() == Some(node) && node != engine.node() && engine.is_lost(node).await {
             engine.stand_in_place_of(node).await;
         }
+    }
+}
+
+/// When this node stood at this sign, lately.
+#[derive(Debug, Default)]
+pub(super) struct Stood(Mutex<Vec<Moment>>);
+
+impl Stood {
+    fn often(&self, now: Moment) -> bool {
+        let mut stood = self.0.lock();
+        stood.retain(|at| now.since(*at) < SPAN);
+        stood.len() >= MOST
+    }
+
+    fn note(&self, now: Moment) {
+        self.0.lock().push(now);
     }
 }
 
@@ -70,9 +80,11 @@ impl Engine {
         LeaderRefuses { refuses, last: self.0.store.last(), may_stand: self.may_stand_now() }
     }
 
-    /// Whether nothing forbids this node to stand for election: it is a voter, past its embargo (P22), with a disk that works.
+    /// Whether nothing forbids this node to stand for election: it is a voter, past its embargo (P22), with a disk that works,
+    /// and has not stood at this sign too often.
     fn may_stand_now(&self) -> bool {
-        let past = self.embargo_ends().is_none_or(|ends| clock::now() >= ends);
+        let now = clock::now();
+        let past = self.embargo_ends().is_none_or(|ends| now >= ends) && !self.0.stood.often(now);
         let voter = self.state().configuration().is_lasting_voter(self.node());
         past && voter && self.disk_trouble().is_none() && self.stopped().is_none()
     }
@@ -81,6 +93,7 @@ impl Engine {
     async fn is_lost(&self, leader: NodeId) -> bool {
         let own = self.sees_refusal(leader).await;
         if !own.refuses || !own.may_stand {
+            tracing::debug!(%leader, ?own, "a connection to the leader was closed");
             return false;
         }
         let configuration = self.state().configuration().clone();
@@ -105,6 +118,7 @@ impl Engine {
 
     /// Stands for election at once. Votes for it do not wait for the timeout of the leader that is lost.
     async fn stand_in_place_of(&self, leader: NodeId) {
+        self.0.stood.note(clock::now());
         let (vote, last) = {
             let metrics = self.0.raft.metrics();
             let metrics = metrics.borrow_watched();

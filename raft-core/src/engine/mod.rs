@@ -44,6 +44,7 @@ use crate::config::Config;
 use crate::engine::confirm::Rounds;
 use crate::engine::leadership::Arrivals;
 use crate::engine::log_store::{LogStore, Trouble};
+use crate::engine::lost_leader::Stood;
 use crate::engine::peers::Peers;
 use crate::engine::state_machine::StateMachine;
 use crate::engine::types::Types;
@@ -74,6 +75,7 @@ struct Core {
     peers: Arc<Peers>,
     rounds: Rounds,
     arrivals: Arrivals,
+    stood: Stood,
     /// The time before which this voter neither votes nor stands for election (P22); `None` if it has never voted.
     embargo_ends: Option<Moment>,
     identity: OnceLock<Identity>,

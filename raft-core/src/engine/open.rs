@@ -59,7 +59,7 @@ impl Engine {
         let raft = Raft::new(node.get(), settings, network, store.clone(), machine.clone())
             .await
             .map_err(|e| StartError::Engine(e.to_string()))?;
-        let (rounds, arrivals) = Default::default();
+        let (rounds, arrivals, stood) = Default::default();
         let (identity, shut_down) = (OnceLock::new(), OnceLock::new());
         Ok(Self(Arc::new(Core {
             node,
@@ -73,6 +73,7 @@ impl Engine {
             peers,
             rounds,
             arrivals,
+            stood,
             embargo_ends,
             identity,
             shut_down,
