@@ -21,6 +21,15 @@ pub enum Kind {
 impl Kind {
     pub const ALL: [Self; 3] = [Self::Put, Self::Get, Self::Lock];
 
+    /// As it is chosen.
+    pub fn short(self) -> &'static str {
+        match self {
+            Self::Put => "put",
+            Self::Get => "get",
+            Self::Lock => "lock",
+        }
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Self::Put => "put",

@@ -4,9 +4,9 @@
 //!   pass 1   etcd  quorate  quorate on a stream      pass 2   etcd  quorate  …      medians, and ratios pair by pair
 //! ```
 //!
-//!   make peers                 speed: put, linearizable get, lock + unlock at 1, 16 and 64 clients      PASSES=5 SECONDS=5
+//!   make peers                 speed: put, linearizable get, lock + unlock at 1, 16 and 64 clients      PASSES=5 SECS=5
 //!   make peers WHAT=failover   the leader is killed: time to the next acknowledged write, default and tuned   TRIALS=20
-//!   make peers WHAT=idle       processor, memory and writes to sockets of nodes that have nothing to do       SECONDS=30
+//!   make peers WHAT=idle       processor, memory and writes to sockets of nodes that have nothing to do       SECS=30
 //!   make peers WHAT=writes     bytes, writes, syncs, system calls and switches of the leader for one put
 //!
 //! `ETCD` names the program of etcd. Without it there is only quorate. `BEFORE` names a daemon of an earlier build, which is
@@ -29,7 +29,21 @@ use self::cluster::{Cluster, System};
 use self::load::{Kind, Outcome};
 use self::ours::Way;
 
-const CLIENTS: [usize; 3] = [1, 16, 64];
+/// The rows of the table: what is done, and by how many clients. `KINDS="put get" CLIENTS="1 64"` chooses some.
+fn rows() -> Result<Vec<(Kind, usize)>> {
+    let chosen = |name: &str, default: &str| std::env::var(name).unwrap_or_else(|_| default.into());
+    let kinds = chosen("KINDS", "put get lock");
+    let clients = chosen("CLIENTS", "1 16 64");
+    let mut rows = vec![];
+    for kind in kinds.split_whitespace() {
+        let known = Kind::ALL.into_iter().find(|known| known.short() == kind);
+        let kind = known.with_context(|| format!("KINDS has `{kind}`, which is not one of put, get, lock"))?;
+        for clients in clients.split_whitespace() {
+            rows.push((kind, clients.parse().with_context(|| format!("CLIENTS has `{clients}`"))?));
+        }
+    }
+    Ok(rows)
+}
 
 fn number(name: &str, default: usize) -> Result<usize> {
     match std::env::var(name) {
@@ -93,23 +107,23 @@ fn load_average() -> String {
 }
 
 async fn speed(places: &Places) -> Result<()> {
-    let (passes, time) = (number("PASSES", 5)?, Duration::from_secs(number("SECONDS", 5)? as u64));
+    let (passes, time) = (number("PASSES", 5)?, Duration::from_secs(number("SECS", 5)? as u64));
     let systems = places.systems(false, &[UNARY, STREAM]);
     // By system, kind and clients: the outcome of each pass.
-    let mut found = vec![vec![Vec::<Outcome>::new(); Kind::ALL.len() * CLIENTS.len()]; systems.len()];
+    let rows = rows()?;
+    let mut found = vec![vec![Vec::<Outcome>::new(); rows.len()]; systems.len()];
     for pass in 1..=passes {
         println!("pass {pass} of {passes}, load {}", load_average());
         for (system, found) in systems.iter().zip(&mut found) {
             let cluster = Cluster::start(system.clone(), &places.data).await?;
-            let rows = Kind::ALL.iter().flat_map(|kind| CLIENTS.map(|clients| (*kind, clients)));
-            for ((kind, clients), row) in rows.zip(found) {
-                row.push(load::run(&cluster, kind, clients, time).await?);
+            for ((kind, clients), row) in rows.iter().zip(found) {
+                row.push(load::run(&cluster, *kind, *clients, time).await?);
             }
             cluster.stop().await?;
         }
     }
     let names: Vec<&str> = systems.iter().map(System::name).collect();
-    table::speed(&names, &found);
+    table::speed(&names, &rows, &found);
     Ok(())
 }
 
@@ -129,7 +143,7 @@ async fn failover(places: &Places) -> Result<()> {
 }
 
 async fn idle(places: &Places) -> Result<()> {
-    let time = Duration::from_secs(number("SECONDS", 30)? as u64);
+    let time = Duration::from_secs(number("SECS", 30)? as u64);
     for system in places.systems(false, &[UNARY]) {
         let cluster = Cluster::start(system, &places.data).await?;
         let leader = cluster.leader().await?;
@@ -147,11 +161,11 @@ async fn idle(places: &Places) -> Result<()> {
 }
 
 async fn writes(places: &Places) -> Result<()> {
-    let time = Duration::from_secs(number("SECONDS", 5)? as u64);
+    let time = Duration::from_secs(number("SECS", 5)? as u64);
     println!("of the leader, for one put of 128 bytes, traced (which makes everything slower)");
     for system in places.systems(false, &[UNARY, STREAM]) {
         let cluster = Cluster::start(system, &places.data).await?;
-        for clients in CLIENTS {
+        for (_, clients) in rows()?.into_iter().filter(|(kind, _)| *kind == Kind::Put) {
             let leader = cluster.leader().await?;
             let pid = cluster.pid(leader)?;
             let (outcome, calls) = traced(&cluster, clients, pid, time, &places.data).await?;

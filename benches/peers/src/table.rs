@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use crate::CLIENTS;
 use crate::Traced;
 use crate::calls::Calls;
 use crate::cluster::Usage;
@@ -13,13 +12,12 @@ fn median(mut values: Vec<f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(0.0)
 }
 
-pub fn speed(names: &[&str], found: &[Vec<Vec<Outcome>>]) {
+pub fn speed(names: &[&str], rows: &[(Kind, usize)], found: &[Vec<Vec<Outcome>>]) {
     print!("\n{:<16}{:>8}", "a second", "clients");
     names.iter().for_each(|name| print!("{name:>14}"));
     names.iter().skip(1).for_each(|name| print!("{:>18}", format!("{name} ratio")));
     println!();
-    let rows = Kind::ALL.iter().flat_map(|kind| CLIENTS.map(|clients| (*kind, clients)));
-    for (row, (kind, clients)) in rows.enumerate() {
+    for (row, (kind, clients)) in rows.iter().enumerate() {
         print!("{:<16}{clients:>8}", kind.name());
         for system in found {
             print!("{:>14.0}", median(system[row].iter().map(|outcome| outcome.per_second).collect()));
@@ -31,8 +29,7 @@ pub fn speed(names: &[&str], found: &[Vec<Vec<Outcome>>]) {
         println!();
     }
     println!("\n{:<16}{:>8}  of all nodes for one: processor time in us / switches, p50 / p99 in ms, failed", "", "");
-    let rows = Kind::ALL.iter().flat_map(|kind| CLIENTS.map(|clients| (*kind, clients)));
-    for (row, (kind, clients)) in rows.enumerate() {
+    for (row, (kind, clients)) in rows.iter().enumerate() {
         print!("{:<16}{clients:>8}", kind.name());
         for (name, system) in names.iter().zip(found) {
             let of = |read: fn(&Outcome) -> f64| median(system[row].iter().map(read).collect());
