@@ -91,7 +91,8 @@ fn settings(config: &Config, stand: bool) -> Result<openraft::Config, StartError
         election_timeout_max: ms(config.election_max()),
         // How long it may stand still.
         install_snapshot_timeout: 10_000,
-        snapshot_policy: SnapshotPolicy::LogsSinceLast(config.snapshot_every),
+        // Never by itself: `retention.rs` asks for one, because it knows sizes.
+        snapshot_policy: SnapshotPolicy::Never,
         replication_lag_threshold: config.snapshot_every * 2,
         // Never by itself: `retention.rs` purges, because it knows sizes.
         max_in_snapshot_log_to_keep: u64::MAX,

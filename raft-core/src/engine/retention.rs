@@ -49,13 +49,16 @@ impl Engine {
         let bound = config.log_bytes;
         let enough = weight.snapshot.clamp(bound / 8, bound / 2);
         // A snapshot covers what is applied, and no more.
-        let large = weight.since_snapshot.saturating_sub(self.unapplied()) > enough;
-        if large {
+        let since = weight.since_snapshot.saturating_sub(self.unapplied());
+        let last = self.last_entry().map_or(0, |last| last.get());
+        let count = last.saturating_sub(weight.covered.map_or(0, |covered| covered + 1));
+        // A large state is not written anew for a few small entries.
+        let many = count > config.snapshot_every && since >= weight.snapshot.min(bound) / 2;
+        let due = since > enough || many;
+        if due {
             // openraft ignores it while one is being taken.
             self.0.raft.trigger().snapshot().await.ok()?;
         }
-        let last = self.last_entry().map_or(0, |last| last.get());
-        let many = last.saturating_sub(weight.covered.map_or(0, |covered| covered + 1)) > config.snapshot_every;
         self.note_who_is_behind(&weight);
         let upto = self.purgeable(&weight).filter(|upto| weight.purged.is_none_or(|purged| *upto > purged));
         let gone = |upto: u64| {
@@ -67,7 +70,7 @@ impl Engine {
         if let Some(upto) = purge {
             self.0.raft.trigger().purge_log(upto).await.ok()?;
         }
-        Some(large || many || purge.is_some())
+        Some(due || purge.is_some())
     }
 
     /// openraft purges nothing that is on its way to a node. One that takes it in, but slower than it is written, would keep the
