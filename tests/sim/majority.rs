@@ -207,8 +207,13 @@ fn whole(world: &World, ill: &BTreeSet<NodeId>) -> Vec<BTreeSet<NodeId>> {
     subsets.filter(|members: &BTreeSet<NodeId>| is_whole(world, members)).collect()
 }
 
+/// Whether what one says does not arrive at the other.
+fn is_lost(world: &World, from: NodeId, to: NodeId) -> bool {
+    world.net.is_cut(from, to) || world.net.is_rejected(from, to)
+}
+
 fn is_whole(world: &World, members: &BTreeSet<NodeId>) -> bool {
-    let linked = |a: &NodeId| members.iter().all(|b| a == b || !world.net.is_cut(*a, *b));
+    let linked = |a: &NodeId| members.iter().all(|b| a == b || !is_lost(world, *a, *b));
     let majority = |node: &NodeId| {
         let Some(running) = world.process(*node) else { return false };
         let cluster = &running.node.view().cluster;
@@ -225,7 +230,7 @@ fn is_whole(world: &World, members: &BTreeSet<NodeId>) -> bool {
 /// Whether every other node that runs has open links with all members, or with none.
 fn is_apart(world: &World, members: &BTreeSet<NodeId>) -> bool {
     world.running().map(|r| r.host.node()).filter(|node| !members.contains(node)).all(|other| {
-        let mut cuts = members.iter().flat_map(|m| [world.net.is_cut(*m, other), world.net.is_cut(other, *m)]);
+        let mut cuts = members.iter().flat_map(|m| [is_lost(world, *m, other), is_lost(world, other, *m)]);
         let first = cuts.next();
         cuts.all(|cut| Some(cut) == first)
     })

@@ -61,13 +61,13 @@ impl Way {
     }
 }
 
-fn at_all(addresses: &[SocketAddr]) -> Peer {
+pub(crate) fn at_all(addresses: &[SocketAddr]) -> Peer {
     let addresses = addresses.iter().map(|address| Address::new(address.to_string()).unwrap()).collect();
     Peer { node: n(2), addresses }
 }
 
 /// A port at which nobody listens.
-fn free() -> SocketAddr {
+pub(crate) fn free() -> SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 

@@ -24,6 +24,7 @@ mod locks;
 mod nodes;
 mod outside;
 mod refusals;
+mod refusing;
 mod renewals;
 mod script;
 mod snapshots;

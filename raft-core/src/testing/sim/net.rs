@@ -285,6 +285,11 @@ impl Net {
         self.lock().cut.contains(&(from, to))
     }
 
+    /// Whether a firewall refuses what `from` says in the name of `to`.
+    pub fn is_rejected(&self, from: NodeId, to: NodeId) -> bool {
+        self.lock().rejecting.contains(&(from, to))
+    }
+
     /// Whether no link is cut and no port is closed.
     pub fn is_whole(&self) -> bool {
         let state = self.lock();

@@ -1,0 +1,75 @@
+//! Signs that the process of a peer has ended: its side closes connections, and refuses new ones.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use quorate_raft_core::rpc::{LeaderRefuses, Position, Refuses};
+use quorate_raft_core::{Peer, Transport, TransportExt};
+use quorate_transport_grpc::GrpcTransport;
+
+use crate::fake::*;
+use crate::links::{Way, at_all, free};
+use crate::renewals::answering;
+use crate::values::*;
+
+#[tokio::test]
+async fn a_peer_refuses_where_nobody_listens_at_any_of_its_addresses_and_only_there() {
+    let fake = Fake::new();
+    let server = serve(&fake).await;
+    let transport = GrpcTransport::new();
+    let cases = [
+        (at_all(&[free()]), true, "nobody listens"),
+        (at_all(&[free(), free()]), true, "nobody listens at either"),
+        (at_all(&[server.local_addr()]), false, "a server listens"),
+        (at_all(&[free(), server.local_addr()]), false, "a server listens at the second"),
+        (Peer { node: n(2), addresses: vec![] }, false, "no address is known"),
+    ];
+    for (peer, refuses, case) in cases {
+        assert_eq!(transport.refuses(&peer).await, refuses, "{case}");
+    }
+}
+
+#[tokio::test]
+async fn a_listener_that_closes_a_moment_after_its_connections_is_refusing_then() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let peer = peer(listener.local_addr().unwrap());
+    let closes = tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(6)).await;
+        drop(listener);
+    });
+    assert!(GrpcTransport::new().refuses(&peer).await, "the kernel closes the sockets of a process one after the other");
+    closes.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_connection_that_the_other_side_closes_is_told_with_its_node() {
+    let fake = Fake::new();
+    let server = serve(&fake).await;
+    let way = Way::to(server.local_addr()).await;
+    let (transport, peer) = (patient(), peer(way.address));
+    let mut closed = transport.closed();
+    transport.request(&peer, caller(), vote_request(), LIVENESS).await.unwrap();
+    let quiet = tokio::time::timeout(Duration::from_millis(100), closed.next()).await;
+    assert!(quiet.is_err(), "nothing was closed");
+    way.cut();
+    let told = tokio::time::timeout(LIVENESS, closed.next()).await.unwrap();
+    assert_eq!(told, Some(n(2)));
+}
+
+#[tokio::test]
+async fn a_voter_says_whether_the_leader_refuses_it_and_an_empty_answer_says_no() {
+    let fake = Fake::new();
+    let server = serve(&fake).await;
+    let (transport, peer_of_it) = (patient(), peer(server.local_addr()));
+    for said in [
+        LeaderRefuses { refuses: true, last: Some(Position { term: 3, index: 7 }), may_stand: true },
+        LeaderRefuses { refuses: false, last: None, may_stand: false },
+    ] {
+        fake.set(|script| script.refuses = said);
+        assert_eq!(transport.request(&peer_of_it, caller(), Refuses(n(1)), LIVENESS).await.unwrap(), said);
+    }
+    assert_eq!(fake.calls(), [Call::Refuses(caller(), n(1)), Call::Refuses(caller(), n(1))]);
+    let empty = peer(answering(vec![]).await);
+    let said = transport.request(&empty, caller(), Refuses(n(1)), LIVENESS).await.unwrap();
+    assert_eq!(said, LeaderRefuses { refuses: false, last: None, may_stand: false });
+}
