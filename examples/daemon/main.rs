@@ -36,7 +36,8 @@ fn timing(named: &str) -> Result<Timing> {
     if let Some(profile) = Profile::ALL.into_iter().find(|profile| profile.to_string() == named) {
         return Ok(profile.timing());
     }
-    let wanted = || format!("QUORATE_TIMING is `{named}`; set it to standard, fast, patient, or HEARTBEAT,MIN,MAX in ms");
+    let wanted =
+        || format!("QUORATE_TIMING is `{named}`; set it to standard, fast, patient, or HEARTBEAT,MIN,MAX in ms");
     let times = named.split(',').map(|part| part.trim().parse().map(Duration::from_millis));
     let times: Vec<Duration> = times.collect::<Result<_, _>>().with_context(wanted)?;
     let [heartbeat, election_min, election_max] = times.try_into().ok().with_context(wanted)?;

@@ -75,7 +75,12 @@ pub trait Transport: Send + Sync + 'static {
 
     /// Waits until there is a connection of `lane` to a peer, so that a call can be made at once. A future that is dropped has
     /// called nobody. The default is for a transport without connections.
-    fn connected(&self, _peer: &Peer, _lane: Lane, _deadline: Duration) -> BoxFuture<'static, Result<(), TransportError>> {
+    fn connected(
+        &self,
+        _peer: &Peer,
+        _lane: Lane,
+        _deadline: Duration,
+    ) -> BoxFuture<'static, Result<(), TransportError>> {
         Box::pin(std::future::ready(Ok(())))
     }
 

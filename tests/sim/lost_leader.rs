@@ -1,8 +1,8 @@
 //! A leader whose process ends is succeeded at once; who is only refused by it deposes nobody.
 
+use quorate::NodeId;
 use quorate::lease::Stop;
 use quorate::testing::sim::End;
-use quorate::NodeId;
 use tokio::time::Instant;
 
 use crate::calm::{Done, leader, ms, standard, story, term};

@@ -149,11 +149,7 @@ fn never_sent() -> TransportError {
 }
 
 /// One stream, from its opening to its end.
-async fn run(
-    mut raft: RaftClient<Connection>,
-    queued: mpsc::UnboundedReceiver<Queued>,
-    table: Arc<Mutex<Table>>,
-) {
+async fn run(mut raft: RaftClient<Connection>, queued: mpsc::UnboundedReceiver<Queued>, table: Arc<Mutex<Table>>) {
     // Once an answer has begun, hyper goes on sending although no one reads.
     let ended = CancellationToken::new();
     let _ends = ended.clone().drop_guard();

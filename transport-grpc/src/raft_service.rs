@@ -13,8 +13,8 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use parking_lot::Mutex;
 use quorate_membership::{FenceId, NodeId, SessionId, codec};
 use quorate_raft_core::rpc::{
-    Append, Caller, CanFence, InstallSnapshot, KeepAlive, PreVote, ReadIndex, Refuses, Renewal, Rpc, SnapshotMeta, Transfer,
-    VoteRequest,
+    Append, Caller, CanFence, InstallSnapshot, KeepAlive, PreVote, ReadIndex, Refuses, Renewal, Rpc, SnapshotMeta,
+    Transfer, VoteRequest,
 };
 use quorate_raft_core::{PeerService, PeerServiceExt, Refusal};
 use tokio::sync::Semaphore;

@@ -72,7 +72,13 @@ fn decode_all<P, T: FromWire<P>>(messages: Vec<P>) -> Result<Vec<T>, Status> {
 impl StoreService {
     pub(crate) fn new(service: Arc<dyn ClientService>, settings: ServerSettings, stop: CancellationToken) -> Self {
         let ServerSettings { max_lock_wait, call_timeout, max_streams, .. } = settings;
-        Self { service, max_lock_wait, call_timeout, max_calls: usize::try_from(max_streams).unwrap_or(usize::MAX), stop }
+        Self {
+            service,
+            max_lock_wait,
+            call_timeout,
+            max_calls: usize::try_from(max_streams).unwrap_or(usize::MAX),
+            stop,
+        }
     }
 
     async fn once(&self, name: Option<pb::RequestName>, make: MakeCommand) -> Result<(Nonce, Revision), Status> {

@@ -6,12 +6,13 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 use tokio::time::sleep;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::ours::{self, Way};
 use crate::etcd;
+use crate::ours::{self, Way};
 
 /// What is measured.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -171,8 +172,7 @@ impl Cluster {
 
     pub async fn client(&self, node: usize) -> Result<Client> {
         let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{}", self.port(node)))?;
-        let channel: Channel =
-            endpoint.tcp_nodelay(true).connect_timeout(Duration::from_millis(500)).connect().await?;
+        let channel: Channel = endpoint.tcp_nodelay(true).connect_timeout(Duration::from_millis(500)).connect().await?;
         Ok(match &self.system {
             System::Etcd { .. } => Client::Etcd(etcd::Client::new(channel)),
             System::Quorate { way, .. } => Client::Quorate(ours::Client::new(channel, *way).await?),
@@ -209,6 +209,14 @@ impl Cluster {
         let at = Instant::now();
         self.nodes[node].start_kill()?;
         self.nodes[node].wait().await?;
+        Ok(at)
+    }
+
+    /// Sends a signal to a process. Returns the instant at which that was done.
+    pub fn signal(&self, node: usize, signal: Signal) -> Result<Instant> {
+        let id = i32::try_from(self.pid(node)?).ok().and_then(Pid::from_raw).context("a process id")?;
+        let at = Instant::now();
+        kill_process(id, signal)?;
         Ok(at)
     }
 

@@ -1,4 +1,4 @@
-//! The leader is killed: how long until a write through one of the others is acknowledged that was begun after that.
+//! The leader is lost: how long until a write through one of the others is acknowledged that was begun after that.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use parking_lot::Mutex;
+use rustix::process::Signal;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::cluster::{Cluster, NODES};
@@ -20,8 +21,17 @@ const CONNECTIONS: usize = 4;
 /// When a write was begun, and acknowledged.
 type Acknowledged = Arc<Mutex<Vec<(Instant, Instant)>>>;
 
-/// Kills the leader `trials` times, and starts it again. The times in milliseconds, ascending.
-pub async fn run(cluster: &mut Cluster, trials: usize) -> Result<Vec<f64>> {
+/// How the leader is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    /// Its process is killed with SIGKILL: the kernel closes its connections.
+    Killed,
+    /// Its process is stopped with SIGSTOP, and says nothing more, as a host without power.
+    Silent,
+}
+
+/// Loses the leader `trials` times, and brings it back. The times in milliseconds, ascending.
+pub async fn run(cluster: &mut Cluster, trials: usize, how: Loss) -> Result<Vec<f64>> {
     let (mut found, mut draws) = (vec![], Draws(0x2545_f491_4f6c_dd1d));
     for _ in 0..trials {
         let leader = cluster.leader().await?;
@@ -30,7 +40,10 @@ pub async fn run(cluster: &mut Cluster, trials: usize) -> Result<Vec<f64>> {
             probe(cluster, node, over.clone(), acknowledged.clone()).await?;
         }
         sleep(Duration::from_millis(1000 + draws.next() % 1000)).await;
-        let killed = cluster.kill(leader).await?;
+        let killed = match how {
+            Loss::Killed => cluster.kill(leader).await?,
+            Loss::Silent => cluster.signal(leader, Signal::STOP)?,
+        };
         let first = loop {
             let first = {
                 let acknowledged = acknowledged.lock();
@@ -44,7 +57,13 @@ pub async fn run(cluster: &mut Cluster, trials: usize) -> Result<Vec<f64>> {
         };
         over.store(true, Ordering::Relaxed);
         found.push((first.context("no write within 30 s")? - killed).as_secs_f64() * 1e3);
-        cluster.resume(leader).await?;
+        match how {
+            Loss::Killed => cluster.resume(leader).await?,
+            Loss::Silent => {
+                cluster.signal(leader, Signal::CONT)?;
+                cluster.leader().await?;
+            }
+        }
         sleep(Duration::from_millis(1500)).await;
     }
     found.sort_by(f64::total_cmp);

@@ -5,7 +5,7 @@
 //! ```
 //!
 //!   make peers                 speed: put, linearizable get, lock + unlock at 1, 16 and 64 clients      PASSES=5 SECS=5
-//!   make peers WHAT=failover   the leader is killed: time to the next acknowledged write, default and tuned   TRIALS=20
+//!   make peers WHAT=failover   the leader is killed, or silent: time to the next acknowledged write, default and tuned   TRIALS=20
 //!   make peers WHAT=idle       processor, memory and writes to sockets of nodes that have nothing to do       SECS=30
 //!   make peers WHAT=writes     bytes, writes, syncs, system calls and switches of the leader for one put
 //!
@@ -26,6 +26,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use self::cluster::{Cluster, System};
+use self::failover::Loss;
 use self::load::{Kind, Outcome};
 use self::ours::Way;
 
@@ -129,12 +130,15 @@ async fn speed(places: &Places) -> Result<()> {
 
 async fn failover(places: &Places) -> Result<()> {
     let trials = number("TRIALS", 20)?;
-    for tuned in [false, true] {
-        println!("leader killed, {}, load {}", if tuned { "tuned for speed" } else { "default times" }, load_average());
+    let rounds = [(Loss::Killed, false), (Loss::Killed, true), (Loss::Silent, false), (Loss::Silent, true)];
+    for (how, tuned) in rounds {
+        let times = if tuned { "tuned for speed" } else { "default times" };
+        let how_said = if how == Loss::Killed { "killed" } else { "silent" };
+        println!("leader {how_said}, {times}, load {}", load_average());
         for system in places.systems(tuned, &[UNARY]) {
             let name = system.name();
             let mut cluster = Cluster::start(system, &places.data).await?;
-            let times = failover::run(&mut cluster, trials).await?;
+            let times = failover::run(&mut cluster, trials, how).await?;
             cluster.stop().await?;
             table::times(name, &times);
         }

@@ -45,7 +45,10 @@ pub fn times(name: &str, ascending: &[f64]) {
     let at = |part: f64| ascending.get((ascending.len() as f64 * part) as usize).copied().unwrap_or(0.0);
     let last = ascending.last().copied().unwrap_or(0.0);
     let (p0, p50, p90) = (at(0.0), at(0.5), at(0.9));
-    println!("{name:<14} {} trials: shortest {p0:.0} ms, p50 {p50:.0}, p90 {p90:.0}, longest {last:.0}", ascending.len());
+    println!(
+        "{name:<14} {} trials: shortest {p0:.0} ms, p50 {p50:.0}, p90 {p90:.0}, longest {last:.0}",
+        ascending.len()
+    );
 }
 
 pub fn idle(
@@ -59,11 +62,17 @@ pub fn idle(
     let cpu = (after.cpu - before.cpu).as_secs_f64() / time.as_secs_f64() * 100.0;
     let switches = (after.switches - before.switches) as f64 / time.as_secs_f64();
     let megabytes = after.resident as f64 / 1024.0;
-    print!("{name:<14} {role:<9} {cpu:>5.2} % of a core, {switches:>5.0} switches a second, {megabytes:>4.0} MB resident");
+    print!(
+        "{name:<14} {role:<9} {cpu:>5.2} % of a core, {switches:>5.0} switches a second, {megabytes:>4.0} MB resident"
+    );
     match calls {
         Some(calls) => {
             let a_second = |count: u64| count as f64 / traced.as_secs_f64();
-            println!(", {:.0} writes to sockets and {:.0} system calls a second", a_second(calls.sends), a_second(calls.all));
+            println!(
+                ", {:.0} writes to sockets and {:.0} system calls a second",
+                a_second(calls.sends),
+                a_second(calls.all)
+            );
         }
         None => println!(" (no strace here: system calls were not counted)"),
     }

@@ -98,7 +98,8 @@ impl Engine {
         }
         let configuration = self.state().configuration().clone();
         let me = self.node();
-        let others: Vec<NodeId> = configuration.voters().into_iter().filter(|node| ![me, leader].contains(node)).collect();
+        let others: Vec<NodeId> =
+            configuration.voters().into_iter().filter(|node| ![me, leader].contains(node)).collect();
         let limit = self.config().election_min() / 2;
         let asked = others.into_iter().map(|node| async move {
             let said = timeout(limit, self.peers().call(node, Refuses(leader), limit)).await;

@@ -11,8 +11,7 @@ use quorate_membership::{FenceId, NodeId, Revision, SessionId};
 
 use super::{
     Append, Appended, Ballot, InstallSnapshot, KeptAlive, Payload, Position, Proposed, Renewal, Renewed, Transfer,
-    Transferred,
-    VoteAnswer, VoteRequest,
+    Transferred, VoteAnswer, VoteRequest,
 };
 
 /// The connection that a call travels on. Calls on different lanes do not wait for each other.

@@ -8,8 +8,8 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use quorate_membership::{ClusterState, Command, NodeId, Nonce, Request, Revision, SessionId};
 use quorate_raft_core::Committed;
 use quorate_raft_core::rpc::{
-    self, Answer, Append, Appended, Caller, FencerReach, KeptAlive, LeaderRefuses, Position, Proposed, Renewed, StreamAppended,
-    Transferred, VoteAnswer,
+    self, Answer, Append, Appended, Caller, FencerReach, KeptAlive, LeaderRefuses, Position, Proposed, Renewed,
+    StreamAppended, Transferred, VoteAnswer,
 };
 use quorate_raft_core::transport::{JoinAnswer, JoinRequest, RequestName};
 use quorate_raft_core::{

@@ -37,7 +37,10 @@ async fn a_listener_that_closes_a_moment_after_its_connections_is_refusing_then(
         tokio::time::sleep(Duration::from_millis(6)).await;
         drop(listener);
     });
-    assert!(GrpcTransport::new().refuses(&peer).await, "the kernel closes the sockets of a process one after the other");
+    assert!(
+        GrpcTransport::new().refuses(&peer).await,
+        "the kernel closes the sockets of a process one after the other"
+    );
     closes.await.unwrap();
 }
 

@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use quorate_membership::{Command, FenceId, NodeId, Revision, SessionId};
 use quorate_raft_core::rpc::{
-    LeaderRefuses,
-    Append, Appended, Caller, FencerReach, InstallSnapshot, KeptAlive, Payload, Proposed, RenewRefusal, Renewal,
-    StreamAppended, Transfer, Transferred, VoteRequest,
+    Append, Appended, Caller, FencerReach, InstallSnapshot, KeptAlive, LeaderRefuses, Payload, Proposed, RenewRefusal,
+    Renewal, StreamAppended, Transfer, Transferred, VoteRequest,
 };
 use quorate_raft_core::transport::{JoinRequest, RequestName};
 use quorate_raft_core::{FeedItem, Filter, HandOverError, ProposeError, ReadError, Refusal, View};

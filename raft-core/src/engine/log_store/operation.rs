@@ -60,9 +60,7 @@ impl LogChange {
     pub(super) fn replaces(&self, truncation: &Self) -> bool {
         match (self, truncation) {
             (Self::Append { records }, Self::Truncate { .. }) => !records.is_empty(),
-            (Self::Snapshot { meta, .. }, Self::Truncate { from }) => {
-                meta.last.is_some_and(|last| last.index >= *from)
-            }
+            (Self::Snapshot { meta, .. }, Self::Truncate { from }) => meta.last.is_some_and(|last| last.index >= *from),
             _ => false,
         }
     }

@@ -127,7 +127,8 @@ impl Writer {
     /// One write, one sync.
     pub(super) fn commit(&mut self, changes: &[LogChange]) -> Result<(), WriteFailure> {
         let committed = self.committed.as_deref();
-        let failed = |error: io::Error| Failure { kind: error.kind(), reason: format!("a write to the log failed: {error}") };
+        let failed =
+            |error: io::Error| Failure { kind: error.kind(), reason: format!("a write to the log failed: {error}") };
         match self.stream.append(changes, committed) {
             Ok(()) => {
                 self.shared.count(changes.len() + usize::from(committed.is_some()));
