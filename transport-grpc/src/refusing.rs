@@ -56,3 +56,15 @@ async fn attempt(peer: &Peer) -> Option<bool> {
     }
     tried.then_some(refused)
 }
+
+#[cfg(test)]
+mod tests {
+    use quorate_membership::NodeId;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_peer_without_an_address_refuses_nothing() {
+        assert!(!refuses(&Peer { node: NodeId::new(2), addresses: vec![] }).await);
+    }
+}

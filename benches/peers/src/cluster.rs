@@ -36,7 +36,7 @@ impl System {
 #[derive(Clone)]
 pub enum Client {
     Etcd(etcd::Client),
-    Quorate(ours::Client),
+    Quorate(Box<ours::Client>),
 }
 
 impl Client {
@@ -175,7 +175,7 @@ impl Cluster {
         let channel: Channel = endpoint.tcp_nodelay(true).connect_timeout(Duration::from_millis(500)).connect().await?;
         Ok(match &self.system {
             System::Etcd { .. } => Client::Etcd(etcd::Client::new(channel)),
-            System::Quorate { way, .. } => Client::Quorate(ours::Client::new(channel, *way).await?),
+            System::Quorate { way, .. } => Client::Quorate(Box::new(ours::Client::new(channel, *way).await?)),
         })
     }
 

@@ -14,11 +14,10 @@
 //! The first failure of the disk stops the store for good. Nothing is tried again, because after a failed fsync the kernel
 //! may have dropped the pages and report success. What was acknowledged before is durable; what was under way may be or
 //! not, and the next start finds out. The one exception is a *write* that found no room: the store waits until there is
-//! some (`full_disk.rs`), and reports that it does ([`LogStore::trouble`]).
+//! some (`writer.rs`), and reports that it does ([`LogStore::trouble`]).
 
 pub(crate) mod disk;
 pub(crate) mod file;
-mod full_disk;
 mod group;
 pub(crate) mod memory;
 pub(crate) mod operation;

@@ -6,6 +6,10 @@
 //!           write, fdatasync, then the callbacks of group 1, in order
 //! ```
 //!
+//! A full disk is noticed by the *write*, or the growth of the file, that fails with `ENOSPC` or `EDQUOT` (`disk.rs`). Such a
+//! write changed nothing that is needed, and its group was not acknowledged, so nothing is lost by waiting: the same group is
+//! written to the same place when there is room. Its callers and those behind it go on waiting, because the order must stay.
+//!
 //! A truncation waits for what replaces the entries that go: later entries, or a snapshot that covers their places. Both are in
 //! one group. openraft truncates before it installs a snapshot whose end differs from the log. Among what goes then may
 //! be entries that are committed, although this node does not know it yet, and its disk may be one of the few that have
@@ -15,12 +19,19 @@
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crate::engine::log_store::disk::WriteError;
 use crate::engine::log_store::memory::{Failure, Shared};
 use crate::engine::log_store::operation::{Done, LogChange, Op};
 use crate::engine::log_store::queue::Receiver;
 use crate::engine::log_store::stream::Stream;
+
+/// The first wait. Each is twice the one before.
+const FIRST: Duration = Duration::from_millis(125);
+
+/// The longest wait.
+const LONGEST: Duration = Duration::from_secs(2);
 
 /// Starts the thread. It ends when the queue has no sender left and everything in it has been dealt with; the file is
 /// closed by then.
@@ -37,7 +48,7 @@ pub(crate) fn spawn(stream: Stream, shared: Arc<Shared>, ops: Receiver) -> io::R
 /// What makes groups durable.
 pub(crate) struct Writer {
     stream: Stream,
-    pub(super) shared: Arc<Shared>,
+    shared: Arc<Shared>,
     /// How far the log is committed, not yet written: it asks for no sync, and rides with the next group that does.
     committed: Option<Vec<u8>>,
     /// Truncations, not yet written. A log that is opened again without them is as if they had not been asked for.
@@ -46,7 +57,7 @@ pub(crate) struct Writer {
 
 /// Why a group is not durable.
 #[derive(Debug)]
-pub(super) enum WriteFailure {
+enum WriteFailure {
     /// There was no room, and nothing else failed: the group may be written again when there is some.
     Full(Failure),
     /// It will never be.
@@ -125,7 +136,7 @@ impl Writer {
     }
 
     /// One write, one sync.
-    pub(super) fn commit(&mut self, changes: &[LogChange]) -> Result<(), WriteFailure> {
+    fn commit(&mut self, changes: &[LogChange]) -> Result<(), WriteFailure> {
         let committed = self.committed.as_deref();
         let failed =
             |error: io::Error| Failure { kind: error.kind(), reason: format!("a write to the log failed: {error}") };
@@ -160,6 +171,41 @@ impl Writer {
             && let Err(failure) = self.commit_when_there_is_room(&[])
         {
             self.shared.fail(failure);
+        }
+    }
+}
+
+impl Writer {
+    /// One write with one sync, after as long a wait as it takes. When the store must wait no more, it tries once again and
+    /// then gives up: the group was not written, and nothing after it will be.
+    fn commit_when_there_is_room(&mut self, changes: &[LogChange]) -> Result<(), Failure> {
+        let result = match self.commit(changes) {
+            Ok(()) => return Ok(()),
+            Err(WriteFailure::Final(failure)) => return Err(failure),
+            Err(WriteFailure::Full(_)) => {
+                self.shared.set_full(true);
+                self.commit_later(changes)
+            }
+        };
+        // In this order: a write that waited for room does not count as slow.
+        self.shared.end();
+        self.shared.set_full(false);
+        result
+    }
+
+    fn commit_later(&mut self, changes: &[LogChange]) -> Result<(), Failure> {
+        let mut wait = FIRST;
+        loop {
+            let go_on = self.shared.wait_for_room(wait);
+            match self.commit(changes) {
+                Ok(()) => return Ok(()),
+                Err(WriteFailure::Final(failure)) => return Err(failure),
+                Err(WriteFailure::Full(failure)) if !go_on => {
+                    let reason = format!("the log was closed while the disk was full: {}", failure.reason);
+                    return Err(Failure { kind: io::ErrorKind::StorageFull, reason });
+                }
+                Err(WriteFailure::Full(_)) => wait = LONGEST.min(wait * 2),
+            }
         }
     }
 }

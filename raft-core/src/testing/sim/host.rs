@@ -25,6 +25,7 @@ use tokio::time::Instant;
 
 use super::clocks::{Clocks, Rate, Timers, unscaled};
 use super::observation::{Durable, End, Observation, Sink};
+use super::refusals::Told;
 use super::rng::Rng;
 use super::sim_disk::SimDisk;
 use super::time::Time;
@@ -90,12 +91,8 @@ pub struct SimHost {
     sleepers: Mutex<Sleepers>,
     tasks: Mutex<Vec<AbortHandle>>,
     timers: Timers,
-    /// Who is told of its end.
-    told: Mutex<Option<Told>>,
+    pub(super) told: Mutex<Option<Told>>,
 }
-
-/// What is called when a process ends.
-type Told = Box<dyn FnOnce(NodeId, End) + Send>;
 
 impl std::fmt::Debug for SimHost {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -234,20 +231,12 @@ impl SimHost {
         self.end(End::Killed);
     }
 
-    /// Has `told` called when the process ends.
-    pub(super) fn at_its_end(&self, told: Told) {
-        *self.told.lock() = Some(told);
-    }
-
     /// Ends the process now.
     pub fn end(&self, how: End) {
         if !self.alive.swap(false, Ordering::AcqRel) {
             return;
         }
-        let told = self.told.lock().take();
-        if let Some(told) = told {
-            told(self.node(), how);
-        }
+        self.tell_of_the_end(how);
         self.machine.sink.tell(self.node(), Observation::Ended { how });
         self.machine.sleep(false);
         self.machine.sim_disk.end(how);

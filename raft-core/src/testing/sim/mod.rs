@@ -24,6 +24,7 @@ mod log_writer;
 mod net;
 mod observation;
 mod process;
+mod refusals;
 mod rng;
 mod sim_disk;
 mod stop;

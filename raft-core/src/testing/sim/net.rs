@@ -14,11 +14,10 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 use quorate_membership::{Address, NodeId};
-use tokio::sync::broadcast;
 use tokio::time::Instant;
 
 use super::host::SimHost;
-use super::observation::End;
+use super::refusals::Refusals;
 use super::rng::Rng;
 use crate::client_service::Service;
 
@@ -119,19 +118,16 @@ pub(super) struct State {
     services: BTreeMap<NodeId, (Arc<dyn Service>, Arc<SimHost>)>,
     /// The newest process on each machine, on the network or not yet.
     pub(super) hosts: BTreeMap<NodeId, Arc<SimHost>>,
-    cut: BTreeSet<(NodeId, NodeId)>,
+    pub(super) cut: BTreeSet<(NodeId, NodeId)>,
     /// Nodes that nothing comes in to, although what they call is answered.
-    closed: BTreeSet<NodeId>,
+    pub(super) closed: BTreeSet<NodeId>,
     /// Nodes whose way out is thin.
     thin: BTreeMap<NodeId, ThinWay>,
     conditions: NetConditions,
     rng: Rng,
     counts: FaultCounts,
-    /// Pairs between which something answers that the port is closed.
-    rejecting: BTreeSet<(NodeId, NodeId)>,
-    /// How the last process of each machine without one ended.
-    ends: BTreeMap<NodeId, End>,
-    ended: broadcast::Sender<NodeId>,
+    /// What machines and firewalls say of processes that have ended.
+    pub(super) refusals: Refusals,
 }
 
 /// The network. Clones are the same.
@@ -156,9 +152,7 @@ impl Net {
             conditions: NetConditions::default(),
             rng,
             counts: FaultCounts::default(),
-            rejecting: BTreeSet::new(),
-            ends: BTreeMap::new(),
-            ended: broadcast::Sender::new(64),
+            refusals: Refusals::default(),
         })))
     }
 
@@ -179,39 +173,8 @@ impl Net {
     }
 
     pub(super) fn connect(&self, service: Arc<dyn Service>, host: Arc<SimHost>) {
-        let mut state = self.lock();
-        state.ends.remove(&host.node());
-        state.services.insert(host.node(), (service, host.clone()));
-        drop(state);
-        let net = self.clone();
-        host.at_its_end(Box::new(move |node, how| {
-            let mut state = net.lock();
-            state.ends.insert(node, how);
-            // A machine without power closes nothing.
-            if how == End::Killed {
-                let _heard = state.ended.send(node);
-            }
-        }));
-    }
-
-    /// Which nodes' side closes its connections, whoever has one.
-    pub(super) fn ended(&self) -> broadcast::Receiver<NodeId> {
-        self.lock().ended.subscribe()
-    }
-
-    /// Whether what `from` sends to `to` is answered by a machine, or a firewall, on which no process listens.
-    pub(super) fn refuses(&self, from: NodeId, to: NodeId) -> bool {
-        let state = self.lock();
-        let whole = !state.cut.contains(&(from, to)) && !state.cut.contains(&(to, from)) && !state.closed.contains(&to);
-        let killed = state.ends.get(&to) == Some(&End::Killed);
-        whole && (killed || state.rejecting.contains(&(from, to)))
-    }
-
-    /// Puts a firewall in the way that closes the connections from `from` to `to`, and refuses new ones in the name of `to`.
-    pub fn reject(&self, from: NodeId, to: NodeId) {
-        let mut state = self.lock();
-        state.rejecting.insert((from, to));
-        let _heard = state.ended.send(to);
+        self.lock().services.insert(host.node(), (service, host.clone()));
+        self.tells_of_its_end(&host);
     }
 
     pub(super) fn disconnect(&self, node: NodeId) {
@@ -277,7 +240,7 @@ impl Net {
         state.thin.clear();
         state.cut.clear();
         state.closed.clear();
-        state.rejecting.clear();
+        state.refusals.mend();
     }
 
     /// Whether what `from` says to `to` is lost.
@@ -285,15 +248,10 @@ impl Net {
         self.lock().cut.contains(&(from, to))
     }
 
-    /// Whether a firewall refuses what `from` says in the name of `to`.
-    pub fn is_rejected(&self, from: NodeId, to: NodeId) -> bool {
-        self.lock().rejecting.contains(&(from, to))
-    }
-
     /// Whether no link is cut and no port is closed.
     pub fn is_whole(&self) -> bool {
         let state = self.lock();
-        state.cut.is_empty() && state.closed.is_empty() && state.rejecting.is_empty()
+        state.cut.is_empty() && state.closed.is_empty() && state.refusals.is_whole()
     }
 
     /// How many messages were sent, and how many met which fault.
@@ -304,7 +262,7 @@ impl Net {
     /// What answers at a node, if its process lives.
     pub(super) fn service(&self, from: NodeId, node: NodeId) -> Option<(Arc<dyn Service>, Arc<SimHost>)> {
         let state = self.lock();
-        let reached = !state.rejecting.contains(&(from, node));
+        let reached = !state.refusals.rejects(from, node);
         state.services.get(&node).filter(|(_, host)| reached && host.is_alive()).cloned()
     }
 
