@@ -67,7 +67,7 @@ pub(crate) fn open(disk: Box<dyn Disk>) -> Result<Opened, OpenError> {
         let (at, next) = (walk.next, newest.place);
         return Err(OpenError::Damaged(format!("a group at {at} is missing, although one at {next} is there")));
     }
-    survey.check_tail(&*disk, walk.next)?;
+    survey.check_tail(&*disk, newest.oldest, walk.next)?;
     check(&walk.state)?;
     survey.wipe(&*disk, walk.next)?;
     if !cfg!(quorate_mutant = "found_is_not_synced") {
@@ -232,7 +232,7 @@ impl Survey {
     }
 
     /// Refuses what no power cut leaves behind the last whole group.
-    fn check_tail(&self, disk: &dyn Disk, next: u64) -> Result<(), OpenError> {
+    fn check_tail(&self, disk: &dyn Disk, oldest: u64, next: u64) -> Result<(), OpenError> {
         let lost = |place: u64| Err(OpenError::Damaged(format!("the group at {place} is damaged")));
         for place in self.candidates(next) {
             match self.group(disk, place)? {
@@ -244,6 +244,8 @@ impl Survey {
                 }
             }
         }
+        let needed = oldest / self.region..next.div_ceil(self.region);
+        let needed: BTreeSet<u64> = self.slots.range(needed).map(|(_, slot)| *slot).collect();
         for (n, sector) in (0..).zip(&self.sectors) {
             match sector {
                 // Of the group that was on its way.
@@ -253,8 +255,8 @@ impl Survey {
                         return lost(next);
                     }
                 }
-                // The next region might have begun here.
-                Sector::Broken if n % self.region == 0 && !self.is_needed(n / self.region, next) => {
+                // The next region might have begun here, also in the place of an old one.
+                Sector::Broken if n % self.region == 0 && !needed.contains(&(n / self.region)) => {
                     if !cfg!(quorate_mutant = "damage_taken_for_torn") {
                         return lost(next.next_multiple_of(self.region));
                     }
@@ -263,11 +265,6 @@ impl Survey {
             }
         }
         Ok(())
-    }
-
-    /// Whether this region of the file holds one of the stream up to `next`, needed or not.
-    fn is_needed(&self, slot: u64, next: u64) -> bool {
-        self.slots.range(..next.div_ceil(self.region)).any(|(_, used)| *used == slot)
     }
 
     /// Wipes what is left over: sectors of a group that is not whole, and damaged ones where nothing is.

@@ -91,6 +91,39 @@ async fn a_group_that_is_gone_from_before_another_is_missed() {
     }
 }
 
+/// Wherever the log has come to, also in a region that was used before.
+#[tokio::test]
+async fn a_damaged_last_group_is_refused_at_any_age_of_the_log() {
+    let disk = FaultyDisk::with_content(formatted());
+    let mut store = LogStore::open_on(&disk).unwrap();
+    let (mut before, mut flipped, mut at_a_beginning) = (disk.image(Survive::Nothing), 0, 0);
+    for index in 0..300 {
+        append_durably(&mut store, [entry(1, index, vec![index as u8; 100 + index as usize % 700])]).await.unwrap();
+        let now = disk.image(Survive::Nothing);
+        let old = |n: usize| before.get(n * SECTOR..(n + 1) * SECTOR).unwrap_or(&[0; SECTOR]);
+        let written: Vec<usize> =
+            (0..now.len() / SECTOR).filter(|n| now[n * SECTOR..(n + 1) * SECTOR] != *old(*n)).collect();
+        for sector in &written {
+            let mut damaged = now.clone();
+            damaged[sector * SECTOR + 40] ^= 4;
+            assert!(
+                matches!(open(&damaged), Err(OpenError::Damaged(_))),
+                "entry {index}: sector {sector} of {written:?}, of the last group, which was durable"
+            );
+            flipped += 1;
+            at_a_beginning += usize::from(sector % 16 == 0);
+        }
+        before = now;
+        if index % 10 == 9 {
+            save(&store, at(1, index - 3)).await.unwrap();
+            store.purge(log_id_to(at(1, index - 5))).await.unwrap();
+            before = disk.image(Survive::Nothing);
+        }
+    }
+    println!("{flipped} sectors of last groups damaged, {at_a_beginning} of them at the beginning of a region");
+    assert!(at_a_beginning > 10);
+}
+
 #[tokio::test]
 async fn a_long_log_whose_beginning_is_purged_again_and_again_stays_small_and_sound() {
     let disk = FaultyDisk::with_content(formatted());
