@@ -41,7 +41,7 @@ impl Kind {
 
 /// What came of it.
 #[derive(Debug, Clone)]
-pub struct Outcome {
+pub struct Measured {
     pub per_second: f64,
     /// Milliseconds.
     pub p50: f64,
@@ -78,7 +78,7 @@ async fn once(client: &mut Client, kind: Kind, number: usize, draws: &mut Draws)
 }
 
 /// `clients` at a time, the first at the leader and the rest in turn at all nodes, for `time`.
-pub async fn run(cluster: &Cluster, kind: Kind, clients: usize, time: Duration) -> Result<Outcome> {
+pub async fn run(cluster: &Cluster, kind: Kind, clients: usize, time: Duration) -> Result<Measured> {
     let leader = cluster.leader().await?;
     let mut prepared = vec![];
     for number in 0..clients {
@@ -131,7 +131,7 @@ pub async fn run(cluster: &Cluster, kind: Kind, clients: usize, time: Duration) 
     let each = |sum: f64| sum / times.len().max(1) as f64;
     let cpu: f64 = after.iter().zip(&before).map(|(after, before)| (after.cpu - before.cpu).as_secs_f64()).sum();
     let switches: u64 = after.iter().zip(&before).map(|(after, before)| after.switches - before.switches).sum();
-    Ok(Outcome {
+    Ok(Measured {
         per_second: times.len() as f64 / took.as_secs_f64(),
         p50: at(0.5),
         p99: at(0.99),

@@ -27,7 +27,7 @@ use anyhow::{Context, Result, bail};
 
 use self::cluster::{Cluster, System};
 use self::failover::Loss;
-use self::load::{Kind, Outcome};
+use self::load::{Kind, Measured};
 use self::ours::Way;
 
 /// The rows of the table: what is done, and by how many clients. `KINDS="put get" CLIENTS="1 64"` chooses some.
@@ -112,7 +112,7 @@ async fn speed(places: &Places) -> Result<()> {
     let systems = places.systems(false, &[UNARY, STREAM]);
     // By system, kind and clients: the outcome of each pass.
     let rows = rows()?;
-    let mut found = vec![vec![Vec::<Outcome>::new(); rows.len()]; systems.len()];
+    let mut found = vec![vec![Vec::<Measured>::new(); rows.len()]; systems.len()];
     for pass in 1..=passes {
         println!("pass {pass} of {passes}, load {}", load_average());
         for (system, found) in systems.iter().zip(&mut found) {

@@ -5,14 +5,14 @@ use std::time::Duration;
 use crate::Traced;
 use crate::calls::Calls;
 use crate::cluster::Usage;
-use crate::load::{Kind, Outcome};
+use crate::load::{Kind, Measured};
 
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(0.0)
 }
 
-pub fn speed(names: &[&str], rows: &[(Kind, usize)], found: &[Vec<Vec<Outcome>>]) {
+pub fn speed(names: &[&str], rows: &[(Kind, usize)], found: &[Vec<Vec<Measured>>]) {
     print!("\n{:<16}{:>8}", "a second", "clients");
     names.iter().for_each(|name| print!("{name:>14}"));
     names.iter().skip(1).for_each(|name| print!("{:>18}", format!("{name} ratio")));
@@ -32,7 +32,7 @@ pub fn speed(names: &[&str], rows: &[(Kind, usize)], found: &[Vec<Vec<Outcome>>]
     for (row, (kind, clients)) in rows.iter().enumerate() {
         print!("{:<16}{clients:>8}", kind.name());
         for (name, system) in names.iter().zip(found) {
-            let of = |read: fn(&Outcome) -> f64| median(system[row].iter().map(read).collect());
+            let of = |read: fn(&Measured) -> f64| median(system[row].iter().map(read).collect());
             let failed: usize = system[row].iter().map(|outcome| outcome.errors).sum();
             let [cpu, switches, p50, p99] = [of(|o| o.cpu), of(|o| o.switches), of(|o| o.p50), of(|o| o.p99)];
             print!("   {name}: {cpu:.0} / {switches:.1}, {p50:.2} / {p99:.1}, {failed}");
