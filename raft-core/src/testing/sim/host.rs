@@ -24,8 +24,7 @@ use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::Instant;
 
 use super::clocks::{Clocks, Rate, Timers, unscaled};
-use super::observation::{Durable, End, Observation, Sink};
-use super::refusals::Told;
+use super::observation::{Durable, End, Observation, Sink, Told};
 use super::rng::Rng;
 use super::sim_disk::SimDisk;
 use super::time::Time;
@@ -236,7 +235,8 @@ impl SimHost {
         if !self.alive.swap(false, Ordering::AcqRel) {
             return;
         }
-        self.tell_of_the_end(how);
+        let told = self.told.lock().take();
+        told.into_iter().for_each(|told| told(self.node(), how));
         self.machine.sink.tell(self.node(), Observation::Ended { how });
         self.machine.sleep(false);
         self.machine.sim_disk.end(how);

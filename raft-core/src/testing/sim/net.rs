@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 use quorate_membership::{Address, NodeId};
+use tokio::sync::broadcast;
 use tokio::time::Instant;
 
 use super::host::SimHost;
@@ -118,16 +119,16 @@ pub(super) struct State {
     services: BTreeMap<NodeId, (Arc<dyn Service>, Arc<SimHost>)>,
     /// The newest process on each machine, on the network or not yet.
     pub(super) hosts: BTreeMap<NodeId, Arc<SimHost>>,
-    pub(super) cut: BTreeSet<(NodeId, NodeId)>,
+    cut: BTreeSet<(NodeId, NodeId)>,
     /// Nodes that nothing comes in to, although what they call is answered.
-    pub(super) closed: BTreeSet<NodeId>,
+    closed: BTreeSet<NodeId>,
     /// Nodes whose way out is thin.
     thin: BTreeMap<NodeId, ThinWay>,
     conditions: NetConditions,
     rng: Rng,
     counts: FaultCounts,
     /// What machines and firewalls say of processes that have ended.
-    pub(super) refusals: Refusals,
+    refusals: Refusals,
 }
 
 /// The network. Clones are the same.
@@ -173,8 +174,34 @@ impl Net {
     }
 
     pub(super) fn connect(&self, service: Arc<dyn Service>, host: Arc<SimHost>) {
-        self.lock().services.insert(host.node(), (service, host.clone()));
-        self.tells_of_its_end(&host);
+        let mut state = self.lock();
+        state.refusals.runs(host.node());
+        state.services.insert(host.node(), (service, host.clone()));
+        drop(state);
+        let net = self.clone();
+        *host.told.lock() = Some(Box::new(move |node, how| net.lock().refusals.note_end(node, how)));
+    }
+
+    /// Which nodes' side closes its connections, whoever has one.
+    pub(super) fn ended(&self) -> broadcast::Receiver<NodeId> {
+        self.lock().refusals.ended()
+    }
+
+    /// Whether what `from` sends to `to` is answered by a machine, or a firewall, on which no process listens.
+    pub(super) fn refuses(&self, from: NodeId, to: NodeId) -> bool {
+        let state = self.lock();
+        let whole = !state.cut.contains(&(from, to)) && !state.cut.contains(&(to, from)) && !state.closed.contains(&to);
+        whole && state.refusals.refuses(from, to)
+    }
+
+    /// Puts a firewall in the way that closes the connections from `from` to `to`, and refuses new ones in the name of `to`.
+    pub fn reject(&self, from: NodeId, to: NodeId) {
+        self.lock().refusals.reject(from, to);
+    }
+
+    /// Whether a firewall refuses what `from` says in the name of `to`.
+    pub fn is_rejected(&self, from: NodeId, to: NodeId) -> bool {
+        self.lock().refusals.rejects(from, to)
     }
 
     pub(super) fn disconnect(&self, node: NodeId) {

@@ -20,6 +20,9 @@ pub enum End {
     PowerCut,
 }
 
+/// What is called when a process ends.
+pub(super) type Told = Box<dyn FnOnce(NodeId, End) + Send>;
+
 /// One thing that happened on a machine. A new kind is added here, and made in `host`, `process` or `log_writer`.
 #[derive(Debug, Clone)]
 #[non_exhaustive]

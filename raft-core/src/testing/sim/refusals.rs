@@ -7,17 +7,11 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use quorate_membership::NodeId;
 use tokio::sync::broadcast;
 
-use super::host::SimHost;
-use super::net::Net;
 use super::observation::End;
-
-/// What is called when a process ends.
-pub(super) type Told = Box<dyn FnOnce(NodeId, End) + Send>;
 
 /// How many ends a listener may be behind.
 const BEHIND: usize = 64;
@@ -49,61 +43,35 @@ impl Refusals {
     pub(super) fn is_whole(&self) -> bool {
         self.rejecting.is_empty()
     }
-}
 
-impl Net {
-    /// A process is on the network. Its end will be told.
-    pub(super) fn tells_of_its_end(&self, host: &Arc<SimHost>) {
-        self.lock().refusals.ends.remove(&host.node());
-        let net = self.clone();
-        host.at_its_end(Box::new(move |node, how| {
-            let mut state = net.lock();
-            state.refusals.ends.insert(node, how);
-            // A machine without power closes nothing.
-            if how == End::Killed {
-                // Perhaps nobody listens.
-                let _heard = state.refusals.ended.send(node);
-            }
-        }));
+    /// A process runs on the machine again.
+    pub(super) fn runs(&mut self, node: NodeId) {
+        self.ends.remove(&node);
+    }
+
+    /// The process of a machine has ended.
+    pub(super) fn note_end(&mut self, node: NodeId, how: End) {
+        self.ends.insert(node, how);
+        // A machine without power closes nothing.
+        if how == End::Killed {
+            // Perhaps nobody listens.
+            let _heard = self.ended.send(node);
+        }
     }
 
     /// Which nodes' side closes its connections, whoever has one.
     pub(super) fn ended(&self) -> broadcast::Receiver<NodeId> {
-        self.lock().refusals.ended.subscribe()
+        self.ended.subscribe()
     }
 
-    /// Whether what `from` sends to `to` is answered by a machine, or a firewall, on which no process listens.
+    /// A firewall closes the connections from `from` to `to`, and refuses new ones in the name of `to`.
+    pub(super) fn reject(&mut self, from: NodeId, to: NodeId) {
+        self.rejecting.insert((from, to));
+        let _heard = self.ended.send(to);
+    }
+
+    /// Whether no process answers `from` at `to`, where messages arrive.
     pub(super) fn refuses(&self, from: NodeId, to: NodeId) -> bool {
-        let state = self.lock();
-        let whole = !state.cut.contains(&(from, to)) && !state.cut.contains(&(to, from)) && !state.closed.contains(&to);
-        let killed = state.refusals.ends.get(&to) == Some(&End::Killed);
-        whole && (killed || state.refusals.rejects(from, to))
-    }
-
-    /// Puts a firewall in the way that closes the connections from `from` to `to`, and refuses new ones in the name of `to`.
-    pub fn reject(&self, from: NodeId, to: NodeId) {
-        let mut state = self.lock();
-        state.refusals.rejecting.insert((from, to));
-        let _heard = state.refusals.ended.send(to);
-    }
-
-    /// Whether a firewall refuses what `from` says in the name of `to`.
-    pub fn is_rejected(&self, from: NodeId, to: NodeId) -> bool {
-        self.lock().refusals.rejects(from, to)
-    }
-}
-
-impl SimHost {
-    /// Has `told` called when the process ends.
-    fn at_its_end(&self, told: Told) {
-        *self.told.lock() = Some(told);
-    }
-
-    /// Calls whoever is to be told of the end.
-    pub(super) fn tell_of_the_end(&self, how: End) {
-        let told = self.told.lock().take();
-        if let Some(told) = told {
-            told(self.node(), how);
-        }
+        self.ends.get(&to) == Some(&End::Killed) || self.rejects(from, to)
     }
 }
