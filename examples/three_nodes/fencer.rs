@@ -2,7 +2,7 @@
 //! none of their processes runs.
 //!
 //! ```text
-//!   groups/n1#2:             "4711 88112"   the daemon's group, whose first process was started at tick 88112
+//!   the hint of n1#2:        "4711 88112"   the daemon's group, whose first process was started at tick 88112
 //!   groups/n1#2 worker 4790: "4790 88391"   a worker's group
 //!       │ still that process, or children of it left ─▶ SIGKILL to the group ─▶ none left in /proc? ─▶ evidence
 //!       └ the number belongs to a process started later ─▶ the group had emptied before ─▶ evidence
@@ -18,41 +18,23 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, Result, bail, ensure};
-use quorate::{Evidence, FenceRequest, Identity, NodeId};
+use anyhow::{Context, Result, ensure};
+use quorate::fencing::FenceHint;
+use quorate::{Evidence, FenceRequest, Identity};
 
 use crate::process::{self, end_group};
 
 /// The name that closes every life, once the demo has ended.
 const EVERY_LIFE: &str = "every life";
 
-/// The records of process groups. Each daemon records its own in `folder` before it joins, and again under its life
-/// before that life runs a worker. Each worker records its own before it works.
+/// The records of process groups in `folder`. Each worker records its own before it works. That of its daemon is in the log,
+/// as the hint with which each life joins, so that this fencer tells the lives of a node apart.
 #[derive(Debug, Clone)]
 pub(crate) struct ProcessGroups {
     pub(crate) folder: PathBuf,
 }
 
 impl ProcessGroups {
-    /// Records the process group of a process that is about to join as `node`, until its life is known.
-    ///
-    /// # Errors
-    /// If the process that was recorded before still runs; its record must not be overwritten.
-    pub(crate) fn starting(&self, node: NodeId) -> Result<()> {
-        let name = format!("{node} starting");
-        if let Some((group, since)) = process::read_numbers(&self.folder.join(&name))?
-            && process::started(group)? == Some(since)
-        {
-            bail!("process {group} already runs as {node}; stop it first");
-        }
-        self.record(&name, own_group())
-    }
-
-    /// Records the process group of the daemon of a life, before that life runs a worker.
-    pub(crate) fn register(&self, who: Identity) -> Result<()> {
-        self.record(&who.to_string(), own_group())
-    }
-
     /// Records the process group of a worker, before it works.
     ///
     /// # Errors
@@ -131,14 +113,8 @@ impl ProcessGroups {
     async fn fence(&self, request: &FenceRequest) -> Result<Evidence> {
         let life = request.target.to_string();
         self.close(&life)?;
-        // A life without a record never ran a worker. Its process is the one that was recorded as starting last.
-        let known = match process::read_numbers(&self.folder.join(&life))? {
-            Some(own) => Some(own),
-            None => process::read_numbers(&self.folder.join(format!("{} starting", request.target.node)))?,
-        };
-        let Some(daemon) = known else {
-            bail!("no process group is recorded for {}", request.target);
-        };
+        let hint = request.hint.as_ref().with_context(|| format!("{life} joined without a hint"))?;
+        let daemon = process::numbers(hint.as_str()).with_context(|| format!("the hint of {life} is `{hint}`"))?;
         let mut said = match end_group(daemon).await? {
             Some(killed) => format!("process group {} is gone, {killed} killed", daemon.0),
             None => format!("process {} started later, so the recorded group had ended", daemon.0),
@@ -150,6 +126,13 @@ impl ProcessGroups {
         }
         Ok(Evidence::new(said)?)
     }
+}
+
+/// How this process is told from others of its node: its group, and when its first process was started.
+pub(crate) fn hint() -> Result<FenceHint> {
+    let group = own_group();
+    let since = process::started(group)?.context("a process leads this group")?;
+    Ok(FenceHint::new(format!("{group} {since}"))?)
 }
 
 fn own_group() -> i32 {

@@ -17,7 +17,7 @@ use quorate::{Cluster, Deadman, Event, NodeId, ProposeError, Revision, lease::St
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use crate::fencer::{Fencer, ProcessGroups};
+use crate::fencer::{self, Fencer, ProcessGroups};
 use crate::manager::Manager;
 use crate::pace::Pace;
 use crate::process;
@@ -73,11 +73,9 @@ pub(crate) fn say(mut line: Value) {
 
 async fn run(place: &Place) -> Result<()> {
     let groups = ProcessGroups { folder: place.folder.join("groups") };
-    groups.starting(NodeId::new(place.number))?;
     let off = Arc::new(AtomicBool::new(false));
-    let cluster = enter(place, Fencer { groups: groups.clone(), off: off.clone() }).await?;
+    let cluster = enter(place, Fencer { groups, off: off.clone() }).await?;
     let me = cluster.identity();
-    groups.register(me)?;
     say(json!({ "kind": "joined", "who": me.to_string() }));
 
     let mut events = cluster.events_since(Revision::default());
@@ -131,6 +129,8 @@ async fn enter(place: &Place, fencer: Fencer) -> Result<Cluster> {
         .data(place.folder.join(format!("n{}", place.number)))
         .listen_plaintext("127.0.0.1:0".parse()?)
         .fencing(move |request| fencer.clone().fence(request))
+        .fence_hint(fencer::hint()?)
+        .fencer_tells_lives_apart()
         .self_fencing(Deadman::within(lateness))
         // Safe in this demo, because all nodes and the worker run on one machine. A host that freezes it freezes them
         // all, so no other node can take over meanwhile. On a real cluster, declare this only for a host that you know.

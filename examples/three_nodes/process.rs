@@ -154,7 +154,11 @@ pub(crate) fn read_numbers(path: &Path) -> Result<Option<(i32, u64)>> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(e).with_context(|| format!("reading {}", path.display())),
     };
-    let numbers =
-        text.trim().split_once(' ').and_then(|(group, since)| Some((group.parse().ok()?, since.parse().ok()?)));
-    numbers.map(Some).with_context(|| format!("{} has unexpected content: `{text}`", path.display()))
+    numbers(&text).map(Some).with_context(|| format!("{} has unexpected content: `{text}`", path.display()))
+}
+
+/// A group and its start time, as they are written.
+pub(crate) fn numbers(text: &str) -> Option<(i32, u64)> {
+    let (group, since) = text.trim().split_once(' ')?;
+    Some((group.parse().ok()?, since.parse().ok()?))
 }

@@ -7,6 +7,8 @@
 //!                                be it a call of n1's or n1's answer to a call of n2's
 //! ```
 //!
+//! Once the process of a node has ended, its relay closes the port too, as the kernel of its machine would.
+//!
 //! A dark direction acts like a cable without a signal: no connection is refused or reset. When both directions of a
 //! pair are light again, its old connections are closed, as they would be after so long a loss of packets, and new ones
 //! pass.
@@ -21,7 +23,10 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use crate::sockets;
+use crate::{process, sockets};
+
+/// How soon a relay closes its port after the process behind it has ended.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// The direction from one node to another.
 type Way = (u64, u64);
@@ -67,10 +72,29 @@ impl Relays {
         let here = listener.local_addr()?;
         let net = self.net.subscribe();
         tokio::spawn(async move {
-            while let Ok((caller, from)) = listener.accept().await {
-                let net = net.clone();
-                // An error here is an ordinary connection failure, which the nodes must handle.
-                tokio::spawn(async move { carry(net, caller, from.port(), node, here.port()).await });
+            let mut open = Some(listener);
+            // Looks whether the node listens, at this pace.
+            let mut pace = tokio::time::interval(LOOK);
+            loop {
+                let accepted = async {
+                    match &open {
+                        Some(listener) => listener.accept().await,
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    accepted = accepted => if let Ok((caller, from)) = accepted {
+                        let net = net.clone();
+                        // An error here is an ordinary connection failure, which the nodes must handle.
+                        tokio::spawn(async move { carry(net, caller, from.port(), node, here.port()).await });
+                    },
+                    _ = pace.tick() => match (listens(&net, node), &open) {
+                        (false, Some(_)) => open = None,
+                        // Its port may be taken for a moment by a connection that is being closed.
+                        (true, None) => open = TcpListener::bind(here).await.ok(),
+                        _ => {}
+                    },
+                }
             }
         });
         Ok(here)
@@ -102,6 +126,14 @@ impl Relays {
 /// Both directions between two nodes.
 pub(crate) fn between(one: u64, other: u64) -> [Way; 2] {
     [(one, other), (other, one)]
+}
+
+/// Whether a caller of `node` is not refused. While a process runs as it, it listens. A cable without a signal refuses nothing.
+fn listens(net: &watch::Receiver<Net>, node: u64) -> bool {
+    let net = net.borrow();
+    let dark = net.dark.iter().any(|(from, to)| *from == node || *to == node);
+    let runs = |process: &i32| matches!(process::started(*process), Ok(Some(_)));
+    dark || net.processes.get(&node).is_none_or(runs)
 }
 
 /// Carries one connection until it ends.

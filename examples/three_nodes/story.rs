@@ -199,8 +199,11 @@ async fn settle(stage: &mut Stage) -> Result<()> {
             bring_back(stage, node).await?;
         }
         at_work(stage).await?;
-        // Leave time for conclusions about the nodes that returned.
-        tokio::time::sleep(stage.pace().config()?.heartbeat() * 2).await;
+        // Leave time for conclusions about the nodes that returned, and until each may vote again.
+        let config = stage.pace().config()?;
+        let youngest = stage.actors.values().map(|actor| actor.started.elapsed()).min().unwrap_or_default();
+        let embargo = (config.embargo() + config.heartbeat() * 2).saturating_sub(youngest);
+        tokio::time::sleep(embargo.max(config.heartbeat() * 2)).await;
         stage.listen()?;
         let well = |actor: &Actor| !actor.ended && actor.who.is_some_and(|who| !is_ordered(stage, who));
         if stage.actors.values().all(well) {

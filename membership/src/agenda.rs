@@ -74,7 +74,8 @@ pub struct Outlook {
     pub spares_idle: bool,
     /// When each other node was last heard.
     pub heard: BTreeMap<NodeId, Moment>,
-    /// The nodes that the failure detector calls [`Silent`](crate::detector::Signal::Silent).
+    /// The nodes that the failure detector calls [`Silent`](crate::detector::Signal::Silent), or
+    /// [`Refused`](crate::detector::Signal::Refused).
     pub silent: BTreeSet<NodeId>,
     /// How far the log of each other node is known to match the leader's. Absent: not known yet.
     pub matched: BTreeMap<NodeId, Revision>,

@@ -1,15 +1,18 @@
 //! The failure detector: which nodes are silent. Its result is an opinion of one node, never a committed fact.
 //!
 //! ```text
-//!    contact ──▶ Healthy ── suspect_after ──▶ Suspect ── fence_after ──▶ Silent ──▶ the leader asks for a fence order
-//!                   ▲                            │                          │
-//!                   └────────── contact ─────────┴───────── contact ────────┘
+//!    contact ──▶ Healthy ── suspect_after ──▶ Suspect ── fence_after ──▶ Silent  ──▶ the leader asks for a fence order
+//!                   ▲ └──── its machine refuses, as a quorum sees it ────▶ Refused ──▶ likewise
+//!                   └──────────────────────── contact ───────────────────────┘
 //! ```
 //!
 //! A node that is heard every second and has not been heard for five is in trouble, unless this process itself was
 //! paused. So the detector watches its own polls too: if far more time than usual passed between two of them, it was
 //! paused, and it counts every silence again from there (the lesson of TigerBeetle's fault detector and of Lifeguard,
 //! HashiCorp 2017). A node that becomes silent and returns repeatedly is given more time, up to a bound.
+//!
+//! A machine that refuses connections says that the process has ended, or a firewall says so in its place. A node of which
+//! that was said, and which was heard again as the same process, is judged by its silence alone until it has been calm.
 //!
 //! Time is an argument. Safety does not depend on the detector: fencing needs a committed order and a proof.
 
@@ -48,6 +51,16 @@ pub enum Signal {
     Suspect,
     /// Silent for at least [`Thresholds::fence_after`]: the leader asks for a fence order.
     Silent,
+    /// Its machine refuses connections, as a quorum of the voters sees it, and it was not heard since: the leader asks for a
+    /// fence order.
+    Refused,
+}
+
+impl Signal {
+    /// Whether the leader asks for a fence order.
+    pub const fn asks_for_a_fence(self) -> bool {
+        matches!(self, Self::Silent | Self::Refused)
+    }
 }
 
 /// How long a node may be silent.
@@ -62,6 +75,13 @@ pub struct Thresholds {
     pub own_pause: Duration,
 }
 
+impl Thresholds {
+    /// A node that was heard for so long without a break is calm.
+    fn calm(&self) -> Duration {
+        self.fence_after * 20
+    }
+}
+
 /// How often `fence_after` may double for a node that becomes silent and returns repeatedly.
 const MOST_DOUBLINGS: u32 = 3;
 
@@ -71,6 +91,10 @@ struct Heard {
     was_silent: bool,
     relapses: u32,
     calm_since: Moment,
+    /// Whether its machine refuses connections.
+    refuses: bool,
+    /// When it was heard again although its machine was said to refuse.
+    misjudged: Option<Moment>,
 }
 
 /// The contact times of the other nodes, and the signal that follows from them.
@@ -89,7 +113,9 @@ impl Detector {
 
     /// Begins to watch `node`, with its silence counted from `now`. Does nothing if it is watched.
     pub fn watch(&mut self, node: NodeId, now: Moment) {
-        self.heard.entry(node).or_insert(Heard { last: now, was_silent: false, relapses: 0, calm_since: now });
+        let fresh =
+            Heard { last: now, was_silent: false, relapses: 0, calm_since: now, refuses: false, misjudged: None };
+        self.heard.entry(node).or_insert(fresh);
     }
 
     /// Stops watching every node for which `keep` is false.
@@ -102,13 +128,33 @@ impl Detector {
         self.watch(node, now);
         let Some(heard) = self.heard.get_mut(&node).filter(|heard| heard.last < now) else { return };
         heard.last = now;
+        if heard.refuses {
+            (heard.refuses, heard.misjudged) = (false, Some(now));
+        }
         if heard.was_silent {
             heard.was_silent = false;
             heard.relapses = (heard.relapses + 1).min(MOST_DOUBLINGS);
             heard.calm_since = now;
-        } else if now.since(heard.calm_since) > self.thresholds.fence_after * 20 {
+        } else if now.since(heard.calm_since) > self.thresholds.calm() {
             heard.relapses = 0;
             heard.calm_since = now;
+        }
+    }
+
+    /// A new life of `node` was noted at `now`. The silence of its former life does not count against it, and what was said
+    /// of the end of that life's process was right.
+    pub fn handle_arrival(&mut self, node: NodeId, now: Moment) {
+        self.handle_contact(node, now);
+        if let Some(heard) = self.heard.get_mut(&node) {
+            heard.misjudged = None;
+        }
+    }
+
+    /// The machine of `node` refused connections from `since` on, as a quorum of the voters sees it. It counts only if the node
+    /// was not heard since.
+    pub fn handle_refusal(&mut self, node: NodeId, since: Moment) {
+        if let Some(heard) = self.heard.get_mut(&node).filter(|heard| heard.last <= since) {
+            heard.refuses = true;
         }
     }
 
@@ -137,7 +183,9 @@ impl Detector {
     pub fn signal(&self, node: NodeId, now: Moment) -> Signal {
         let Some(heard) = self.heard.get(&node) else { return Signal::Healthy };
         let (silence, factor) = (now.since(heard.last), 1 << heard.relapses);
+        let calm = heard.misjudged.is_none_or(|at| now.since(at) > self.thresholds.calm());
         match silence {
+            _ if heard.refuses && (calm || cfg!(quorate_mutant = "refusals_never_doubted")) => Signal::Refused,
             s if s >= self.thresholds.fence_after * factor => Signal::Silent,
             s if s >= self.thresholds.suspect_after => Signal::Suspect,
             _ => Signal::Healthy,
@@ -208,6 +256,35 @@ mod tests {
         d.handle_contact(N2, at(10));
         assert_eq!(d.silence(N2, at(1000)), Some(Duration::from_millis(100)));
         assert_eq!(d.signal(NodeId::new(9), at(1000)), Signal::Healthy);
+    }
+
+    #[test]
+    fn a_refusal_counts_until_the_node_is_heard_and_then_not_before_it_was_calm() {
+        let mut d = detector();
+        d.handle_refusal(N2, at(20));
+        assert_eq!(d.signal(N2, at(21)), Signal::Refused);
+        d.handle_contact(N2, at(30));
+        assert_eq!(d.signal(N2, at(31)), Signal::Healthy);
+        d.handle_refusal(N2, at(29));
+        assert_eq!(d.signal(N2, at(40)), Signal::Healthy, "it was heard later than it refused");
+        d.handle_refusal(N2, at(40));
+        assert_eq!(d.signal(N2, at(41)), Signal::Healthy, "the same was said of it, and was wrong");
+        for t in (100..20_100).step_by(100) {
+            d.handle_contact(N2, at(t));
+        }
+        d.handle_refusal(N2, at(20_100));
+        assert_eq!(d.signal(N2, at(20_101)), Signal::Refused);
+    }
+
+    #[test]
+    fn a_new_life_shows_that_the_refusal_was_right() {
+        let mut d = detector();
+        d.handle_refusal(N2, at(20));
+        // Its new process is heard before its join is applied.
+        d.handle_contact(N2, at(30));
+        d.handle_arrival(N2, at(35));
+        d.handle_refusal(N2, at(40));
+        assert_eq!(d.signal(N2, at(41)), Signal::Refused);
     }
 
     /// The caller repeats the last contact it knows at every poll. That is not a return.

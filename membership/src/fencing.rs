@@ -44,6 +44,9 @@ pub enum Cause {
     },
     /// The leader received no renewal of its lease in time. Its node may be healthy otherwise.
     Lapsed,
+    /// The machine of its node closed its connections and refused new ones, to a quorum of the voters: its process has ended,
+    /// or something answers in its place. An opinion, as silence is.
+    Refused,
 }
 
 impl fmt::Display for Cause {
@@ -53,6 +56,7 @@ impl fmt::Display for Cause {
             Self::Returned { as_life } => write!(f, "its node came back as {as_life}"),
             Self::Requested { reason } => write!(f, "requested: {reason}"),
             Self::Lapsed => f.write_str("its lease ran out"),
+            Self::Refused => f.write_str("no process of its node listens, as a quorum sees it"),
         }
     }
 }

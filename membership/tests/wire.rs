@@ -50,6 +50,7 @@ const COMMAND_VECTORS: &[(&str, &str)] = &[
     ("command-join-deadman", "join n3 voter disk=3/1 nonce=31 lease=600 stop=deadman:50"),
     ("command-join-own", "join n3 voter disk=3/1 nonce=31 stop=own:100 drift=500"),
     ("command-order-lapsed", "order n3#1 lapsed under a9"),
+    ("command-order-refused", "order n3#1 refused under a9"),
     ("command-lead", "lead n1 nonce=1001"),
     ("command-expire", "expire n3#1 under a9 after 3400"),
     ("command-process-bound", "process-bound n3#1"),

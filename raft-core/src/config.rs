@@ -21,6 +21,12 @@ pub struct Config {
     /// Default: `None`, which follows the timing: 2.5 times `suspect_after`, and at least 1.875 times `election_max`; 1.5 s
     /// with the standard profile. Shorter fails over sooner, and fences for shorter hiccups.
     pub fence_after: Option<Duration>,
+    /// For how long the machine of a node has to refuse connections, as a quorum of the voters sees it, before the leader orders
+    /// the node fenced: a killed process fails over without waiting for its silence. 10 ms to `fence_after`; with the value of
+    /// `fence_after` the refusal is ignored. Default: `None`, which is half of a heartbeat if the fencer tells lives apart, and
+    /// `fence_after` otherwise. A device that powers a machine off would hit a process that its service manager starts again
+    /// at once: set it for such a device only if that is wanted.
+    pub fence_refused_after: Option<Duration>,
     /// How long one call of the fencer may take. 100 ms to 1 h, default 30 s. After that the attempt has failed.
     pub fence_deadline: Duration,
     /// The wait after a failed fence attempt. Doubles with each attempt, up to 16-fold. 10 ms to 1 h, default 500 ms.
@@ -73,6 +79,7 @@ impl Default for Config {
             timing: Timing::default(),
             suspect_after: None,
             fence_after: None,
+            fence_refused_after: None,
             fence_deadline: Duration::from_secs(30),
             fence_backoff: ms(500),
             propose_timeout: Duration::from_secs(10),
@@ -105,6 +112,7 @@ impl Config {
         };
         within("suspect_after", self.suspect_after(), self.heartbeat() * 3, s(600))?;
         within("fence_after", self.fence_after(), self.suspect_after().max(self.election_max()) + ms(1), s(3600))?;
+        within("fence_refused_after", self.fence_refused_after(), ms(10), self.fence_after())?;
         within("fence_deadline", self.fence_deadline, ms(100), s(3600))?;
         within("fence_backoff", self.fence_backoff, ms(10), s(3600))?;
         within("propose_timeout", self.propose_timeout, ms(100), s(3600))?;
@@ -158,6 +166,21 @@ impl Config {
     pub fn fence_after(&self) -> Duration {
         let follows = || (self.suspect_after() * 5 / 2).max(self.election_max() * 15 / 8);
         self.fence_after.unwrap_or_else(follows)
+    }
+
+    /// For how long the machine of a node has to refuse connections before the leader orders it fenced: as set, or else as it
+    /// follows from the timing and from the fencer.
+    pub fn fence_refused_after(&self) -> Duration {
+        let follows = || match self.fencer_tells_lives_apart {
+            true => (self.heartbeat() / 2).max(Duration::from_millis(10)),
+            false => self.fence_after(),
+        };
+        self.fence_refused_after.unwrap_or_else(follows)
+    }
+
+    /// Whether refusals are ignored, so that silence alone counts.
+    pub(crate) fn ignores_refusals(&self) -> bool {
+        self.fence_refused_after() >= self.fence_after()
     }
 
     pub(crate) fn thresholds(&self) -> Thresholds {

@@ -14,7 +14,7 @@ use quorate_membership::{ClusterId, Configuration, Disk, Identity, NodeId, Nonce
 use serde::{Deserialize, Serialize};
 
 pub use self::call::{
-    Answer, Call, CanFence, FencerReach, KeepAlive, Lane, LeaderRefuses, PreVote, ReadIndex, Refuses, Rpc,
+    Answer, Call, CanFence, FencerReach, KeepAlive, Lane, PreVote, ReadIndex, Refused, Refuses, Rpc,
 };
 
 /// A place in the log: which leader's entry, and where. Printed `t3.i42`.

@@ -159,6 +159,10 @@ pub trait PeerService: Send + Sync + 'static {
         requests: BoxStream<'static, Append>,
     ) -> BoxStream<'static, Result<StreamAppended, Refusal>>;
 
+    /// The last connection to this server has closed on which a call of `node` was admitted. Its process has ended, or the
+    /// connections were cut off. The default does not care.
+    fn disconnected(&self, _node: NodeId) {}
+
     /// Answers [`Transport::join`]. Any node forwards it to the leader.
     fn join(&self, request: JoinRequest) -> BoxFuture<'static, Result<JoinAnswer, Refusal>>;
 }

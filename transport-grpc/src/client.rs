@@ -187,8 +187,8 @@ async fn request(link: Arc<Link>, caller: Caller, call: Call, deadline: Duration
             let message = pb::RelayKeepAliveRequest { caller, session: session.get() };
             Answer::KeepAlive(unary!(keep_alive(message), MESSAGE_LIMIT, "the keep-alive")?)
         }
-        Call::Refuses(leader) => {
-            let message = pb::RefusesRequest { caller, leader: leader.get() };
+        Call::Refuses(node) => {
+            let message = pb::RefusesRequest { caller, node: node.get() };
             Answer::Refuses(unary!(refuses(message), MESSAGE_LIMIT, "the question")?)
         }
         Call::CanFence(order) => {

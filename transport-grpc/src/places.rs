@@ -15,6 +15,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use quorate_membership::NodeId;
 
 use crate::settings::ServerSettings;
 
@@ -40,6 +41,8 @@ pub(crate) struct Places {
 struct Taken {
     open: OpenConnections,
     of_address: BTreeMap<IpAddr, usize>,
+    /// How many connections each node holds.
+    of_node: BTreeMap<NodeId, usize>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +58,17 @@ pub(crate) struct Place {
     places: Places,
     from: IpAddr,
     holder: Mutex<Holder>,
+    /// The node that calls on this connection, once a call of it was admitted.
+    node: Mutex<Caller>,
+}
+
+/// Who calls on a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Caller {
+    Unknown,
+    Node(NodeId),
+    /// The connection has closed.
+    Gone,
 }
 
 impl Places {
@@ -78,7 +92,8 @@ impl Places {
             return None;
         };
         drop(taken);
-        Some(Arc::new(Place { places: self.clone(), from, holder: Mutex::new(holder) }))
+        let node = Mutex::new(Caller::Unknown);
+        Some(Arc::new(Place { places: self.clone(), from, holder: Mutex::new(holder), node }))
     }
 
     pub(crate) fn open(&self) -> OpenConnections {
@@ -115,6 +130,26 @@ impl Place {
         }
     }
 
+    /// A call of `node` was admitted on this connection. Only the first one counts: a process is one node.
+    pub(crate) fn is_of(&self, node: NodeId) {
+        let mut caller = self.node.lock();
+        if *caller == Caller::Unknown {
+            *caller = Caller::Node(node);
+            *self.places.taken.lock().of_node.entry(node).or_default() += 1;
+        }
+    }
+
+    /// The connection has closed. Returns the node that called on it, if it holds no other one.
+    pub(crate) fn close(&self) -> Option<NodeId> {
+        let Caller::Node(node) = std::mem::replace(&mut *self.node.lock(), Caller::Gone) else { return None };
+        let mut taken = self.places.taken.lock();
+        let left = taken.of_node.get_mut(&node)?;
+        *left -= 1;
+        let last = *left == 0;
+        taken.of_node.retain(|_, count| *count > 0);
+        last.then_some(node)
+    }
+
     /// Whether the connection is in the reserve, and has not shown that it is a peer's.
     pub(crate) fn is_on_trial(&self) -> bool {
         *self.holder.lock() == Holder::OnTrial
@@ -125,6 +160,8 @@ impl Drop for Place {
     fn drop(&mut self) {
         let holder = *self.holder.get_mut();
         self.places.taken.lock().free(self.from, holder);
+        // Closed before, unless the server was dropped with all its connections.
+        let _nobody_to_tell = self.close();
     }
 }
 
@@ -154,6 +191,20 @@ mod tests {
         assert!(!peer.is_on_trial() && next.is_on_trial());
         drop((clients, peer, next));
         assert_eq!(places.open(), OpenConnections::default());
+    }
+
+    #[test]
+    fn a_node_is_gone_with_its_last_connection() {
+        let (places, node) = (places(), NodeId::new(2));
+        let [first, second, client] = [1, 2, 3].map(|last| places.take(address(last)).unwrap());
+        for _ in 0..2 {
+            first.is_of(node);
+            second.is_of(node);
+        }
+        assert_eq!((first.close(), first.close(), client.close()), (None, None, None));
+        assert_eq!(second.close(), Some(node));
+        first.is_of(node);
+        assert_eq!(first.close(), None, "it had closed before the call was answered");
     }
 
     #[test]

@@ -32,10 +32,11 @@ use crate::settings::{CHUNK_LIMIT, SNAPSHOT_LIMIT, ServerSettings};
 /// The longest wait for the next message of a snapshot, and for the first of a stream of appends.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
+#[derive(Clone)]
 pub(crate) struct RaftService {
     service: Arc<dyn PeerService>,
     /// One permit for each snapshot that may arrive at a time.
-    snapshots: Semaphore,
+    snapshots: Arc<Semaphore>,
     /// How many calls of one stream may be in progress.
     max_calls: usize,
     stop: CancellationToken,
@@ -44,7 +45,12 @@ pub(crate) struct RaftService {
 impl RaftService {
     pub(crate) fn new(service: Arc<dyn PeerService>, settings: ServerSettings, stop: CancellationToken) -> Self {
         let max_calls = usize::try_from(settings.max_streams).unwrap_or(usize::MAX);
-        Self { service, snapshots: Semaphore::new(settings.max_snapshots), max_calls, stop }
+        Self { service, snapshots: Arc::new(Semaphore::new(settings.max_snapshots)), max_calls, stop }
+    }
+
+    /// The service of one connection, which passes its calls to `service`.
+    pub(crate) fn passing_to(&self, service: Arc<dyn PeerService>) -> Self {
+        Self { service, ..self.clone() }
     }
 
     /// One call whose answer is one message.
@@ -153,8 +159,8 @@ impl Raft for RaftService {
     }
 
     async fn refuses(&self, request: Request<pb::RefusesRequest>) -> Result<Response<pb::RefusesResponse>, Status> {
-        let pb::RefusesRequest { caller: from, leader } = request.into_inner();
-        self.unary(caller(from)?, Refuses(NodeId::new(leader))).await
+        let pb::RefusesRequest { caller: from, node } = request.into_inner();
+        self.unary(caller(from)?, Refuses(NodeId::new(node))).await
     }
 
     async fn can_fence(&self, request: Request<pb::CanFenceRequest>) -> Result<Response<pb::CanFenceResponse>, Status> {

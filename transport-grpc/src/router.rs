@@ -24,7 +24,7 @@ use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use quorate_membership::ClusterId;
-use quorate_raft_core::{ClientService, Local, Refusal, Service};
+use quorate_raft_core::{ClientService, Local, PeerService, Refusal, Service};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
@@ -36,6 +36,7 @@ use crate::grpc_errors::{malformed, refused};
 use crate::pb::cluster_server::{self, ClusterServer};
 use crate::pb::raft_server::{self, RaftServer};
 use crate::pb::store_server::{self, StoreServer};
+use crate::of_connection::OfConnection;
 use crate::places::{Place, Places};
 use crate::raft_service::RaftService;
 use crate::settings::{APPEND_LIMIT, MESSAGE_LIMIT, ServerSettings};
@@ -51,6 +52,8 @@ const SOONER: Duration = Duration::from_millis(500);
 #[derive(Clone)]
 pub(crate) struct Router {
     service: Arc<dyn ClientService>,
+    peers: Arc<dyn PeerService>,
+    calls: RaftService,
     /// The cluster of the node, once it has one. It never changes.
     cluster_id: Arc<OnceLock<ClusterId>>,
     /// The place of the connection that this copy serves.
@@ -69,11 +72,14 @@ impl Router {
         places: Places,
         stop: CancellationToken,
     ) -> Self {
-        let raft = Arc::new(RaftService::new(service.clone(), settings, stop.clone()));
+        let calls = RaftService::new(service.clone(), settings, stop.clone());
+        let raft = Arc::new(calls.clone());
         let cluster = ClusterServer::new(ClusterService::new(service.clone(), places, stop.clone()));
         let store = StoreServer::new(StoreService::new(service.clone(), settings, stop));
         Self {
-            service,
+            service: service.clone(),
+            peers: service,
+            calls,
             cluster_id: Arc::default(),
             place: None,
             raft: RaftServer::from_arc(raft.clone()).max_decoding_message_size(MESSAGE_LIMIT),
@@ -86,7 +92,19 @@ impl Router {
 
     /// The router of the connection in this place.
     pub(crate) fn at(&self, place: Arc<Place>) -> Self {
-        Self { place: Some(place), ..self.clone() }
+        let of_peers = OfConnection { service: self.peers.clone(), place: place.clone() };
+        let raft = Arc::new(self.calls.passing_to(Arc::new(of_peers)));
+        Self {
+            place: Some(place),
+            raft: RaftServer::from_arc(raft.clone()).max_decoding_message_size(MESSAGE_LIMIT),
+            log: RaftServer::from_arc(raft).max_decoding_message_size(APPEND_LIMIT),
+            ..self.clone()
+        }
+    }
+
+    /// What answers other nodes.
+    pub(crate) fn peers(&self) -> Arc<dyn PeerService> {
+        self.peers.clone()
     }
 
     fn cluster_id(&self) -> Option<ClusterId> {

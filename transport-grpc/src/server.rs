@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use quorate_raft_core::Service;
+use quorate_raft_core::{PeerService, Service};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
@@ -148,6 +148,20 @@ async fn accept(
     while connections.join_next().await.is_some() {}
 }
 
+/// Tells the service when a node has closed its last connection.
+struct Closing {
+    place: Arc<Place>,
+    service: Arc<dyn PeerService>,
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        if let Some(node) = self.place.close() {
+            self.service.disconnected(node);
+        }
+    }
+}
+
 async fn serve(
     stream: TcpStream,
     from: SocketAddr,
@@ -167,6 +181,7 @@ async fn serve(
         .keep_alive_timeout(settings.ping_timeout);
     let stream = HandshakeTimeout::new(stream, settings.handshake_timeout);
     let connection = builder.serve_connection(TokioIo::new(stream), router.at(place.clone()));
+    let service = router.peers();
     tokio::pin!(connection);
     let trial = async {
         sleep(settings.handshake_timeout).await;
@@ -174,6 +189,8 @@ async fn serve(
             std::future::pending::<()>().await;
         }
     };
+    // Whatever way this task ends, what the connection's node holds is counted.
+    let _closing = Closing { place: place.clone(), service };
     let ended = tokio::select! {
         ended = &mut connection => ended,
         () = trial, if place.is_on_trial() => {

@@ -32,7 +32,7 @@ pub(super) fn order(
     }
     match cause {
         Cause::Requested { reason } => reason.check().map_err(Rejection::Text)?,
-        Cause::Silent { .. } | Cause::Returned { .. } | Cause::Lapsed => {
+        Cause::Silent { .. } | Cause::Returned { .. } | Cause::Lapsed | Cause::Refused => {
             current_activation(state, under.ok_or(Rejection::WithoutActivation)?)?;
         }
     }

@@ -101,6 +101,7 @@ fn of_cause(cause: &Cause) -> &'static str {
         Cause::Returned { .. } => "returned",
         Cause::Requested { .. } => "requested",
         Cause::Lapsed => "lapsed",
+        Cause::Refused => "refused",
     }
 }
 

@@ -176,6 +176,7 @@ fn cause(words: &mut Words<'_>) -> Result<Cause, String> {
         "returned" => Ok(Cause::Returned { as_life: words.id()? }),
         "requested" => Ok(Cause::Requested { reason: words.text()? }),
         "lapsed" => Ok(Cause::Lapsed),
+        "refused" => Ok(Cause::Refused),
         other => Err(format!("`{other}` is no cause")),
     }
 }

@@ -20,18 +20,16 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use futures_util::future::join_all;
 use openraft::async_runtime::WatchReceiver;
 use parking_lot::Mutex;
 use quorate_membership::NodeId;
 use quorate_membership::detector::Moment;
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::Engine;
 use crate::engine::types::OrTransfer;
 use crate::host::clock;
-use crate::rpc::{LeaderRefuses, Refuses};
+use crate::rpc::Refused;
 
 /// A node that stood so often at this sign within [`SPAN`] does not stand at it for the rest of that: a firewall that comes and
 /// goes must not keep the cluster in elections. Another voter may, or the timeout decides.
@@ -41,7 +39,7 @@ const SPAN: Duration = Duration::from_secs(60);
 
 /// Runs until `stop`.
 pub(crate) async fn run(engine: Engine, stop: CancellationToken) {
-    let mut closed = engine.peers().transport.closed();
+    let mut closed = engine.peers().closed();
     loop {
         let node = tokio::select! { biased;
             () = stop.cancelled() => return,
@@ -61,7 +59,7 @@ pub(crate) async fn run(engine: Engine, stop: CancellationToken) {
 pub(super) struct Stood(Mutex<Vec<Moment>>);
 
 impl Stood {
-    fn often(&self, now: Moment) -> bool {
+    pub(super) fn often(&self, now: Moment) -> bool {
         let mut stood = self.0.lock();
         stood.retain(|at| now.since(*at) < SPAN);
         stood.len() >= MOST
@@ -73,45 +71,22 @@ impl Stood {
 }
 
 impl Engine {
-    /// What this node says of the leader when another voter asks. It tries for itself.
-    pub(crate) async fn sees_refusal(&self, leader: NodeId) -> LeaderRefuses {
-        let follows = self.leader().is_none_or(|known| known == leader) && leader != self.node();
-        let refuses = follows && self.peers().refuses(leader).await;
-        LeaderRefuses { refuses, last: self.0.store.last(), may_stand: self.may_stand_now() }
-    }
-
-    /// Whether nothing forbids this node to stand for election: it is a voter, past its embargo (P22), with a disk that works,
-    /// and has not stood at this sign too often.
-    fn may_stand_now(&self) -> bool {
-        let now = clock::now();
-        let past = self.embargo_ends().is_none_or(|ends| now >= ends) && !self.0.stood.often(now);
-        let voter = self.state().configuration().is_lasting_voter(self.node());
-        past && voter && self.disk_trouble().is_none() && self.stopped().is_none()
-    }
-
     /// Whether a quorum of the voters is refused by the leader, and this node is the one to stand.
     async fn is_lost(&self, leader: NodeId) -> bool {
         let own = self.sees_refusal(leader).await;
-        if !own.refuses || !own.may_stand {
+        if !own.refuses || !own.follows || !own.may_stand {
             tracing::debug!(%leader, ?own, "a connection to the leader was closed");
             return false;
         }
-        let configuration = self.state().configuration().clone();
         let me = self.node();
-        let others: Vec<NodeId> =
-            configuration.voters().into_iter().filter(|node| ![me, leader].contains(node)).collect();
-        let limit = self.config().election_min() / 2;
-        let asked = others.into_iter().map(|node| async move {
-            let said = timeout(limit, self.peers().call(node, Refuses(leader), limit)).await;
-            said.ok().and_then(Result::ok).filter(|said| said.refuses).map(|said| (node, said))
-        });
-        let agreed: Vec<(NodeId, LeaderRefuses)> = join_all(asked).await.into_iter().flatten().collect();
+        let mut agreed = self.ask_of_refusal(leader, self.config().election_min() / 2).await;
+        agreed.retain(|(_, said)| said.refuses && said.follows);
         let refused: BTreeSet<NodeId> = agreed.iter().map(|(node, _)| *node).chain([me]).collect();
-        if !configuration.has_quorum(&refused) && !cfg!(quorate_mutant = "one_refusal_suffices") {
+        if !self.state().configuration().has_quorum(&refused) && !cfg!(quorate_mutant = "one_refusal_suffices") {
             tracing::debug!(%leader, ?refused, "the leader refuses this node, and no quorum; its timeout decides");
             return false;
         }
-        let before = |(node, said): &(NodeId, LeaderRefuses)| {
+        let before = |(node, said): &(NodeId, Refused)| {
             said.may_stand && (said.last > own.last || (said.last == own.last && *node < me))
         };
         !agreed.iter().any(before) && self.leader() == Some(leader)

@@ -18,6 +18,7 @@ mod inbound;
 mod leadership;
 pub(crate) mod log_store;
 pub(crate) mod lost_leader;
+mod refused;
 mod metrics;
 mod network;
 pub(crate) mod open;

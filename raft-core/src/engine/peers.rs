@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::stream::BoxStream;
 use parking_lot::Mutex;
 use quorate_membership::cluster::MAX_ADDRESSES;
 use quorate_membership::detector::Moment;
@@ -35,6 +36,8 @@ struct Heard {
     calls: BTreeMap<NodeId, Moment>,
     /// When it answered: only that shows that this node reaches it.
     answers: BTreeMap<NodeId, Moment>,
+    /// The nodes that have called since their last connection to this one has closed.
+    connected: BTreeSet<NodeId>,
 }
 
 impl Contacts {
@@ -50,6 +53,17 @@ impl Contacts {
         let (mut heard, now) = (self.0.lock(), clock::now());
         heard.all.insert(node, now);
         heard.calls.insert(node, now);
+        heard.connected.insert(node);
+    }
+
+    /// Notes that `node` holds no connection to this one any more.
+    pub(crate) fn note_disconnected(&self, node: NodeId) {
+        self.0.lock().connected.remove(&node);
+    }
+
+    /// Whether `node` holds a connection to this one.
+    pub(crate) fn is_connected(&self, node: NodeId) -> bool {
+        self.0.lock().connected.contains(&node)
     }
 
     pub(crate) fn all(&self) -> BTreeMap<NodeId, Moment> {
@@ -217,6 +231,11 @@ impl Peers {
     ) -> Result<R::Reply, TransportError> {
         let (peer, caller) = self.address(to)?;
         self.transport.request(&peer, caller, request, deadline).await
+    }
+
+    /// Nodes whose side closes a connection, each as it happens.
+    pub(crate) fn closed(&self) -> BoxStream<'static, NodeId> {
+        self.transport.closed()
     }
 
     /// Whether every address of a node refuses connections.

@@ -1,6 +1,7 @@
 //! The tasks of the leader. They run on every node, and do something only on the one that leads.
 //!
 //! ```text
+//!   ended ── refused by a machine ─▶ monitor
 //!   monitor ──silent nodes──▶ reconciler ──▶ fence_runner ──▶ the consumer's fencer ◀── reach: can another member?
 //!                                 └──▶ changes of voters, commands
 //!   grantor         grants renewals of leases, and proposes the expiry of a lease that was not renewed
@@ -13,6 +14,7 @@
 //!
 //! The policy is pure code in [`quorate_membership`]; these files run it with real clocks, calls and tasks.
 
+pub(crate) mod ended;
 pub(crate) mod fence_runner;
 pub(crate) mod grantor;
 pub(crate) mod monitor;

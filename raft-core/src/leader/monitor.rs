@@ -16,22 +16,23 @@ use std::time::Duration;
 
 use quorate_membership::detector::{Detector, Moment};
 use quorate_membership::{Candidacy, LeaderContact, NodeId, Phase, Reachability};
-use tokio::sync::watch;
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::Engine;
 use crate::error::Fatal;
 use crate::host::clock;
+use crate::leader::ended::Refusing;
 use crate::leader::standing_log::StandingLog;
 use crate::lease::keeper::Keeper;
 use crate::view::{Local, Sighting, View};
 
-/// Why a node that leads makes way, and the remedy.
 /// The shortest time between two views that differ in nothing but records, queues and locks. Each is made by this task and read
 /// by others, which a busy cluster would wake for every command.
 const LOOK: Duration = Duration::from_millis(10);
 
+/// Why a node that leads makes way, and the remedy.
 const UNREACHED: &str = "the other nodes answer this node, but their own calls do not reach it; open its port to them";
 
 /// Why a node lets others lead.
@@ -55,12 +56,22 @@ pub(crate) struct Monitor {
     reachability: Reachability,
     standing: StandingLog,
     candidacy: Candidacy,
+    /// The nodes whose machines refuse connections.
+    refusing: mpsc::Receiver<Refusing>,
+    /// Whom to tell that a node is to be fenced now.
+    urgent: Arc<Notify>,
     /// Whether the other nodes cannot reach this one.
     unreached: bool,
 }
 
 impl Monitor {
-    pub(crate) fn new(engine: Engine, keeper: Arc<Keeper>, views: watch::Sender<View>) -> Self {
+    pub(crate) fn new(
+        engine: Engine,
+        keeper: Arc<Keeper>,
+        views: watch::Sender<View>,
+        refusing: mpsc::Receiver<Refusing>,
+        urgent: Arc<Notify>,
+    ) -> Self {
         let detector = Detector::new(engine.config().thresholds());
         let plan = engine.config().timing.plan();
         let reachability = Reachability::new(plan.renew, plan.election_max);
@@ -79,6 +90,8 @@ impl Monitor {
             reachability,
             standing,
             candidacy,
+            refusing,
+            urgent,
             unreached,
         }
     }
@@ -90,9 +103,16 @@ impl Monitor {
         let (mut standing, mut progress) = (self.engine.standing(), self.engine.progress());
         let mut shown = Instant::now();
         loop {
+            let mut urgent = false;
             tokio::select! { biased;
                 () = stop.cancelled() => return None,
                 _ = pace.tick() => self.tick(),
+                Some((node, since)) = self.refusing.recv() => {
+                    // The judgement begins anew with leadership, so that comes first.
+                    self.tick();
+                    self.detector.handle_refusal(node, since);
+                    urgent = true;
+                }
                 changed = standing.changed() => match changed {
                     // Note a new life before the next judgement, so that a node that has just returned is not silent.
                     Ok(()) => self.hear(clock::now()),
@@ -110,6 +130,9 @@ impl Monitor {
             let view = self.look();
             self.standing.look(&view, clock::now());
             self.views.send_replace(view);
+            if urgent {
+                self.urgent.notify_one();
+            }
             if let Some(fatal) = self.engine.stopped().filter(|f| !matches!(f, Fatal::Shutdown)) {
                 tracing::error!(node = %self.engine.node(), %fatal, "this node has failed and stops");
                 return Some(fatal);
@@ -211,8 +234,7 @@ impl Monitor {
         let state = self.engine.state();
         for who in state.members().keys().filter_map(|node| state.newest(*node)) {
             if self.engine.note_arrival(who, now) {
-                // The silence of the former life does not count against the new one.
-                self.detector.handle_contact(who.node, now);
+                self.detector.handle_arrival(who.node, now);
             }
         }
     }

@@ -18,7 +18,7 @@ use quorate_membership::detector::{Moment, Signal};
 use quorate_membership::{
     Activation, Cause, ClusterState, Command, Duty, FenceId, FormerLives, Identity, Outlook, Work, agenda, fencers_for,
 };
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -59,6 +59,8 @@ pub(crate) struct Uses {
     pub(crate) activation: watch::Receiver<Option<Activation>>,
     /// The consumer's fencer, if the node was built with one.
     pub(crate) reach: Arc<Reach>,
+    /// Notified when a node is to be fenced without waiting for the next round.
+    pub(crate) urgent: Arc<Notify>,
 }
 
 /// Carries out the leader's duties, one task for each piece of work.
@@ -84,12 +86,15 @@ impl Reconciler {
         let engine = self.uses.engine.clone();
         let mut pace = interval(engine.config().heartbeat());
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut standing = engine.standing();
+        let (mut standing, urgent) = (engine.standing(), self.uses.urgent.clone());
+        let mut activation = self.uses.activation.clone();
         loop {
             tokio::select! { biased;
                 () = stop.cancelled() => break,
                 _ = pace.tick() => {}
                 changed = standing.changed() => if changed.is_err() { break },
+                Ok(()) = activation.changed() => {}
+                () = urgent.notified() => {}
             }
             self.round(&engine).await;
         }
@@ -130,7 +135,7 @@ impl Reconciler {
     fn outlook(&self, engine: &Engine, view: &View, state: &ClusterState) -> Outlook {
         let can_fence = self.uses.reach.fencer.is_some();
         let open = state.fences().open().map(|order| order.id);
-        let silent = view.local.sightings.iter().filter(|(_, sighting)| sighting.signal == Signal::Silent);
+        let silent = view.local.sightings.iter().filter(|(_, sighting)| sighting.signal.asks_for_a_fence());
         Outlook {
             me: engine.node(),
             now: clock::now(),
@@ -201,17 +206,21 @@ impl Reconciler {
 
 /// Carries out one piece of work, as of `state`.
 async fn carry_out(uses: Uses, work: Work, state: Arc<ClusterState>) -> Result<(), WorkError> {
-    let Uses { engine, views, activation, reach } = uses;
+    let Uses { engine, views, activation, reach, urgent: _ } = uses;
     let limit = engine.config().propose_timeout;
     // A leader's observation counts only under its own activation.
     let order = |target, cause| Command::OrderFence { target, cause, under: *activation.borrow() };
     match work {
         Work::Suspect(target) => {
             let sighting = views.borrow().local.sightings.get(&target.node).copied();
-            let Some(sighting) = sighting.filter(|s| s.signal == Signal::Silent) else { return Ok(()) };
+            let Some(sighting) = sighting.filter(|s| s.signal.asks_for_a_fence()) else { return Ok(()) };
             let for_ms = u64::try_from(sighting.silence.as_millis()).unwrap_or(u64::MAX);
-            tracing::warn!(%target, for_ms, "the node is silent; proposing a fence order");
-            engine.propose_as_leader(order(target, Cause::Silent { for_ms })).await?;
+            let cause = match sighting.signal {
+                Signal::Refused => Cause::Refused,
+                Signal::Healthy | Signal::Suspect | Signal::Silent => Cause::Silent { for_ms },
+            };
+            tracing::warn!(%target, %cause, "proposing a fence order");
+            engine.propose_as_leader(order(target, cause)).await?;
         }
         Work::HandOver => {
             let successor = engine.hand_over(None).await?;

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use quorate_membership::{Address, Event, FenceProof, NodeId, Nonce};
-use tokio::sync::watch;
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
@@ -25,6 +25,7 @@ use crate::error::{Fatal, StartError};
 use crate::fencer::Fencer;
 use crate::folder::Folder;
 use crate::host::{self, random};
+use crate::leader::ended;
 use crate::leader::grantor;
 use crate::leader::monitor::Monitor;
 use crate::leader::reach::Reach;
@@ -45,6 +46,9 @@ use crate::transport::Transport;
 use crate::view::{Local, View};
 
 /// How long a shutdown waits until the last lines of the ledger are on the disk.
+/// How many findings of machines that refuse may wait for the monitor.
+const REFUSING: usize = 64;
+
 const LEDGER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Everything that a node needs to start.
@@ -136,7 +140,10 @@ impl Parts {
     fn spawn_tasks(self: &Arc<Self>, inputs: Inputs, stop: &CancellationToken) {
         let Inputs { granting, keep_alives, outbox, former_gone } = inputs;
         let (engine, activation) = (&self.engine, self.grantor.activation());
-        let monitor = Monitor::new(engine.clone(), self.keeper.clone(), self.views.clone());
+        let (findings, refusing) = mpsc::channel(REFUSING);
+        let urgent = Arc::new(Notify::new());
+        let (keeper, views) = (self.keeper.clone(), self.views.clone());
+        let monitor = Monitor::new(engine.clone(), keeper, views, refusing, urgent.clone());
         let (parts, stopped) = (self.clone(), stop.clone());
         host::spawn(async move {
             if let Some(fatal) = monitor.run(stopped).await {
@@ -144,10 +151,11 @@ impl Parts {
             }
         });
         let (views, under) = (self.views.subscribe(), activation.clone());
-        let uses = Uses { engine: engine.clone(), views, activation: under, reach: self.reach.clone() };
+        let uses = Uses { engine: engine.clone(), views, activation: under, reach: self.reach.clone(), urgent };
         host::spawn(Reconciler::new(uses).run(stop.clone()));
         host::spawn(retention::run(engine.clone(), stop.clone()));
         host::spawn(lost_leader::run(engine.clone(), stop.clone()));
+        host::spawn(ended::run(engine.clone(), findings, stop.clone()));
         host::spawn(grantor::run(engine.clone(), self.ledger.clone(), granting, stop.clone()));
         let (keeper, grantor, ledger) = (self.keeper.clone(), self.grantor.clone(), self.ledger.clone());
         let renewer = Renewer { engine: engine.clone(), keeper, grantor, ledger };

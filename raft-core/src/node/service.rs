@@ -101,7 +101,7 @@ impl PeerService for NodeService {
                 }
                 Call::Renew(renewal) => Answer::Renew(parts.grantor.renew(renewal).await),
                 Call::KeepAlive(session) => Answer::KeepAlive(parts.sessions.keep_alive(session).await),
-                Call::Refuses(leader) => Answer::Refuses(engine.sees_refusal(leader).await),
+                Call::Refuses(node) => Answer::Refuses(engine.sees_refusal(node).await),
                 Call::CanFence(order) => Answer::CanFence(parts.reach.can_fence(engine, order).await),
             })
         })
@@ -116,6 +116,10 @@ impl PeerService for NodeService {
             Ok(()) => self.0.engine.append_stream(caller.from, requests),
             Err(refusal) => futures_util::stream::iter([Err(refusal)]).boxed(),
         }
+    }
+
+    fn disconnected(&self, node: NodeId) {
+        self.0.engine.peers().contacts.note_disconnected(node);
     }
 
     fn join(&self, request: JoinRequest) -> BoxFuture<'static, Result<JoinAnswer, Refusal>> {

@@ -54,8 +54,8 @@ pub enum Call {
     KeepAlive(SessionId),
     /// Asks a member whether its fencer could carry out an open order. Asked by a leader whose own fencer cannot.
     CanFence(FenceId),
-    /// Asks a voter whether the leader refuses connections from it, too. Asked by a follower whose connections to the leader
-    /// were closed, and which is refused.
+    /// Asks a voter whether a node refuses connections from it, too. Asked by a voter whose own connections to that node were
+    /// closed, and which is refused.
     Refuses(NodeId),
 }
 
@@ -109,7 +109,7 @@ pub enum Answer {
     /// Answers [`Call::CanFence`].
     CanFence(FencerReach),
     /// Answers [`Call::Refuses`].
-    Refuses(LeaderRefuses),
+    Refuses(Refused),
 }
 
 /// A request that knows the type of its reply.
@@ -150,15 +150,19 @@ pub enum FencerReach {
     Fails,
 }
 
-/// Asks whether the leader refuses connections, see [`Call::Refuses`].
+/// Asks whether a node refuses connections, see [`Call::Refuses`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refuses(pub NodeId);
 
-/// What a voter says of the leader and itself.
+/// What a voter says of a node that seems to have ended, and of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LeaderRefuses {
-    /// Every address of the leader refuses connections from it, and it knows of no other leader.
+pub struct Refused {
+    /// Every address of that node refuses connections from it.
     pub refuses: bool,
+    /// That node holds a connection to it, so its process runs.
+    pub connected: bool,
+    /// It follows that node, or nobody.
+    pub follows: bool,
     /// The end of its log.
     pub last: Option<Position>,
     /// Whether it may stand for election now.
@@ -193,7 +197,7 @@ rpcs! {
     Renewal => Renew -> Renewed, Call::Renew;
     KeepAlive => KeepAlive -> KeptAlive, |KeepAlive(session)| Call::KeepAlive(session);
     CanFence => CanFence -> FencerReach, |CanFence(order)| Call::CanFence(order);
-    Refuses => Refuses -> LeaderRefuses, |Refuses(leader)| Call::Refuses(leader);
+    Refuses => Refuses -> Refused, |Refuses(leader)| Call::Refuses(leader);
 }
 
 #[cfg(test)]

@@ -85,6 +85,11 @@ impl MemoryNetwork {
         if board.services.remove(&node).is_some() {
             // Perhaps nobody listens.
             let _heard = board.ended().send(node);
+            let reached = |other: &NodeId| !board.cut.contains(&(node, *other));
+            let others: Vec<_> =
+                board.services.iter().filter(|(other, _)| reached(other)).map(|(_, s)| s.clone()).collect();
+            drop(board);
+            others.iter().for_each(|other| other.disconnected(node));
         }
     }
 

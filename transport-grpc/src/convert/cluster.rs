@@ -206,6 +206,7 @@ impl From<&Cause> for pb::Cause {
             Cause::Returned { as_life } => Out::ReturnedAs((*as_life).into()),
             Cause::Requested { reason } => Out::Requested(reason.to_string()),
             Cause::Lapsed => Out::Lapsed(pb::Done {}),
+            Cause::Refused => Out::Refused(pb::Done {}),
         };
         Self { cause: Some(cause) }
     }
@@ -270,6 +271,7 @@ impl From<Signal> for pb::Signal {
             Signal::Healthy => Self::Healthy,
             Signal::Suspect => Self::Suspect,
             Signal::Silent => Self::Silent,
+            Signal::Refused => Self::Refused,
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use quorate_membership::NodeId;
-use quorate_raft_core::rpc::{FencerReach, KeptAlive, LeaderRefuses, RenewRefusal, Renewal, Renewed};
+use quorate_raft_core::rpc::{FencerReach, KeptAlive, Refused, RenewRefusal, Renewal, Renewed};
 
 use super::{FromWire, Malformed, nanos, need};
 use crate::pb;
@@ -95,15 +95,15 @@ impl FromWire<pb::RelayKeepAliveResponse> for KeptAlive {
     }
 }
 
-impl From<LeaderRefuses> for pb::RefusesResponse {
-    fn from(LeaderRefuses { refuses, last, may_stand }: LeaderRefuses) -> Self {
-        Self { refuses, last: last.map(Into::into), may_stand }
+impl From<Refused> for pb::RefusesResponse {
+    fn from(Refused { refuses, connected, follows, last, may_stand }: Refused) -> Self {
+        Self { refuses, connected, follows, last: last.map(Into::into), may_stand }
     }
 }
 
-impl FromWire<pb::RefusesResponse> for LeaderRefuses {
-    fn from_wire(pb::RefusesResponse { refuses, last, may_stand }: pb::RefusesResponse) -> Result<Self, Malformed> {
-        Ok(Self { refuses, last: last.map(Into::into), may_stand })
+impl FromWire<pb::RefusesResponse> for Refused {
+    fn from_wire(pb::RefusesResponse { refuses, connected, follows, last, may_stand }: pb::RefusesResponse) -> Result<Self, Malformed> {
+        Ok(Self { refuses, connected, follows, last: last.map(Into::into), may_stand })
     }
 }
 

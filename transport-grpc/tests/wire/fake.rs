@@ -8,7 +8,7 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use quorate_membership::{ClusterState, Command, NodeId, Nonce, Request, Revision, SessionId};
 use quorate_raft_core::Committed;
 use quorate_raft_core::rpc::{
-    self, Answer, Append, Appended, Caller, FencerReach, KeptAlive, LeaderRefuses, Position, Proposed, Renewed,
+    self, Answer, Append, Appended, Caller, FencerReach, KeptAlive, Refused, Position, Proposed, Renewed,
     StreamAppended, Transferred, VoteAnswer,
 };
 use quorate_raft_core::transport::{JoinAnswer, JoinRequest, RequestName};
@@ -60,7 +60,7 @@ impl Fake {
             feed: Vec::new(),
             kept_alive: KeptAlive::Ended,
             reach: FencerReach::Fails,
-            refuses: LeaderRefuses { refuses: true, last: Some(Position { term: 3, index: 7 }), may_stand: true },
+            refuses: Refused { refuses: true, connected: false, follows: true, last: Some(Position { term: 3, index: 7 }), may_stand: true },
             once: Ok(Revision::new(77)),
             barrier: Ok(Revision::new(9)),
         };

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use quorate_raft_core::rpc::{LeaderRefuses, Position, Refuses};
+use quorate_raft_core::rpc::{Refused, Position, Refuses};
 use quorate_raft_core::{Peer, Transport, TransportExt};
 use quorate_transport_grpc::GrpcTransport;
 
@@ -65,8 +65,8 @@ async fn a_voter_says_whether_the_leader_refuses_it_and_an_empty_answer_says_no(
     let server = serve(&fake).await;
     let (transport, peer_of_it) = (patient(), peer(server.local_addr()));
     for said in [
-        LeaderRefuses { refuses: true, last: Some(Position { term: 3, index: 7 }), may_stand: true },
-        LeaderRefuses { refuses: false, last: None, may_stand: false },
+        Refused { refuses: true, connected: false, follows: true, last: Some(Position { term: 3, index: 7 }), may_stand: true },
+        Refused { refuses: false, connected: true, follows: false, last: None, may_stand: false },
     ] {
         fake.set(|script| script.refuses = said);
         assert_eq!(transport.request(&peer_of_it, caller(), Refuses(n(1)), LIVENESS).await.unwrap(), said);
@@ -74,5 +74,5 @@ async fn a_voter_says_whether_the_leader_refuses_it_and_an_empty_answer_says_no(
     assert_eq!(fake.calls(), [Call::Refuses(caller(), n(1)), Call::Refuses(caller(), n(1))]);
     let empty = peer(answering(vec![]).await);
     let said = transport.request(&empty, caller(), Refuses(n(1)), LIVENESS).await.unwrap();
-    assert_eq!(said, LeaderRefuses { refuses: false, last: None, may_stand: false });
+    assert_eq!(said, Refused { refuses: false, connected: true, follows: false, last: None, may_stand: false });
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use quorate_membership::{Command, FenceId, NodeId, Revision, SessionId};
 use quorate_raft_core::rpc::{
-    Append, Appended, Caller, FencerReach, InstallSnapshot, KeptAlive, LeaderRefuses, Payload, Proposed, RenewRefusal,
+    Append, Appended, Caller, FencerReach, InstallSnapshot, KeptAlive, Refused, Payload, Proposed, RenewRefusal,
     Renewal, StreamAppended, Transfer, Transferred, VoteRequest,
 };
 use quorate_raft_core::transport::{JoinRequest, RequestName};
@@ -70,7 +70,7 @@ pub(crate) struct Script {
     pub(crate) feed: Vec<FeedItem>,
     pub(crate) kept_alive: KeptAlive,
     pub(crate) reach: FencerReach,
-    pub(crate) refuses: LeaderRefuses,
+    pub(crate) refuses: Refused,
     /// Where a request takes effect.
     pub(crate) once: Result<Revision, ProposeError>,
     pub(crate) barrier: Result<Revision, ReadError>,

@@ -82,6 +82,12 @@ impl PeerService for Bound {
         self.stream(|service| service.append_stream(caller, requests))
     }
 
+    fn disconnected(&self, node: NodeId) {
+        if self.host.is_alive() {
+            self.host.enter(|| self.service.disconnected(node));
+        }
+    }
+
     fn join(&self, request: JoinRequest) -> BoxFuture<'static, Result<JoinAnswer, Refusal>> {
         self.bind(|service| service.join(request))
     }

@@ -18,6 +18,7 @@ use tokio::sync::broadcast;
 use tokio::time::Instant;
 
 use super::host::SimHost;
+use super::observation::End;
 use super::refusals::Refusals;
 use super::rng::Rng;
 use crate::client_service::Service;
@@ -179,7 +180,31 @@ impl Net {
         state.services.insert(host.node(), (service, host.clone()));
         drop(state);
         let net = self.clone();
-        *host.told.lock() = Some(Box::new(move |node, how| net.lock().refusals.note_end(node, how)));
+        *host.told.lock() = Some(Box::new(move |node, how| {
+            net.lock().refusals.note_end(node, how);
+            // A machine without power closes nothing.
+            if how == End::Killed {
+                net.disconnect_from_all(node);
+            }
+        }));
+    }
+
+    /// The machine of `node` closes its connections to all others.
+    fn disconnect_from_all(&self, node: NodeId) {
+        let others: Vec<NodeId> = self.lock().services.keys().copied().filter(|other| *other != node).collect();
+        others.into_iter().for_each(|other| self.close_connections(node, other));
+    }
+
+    /// The connections from `from` to `to` are closed. The process at `to` hears of it, once it is awake.
+    fn close_connections(&self, from: NodeId, to: NodeId) {
+        let net = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(REFUSED).await;
+            let (cut, found) = (net.is_cut(from, to), net.lock().services.get(&to).cloned());
+            if let Some((service, host)) = found.filter(|(_, host)| !cut && host.is_alive()) {
+                drop(host.spawn(async move { service.disconnected(from) }));
+            }
+        });
     }
 
     /// Which nodes' side closes its connections, whoever has one.
@@ -197,6 +222,7 @@ impl Net {
     /// Puts a firewall in the way that closes the connections from `from` to `to`, and refuses new ones in the name of `to`.
     pub fn reject(&self, from: NodeId, to: NodeId) {
         self.lock().refusals.reject(from, to);
+        self.close_connections(from, to);
     }
 
     /// Whether a firewall refuses what `from` says in the name of `to`.
