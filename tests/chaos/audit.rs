@@ -19,6 +19,7 @@ use crate::host;
 use crate::ledger::{self, Ledger};
 use crate::op::{self, Call, CallResult, Op};
 use crate::report::Violation;
+use crate::signs::{self, Signs};
 use crate::{locks, log, records, witness};
 
 /// How something was taken, counted.
@@ -56,6 +57,7 @@ pub(crate) struct Audit {
     pub(crate) fences: Count,
     pub(crate) elections: Count,
     pub(crate) ends: Count,
+    pub(crate) signs: Signs,
     pub(crate) deadman: usize,
     /// Nodes that stopped by themselves, as they do when their disk fails.
     pub(crate) stopped: usize,
@@ -94,6 +96,8 @@ pub(crate) fn judge(run: &Path, hosts: u64, health: &Health, endings: &[(u64, u6
     found.passed_on_by_proof = agreed.passed_on_by_proof();
     found.ledger = ledger::judge(&run.join("ledger"), &ended(&told))?;
     standing(&told, health, endings, &mut found);
+    found.signs = signs::judge(run, hosts, &told, endings)?;
+    found.wrong.append(&mut found.signs.wrong.clone());
     Ok(found)
 }
 
@@ -111,7 +115,7 @@ fn heard(text: &str, told: &mut BTreeMap<(u64, String), u64>) -> Result<()> {
 }
 
 /// The life that an event is about: the first word that names one.
-fn life(event: &str) -> Option<(&str, u64)> {
+pub(crate) fn life(event: &str) -> Option<(&str, u64)> {
     event.split_ascii_whitespace().find_map(|word| {
         let name = word.trim_end_matches([',', ':']);
         let (node, _) = name.strip_prefix('n')?.split_once('#')?;

@@ -40,6 +40,8 @@ pub(crate) struct Director {
     pub(crate) health: Health,
     pub(crate) met: BTreeMap<&'static str, Met>,
     pub(crate) running: Vec<Running>,
+    /// Who wants a processor all the time.
+    load: Vec<std::process::Child>,
     /// Who has been active in its present process.
     came: BTreeSet<u64>,
     interrupted: tokio::signal::unix::Signal,
@@ -48,6 +50,7 @@ pub(crate) struct Director {
 
 impl Drop for Director {
     fn drop(&mut self) {
+        harm::end(&mut self.load);
         for running in &mut self.running {
             if let Some(Undo::Spinners(children)) = &mut running.undo {
                 harm::end(children);
@@ -62,7 +65,7 @@ impl Director {
         use tokio::signal::unix::{SignalKind, signal};
         let (health, met, running) = (Health::new(fleet.numbers().count() as u64), BTreeMap::new(), vec![]);
         let (interrupted, terminated) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-        let mut all = Self { fleet, health, met, running, came: BTreeSet::new(), interrupted, terminated };
+        let mut all = Self { fleet, health, met, running, load: vec![], came: BTreeSet::new(), interrupted, terminated };
         for node in all.fleet.numbers() {
             all.fleet.start(node)?;
             let give_up = Instant::now() + TIMEOUT;
@@ -73,6 +76,13 @@ impl Director {
             all.fleet.belongs(node)?;
         }
         Ok(all)
+    }
+
+    /// From now on so many other processes want a processor.
+    pub(crate) fn load(&mut self, load: u64, lasts: Duration) -> Result<()> {
+        // Longer than the run: it takes time to mend everything.
+        self.load = harm::spin(load, lasts + Duration::from_secs(120))?;
+        Ok(())
     }
 
     /// Waits a little, and sees to everything that is due.
@@ -93,7 +103,7 @@ impl Director {
         self.flap()?;
         self.feel();
         let down = self.fleet.numbers().filter(|node| !self.came.contains(node)).collect();
-        let mut moment = Moment { down, ..Moment::default() };
+        let mut moment = Moment { down, busy: !self.load.is_empty(), ..Moment::default() };
         for running in self.running.iter().filter(|running| running.undo.is_some()) {
             moment.hurt.extend(&running.hurts);
             moment.frayed.extend(&running.frays);

@@ -222,7 +222,7 @@ impl Director {
 }
 
 /// Processes that want a processor each, and end by themselves at the latest a little after their time.
-fn spin(spinners: u64, lasts: Duration) -> Result<Vec<Child>> {
+pub(crate) fn spin(spinners: u64, lasts: Duration) -> Result<Vec<Child>> {
     let mut children = vec![];
     for _ in 0..spinners {
         let mut command = Command::new(std::env::current_exe()?);

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! `make chaos MINUTES=5 HOSTS=3 SEED=7`, as root. Without hosts it is three and then five, half the time each; without a
-//! seed one is drawn. Needs `ip` (iproute2), `mount` and `unshare` (util-linux). What it makes lies in namespaces of its
+//! seed one is drawn. With `LOAD=8`, eight other processes want a processor all the time. Needs `ip` (iproute2), `mount` and `unshare` (util-linux). What it makes lies in namespaces of its
 //! own, that of mounts included, so that nothing of it is left even after a kill -9.
 //!
 //! **What it cannot see:** power cuts (an fsync that was left out shows nothing), clocks that drift or are set (all
@@ -44,6 +44,7 @@ mod records;
 #[path = "../history/report.rs"]
 #[expect(dead_code, reason = "only part of it is needed here")]
 mod report;
+mod signs;
 mod stall;
 mod summary;
 #[path = "../history/witness.rs"]
@@ -88,8 +89,9 @@ fn part() -> Result<bool> {
         // Nothing that ends the director leaves a host behind, not even one that is stopped.
         set_parent_process_death_signal(Some(Signal::KILL))?;
         let filter = tracing_subscriber::EnvFilter::try_from_default_env();
-        let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,openraft=off"));
-        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(std::io::stderr).init();
+        let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(signs::LOGGED));
+        let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_timer(signs::Clock);
+        log.with_writer(std::io::stderr).init();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let ended = runtime.block_on(host::play(part));
         // Not dropped: that would wait for whoever still waits for something.
@@ -157,6 +159,14 @@ impl Given {
     }
 }
 
+/// How many other processes want a processor all the time.
+fn given_load() -> Result<u64> {
+    let asked = std::env::var("LOAD").ok().filter(|text| !text.is_empty());
+    let load = asked.map_or(Ok(0), |text| text.parse()).context("LOAD is a whole number")?;
+    ensure!(load <= 64, "LOAD lies between 0 and 64");
+    Ok(load)
+}
+
 /// Where reports, schedules, and the logs of a run that went wrong are kept.
 fn kept() -> PathBuf {
     let temporary = Path::new(env!("CARGO_TARGET_TMPDIR"));
@@ -187,6 +197,7 @@ async fn play(seed: u64, hosts: u64, length: Duration, place: &Path, report: &Pa
     fs::write(report.with_extension("schedule"), written)?;
     let stalls = Stalls::new(place)?;
     let mut director = Director::found(Fleet::new(place.into(), hosts, seed)?).await?;
+    director.load(given_load()?, length)?;
     let begun = log::now();
     director.play(&schedule, length).await?;
     let (mended_after, missing) = director.mend().await?;

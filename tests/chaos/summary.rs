@@ -77,6 +77,14 @@ impl fmt::Display for Summary {
             );
         }
         f.write_str(&line)?;
+        let signs = &self.audit.signs;
+        writeln!(
+            f,
+            "  because a machine refused: {} orders, {} elections, of processes that ran {}",
+            signs.orders,
+            signs.elections,
+            signs.wrong.len()
+        )?;
         let Audit { deadman, stopped, .. } = self.audit;
         let failed = self.starts_failed;
         writeln!(

@@ -7,7 +7,7 @@ use quorate::lease::ledger::Note;
 use quorate::testing::sim::{Durable, End, FaultCounts, Observation, TraceEntry};
 use quorate::{
     Event, Identity, NodeId,
-    fencing::{FenceId, FenceProof},
+    fencing::{Cause, FenceId, FenceProof},
 };
 
 use crate::faults::Kind;
@@ -29,7 +29,8 @@ pub(crate) struct Tally {
 }
 
 /// The states that a sweep must have come through.
-const STATES: [&str; 26] = [
+const STATES: [&str; 27] = [
+    "ordered because a machine refused",
     "message slow on a thin way",
     "second of a whole majority among faults: commits judged",
     "second of a whole majority among faults: leases judged",
@@ -135,7 +136,10 @@ impl Tally {
 
     fn happened(&mut self, event: &Event, state: &quorate::state::ClusterState) {
         match event {
-            Event::FenceOrdered { order, target, .. } => {
+            Event::FenceOrdered { order, target, cause } => {
+                if *cause == Cause::Refused {
+                    self.count("ordered because a machine refused");
+                }
                 self.watch.open.insert(*order, *target);
             }
             Event::FenceStarted { order, by, .. } => {

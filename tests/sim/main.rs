@@ -10,6 +10,7 @@ mod edges;
 mod faults;
 mod fencing;
 mod judge;
+mod ended;
 mod lost_leader;
 mod majority;
 mod oracle;
@@ -133,6 +134,24 @@ fn a_leader_without_power_is_succeeded_by_its_timeout() {
 #[test]
 fn a_firewall_that_refuses_one_follower_deposes_nobody() {
     in_a_world(lost_leader::a_firewall_that_refuses_one_follower_deposes_nobody);
+}
+
+/// The process of a node ends, and its machine says so.
+#[test]
+fn a_process_that_ends_is_fenced_at_once() {
+    in_a_world(ended::a_process_that_ends_is_fenced_at_once);
+}
+
+/// What a firewall says in the name of a node is not believed while the node itself calls.
+#[test]
+fn a_firewall_in_the_name_of_a_node_gets_nobody_fenced() {
+    in_a_world(ended::a_firewall_in_the_name_of_a_node_gets_nobody_fenced);
+}
+
+/// A process that is started again at once is not powered off.
+#[test]
+fn a_device_that_would_hit_the_next_life_waits_for_silence() {
+    in_a_world(ended::a_device_that_would_hit_the_next_life_waits_for_silence);
 }
 
 #[test]

@@ -36,8 +36,8 @@ struct Heard {
     calls: BTreeMap<NodeId, Moment>,
     /// When it answered: only that shows that this node reaches it.
     answers: BTreeMap<NodeId, Moment>,
-    /// The nodes that have called since their last connection to this one has closed.
-    connected: BTreeSet<NodeId>,
+    /// Of each node that has called, whether it holds a connection to this one.
+    connected: BTreeMap<NodeId, bool>,
 }
 
 impl Contacts {
@@ -53,17 +53,20 @@ impl Contacts {
         let (mut heard, now) = (self.0.lock(), clock::now());
         heard.all.insert(node, now);
         heard.calls.insert(node, now);
-        heard.connected.insert(node);
+        heard.connected.insert(node, true);
     }
 
     /// Notes that `node` holds no connection to this one any more.
     pub(crate) fn note_disconnected(&self, node: NodeId) {
-        self.0.lock().connected.remove(&node);
+        let mut heard = self.0.lock();
+        if let Some(connected) = heard.connected.get_mut(&node) {
+            *connected = false;
+        }
     }
 
-    /// Whether `node` holds a connection to this one.
-    pub(crate) fn is_connected(&self, node: NodeId) -> bool {
-        self.0.lock().connected.contains(&node)
+    /// Whether `node` holds a connection to this one; `None` if it never called.
+    pub(crate) fn is_connected(&self, node: NodeId) -> Option<bool> {
+        self.0.lock().connected.get(&node).copied()
     }
 
     pub(crate) fn all(&self) -> BTreeMap<NodeId, Moment> {

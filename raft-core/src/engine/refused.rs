@@ -21,13 +21,15 @@ impl Engine {
     pub(crate) async fn sees_refusal(&self, node: NodeId) -> Refused {
         let follows = self.leader().is_none_or(|known| known == node) && node != self.node();
         let refuses = node != self.node() && self.peers().refuses(node).await;
-        let connected = node == self.node() || self.peers().contacts.is_connected(node);
+        let connected = node == self.node() || self.peers().contacts.is_connected(node) == Some(true);
         Refused { refuses, connected, follows, last: self.0.store.last(), may_stand: self.may_stand_now() }
     }
 
-    /// Whether the machine of `node` refuses connections from this one, and holds none to it.
-    pub(crate) async fn refuses(&self, node: NodeId) -> bool {
-        self.peers().refuses(node).await && !self.peers().contacts.is_connected(node)
+    /// Whether the machine of `node` refuses connections from this one, and has closed those that it held to it. A node that
+    /// never called may run behind a firewall.
+    pub(crate) async fn is_parted_from(&self, node: NodeId) -> bool {
+        let parted = self.peers().contacts.is_connected(node) == Some(false);
+        (parted || cfg!(quorate_mutant = "firewalled_taken_for_ended")) && self.peers().refuses(node).await
     }
 
     /// What the other voters say of `node`, as far as they answer within `limit`.
@@ -45,12 +47,10 @@ impl Engine {
     /// Whether a quorum of the voters is refused by the machine of `node`, and none of those that answer says otherwise, or has
     /// a connection from it.
     pub(crate) async fn is_refused_by(&self, node: NodeId) -> bool {
-        let gone = |said: &Refused| {
-            said.refuses && (!said.connected || cfg!(quorate_mutant = "firewalled_taken_for_ended"))
-        };
-        if !gone(&self.sees_refusal(node).await) {
+        if !self.is_parted_from(node).await {
             return false;
         }
+        let gone = |said: &Refused| said.refuses && !said.connected;
         let said = self.ask_of_refusal(node, self.config().election_min() / 2).await;
         let agree: BTreeSet<NodeId> = said.iter().map(|(voter, _)| *voter).chain([self.node()]).collect();
         said.iter().all(|(_, said)| gone(said)) && self.state().configuration().has_quorum(&agree)

@@ -92,7 +92,7 @@ impl Task {
             // The others are asked once, and again if that was in vain.
             let found = match long && engine.leading() {
                 true => engine.is_refused_by(node).await,
-                false => engine.refuses(node).await,
+                false => engine.is_parted_from(node).await,
             };
             (node, found, long && engine.leading())
         });
