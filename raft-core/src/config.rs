@@ -147,6 +147,12 @@ impl Config {
         self.timing.plan().election_max
     }
 
+    /// Half of `election_max`: for how long a follower of openraft holds a leader to lead that it does not hear, before its random
+    /// wait begins. `open.rs` says why it is half.
+    pub(crate) fn raft_lease(&self) -> Duration {
+        self.election_max() / 2
+    }
+
     /// How long a restarted voter gives no vote: as long as a leader may still rely on a promise from before the restart, by
     /// the slower of two clocks (P22).
     pub fn embargo(&self) -> Duration {

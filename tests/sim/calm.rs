@@ -57,6 +57,15 @@ pub(crate) async fn who_was_cut_off_deposes_nobody(seed: u64) -> Done {
     others.iter().for_each(|other| story.world.net.cut_one_way(*other, cut));
     story.run_for(ms(15_000)).await?;
     story.heal().await?;
+    // Then it hears only that leader no more, and the other tells it each time that it does.
+    let deaf_to = before.unwrap_or_default();
+    for _ in 0..3 {
+        story.world.net.cut_one_way(deaf_to, cut);
+        story.run_for(ms(2000)).await?;
+        story.world.net.mend(deaf_to, cut);
+        story.run_for(ms(500)).await?;
+    }
+    story.heal().await?;
     match (leader(&story), term(&story)) {
         now if now == (before, led) => Ok(()),
         now => Err(format!("violated: {before:?} led term {led}, and now {now:?}: {cut} was cut off and deposed it")),
@@ -171,7 +180,7 @@ pub(crate) async fn a_leader_that_cannot_be_reached_makes_way(seed: u64) -> Done
     story.heal().await
 }
 
-/// The leader is stopped for 0.85 s and runs for 0.5 s, again and again, while another node is dead. It stays behind after its
+/// The leader is stopped for 0.45 s and runs for 0.3 s, again and again, while another node is dead. It stays behind after its
 /// second loss, so that the third leads, and the dead one is fenced.
 pub(crate) async fn a_leader_that_stutters_stays_behind(seed: u64) -> Done {
     let mut story = story(seed, standard(), Some(Stop::Deadman { lateness: ms(250) }));
@@ -185,9 +194,9 @@ pub(crate) async fn a_leader_that_stutters_stays_behind(seed: u64) -> Done {
     while began.elapsed() < ms(40_000) {
         let Some(host) = story.world.process(stutters).map(|running| running.host.clone()) else { break };
         host.pause(false);
-        story.run_for(ms(850)).await?;
+        story.run_for(ms(450)).await?;
         host.resume();
-        story.run_for(ms(500)).await?;
+        story.run_for(ms(300)).await?;
         for entry in std::mem::take(&mut story.kept) {
             match &entry.seen {
                 Observation::Noted(Note::Activated { .. }) => leads += 1,

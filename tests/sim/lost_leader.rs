@@ -33,12 +33,12 @@ pub(crate) async fn a_leader_whose_process_ends_is_succeeded_at_once(seed: u64) 
     story.heal().await
 }
 
-/// The power of the leader is cut: nobody closes anything, and the election timeout decides.
+/// The power of the leader is cut: nobody closes anything, and another leads after the election timeout, and not long after.
 pub(crate) async fn a_leader_without_power_is_succeeded_by_its_timeout(seed: u64) -> Done {
     let mut story = story(seed, standard(), Some(Stop::Deadman { lateness: ms(250) }));
     story.form().await?;
     let former = leader(&story).unwrap_or_default();
-    let (least, most) = (story.plan.config.election_min(), story.plan.config.election_max() * 4);
+    let (least, most) = (story.plan.config.election_min(), story.plan.config.election_max() * 2);
     // It stays away, or it might lead again.
     story.returns_after = Some(ms(600_000));
     story.world.end(former, End::PowerCut);

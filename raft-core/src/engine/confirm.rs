@@ -63,7 +63,7 @@ impl Engine {
 
     async fn round(&self) -> bool {
         let Some((ballot, configuration)) = self.leading_as() else { return false };
-        let limit = self.0.config.election_max();
+        let limit = self.0.config.raft_lease();
         let mut took = BTreeSet::from([self.0.node]);
         let mut asked: FuturesUnordered<_> = configuration
             .voters()

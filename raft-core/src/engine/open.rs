@@ -81,14 +81,25 @@ impl Engine {
     }
 }
 
+/// openraft's election timeouts, in milliseconds. A follower of openraft stands after the lease of its leader, which is the
+/// longest timeout, *and* a random timeout after that. Half of each makes the sum lie between the mean of the two timeouts and
+/// the longest: with 400 and 800 ms, evenly between 600 and 800 ms.
+fn raft_timeouts(config: &Config) -> (u64, u64) {
+    let half = |d: Duration| u64::try_from(d.as_millis() / 2).unwrap_or(u64::MAX / 4);
+    let heartbeat = u64::try_from(config.heartbeat().as_millis()).unwrap_or(u64::MAX / 4);
+    let least = half(config.election_min()).max(heartbeat + 1);
+    (least, half(config.election_max()).max(least + 1))
+}
+
 /// openraft's settings. `stand`: whether this node may stand for election immediately.
 fn settings(config: &Config, stand: bool) -> Result<openraft::Config, StartError> {
     let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+    let (election_timeout_min, election_timeout_max) = raft_timeouts(config);
     let made = openraft::Config {
         cluster_name: "quorate".into(),
         heartbeat_interval: ms(config.heartbeat()),
-        election_timeout_min: ms(config.election_min()),
-        election_timeout_max: ms(config.election_max()),
+        election_timeout_min,
+        election_timeout_max,
         // How long it may stand still.
         install_snapshot_timeout: 10_000,
         // Never by itself: `retention.rs` asks for one, because it knows sizes.
@@ -125,4 +136,22 @@ pub(crate) fn open(data: &Path, node: NodeId) -> Result<(Folder, LogStore), Star
         OpenError::Io(cause) => StartError::Folder { path: path.clone(), cause },
     })?;
     Ok((folder, store))
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_membership::Profile;
+
+    use super::*;
+
+    #[test]
+    fn a_follower_stands_between_its_election_timeouts() {
+        for profile in Profile::ALL {
+            let config = Config { timing: profile.timing(), ..Config::default() };
+            let (least, most) = raft_timeouts(&config);
+            let (soonest, latest) = (Duration::from_millis(most + least), Duration::from_millis(2 * most));
+            assert!(soonest >= config.election_min() && latest <= config.election_max(), "{profile}");
+            assert!(settings(&config, true).is_ok(), "{profile}");
+        }
+    }
 }
