@@ -48,14 +48,12 @@ pub trait Transport: Send + Sync + 'static {
         deadline: Duration,
     ) -> BoxFuture<'static, Result<Answer, TransportError>>;
 
-    /// Opens a stream of appends on the connection of `lane`: [`Lane::Control`] for a heartbeat, which is a stream of one
-    /// append without entries, [`Lane::Log`] for all others. Answers come in the order of the requests. When a request waits
+    /// Opens a stream of appends on the connection of [`Lane::Log`]. Answers come in the order of the requests. When a request waits
     /// and no answer comes for `idle`, and for as long as what waits takes on the thinnest link that the transport is meant
     /// for, the stream ends with [`TransportError::Timeout`].
     fn append_stream(
         &self,
         peer: &Peer,
-        lane: Lane,
         caller: Caller,
         requests: BoxStream<'static, Append>,
         idle: Duration,

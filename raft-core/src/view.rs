@@ -67,6 +67,17 @@ impl View {
     pub fn new(cluster: Arc<ClusterState>, local: Local) -> Self {
         Self { cluster, local }
     }
+
+    /// Whether the other view shows the same but for how long nodes have been silent.
+    pub(crate) fn differs_in_time_alone(&self, other: &Self) -> bool {
+        let signals = |local: &Local| -> Vec<(NodeId, Signal)> {
+            local.sightings.iter().map(|(node, sighting)| (*node, sighting.signal)).collect()
+        };
+        let rest = |local: &Local| Local { sightings: BTreeMap::new(), ..local.clone() };
+        Arc::ptr_eq(&self.cluster, &other.cluster)
+            && signals(&self.local) == signals(&other.local)
+            && rest(&self.local) == rest(&other.local)
+    }
 }
 
 /// What the failure detector says about one node.

@@ -11,7 +11,7 @@ use quorate_membership::{Address, Key, NodeId, Phase, Role};
 use quorate_raft_core::rpc::{Answer, Append, Call, Caller};
 use quorate_raft_core::testing::{MemoryNetwork, TestCluster, fast};
 use quorate_raft_core::transport::{AppendReplies, JoinAnswer, JoinRequest};
-use quorate_raft_core::{Config, Lane, Node, NodeSettings, Peer, Transport, TransportError};
+use quorate_raft_core::{Config, Node, NodeSettings, Peer, Transport, TransportError};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
@@ -45,13 +45,12 @@ impl Transport for Unanswered {
     fn append_stream(
         &self,
         peer: &Peer,
-        lane: Lane,
         caller: Caller,
         requests: BoxStream<'static, Append>,
         idle: Duration,
     ) -> Carried<AppendReplies> {
-        let opened = self.inner.append_stream(peer, lane, caller, requests, idle);
-        let held = lane == Lane::Log && peer.node == self.silent;
+        let opened = self.inner.append_stream(peer, caller, requests, idle);
+        let held = peer.node == self.silent;
         let answers = self.answers.clone();
         Box::pin(async move {
             Ok(opened

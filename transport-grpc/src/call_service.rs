@@ -14,7 +14,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use futures_util::{FutureExt, Stream};
 use quorate_membership::SessionId;
-use quorate_raft_core::rpc::{Answer, Call, Caller, Renewal};
+use quorate_raft_core::rpc::{Answer, Append, Call, Caller, Renewal};
 use quorate_raft_core::{PeerService, Refusal};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -103,6 +103,7 @@ fn read(call: pb::NumberedCall) -> Result<Call, Malformed> {
     use pb::numbered_call::Call as In;
     Ok(match need(call.call, "the call")? {
         In::Propose(command) => Call::Propose(convert::payload(&command, "the command")?),
+        In::Append(append) => Call::Append(Append::from_wire(append)?),
         In::ReadIndex(pb::Done {}) => Call::ReadIndex,
         In::Renew(renewal) => Call::Renew(Renewal::from_wire(renewal)?),
         In::KeepAlive(session) => Call::KeepAlive(SessionId::new(session)),
@@ -113,12 +114,12 @@ fn to_wire(answer: Result<Answer, Refusal>) -> pb::numbered_answer::Answer {
     use pb::numbered_answer::Answer as Out;
     match answer {
         Ok(Answer::Propose(proposed)) => Out::Propose(proposed.into()),
+        Ok(Answer::Append(appended)) => Out::Append(appended.into()),
         Ok(Answer::ReadIndex(revision)) => Out::ReadIndex(revision.into()),
         Ok(Answer::Renew(renewed)) => Out::Renew(renewed.into()),
         Ok(Answer::KeepAlive(kept)) => Out::KeepAlive(kept.into()),
         Ok(
-            Answer::Append(_)
-            | Answer::Vote(_)
+            Answer::Vote(_)
             | Answer::PreVote(_)
             | Answer::Snapshot(_)
             | Answer::Transfer(_)

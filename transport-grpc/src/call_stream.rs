@@ -85,6 +85,8 @@ pub(crate) fn small(call: &Call) -> Option<pb::numbered_call::Call> {
         Call::Propose(command) if call.lane() == quorate_raft_core::Lane::Control => {
             Some(Out::Propose(convert::bytes(command.clone())))
         }
+        // A heartbeat, or the confirmation of a read.
+        Call::Append(append) if append.entries.is_empty() => Some(Out::Append(append.clone().into())),
         Call::ReadIndex => Some(Out::ReadIndex(pb::Done {})),
         Call::Renew(renewal) => Some(Out::Renew((*renewal).into())),
         Call::KeepAlive(session) => Some(Out::KeepAlive(session.get())),
@@ -227,6 +229,7 @@ fn read(answer: Option<pb::numbered_answer::Answer>) -> Result<Answer, Transport
     use pb::numbered_answer::Answer as In;
     match convert::need(answer, "the answer").map_err(unreadable)? {
         In::Propose(answer) => FromWire::from_wire(answer).map(Answer::Propose).map_err(unreadable),
+        In::Append(answer) => FromWire::from_wire(answer).map(Answer::Append).map_err(unreadable),
         In::ReadIndex(answer) => FromWire::from_wire(answer).map(Answer::ReadIndex).map_err(unreadable),
         In::Renew(answer) => FromWire::from_wire(answer).map(Answer::Renew).map_err(unreadable),
         In::KeepAlive(answer) => FromWire::from_wire(answer).map(Answer::KeepAlive).map_err(unreadable),

@@ -263,21 +263,15 @@ impl Transport for GrpcTransport {
     fn append_stream(
         &self,
         peer: &Peer,
-        lane: Lane,
         caller: Caller,
         requests: BoxStream<'static, Append>,
         idle: Duration,
     ) -> BoxFuture<'static, Result<AppendReplies, TransportError>> {
-        let link = self.links.link(peer, lane);
+        let link = self.links.link(peer, Lane::Log);
         Box::pin(async move {
             let (connection, left) = connect(&link, idle).await?;
             let silent = connection.clone();
-            // A connection for heartbeats is replaced when its pings are not answered, and not for a late heartbeat.
-            let pipeline = Pipeline::new(idle, move || {
-                if lane == Lane::Log {
-                    link.replace(&silent);
-                }
-            });
+            let pipeline = Pipeline::new(idle, move || link.replace(&silent));
             // Once an answer has begun, hyper goes on sending although no one reads. The guard ends the messages when
             // the reader of the answers drops it, and that resets the call.
             let ended = CancellationToken::new();

@@ -262,6 +262,13 @@ impl Grantor {
         due
     }
 
+    /// How long it takes at least from `now` until another life is to be expired; `None` if none can be.
+    pub fn next_expiry(&self, now: Reading) -> Option<Duration> {
+        let may = self.watched.values().filter(|watched| watched.dispensable && !watched.spared && !watched.expiring);
+        let left = |watched: &Watched| Some(watched.wait?.saturating_sub(now.shortest_since(watched.last)));
+        may.filter_map(left).min()
+    }
+
     /// For how long nothing was received of `who` at `now`. `None` if it is not watched.
     pub fn silence(&self, who: Identity, now: Reading) -> Option<Duration> {
         self.watched.get(&who).map(|watched| now.shortest_since(watched.last))

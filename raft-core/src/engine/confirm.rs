@@ -11,7 +11,8 @@
 //! takes a deposed leader for a current one. The grant of a lease relies on this confirmation, so each read
 //! is confirmed by a separate round of calls whose answers cannot be confused.
 //!
-//! Reads that arrive while a round is under way share the next one.
+//! Reads that arrive while a round is under way share the next one. Renewals of leases can wait for the next heartbeats, which
+//! confirm as much, so they need no round.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver;
 use parking_lot::Mutex;
 use quorate_membership::{Configuration, NodeId};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::engine::Engine;
 use crate::engine::types::{membership_from, vote_from};
@@ -61,6 +62,20 @@ impl Engine {
         round.await
     }
 
+    /// As [`Self::confirm`], by the heartbeats that are sent anyway: it takes up to one interval of them longer and sends
+    /// nothing, unless they fail to come. Each heartbeat is a call of its own, whose answer cannot be taken for another's.
+    pub(crate) async fn confirm_by_heartbeats(&self) -> bool {
+        let begun = Instant::now();
+        let Some((ballot, configuration)) = self.leading_as() else { return false };
+        let heartbeat = self.0.config.heartbeat();
+        let since = self.0.peers.answered.quorum_since(begun, ballot.term, self.0.node, &configuration);
+        let others = configuration.voters().into_iter().any(|voter| voter != self.0.node);
+        match others && timeout(heartbeat * 2, since).await.is_ok() {
+            true => self.holds(ballot),
+            false => self.confirm().await,
+        }
+    }
+
     async fn round(&self) -> bool {
         let Some((ballot, configuration)) = self.leading_as() else { return false };
         let limit = self.0.config.raft_lease();
@@ -81,7 +96,11 @@ impl Engine {
                 Some((_, Some(false))) | None => return false,
             }
         }
-        // This node counts towards the quorum only if it has not voted for another leader meanwhile.
+        self.holds(ballot)
+    }
+
+    /// This node counts towards the quorum only if it has not voted for another leader meanwhile.
+    fn holds(&self, ballot: Ballot) -> bool {
         self.0.store.vote().is_some_and(|vote| (vote.term, vote.node) == (ballot.term, ballot.node))
     }
 

@@ -24,6 +24,7 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use parking_lot::Mutex;
 use quorate_membership::{Configuration, NodeId};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::error::TransportError;
@@ -31,30 +32,36 @@ use crate::rpc::StreamAppended;
 
 /// When what each other node has answered was sent, in which term, and how long that answer took.
 #[derive(Debug, Default)]
-pub(crate) struct Answered(Mutex<BTreeMap<NodeId, (u64, Instant, Duration)>>);
+pub(crate) struct Answered {
+    all: Mutex<BTreeMap<NodeId, (u64, Instant, Duration)>>,
+    /// Notified of each answer.
+    noted: Notify,
+}
 
 impl Answered {
     /// Notes that `node` follows the leader of `term`: it has just answered a heartbeat that was sent then.
     pub(crate) fn note(&self, node: NodeId, term: u64, sent: Instant) {
-        let (mut all, answer) = (self.0.lock(), (term, sent, sent.elapsed()));
+        let (mut all, answer) = (self.all.lock(), (term, sent, sent.elapsed()));
         let newest = all.entry(node).or_insert(answer);
         *newest = (*newest).max(answer);
+        drop(all);
+        self.noted.notify_waiters();
     }
 
     /// How long the answer to the newest heartbeat took that was answered.
     pub(crate) fn round_trip(&self, node: NodeId) -> Duration {
-        self.0.lock().get(&node).map(|(.., took)| *took).unwrap_or_default()
+        self.all.lock().get(&node).map(|(.., took)| *took).unwrap_or_default()
     }
 
     /// The nodes that have answered in `term` what was sent no longer ago than `limit`.
     pub(crate) fn within(&self, term: u64, limit: Duration) -> BTreeSet<NodeId> {
-        let all = self.0.lock();
+        let all = self.all.lock();
         all.iter().filter(|(_, (of, sent, _))| *of == term && sent.elapsed() < limit).map(|(node, _)| *node).collect()
     }
 
     /// The latest time so that a quorum, with `me`, has answered in `term` what was sent then or later.
     pub(crate) fn by_quorum(&self, term: u64, me: NodeId, configuration: &Configuration) -> Option<Instant> {
-        let all = self.0.lock();
+        let all = self.all.lock();
         let of_term = all.iter().filter(|(_, (of, ..))| *of == term);
         let mut newest: Vec<_> = of_term.map(|(node, (_, sent, _))| (*sent, *node)).collect();
         newest.sort_unstable_by(|a, b| b.cmp(a));
@@ -66,8 +73,25 @@ impl Answered {
     }
 }
 
-/// The answer to a heartbeat; `None` if its stream ended without one.
-type Answer = Result<Option<StreamAppended>, TransportError>;
+impl Answered {
+    /// Waits until a quorum, with `me`, has answered in `term` something that was sent at `begun` or later.
+    pub(crate) async fn quorum_since(&self, begun: Instant, term: u64, me: NodeId, configuration: &Configuration) {
+        loop {
+            let noted = self.noted.notified();
+            tokio::pin!(noted);
+            // From here on no answer is missed.
+            noted.as_mut().enable();
+            let newest = self.by_quorum(term, me, configuration);
+            if newest.is_some_and(|sent| sent >= begun || cfg!(quorate_mutant = "earlier_heartbeats_confirm")) {
+                return;
+            }
+            noted.await;
+        }
+    }
+}
+
+/// The answer to a heartbeat.
+type Answer = Result<StreamAppended, TransportError>;
 
 /// The heartbeats to one node that were sent and are not answered, each with its number. Those that openraft has given up go
 /// on while a later one is waited for; all end with the leadership that sent them.
@@ -101,7 +125,7 @@ impl Heartbeats {
 /// Whether the answer to an earlier heartbeat may stand for a later one. That the follower follows, and that it has seen a
 /// higher vote, may. That its log differs may not: openraft takes it to differ in the place that the later one names.
 fn counts_later(answer: &Answer) -> bool {
-    matches!(answer, Ok(Some(StreamAppended::Flushed(_) | StreamAppended::HigherBallot(_))))
+    matches!(answer, Ok(StreamAppended::Flushed(_) | StreamAppended::HigherBallot(_)))
         && !cfg!(quorate_mutant = "late_answers_ignored")
 }
 
@@ -139,13 +163,13 @@ mod tests {
     }
 
     /// Sends one every 80 ms, each answered by `answers` after 200 ms. Returns what each was told.
-    async fn told(answers: impl Fn(u64) -> StreamAppended, count: u64) -> Vec<Option<Option<StreamAppended>>> {
+    async fn told(answers: impl Fn(u64) -> StreamAppended, count: u64) -> Vec<Option<StreamAppended>> {
         let (mut heartbeats, mut told) = (Heartbeats::default(), vec![]);
         for number in 0..count {
             let answer = answers(number);
             let heartbeat = async move {
                 tokio::time::sleep(Duration::from_millis(200)).await;
-                Ok(Some(answer))
+                Ok(answer)
             };
             let next = Instant::now() + Duration::from_millis(80);
             told.push(tokio::time::timeout_at(next, heartbeats.send(heartbeat)).await.ok().and_then(Result::ok));
@@ -158,7 +182,7 @@ mod tests {
     async fn an_answer_that_comes_while_a_later_heartbeat_waits_is_taken() {
         let at = |number| StreamAppended::Flushed(Some(Position { term: 1, index: number }));
         let told = told(at, 5).await;
-        assert_eq!(told, [None, None, Some(Some(at(0))), Some(Some(at(1))), Some(Some(at(2)))]);
+        assert_eq!(told, [None, None, Some(at(0)), Some(at(1)), Some(at(2))]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -173,7 +197,7 @@ mod tests {
         let mut heartbeats = Heartbeats::default();
         let soon = || async {
             tokio::time::sleep(Duration::from_millis(1)).await;
-            Ok(Some(StreamAppended::Flushed(None)))
+            Ok(StreamAppended::Flushed(None))
         };
         for _ in 0..5 {
             assert!(heartbeats.send(soon()).now_or_never().is_none());

@@ -7,12 +7,24 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver;
+use openraft::metrics::RaftServerMetrics;
+use openraft::type_config::alias::WatchReceiverOf;
 use quorate_membership::{NodeId, Revision};
 
 use crate::engine::Engine;
 use crate::engine::state_machine::revision;
-use crate::engine::types::membership_from;
+use crate::engine::types::{Types, membership_from};
 use crate::rpc::Ballot;
+
+/// Changes of openraft's idea of the leader or of the term.
+pub(crate) struct LeadershipChanges(WatchReceiverOf<Types, RaftServerMetrics<Types>>);
+
+impl LeadershipChanges {
+    /// Waits for the next change. `false` if the engine has stopped.
+    pub(crate) async fn next(&mut self) -> bool {
+        self.0.changed().await.is_ok()
+    }
+}
 
 impl Engine {
     /// A later vote that the engine has yet to make durable. Until it is durable, openraft reports the old state, so a
@@ -40,6 +52,11 @@ impl Engine {
         let metrics = self.0.raft.metrics();
         let metrics = metrics.borrow_watched();
         (metrics.state == ServerState::Leader).then_some(metrics.current_term)
+    }
+
+    /// Changes when openraft's idea of the leader or of the term does.
+    pub(crate) fn watch_leadership(&self) -> LeadershipChanges {
+        LeadershipChanges(self.0.raft.server_metrics())
     }
 
     /// The leader, as far as this node knows.

@@ -17,7 +17,7 @@ use openraft::network::{RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{SnapshotResponse, TransferLeaderResponse};
 use openraft::{OptionalSend, OptionalSync};
 use quorate_membership::NodeId;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use crate::engine::heartbeats::Heartbeats;
 use crate::engine::peers::Peers;
@@ -27,7 +27,7 @@ use crate::engine::types::{
     vote_to,
 };
 use crate::error::TransportError;
-use crate::rpc::{Append, InstallSnapshot, PreVote, Rpc, StreamAppended, Transfer, VoteAnswer, VoteRequest};
+use crate::rpc::{Append, Appended, InstallSnapshot, PreVote, Rpc, StreamAppended, Transfer, VoteAnswer, VoteRequest};
 use crate::transport::Lane;
 
 /// Makes a [`Network`] for each purpose. Connections are the transport's affair: it keeps them.
@@ -58,8 +58,8 @@ const OPEN_AGAIN: Duration = Duration::from_millis(20);
 /// The lane that a stream of appends belongs on, and the stream as it was.
 ///
 /// openraft sends a heartbeat as a stream of one append without entries. On the connection of the entries it would wait
-/// behind megabytes of them on a thin link; then the leader hears no quorum in time, and all leases run out. A stream that
-/// goes on is never taken for a heartbeat: only one that has ended already is.
+/// behind megabytes of them on a thin link; then the leader hears no quorum in time, and all leases run out. So it becomes a
+/// call of its own. A stream that goes on is never taken for a heartbeat: only one that has ended already is.
 fn lane_of(mut requests: AppendStream<'static, Append>) -> (Lane, AppendStream<'static, Append>) {
     let mut begun = vec![];
     let ended = loop {
@@ -97,30 +97,26 @@ async fn heartbeat(
     to: NodeId,
     heartbeat: Append,
     limit: Duration,
-) -> Result<Option<StreamAppended>, TransportError> {
+) -> Result<StreamAppended, TransportError> {
     let (sent, term) = (Instant::now(), heartbeat.ballot.term);
-    let asking = async {
-        let (peer, caller) = peers.address(to)?;
-        let heartbeat = stream::iter([heartbeat]).boxed();
-        let opened = peers.transport.append_stream(&peer, Lane::Control, caller, heartbeat, limit).await?;
-        // It may end without an answer, and is not polled after that.
-        let mut answers = opened.fuse();
-        let answer = answers.next().await.transpose();
-        // The end of the stream is the very next thing, and closes it cleanly. No answer is lost for want of it.
-        let _end = timeout(LEAST_IDLE, answers.next()).await;
-        answer
-    };
-    let answer = timeout(limit, asking).await.unwrap_or(Err(TransportError::Timeout(limit)));
+    let prev = heartbeat.prev;
+    let answer = peers.call(to, heartbeat, limit).await;
     let answer = peers.heard(to, answer)?;
     // This process may have stood still while the answer waited for it.
     if sent.elapsed() > limit {
         return Err(TransportError::Timeout(limit));
     }
     // As openraft has it: whose log differs follows all the same.
-    if matches!(answer, Some(StreamAppended::Flushed(_) | StreamAppended::Conflict(_))) {
+    if !matches!(answer, Appended::HigherBallot(_)) {
         peers.answered.note(to, term, sent);
     }
-    Ok(answer)
+    Ok(match answer {
+        Appended::Success => StreamAppended::Flushed(prev),
+        Appended::Partial(at) => StreamAppended::Flushed(at),
+        // Nothing comes before the beginning of a log, so it cannot differ there.
+        Appended::Conflict => prev.map_or(StreamAppended::Flushed(None), StreamAppended::Conflict),
+        Appended::HigherBallot(ballot) => StreamAppended::HigherBallot(ballot),
+    })
 }
 
 impl Network {
@@ -200,12 +196,12 @@ where
             {
                 let asking = heartbeat(self.peers.clone(), self.to, append, self.answers_within);
                 let answer = self.heartbeats.send(asking).await.map_err(|e| self.failed(action, e))?;
-                return Ok(stream::iter(answer).map(|answer| Ok(stream_to(answer))).boxed() as Replies<'s>);
+                return Ok(stream::iter([Ok(stream_to(answer))]).boxed() as Replies<'s>);
             }
             let link = &*self;
             // That a stream could be opened is no sign of life of what is behind it: only an answer is.
             let opened = match link.peers.address(link.to) {
-                Ok((peer, caller)) => link.peers.transport.append_stream(&peer, lane, caller, requests, idle).await,
+                Ok((peer, caller)) => link.peers.transport.append_stream(&peer, caller, requests, idle).await,
                 Err(error) => Err(error),
             };
             let replies = match opened {

@@ -23,6 +23,16 @@ use crate::feed::{FeedItem, Filter};
 impl Engine {
     /// A confirmed read index from this node's own engine; `None` if it does not lead or finds no quorum in time.
     pub(crate) async fn read_index_here(&self, timeout: Duration) -> Option<Revision> {
+        self.read_index(timeout, self.confirm()).await
+    }
+
+    /// As [`Self::read_index_here`], confirmed by the next heartbeats.
+    pub(crate) async fn read_index_by_heartbeats(&self, timeout: Duration) -> Option<Revision> {
+        self.read_index(timeout, self.confirm_by_heartbeats()).await
+    }
+
+    /// The end of what is committed, and then its confirmation: `confirm` must not have begun before.
+    async fn read_index(&self, timeout: Duration, confirm: impl Future<Output = bool>) -> Option<Revision> {
         // Never `LeaseRead`: with one restarted voter and one partition, it returned stale state in 97 of 100 runs.
         let by_lease = cfg!(quorate_mutant = "lease_reads_without_embargo");
         let engines = cfg!(quorate_mutant = "engine_confirms_reads");
@@ -33,7 +43,7 @@ impl Engine {
                 return Some(revision(linearizer.read_log_id().index()));
             }
             let index = self.committed_in_term().await?;
-            self.confirm().await.then_some(index)
+            confirm.await.then_some(index)
         };
         tokio::time::timeout(timeout, reading).await.ok()?
     }

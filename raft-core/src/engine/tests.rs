@@ -138,6 +138,22 @@ async fn a_leader_that_is_proved_to_have_ended_is_succeeded_at_once() -> anyhow:
     Ok(())
 }
 
+/// Heartbeats confirm a read only if they were sent after it began.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_was_just_cut_off_confirms_no_read_by_its_heartbeats() -> anyhow::Result<()> {
+    let plan = fast().timing.plan().scaled(10, 1);
+    let config = crate::Config { timing: quorate_membership::Timing::new(plan)?, ..fast() };
+    let config = crate::Config { suspect_after: None, fence_after: None, ..config };
+    let mut t = TestCluster::start_with(3, config).await?;
+    let leader = t.leader().await?.get();
+    let engine = t.node(leader)?.handle()?.parts.engine.clone();
+    assert!(engine.read_index_by_heartbeats(plan.lease).await.is_some(), "a quorum answers it");
+    t.isolate(leader);
+    let read = engine.read_index_by_heartbeats(plan.election_min).await;
+    assert_eq!(read, None, "a leader that was just cut off confirmed a read");
+    Ok(())
+}
+
 /// Why a grant is a read that a quorum confirms. A voter that restarts has forgotten its promise to the old leader; with
 /// a partition at the same time another leader is elected while the old one still believes in its lease. With the
 /// engine's lease reads (and without the embargo of a restarted voter) the old one grants all the same: that is what the

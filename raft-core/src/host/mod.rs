@@ -27,7 +27,7 @@ use quorate_membership::lease::Reading;
 use quorate_membership::{BootId, ClusterState, Command, Event, Rejection};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
 use self::os::OsHost;
 pub(crate) use self::task::{aside, bound, spawn};
@@ -136,6 +136,17 @@ impl Deref for Current {
 /// The machine that the current task runs on.
 pub(crate) fn current() -> Current {
     Current(simulated())
+}
+
+/// Ticks every `period`, at the same instants as all others with that period: tasks that wake together cost the machine one
+/// wake-up. Ticks that were missed are left out.
+pub(crate) fn pace(period: Duration) -> Interval {
+    let period = period.max(Duration::from_millis(1));
+    let into = clock::now().since_origin().as_nanos() % period.as_nanos();
+    let rest = period.saturating_sub(Duration::from_nanos(u64::try_from(into).unwrap_or_default()));
+    let mut pace = interval_at(Instant::now() + rest, period);
+    pace.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    pace
 }
 
 /// 128 random bits.

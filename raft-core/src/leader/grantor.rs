@@ -12,13 +12,12 @@
 //! applied (P21).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use quorate_membership::lease::{Expiry, Grantor, NotRenewed, Reading, Round};
 use quorate_membership::{Activation, Command, Epoch, Identity, Leadership, Nonce, Revision};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::Engine;
@@ -59,6 +58,8 @@ struct Task {
     expiring: BTreeSet<Identity>,
     /// The lives whose expiry was noted in the ledger, with the activation, so that each is noted once.
     announced: BTreeSet<(Identity, Activation)>,
+    /// When the next life may have to be expired, or the next read may begin, if that is before the next tick.
+    due: Option<Instant>,
     /// What of silent lives is known to be idle, as of a revision.
     idle: (Revision, BTreeMap<Identity, bool>),
 }
@@ -67,8 +68,7 @@ struct Task {
 pub(crate) async fn run(engine: Engine, ledger: Ledger, queue: GrantorQueue, stop: CancellationToken) {
     let GrantorQueue { mut renewals, activation } = queue;
     let mut standing = engine.standing();
-    let mut pace = interval((engine.config().heartbeat() / 4).max(Duration::from_millis(1)));
-    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut pace, mut leadership) = (host::pace(engine.config().heartbeat() / 2), engine.watch_leadership());
     let grantor = Grantor::new(engine.node(), engine.config().timing.plan().drift);
     let mut task = Task {
         engine,
@@ -86,6 +86,7 @@ pub(crate) async fn run(engine: Engine, ledger: Ledger, queue: GrantorQueue, sto
         seen: None,
         expiring: BTreeSet::new(),
         announced: BTreeSet::new(),
+        due: None,
         idle: (Revision::default(), BTreeMap::new()),
     };
     loop {
@@ -99,6 +100,8 @@ pub(crate) async fn run(engine: Engine, ledger: Ledger, queue: GrantorQueue, sto
             Some(ask) = renewals.recv() => task.received(ask),
             Some(confirmed) = task.reads.join_next() => task.read(confirmed.unwrap_or(false)),
             Some(done) = task.proposals.join_next() => task.proposed(done.ok()),
+            true = leadership.next() => task.tick(),
+            () = sleep_until(task.due.unwrap_or_else(Instant::now)), if task.due.is_some() => task.tick(),
             _ = pace.tick() => task.tick(),
         }
     }
@@ -200,10 +203,15 @@ impl Task {
         }
     }
 
+    fn is_due(&mut self, at: Instant) {
+        self.due = Some(self.due.map_or(at, |other| other.min(at)));
+    }
+
     /// P8: at most one read per heartbeat interval, begun after the receipts that it serves.
     fn begin_read(&mut self) {
         let heartbeat = self.engine.config().heartbeat();
-        if self.read_begun.is_some_and(|begun| begun.elapsed() < heartbeat) {
+        if let Some(begun) = self.read_begun.filter(|begun| begun.elapsed() < heartbeat) {
+            self.is_due(begun + heartbeat);
             return;
         }
         #[cfg(quorate_mutant = "grant_without_read")]
@@ -215,7 +223,7 @@ impl Task {
         let engine = self.engine.clone();
         self.reads.spawn(host::bound(async move {
             let limit = engine.config().timing.plan().lease;
-            let Some(index) = engine.read_index_here(limit).await else { return false };
+            let Some(index) = engine.read_index_by_heartbeats(limit).await else { return false };
             let reached =
                 tokio::time::timeout(limit, async { engine.progress().wait_for(|at| *at >= index).await.is_ok() });
             reached.await.unwrap_or(false)
@@ -249,6 +257,7 @@ impl Task {
     }
 
     fn tick(&mut self) {
+        self.due = None;
         let now = clock::reading();
         let stood_still = now.longest_since(std::mem::replace(&mut self.ticked, now));
         if stood_still > self.engine.config().timing.plan().lease / 4 {
@@ -285,6 +294,10 @@ impl Task {
         }
         for expiry in self.grantor.poll_expiries(now) {
             self.expire(expiry);
+        }
+        let pace = self.engine.config().heartbeat() / 2;
+        if let Some(left) = self.grantor.next_expiry(now).filter(|left| *left < pace) {
+            self.is_due(Instant::now() + left);
         }
     }
 

@@ -17,12 +17,12 @@ use std::time::Duration;
 use quorate_membership::detector::{Detector, Moment};
 use quorate_membership::{Candidacy, LeaderContact, NodeId, Phase, Reachability};
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::Engine;
 use crate::error::Fatal;
-use crate::host::clock;
+use crate::host::{self, clock};
 use crate::leader::ended::Refusing;
 use crate::leader::standing_log::StandingLog;
 use crate::lease::keeper::Keeper;
@@ -98,8 +98,7 @@ impl Monitor {
 
     /// Runs until `stop`, or until the node has failed; returns the reason of the failure.
     pub(crate) async fn run(mut self, stop: CancellationToken) -> Option<Fatal> {
-        let mut pace = interval(self.engine.config().heartbeat() / 2);
-        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut pace = host::pace(self.engine.config().heartbeat() / 2);
         let (mut standing, mut progress) = (self.engine.standing(), self.engine.progress());
         let mut shown = Instant::now();
         loop {
@@ -129,7 +128,11 @@ impl Monitor {
             }
             let view = self.look();
             self.standing.look(&view, clock::now());
-            self.views.send_replace(view);
+            self.views.send_if_modified(|shown| {
+                let news = !shown.differs_in_time_alone(&view);
+                *shown = view;
+                news
+            });
             if urgent {
                 self.urgent.notify_one();
             }

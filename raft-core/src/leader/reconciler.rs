@@ -20,7 +20,6 @@ use quorate_membership::{
 };
 use tokio::sync::{Notify, watch};
 use tokio::task::{JoinError, JoinHandle};
-use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::{ChangeError, Engine, VoterChange};
@@ -84,8 +83,7 @@ impl Reconciler {
     /// Runs until `stop`.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let engine = self.uses.engine.clone();
-        let mut pace = interval(engine.config().heartbeat());
-        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut pace = host::pace(engine.config().heartbeat());
         let (mut standing, urgent) = (engine.standing(), self.uses.urgent.clone());
         let mut activation = self.uses.activation.clone();
         loop {

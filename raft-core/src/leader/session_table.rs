@@ -17,7 +17,7 @@ use quorate_membership::session::Sessions;
 use quorate_membership::{Activation, Command, SessionId};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::Engine;
@@ -95,8 +95,7 @@ pub(crate) async fn run(
 ) {
     let SessionQueue(mut queue) = queue;
     let mut standing = engine.standing();
-    let mut pace = interval(engine.config().heartbeat());
-    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut pace = host::pace(engine.config().heartbeat());
     let mut task = Task {
         sessions: Sessions::default(),
         under: None,

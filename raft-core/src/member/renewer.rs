@@ -21,7 +21,7 @@ use futures_util::{FutureExt, StreamExt};
 use quorate_membership::{Contract, Identity, NodeId, Phase};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::Engine;
@@ -46,8 +46,7 @@ impl Renewer {
     /// Runs until `stop`. `outbox`: the renewals that the keeper wants to send.
     pub(crate) async fn run(self, mut outbox: mpsc::UnboundedReceiver<Renewal>, stop: CancellationToken) {
         let mut standing = self.engine.standing();
-        let mut pace = interval(self.engine.config().heartbeat() / 2);
-        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut pace = host::pace(self.engine.config().heartbeat() / 2);
         let (mut asked, mut own, mut leader) = (JoinSet::new(), Own::Unknown, None);
         loop {
             tokio::select! { biased;

@@ -22,7 +22,7 @@ use tokio::time::{sleep, timeout};
 use crate::client_service::Service;
 use crate::error::{Refusal, TransportError};
 use crate::rpc::{Answer, Append, Call, Caller};
-use crate::transport::{AppendReplies, JoinAnswer, JoinRequest, Lane, Peer, Transport};
+use crate::transport::{AppendReplies, JoinAnswer, JoinRequest, Peer, Transport};
 
 #[derive(Default)]
 struct Board {
@@ -186,7 +186,6 @@ impl Transport for MemoryTransport {
     fn append_stream(
         &self,
         peer: &Peer,
-        _lane: Lane,
         caller: Caller,
         requests: BoxStream<'static, Append>,
         idle: Duration,

@@ -9,7 +9,7 @@ use quorate_raft_core::rpc::{
     Transfer, Transferred, VoterSets,
 };
 use quorate_raft_core::transport::JoinRequest;
-use quorate_raft_core::{Lane, Refusal, Transport, TransportError, TransportExt};
+use quorate_raft_core::{Refusal, Transport, TransportError, TransportExt};
 use quorate_transport_grpc::GrpcTransport;
 
 use crate::fake::*;
@@ -159,7 +159,7 @@ async fn a_deadline_may_be_as_long_as_a_duration_can_be() {
     let (transport, peer) = (patient(), peer(server.local_addr()));
     assert!(transport.request(&peer, caller(), vote_request(), Duration::MAX).await.is_ok());
     let appends = futures_util::stream::iter([append(0, 1)]);
-    let answers = transport.append_stream(&peer, Lane::Log, caller(), Box::pin(appends), Duration::MAX).await.unwrap();
+    let answers = transport.append_stream(&peer, caller(), Box::pin(appends), Duration::MAX).await.unwrap();
     assert_eq!(futures_util::StreamExt::count(answers).await, 1);
 }
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
 use quorate_membership::Address;
-use quorate_raft_core::rpc::{InstallSnapshot, ReadIndex, SnapshotMeta};
-use quorate_raft_core::{Lane, Peer, Transport, TransportError, TransportExt};
+use quorate_raft_core::rpc::{Append, InstallSnapshot, ReadIndex, SnapshotMeta};
+use quorate_raft_core::{Peer, Transport, TransportError, TransportExt};
 use quorate_transport_grpc::{ClientSettings, GrpcTransport};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -94,12 +94,12 @@ async fn each_lane_has_one_connection_and_keeps_it() {
     }
     assert_eq!(way.connections.get(), 2);
     // A heartbeat travels with the small calls, and not behind entries.
-    let heartbeat = stream::iter([append(0, 0)]).boxed();
-    let answers = transport.append_stream(&peer, Lane::Control, caller(), heartbeat, LIVENESS).await.unwrap();
-    assert_eq!((answers.count().await, way.connections.get()), (1, 2));
+    let heartbeat = Append { entries: vec![], ..append(0, 0) };
+    assert!(transport.request(&peer, caller(), heartbeat, LIVENESS).await.is_ok());
+    assert_eq!(way.connections.get(), 2);
     for expected in [3, 3] {
         let appends = stream::iter([append(0, 10)]).boxed();
-        let answers = transport.append_stream(&peer, Lane::Log, caller(), appends, LIVENESS).await.unwrap();
+        let answers = transport.append_stream(&peer, caller(), appends, LIVENESS).await.unwrap();
         assert_eq!(answers.count().await, 1);
         assert_eq!(way.connections.get(), expected);
     }

@@ -10,7 +10,7 @@ use quorate_membership::{
 };
 use quorate_raft_core::rpc::{Append, Body, LogEntry, Payload, Proposed, ReadIndex};
 use quorate_raft_core::transport::JoinRequest;
-use quorate_raft_core::{Lane, Refusal, Transport, TransportError, TransportExt};
+use quorate_raft_core::{Refusal, Transport, TransportError, TransportExt};
 use quorate_transport_grpc::{APPEND_LIMIT, MESSAGE_LIMIT};
 use tonic::Code;
 
@@ -130,7 +130,7 @@ async fn every_refusal_comes_back_from_every_kind_of_call() {
         let joined = transport.join(&peer.addresses[0], join.clone(), LIVENESS).await;
         assert_eq!(joined.unwrap_err(), expected);
         let appends = stream::iter([append(0, 1)]).boxed();
-        let answers = transport.append_stream(&peer, Lane::Log, caller(), appends, LIVENESS).await.unwrap();
+        let answers = transport.append_stream(&peer, caller(), appends, LIVENESS).await.unwrap();
         assert_eq!(answers.collect::<Vec<_>>().await, [Err(expected)]);
     }
 }

@@ -15,7 +15,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message;
 use quorate_raft_core::rpc::{Append, InstallSnapshot, RenewRefusal, Renewed, SnapshotMeta};
-use quorate_raft_core::{Lane, Refusal, Transport, TransportError, TransportExt};
+use quorate_raft_core::{Refusal, Transport, TransportError, TransportExt};
 use quorate_transport_grpc::{ClientSettings, GrpcTransport, ServerSettings};
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -230,7 +230,7 @@ async fn a_renewal_does_not_wait_behind_a_snapshot_or_a_batch() {
     let snapshot = tokio::spawn(transport.request(&peer, caller(), snapshot, 2 * LIVENESS));
     let batch: Append = append(0, 5_000_000);
     let appends = stream::iter([batch]).chain(stream::pending()).boxed();
-    let mut answers = transport.append_stream(&peer, Lane::Log, caller(), appends, 2 * LIVENESS).await.unwrap();
+    let mut answers = transport.append_stream(&peer, caller(), appends, 2 * LIVENESS).await.unwrap();
     let batch = tokio::spawn(async move { answers.next().await });
     tokio::time::timeout(LIVENESS, jammed.wait_for(|count| *count == 2)).await.expect("both are stuck").unwrap();
     for seq in 1..=20 {

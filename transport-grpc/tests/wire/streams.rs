@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::stream::{self, BoxStream, StreamExt};
 use quorate_raft_core::rpc::{Append, Body, LogEntry, Payload, Position, StreamAppended};
-use quorate_raft_core::{Lane, Peer, Refusal, Transport, TransportError};
+use quorate_raft_core::{Peer, Refusal, Transport, TransportError};
 use quorate_transport_grpc::{APPEND_LIMIT, GrpcTransport};
 use tokio::sync::mpsc;
 
@@ -14,7 +14,7 @@ use crate::values::*;
 type Answers = BoxStream<'static, Result<StreamAppended, TransportError>>;
 
 async fn open(transport: &GrpcTransport, peer: &Peer, appends: BoxStream<'static, Append>, idle: Duration) -> Answers {
-    transport.append_stream(peer, Lane::Log, caller(), appends, idle).await.unwrap()
+    transport.append_stream(peer, caller(), appends, idle).await.unwrap()
 }
 
 fn flushed(index: u64) -> Result<StreamAppended, TransportError> {

@@ -21,7 +21,7 @@ use super::net::{FRAME, Leg, Load, Net, REFUSED};
 use crate::error::{Refusal, TransportError};
 use crate::host;
 use crate::rpc::{Append, Body, Caller, StreamAppended};
-use crate::transport::{AppendReplies, Lane};
+use crate::transport::AppendReplies;
 
 struct AbortOnDrop(JoinHandle<()>);
 
@@ -169,7 +169,7 @@ fn arriving<T: Send + 'static>(
 pub(super) async fn open(
     net: Net,
     from: NodeId,
-    (to, lane): (NodeId, Lane),
+    to: NodeId,
     caller: Caller,
     mut requests: BoxStream<'static, Append>,
     idle: Duration,
@@ -192,7 +192,7 @@ pub(super) async fn open(
         while let Some(request) = requests.next().await {
             let size = size_of_append(&request);
             asked.sent(size);
-            let Some(at) = there.send(Load { size, bulk: lane == Lane::Log }) else {
+            let Some(at) = there.send(Load { size, bulk: true }) else {
                 asked.stalled();
                 continue;
             };

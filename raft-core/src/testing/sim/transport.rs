@@ -122,12 +122,11 @@ impl Transport for SimTransport {
     fn append_stream(
         &self,
         peer: &Peer,
-        lane: Lane,
         caller: Caller,
         requests: BoxStream<'static, Append>,
         idle: Duration,
     ) -> BoxFuture<'static, Carried<AppendReplies>> {
-        Box::pin(stream::open(self.net.clone(), self.from, (peer.node, lane), caller, requests, idle))
+        Box::pin(stream::open(self.net.clone(), self.from, peer.node, caller, requests, idle))
     }
 
     fn closed(&self) -> BoxStream<'static, NodeId> {
