@@ -20,6 +20,7 @@ use crate::fencing::Fences;
 use crate::id::{Activation, ClusterId, Epoch, Identity, NodeId, Nonce, Revision};
 pub use crate::member::{Disk, Life, MAX_ADDRESSES, Member, Phase, Role};
 use crate::quorum::Configuration;
+use crate::shared::Shared;
 use crate::store::Store;
 use crate::store::lock::{Holder, Lock};
 
@@ -43,10 +44,10 @@ pub struct ClusterState {
     pub(crate) id: Option<ClusterId>,
     pub(crate) revision: Revision,
     pub(crate) epoch: Epoch,
-    pub(crate) members: BTreeMap<NodeId, Member>,
-    pub(crate) retired: BTreeSet<NodeId>,
-    pub(crate) configuration: Configuration,
-    pub(crate) fences: Fences,
+    pub(crate) members: Shared<BTreeMap<NodeId, Member>>,
+    pub(crate) retired: Shared<BTreeSet<NodeId>>,
+    pub(crate) configuration: Shared<Configuration>,
+    pub(crate) fences: Shared<Fences>,
     pub(crate) leadership: Option<Leadership>,
     pub(crate) store: Store,
 }

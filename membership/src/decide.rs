@@ -49,7 +49,7 @@ fn answer(state: &ClusterState, revision: Revision, command: &Command) -> Result
             Some(known) => Err(Rejection::AlreadyFounded(known)),
         },
         Command::Configure { configuration } => {
-            let same = state.configuration == *configuration;
+            let same = *state.configuration == *configuration;
             Ok(if same { vec![] } else { vec![Event::Configured { configuration: configuration.clone() }] })
         }
         _ if state.id.is_none() => Err(Rejection::NotFounded),

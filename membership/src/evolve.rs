@@ -93,7 +93,7 @@ pub fn evolve(state: &mut ClusterState, revision: Revision, event: &Event) {
             true
         }
         Event::Configured { configuration } => {
-            state.configuration = configuration.clone();
+            state.configuration = configuration.clone().into();
             true
         }
         Event::LeaderActivated { leadership } => {

@@ -65,6 +65,7 @@ pub mod quorum;
 mod reachability;
 mod rejection;
 pub mod session;
+mod shared;
 mod store;
 pub mod timing;
 mod topic;

@@ -121,8 +121,8 @@ mod tests {
         let member = || Member::with_one_life(Role::Voter, Phase::Active);
         let configuration = Configuration::uniform((1..=count).map(n), []);
         ClusterState {
-            members: (1..=count).map(|number| (n(number), member())).collect(),
-            configuration,
+            members: (1..=count).map(|number| (n(number), member())).collect::<BTreeMap<_, _>>().into(),
+            configuration: configuration.into(),
             ..ClusterState::new()
         }
     }

@@ -189,6 +189,7 @@ fn no_variant_is_missing() {
         "joint",
         "uniform",
         "lapsed",
+        "refused",
         "unbounded",
         "tokens",
         "watchdog",

@@ -13,9 +13,7 @@ use std::sync::Arc;
 use quorate_membership::{ClusterId, Configuration, Disk, Identity, NodeId, Nonce, Rejection, Revision};
 use serde::{Deserialize, Serialize};
 
-pub use self::call::{
-    Answer, Call, CanFence, FencerReach, KeepAlive, Lane, PreVote, ReadIndex, Refused, Refuses, Rpc,
-};
+pub use self::call::{Answer, Call, CanFence, FencerReach, KeepAlive, Lane, PreVote, ReadIndex, Refused, Refuses, Rpc};
 
 /// A place in the log: which leader's entry, and where. Printed `t3.i42`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -65,7 +65,8 @@ impl Director {
         use tokio::signal::unix::{SignalKind, signal};
         let (health, met, running) = (Health::new(fleet.numbers().count() as u64), BTreeMap::new(), vec![]);
         let (interrupted, terminated) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-        let mut all = Self { fleet, health, met, running, load: vec![], came: BTreeSet::new(), interrupted, terminated };
+        let mut all =
+            Self { fleet, health, met, running, load: vec![], came: BTreeSet::new(), interrupted, terminated };
         for node in all.fleet.numbers() {
             all.fleet.start(node)?;
             let give_up = Instant::now() + TIMEOUT;

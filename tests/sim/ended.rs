@@ -62,7 +62,9 @@ pub(crate) async fn a_firewall_in_the_name_of_a_node_gets_nobody_fenced(seed: u6
     others.into_iter().for_each(|other| story.world.net.reject(other, behind));
     story.run_for(ms(1200)).await?;
     match ordered(&story, behind) {
-        Some(cause) => Err(format!("violated: {behind} runs behind a firewall, and an order stands against it: {cause}")),
+        Some(cause) => {
+            Err(format!("violated: {behind} runs behind a firewall, and an order stands against it: {cause}"))
+        }
         None => story.heal().await,
     }
 }
@@ -75,7 +77,9 @@ pub(crate) async fn a_device_that_would_hit_the_next_life_waits_for_silence(seed
     story.world.end(hit, End::Killed);
     story.run_for(bound).await?;
     match ordered(&story, hit) {
-        Some(cause) => Err(format!("violated: {hit} may be starting again, and the device would power it off: {cause}")),
+        Some(cause) => {
+            Err(format!("violated: {hit} may be starting again, and the device would power it off: {cause}"))
+        }
         None => story.heal().await,
     }
 }

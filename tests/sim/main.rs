@@ -7,10 +7,10 @@
 mod calm;
 mod coverage;
 mod edges;
+mod ended;
 mod faults;
 mod fencing;
 mod judge;
-mod ended;
 mod lost_leader;
 mod majority;
 mod oracle;

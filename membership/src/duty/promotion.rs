@@ -56,8 +56,8 @@ mod tests {
     fn four(role: Role, configuration: Configuration) -> ClusterState {
         let member = |role| Member::with_one_life(role, Phase::Active);
         let voters = (1..=3).map(|node| (NodeId::new(node), member(Role::Voter)));
-        let members = voters.chain([(N4, member(role))]).collect();
-        ClusterState { members, configuration, ..ClusterState::new() }
+        let members: std::collections::BTreeMap<_, _> = voters.chain([(N4, member(role))]).collect();
+        ClusterState { members: members.into(), configuration: configuration.into(), ..ClusterState::new() }
     }
 
     fn nodes(numbers: &[u32]) -> Vec<NodeId> {

@@ -82,9 +82,7 @@ impl Task {
         let (needed, longest) = (engine.config().fence_refused_after(), engine.config().fence_after());
         let works = |node| state.newest(node).and_then(|who| state.life(who)).is_some_and(|life| life.phase.may_work());
         let heard = |node| engine.peers().contacts.last(node).unwrap_or_default();
-        self.watched.retain(|node, of| {
-            now.since(of.closed) < longest && heard(*node) <= of.closed && works(*node)
-        });
+        self.watched.retain(|node, of| now.since(of.closed) < longest && heard(*node) <= of.closed && works(*node));
         let due: Vec<(NodeId, Watched)> =
             self.watched.iter().filter(|(_, of)| of.next <= now).map(|(node, of)| (*node, *of)).collect();
         let looks = due.into_iter().map(|(node, of)| async move {

@@ -102,7 +102,9 @@ impl From<Refused> for pb::RefusesResponse {
 }
 
 impl FromWire<pb::RefusesResponse> for Refused {
-    fn from_wire(pb::RefusesResponse { refuses, connected, follows, last, may_stand }: pb::RefusesResponse) -> Result<Self, Malformed> {
+    fn from_wire(
+        pb::RefusesResponse { refuses, connected, follows, last, may_stand }: pb::RefusesResponse,
+    ) -> Result<Self, Malformed> {
         Ok(Self { refuses, connected, follows, last: last.map(Into::into), may_stand })
     }
 }

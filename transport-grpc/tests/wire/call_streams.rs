@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use quorate_membership::{Rejection, Revision};
-use quorate_raft_core::rpc::{KeepAlive, KeptAlive, ReadIndex};
+use quorate_raft_core::rpc::{Append, Appended, KeepAlive, KeptAlive, ReadIndex};
 use quorate_raft_core::{ProposeError, TransportError, TransportExt, View};
 use tokio::sync::mpsc;
 use tonic::{Code, Streaming};
@@ -123,6 +123,28 @@ async fn a_call_that_hangs_or_fails_or_says_nothing_holds_up_no_other() {
     assert_eq!(nothing.code, Code::InvalidArgument as i32);
     assert!(nothing.message.contains("the call is missing"), "{}", nothing.message);
     assert!(matches!(answers[&8], Answer::KeepAlive(_)), "{answers:?}");
+}
+
+/// A heartbeat is a small call, with each answer that an append may have.
+#[tokio::test]
+async fn a_heartbeat_is_answered_on_the_stream_of_small_calls() {
+    let fake = Fake::new();
+    let server = serve(&fake).await;
+    let (transport, peer) = (patient(), peer(server.local_addr()));
+    let heartbeat = Append { entries: vec![], ..append(3, 0) };
+    let answers = [
+        Appended::Success,
+        Appended::Partial(None),
+        Appended::Partial(Some(at(6, 40))),
+        Appended::Conflict,
+        Appended::HigherBallot(ballot(9, 3)),
+    ];
+    for answer in answers {
+        fake.set(|script| script.appended = answer);
+        assert_eq!(transport.request(&peer, caller(), heartbeat.clone(), LIVENESS).await.unwrap(), answer);
+    }
+    let sent = Call::Append(caller(), heartbeat);
+    assert_eq!(fake.calls(), vec![sent; answers.len()]);
 }
 
 /// Calls on one lane share a connection and a stream; one that is lost with the stream may have arrived.

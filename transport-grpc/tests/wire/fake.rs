@@ -8,7 +8,7 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use quorate_membership::{ClusterState, Command, NodeId, Nonce, Request, Revision, SessionId};
 use quorate_raft_core::Committed;
 use quorate_raft_core::rpc::{
-    self, Answer, Append, Appended, Caller, FencerReach, KeptAlive, Refused, Position, Proposed, Renewed,
+    self, Answer, Append, Appended, Caller, FencerReach, KeptAlive, Position, Proposed, Refused, Renewed,
     StreamAppended, Transferred, VoteAnswer,
 };
 use quorate_raft_core::transport::{JoinAnswer, JoinRequest, RequestName};
@@ -60,7 +60,13 @@ impl Fake {
             feed: Vec::new(),
             kept_alive: KeptAlive::Ended,
             reach: FencerReach::Fails,
-            refuses: Refused { refuses: true, connected: false, follows: true, last: Some(Position { term: 3, index: 7 }), may_stand: true },
+            refuses: Refused {
+                refuses: true,
+                connected: false,
+                follows: true,
+                last: Some(Position { term: 3, index: 7 }),
+                may_stand: true,
+            },
             once: Ok(Revision::new(77)),
             barrier: Ok(Revision::new(9)),
         };
@@ -73,8 +79,18 @@ impl Fake {
         change(&mut self.script.lock().unwrap());
     }
 
+    /// What was called. That a node has gone is no call.
     pub(crate) fn calls(&self) -> Vec<Call> {
-        self.calls.lock().unwrap().clone()
+        let mut calls = self.calls.lock().unwrap().clone();
+        calls.retain(|call| !matches!(call, Call::Disconnected(_)));
+        calls
+    }
+
+    /// Waits until a node has closed its last connection.
+    pub(crate) async fn gone(&self, node: NodeId) {
+        while !self.calls.lock().unwrap().contains(&Call::Disconnected(node)) {
+            let _ = tokio::time::timeout(Duration::from_millis(20), self.changed.notified()).await;
+        }
     }
 
     fn note(&self, call: Call) {
@@ -159,6 +175,10 @@ impl PeerService for FakeService {
             rpc::Call::CanFence(_) => Answer::CanFence(script.reach),
             rpc::Call::Refuses(_) => Answer::Refuses(script.refuses),
         })
+    }
+
+    fn disconnected(&self, node: NodeId) {
+        self.0.note(Call::Disconnected(node));
     }
 
     fn append_stream(

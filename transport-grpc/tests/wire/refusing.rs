@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use quorate_raft_core::rpc::{Refused, Position, Refuses};
-use quorate_raft_core::{Peer, Transport, TransportExt};
+use quorate_raft_core::rpc::{Position, Refused, Refuses};
+use quorate_raft_core::{Peer, Refusal, Transport, TransportExt};
 use quorate_transport_grpc::GrpcTransport;
 
 use crate::fake::*;
@@ -65,7 +65,13 @@ async fn a_voter_says_whether_the_leader_refuses_it_and_an_empty_answer_says_no(
     let server = serve(&fake).await;
     let (transport, peer_of_it) = (patient(), peer(server.local_addr()));
     for said in [
-        Refused { refuses: true, connected: false, follows: true, last: Some(Position { term: 3, index: 7 }), may_stand: true },
+        Refused {
+            refuses: true,
+            connected: false,
+            follows: true,
+            last: Some(Position { term: 3, index: 7 }),
+            may_stand: true,
+        },
         Refused { refuses: false, connected: true, follows: false, last: None, may_stand: false },
     ] {
         fake.set(|script| script.refuses = said);
@@ -74,5 +80,26 @@ async fn a_voter_says_whether_the_leader_refuses_it_and_an_empty_answer_says_no(
     assert_eq!(fake.calls(), [Call::Refuses(caller(), n(1)), Call::Refuses(caller(), n(1))]);
     let empty = peer(answering(vec![]).await);
     let said = transport.request(&empty, caller(), Refuses(n(1)), LIVENESS).await.unwrap();
-    assert_eq!(said, Refused { refuses: false, connected: true, follows: false, last: None, may_stand: false });
+    assert_eq!(said, Refused { refuses: false, connected: false, follows: false, last: None, may_stand: false });
+}
+
+#[tokio::test]
+async fn a_node_has_gone_with_the_last_connection_on_which_a_call_of_it_was_admitted() {
+    let fake = Fake::new();
+    let server = serve(&fake).await;
+    let ways = [Way::to(server.local_addr()).await, Way::to(server.local_addr()).await];
+    let (first, second) = (patient(), patient());
+    let refused = patient();
+    for (transport, way) in [(&first, &ways[0]), (&second, &ways[1])] {
+        transport.request(&peer(way.address), caller(), vote_request(), LIVENESS).await.unwrap();
+    }
+    fake.set(|script| script.refuse = Some(Refusal::NotReady));
+    let not_admitted = refused.request(&peer(server.local_addr()), caller(), vote_request(), LIVENESS).await;
+    assert!(not_admitted.is_err());
+    drop(refused);
+    ways[0].cut();
+    let soon = tokio::time::timeout(Duration::from_millis(200), fake.gone(caller().from)).await;
+    assert!(soon.is_err(), "it holds another connection, and one that was refused does not count");
+    ways[1].cut();
+    tokio::time::timeout(LIVENESS, fake.gone(caller().from)).await.unwrap();
 }

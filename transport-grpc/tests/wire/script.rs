@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use quorate_membership::{Command, FenceId, NodeId, Revision, SessionId};
 use quorate_raft_core::rpc::{
-    Append, Appended, Caller, FencerReach, InstallSnapshot, KeptAlive, Refused, Payload, Proposed, RenewRefusal,
+    Append, Appended, Caller, FencerReach, InstallSnapshot, KeptAlive, Payload, Proposed, Refused, RenewRefusal,
     Renewal, StreamAppended, Transfer, Transferred, VoteRequest,
 };
 use quorate_raft_core::transport::{JoinRequest, RequestName};
@@ -34,6 +34,8 @@ pub(crate) enum Call {
     KeepSession(SessionId),
     Once(Option<RequestName>, Command),
     Barrier(Duration),
+    /// A node has closed its last connection.
+    Disconnected(NodeId),
     /// A call was given up before it was answered.
     GivenUp,
 }
