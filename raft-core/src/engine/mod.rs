@@ -12,6 +12,7 @@
 //! type leaves this room.
 
 mod change_voters;
+mod commits;
 mod confirm;
 mod heartbeats;
 mod inbound;

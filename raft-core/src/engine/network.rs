@@ -19,7 +19,9 @@ use openraft::{OptionalSend, OptionalSync};
 use quorate_membership::NodeId;
 use tokio::time::Instant;
 
+use crate::engine::commits::without_early_commits;
 use crate::engine::heartbeats::Heartbeats;
+use crate::engine::log_store::LogStore;
 use crate::engine::peers::Peers;
 use crate::engine::types::{
     OrAppend, OrAppended, OrSnapshot, OrStreamResult, OrTransfer, OrVote, OrVoteRequest, OrVoteResponse, Types,
@@ -34,6 +36,7 @@ use crate::transport::Lane;
 #[derive(Clone)]
 pub(crate) struct NetworkFactory {
     pub(crate) peers: Arc<Peers>,
+    pub(crate) store: LogStore,
     /// How long the answer to a heartbeat may take, and still says that its sender is followed.
     pub(crate) answers_within: Duration,
 }
@@ -42,8 +45,8 @@ impl RaftNetworkFactory<Types> for NetworkFactory {
     type Network = Network;
 
     async fn new_client(&mut self, target: u64, (): &()) -> Network {
-        let Self { peers, answers_within } = self.clone();
-        Network { peers, to: NodeId::new(target), answers_within, heartbeats: Heartbeats::default() }
+        let Self { peers, store, answers_within } = self.clone();
+        Network { peers, store, to: NodeId::new(target), answers_within, heartbeats: Heartbeats::default() }
     }
 }
 
@@ -86,6 +89,8 @@ fn lane_of(mut requests: AppendStream<'static, Append>) -> (Lane, AppendStream<'
 /// The way to one peer.
 pub(crate) struct Network {
     peers: Arc<Peers>,
+    /// The log, whose end says whether a later commit is to come.
+    store: LogStore,
     to: NodeId,
     answers_within: Duration,
     heartbeats: Heartbeats,
@@ -198,7 +203,8 @@ where
                 let answer = self.heartbeats.send(asking).await.map_err(|e| self.failed(action, e))?;
                 return Ok(stream::iter([Ok(stream_to(answer))]).boxed() as Replies<'s>);
             }
-            let link = &*self;
+            let (link, store) = (&*self, self.store.clone());
+            let requests = without_early_commits(requests, move || store.last().map(|last| last.index)).boxed();
             // That a stream could be opened is no sign of life of what is behind it: only an answer is.
             let opened = match link.peers.address(link.to) {
                 Ok((peer, caller)) => link.peers.transport.append_stream(&peer, caller, requests, idle).await,

@@ -55,7 +55,8 @@ impl Engine {
         let voted = store.vote().is_some();
         let embargo_ends = voted.then(|| Moment::new(clock::now().since_origin() + config.embargo()));
         let settings = Arc::new(settings(&config, !voted)?);
-        let network = NetworkFactory { peers: peers.clone(), answers_within: config.election_min() };
+        let network =
+            NetworkFactory { peers: peers.clone(), store: store.clone(), answers_within: config.election_min() };
         let raft = Raft::new(node.get(), settings, network, store.clone(), machine.clone())
             .await
             .map_err(|e| StartError::Engine(e.to_string()))?;
