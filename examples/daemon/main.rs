@@ -60,10 +60,6 @@ fn workers() -> usize {
     (cores / 4).clamp(1, 4)
 }
 
-/// Many small pieces of memory are taken and freed for each command. Choosing an allocator is the program's affair, never a library's.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> Result<()> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(workers()).enable_all().build()?.block_on(run())
 }

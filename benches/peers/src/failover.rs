@@ -30,7 +30,7 @@ pub enum Loss {
     Silent,
 }
 
-/// Loses the leader `trials` times, and brings it back. The times in milliseconds, ascending.
+/// Loses the leader `trials` times, and brings it back. The times in milliseconds.
 pub async fn run(cluster: &mut Cluster, trials: usize, how: Loss) -> Result<Vec<f64>> {
     let (mut found, mut draws) = (vec![], Draws(0x2545_f491_4f6c_dd1d));
     for _ in 0..trials {
@@ -66,7 +66,6 @@ pub async fn run(cluster: &mut Cluster, trials: usize, how: Loss) -> Result<Vec<
         }
         sleep(Duration::from_millis(1500)).await;
     }
-    found.sort_by(f64::total_cmp);
     Ok(found)
 }
 
