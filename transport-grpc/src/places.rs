@@ -14,8 +14,14 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
 use parking_lot::Mutex;
 use quorate_membership::NodeId;
+use quorate_raft_core::rpc::{Answer, Append, Call, Caller, StreamAppended};
+use quorate_raft_core::transport::{JoinAnswer, JoinRequest};
+use quorate_raft_core::{PeerService, Refusal};
 
 use crate::settings::ServerSettings;
 
@@ -59,12 +65,12 @@ pub(crate) struct Place {
     from: IpAddr,
     holder: Mutex<Holder>,
     /// The node that calls on this connection, once a call of it was admitted.
-    node: Mutex<Caller>,
+    node: Mutex<CalledBy>,
 }
 
 /// Who calls on a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Caller {
+enum CalledBy {
     Unknown,
     Node(NodeId),
     /// The connection has closed.
@@ -92,7 +98,7 @@ impl Places {
             return None;
         };
         drop(taken);
-        let node = Mutex::new(Caller::Unknown);
+        let node = Mutex::new(CalledBy::Unknown);
         Some(Arc::new(Place { places: self.clone(), from, holder: Mutex::new(holder), node }))
     }
 
@@ -133,15 +139,15 @@ impl Place {
     /// A call of `node` was admitted on this connection. Only the first one counts: a process is one node.
     pub(crate) fn is_of(&self, node: NodeId) {
         let mut caller = self.node.lock();
-        if *caller == Caller::Unknown {
-            *caller = Caller::Node(node);
+        if *caller == CalledBy::Unknown {
+            *caller = CalledBy::Node(node);
             *self.places.taken.lock().of_node.entry(node).or_default() += 1;
         }
     }
 
     /// The connection has closed. Returns the node that called on it, if it holds no other one.
     pub(crate) fn close(&self) -> Option<NodeId> {
-        let Caller::Node(node) = std::mem::replace(&mut *self.node.lock(), Caller::Gone) else { return None };
+        let CalledBy::Node(node) = std::mem::replace(&mut *self.node.lock(), CalledBy::Gone) else { return None };
         let mut taken = self.places.taken.lock();
         let left = taken.of_node.get_mut(&node)?;
         *left -= 1;
@@ -162,6 +168,44 @@ impl Drop for Place {
         self.places.taken.lock().free(self.from, holder);
         // Closed before, unless the server was dropped with all its connections.
         let _nobody_to_tell = self.close();
+    }
+}
+
+/// The service as one connection sees it: notes which node calls there, once a call of it was admitted.
+pub(crate) struct OfConnection {
+    pub(crate) service: Arc<dyn PeerService>,
+    pub(crate) place: Arc<Place>,
+}
+
+impl PeerService for OfConnection {
+    fn call(&self, caller: Caller, call: Call) -> BoxFuture<'static, Result<Answer, Refusal>> {
+        let (answer, place) = (self.service.call(caller, call), self.place.clone());
+        Box::pin(async move {
+            let answer = answer.await;
+            if answer.is_ok() {
+                place.is_of(caller.from);
+            }
+            answer
+        })
+    }
+
+    fn append_stream(
+        &self,
+        caller: Caller,
+        requests: BoxStream<'static, Append>,
+    ) -> BoxStream<'static, Result<StreamAppended, Refusal>> {
+        let place = self.place.clone();
+        let answers = self.service.append_stream(caller, requests);
+        let noted = answers.inspect(move |answer| {
+            if answer.is_ok() {
+                place.is_of(caller.from);
+            }
+        });
+        noted.boxed()
+    }
+
+    fn join(&self, request: JoinRequest) -> BoxFuture<'static, Result<JoinAnswer, Refusal>> {
+        self.service.join(request)
     }
 }
 

@@ -29,6 +29,7 @@ mod rng;
 mod sim_disk;
 mod stop;
 mod stream;
+mod thin_way;
 mod time;
 mod transport;
 mod world;

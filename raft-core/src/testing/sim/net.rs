@@ -15,12 +15,12 @@ use std::time::Duration;
 use parking_lot::{Mutex, MutexGuard};
 use quorate_membership::{Address, NodeId};
 use tokio::sync::broadcast;
-use tokio::time::Instant;
 
 use super::host::SimHost;
 use super::observation::End;
 use super::refusals::Refusals;
 use super::rng::Rng;
+use super::thin_way::{Load, ThinWay};
 use crate::client_service::Service;
 
 /// The time that it takes to hear that a port is closed, or a connection was.
@@ -65,55 +65,6 @@ pub struct FaultCounts {
     pub late: u64,
     /// Messages that took longer on a thin way than the rest of their way.
     pub waited: u64,
-}
-
-/// What the transport leaves in the queue of a thin way, in bytes: what `quorate-transport-grpc` was measured to leave there
-/// with two streams at 1 Mbit/s.
-const QUEUE: u64 = 9 << 10;
-
-/// The bytes of a message beside what it carries.
-pub(super) const FRAME: usize = 150;
-
-/// How large a message is, in bytes, and whether it goes on a lane for much, whose messages wait for each other.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Load {
-    pub(super) size: usize,
-    pub(super) bulk: bool,
-}
-
-impl Load {
-    /// A message that carries next to nothing.
-    pub(super) const SMALL: Self = Self { size: FRAME, bulk: false };
-}
-
-/// The way out of a machine.
-#[derive(Debug)]
-struct ThinWay {
-    /// Bytes a second.
-    rate: u64,
-    /// For each other node, when what was sent to it on lanes for much has been carried.
-    free: BTreeMap<NodeId, Instant>,
-}
-
-impl ThinWay {
-    fn takes(&self, bytes: u64) -> Duration {
-        Duration::from_secs_f64(bytes as f64 / self.rate as f64)
-    }
-
-    /// How long a message takes that is sent now.
-    fn send(&mut self, to: NodeId, load: Load) -> Duration {
-        let (now, own) = (Instant::now(), self.takes(load.size as u64));
-        self.free.retain(|_, free| *free > now);
-        if load.bulk {
-            // Connections share the way.
-            let others = self.free.keys().filter(|node| **node != to).count() as u32;
-            let free = self.free.entry(to).or_insert(now);
-            *free += own * (others + 1);
-            return *free - now;
-        }
-        let queue = self.takes(QUEUE);
-        self.free.values().map(|free| (*free - now).min(queue)).max().unwrap_or_default() + own
-    }
 }
 
 pub(super) struct State {
@@ -268,7 +219,7 @@ impl Net {
 
     /// Lets no more than `rate` bytes a second out of `node`, at least 1.
     pub fn make_thin(&self, node: NodeId, rate: u64) {
-        self.lock().thin.insert(node, ThinWay { rate: rate.max(1), free: BTreeMap::new() });
+        self.lock().thin.insert(node, ThinWay::new(rate));
     }
 
     /// Whether the way out of a node is thin.

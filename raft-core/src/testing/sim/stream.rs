@@ -17,7 +17,8 @@ use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::net::{FRAME, Leg, Load, Net, REFUSED};
+use super::net::{Leg, Net, REFUSED};
+use super::thin_way::{FRAME, Load};
 use crate::error::{Refusal, TransportError};
 use crate::host;
 use crate::rpc::{Append, Body, Caller, StreamAppended};

@@ -16,8 +16,9 @@ use quorate_membership::{Address, NodeId};
 use tokio::sync::{broadcast, oneshot};
 use tokio::time::{sleep, timeout};
 
-use super::net::{FRAME, Leg, Load, Net, REFUSED};
+use super::net::{Leg, Net, REFUSED};
 use super::stream;
+use super::thin_way::{FRAME, Load};
 use crate::client_service::Service;
 use crate::error::{Refusal, TransportError};
 use crate::rpc::{Answer, Append, Call, Caller};
