@@ -69,6 +69,20 @@ pub(crate) async fn a_firewall_in_the_name_of_a_node_gets_nobody_fenced(seed: u6
     }
 }
 
+/// A firewall between a follower and the leader closes all connections between the two, both ways. The other voter reaches the
+/// follower: nobody fences it before its silence asks for that.
+pub(crate) async fn a_firewall_between_a_node_and_its_leader_gets_nobody_fenced(seed: u64) -> Done {
+    let (mut story, behind) = formed(seed, true).await?;
+    let led = leader(&story).unwrap_or_default();
+    story.world.net.reject(led, behind);
+    story.world.net.reject(behind, led);
+    story.run_for(ms(1200)).await?;
+    match ordered(&story, behind) {
+        Some(cause) => Err(format!("violated: the leader alone is refused by {behind}, and an order stands: {cause}")),
+        None => story.heal().await,
+    }
+}
+
 /// A process is killed and its service manager starts it again at once. A device that cannot tell its lives apart would power
 /// the machine off under the new one: no order stands in that time.
 pub(crate) async fn a_device_that_would_hit_the_next_life_waits_for_silence(seed: u64) -> Done {

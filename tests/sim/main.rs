@@ -148,6 +148,12 @@ fn a_firewall_in_the_name_of_a_node_gets_nobody_fenced() {
     in_a_world(ended::a_firewall_in_the_name_of_a_node_gets_nobody_fenced);
 }
 
+/// What the leader alone is refused is not enough.
+#[test]
+fn a_firewall_between_a_node_and_its_leader_gets_nobody_fenced() {
+    in_a_world(ended::a_firewall_between_a_node_and_its_leader_gets_nobody_fenced);
+}
+
 /// A process that is started again at once is not powered off.
 #[test]
 fn a_device_that_would_hit_the_next_life_waits_for_silence() {

@@ -71,7 +71,8 @@ impl Task {
     fn note_closed(&mut self, node: NodeId) {
         let now = clock::now();
         if node != self.engine.node() {
-            self.watched.entry(node).or_insert(Watched { closed: now, refuses: None, next: now, wait: LOOK.0 });
+            let fresh = Watched { closed: now, refuses: None, next: now, wait: LOOK.0 };
+            self.watched.entry(node).and_modify(|of| of.closed = now).or_insert(fresh);
         }
     }
 
@@ -86,17 +87,17 @@ impl Task {
         let due: Vec<(NodeId, Watched)> =
             self.watched.iter().filter(|(_, of)| of.next <= now).map(|(node, of)| (*node, *of)).collect();
         let looks = due.into_iter().map(|(node, of)| async move {
-            let long = of.refuses.is_some_and(|since| now.since(since) >= needed);
-            // The others are asked once, and again if that was in vain.
-            let found = match long && engine.leading() {
+            // The others are asked once it is time, and again if that was in vain.
+            let ask = engine.leading() && of.refuses.is_some_and(|since| now.since(since) >= needed);
+            let found = match ask {
                 true => engine.is_refused_by(node).await,
                 false => engine.is_parted_from(node).await,
             };
-            (node, found, long && engine.leading())
+            (node, found, ask)
         });
-        for (node, found, agreed) in join_all(looks).await {
+        for (node, found, asked) in join_all(looks).await {
             let Some(of) = self.watched.get_mut(&node) else { continue };
-            if found && agreed {
+            if found && asked {
                 tracing::info!(%node, "its machine refuses connections, as a quorum of the voters sees it");
                 let at = of.refuses.unwrap_or(now);
                 self.watched.remove(&node);
@@ -105,7 +106,7 @@ impl Task {
                 continue;
             }
             of.refuses = if found { of.refuses.or(Some(now)) } else { None };
-            of.wait = if found && !agreed { LOOK.0 } else { (of.wait * 2).min(LOOK.1) };
+            of.wait = if found && !asked { LOOK.0 } else { (of.wait * 2).min(LOOK.1) };
             of.next = Moment::new(clock::now().since_origin() + of.wait);
         }
     }

@@ -45,10 +45,10 @@ use crate::member::succession;
 use crate::transport::Transport;
 use crate::view::{Local, View};
 
-/// How long a shutdown waits until the last lines of the ledger are on the disk.
 /// How many findings of machines that refuse may wait for the monitor.
 const REFUSING: usize = 64;
 
+/// How long a shutdown waits until the last lines of the ledger are on the disk.
 const LEDGER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Everything that a node needs to start.
