@@ -129,11 +129,11 @@ async fn a_lock_outlives_every_process_that_was_started_under_it() -> Result<()>
         let family = members(&mut child)?;
         all_live(&family)?;
         let mut view = node.watch();
-        let free = async {
-            let free =
-                |view: &quorate_raft_core::View| view.cluster.store().lock(&name).is_none_or(|l| l.grant.is_none());
-            view.wait_for(free).await.map(|_| ())
-        };
+        let is_free =
+            |view: &quorate_raft_core::View| view.cluster.store().lock(&name).is_none_or(|l| l.grant.is_none());
+        // The watched view shows the grant within some milliseconds.
+        timeout(TIMEOUT, view.wait_for(|view| !is_free(view))).await.context("the lock is never shown")??;
+        let free = async { view.wait_for(is_free).await.map(|_| ()) };
         let seen = async {
             timeout(TIMEOUT, free).await.context("the lock stays held")??;
             // Not "soon": when the lock is free, they are gone.
