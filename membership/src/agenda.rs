@@ -167,7 +167,11 @@ impl Agenda<'_> {
         let own_machine = open.target.node == self.outlook.me;
         let former = self.state.newest(open.target.node) != Some(open.target);
         if own_machine && !(former && self.outlook.tells_lives_apart) {
-            return Some(Work::HandOver);
+            // First what this leader can do itself. Two that each have an order against their own node would hand over to and
+            // fro otherwise, and carry out neither.
+            let mut others = self.state.fences().open().filter(|order| order.target.node != self.outlook.me);
+            let busy = others.any(|order| self.outlook.can_fence && !self.outlook.given_up.contains(&order.id));
+            return (!busy).then_some(Work::HandOver);
         }
         self.outlook.can_fence.then_some(Work::Duty(Duty::Fence(order)))
     }
@@ -193,13 +197,15 @@ impl Agenda<'_> {
         }
     }
 
-    /// A witness leads only while no voter stands that could.
+    /// A witness leads only while no voter stands that could, and is there. One that is dead and not yet fenced stands; handing
+    /// over for its sake would move leadership to and fro between witnesses.
     fn is_witness_with_a_successor(&self) -> bool {
         let state = self.state;
         let witness = state.member(self.outlook.me).is_some_and(|member| member.role == Role::Witness);
         let standing = state.standing();
         let mut voters = state.members().iter().filter(|(node, m)| m.role == Role::Voter && standing.contains(node));
-        witness && voters.any(|(node, _)| state.configuration().is_lasting_voter(*node))
+        let heard = self.heard_lately();
+        witness && voters.any(|(node, _)| state.configuration().is_lasting_voter(*node) && heard.contains(node))
     }
 
     /// Whether the rules would accept this leader's order now.

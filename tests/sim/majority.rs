@@ -124,6 +124,10 @@ impl Majorities {
             }
             self.stood = self.stood.max((vote.term, vote.node));
         }
+        if let Observation::Ended { .. } = &entry.seen {
+            // An order may come sooner than the next look.
+            self.windows.retain(|members, _| !members.contains(&entry.node));
+        }
         if self.split.is_some_and(|at| at.elapsed() < self.settled) {
             return Ok(());
         }

@@ -29,7 +29,7 @@ use crate::host::clock;
 use crate::leader::fence_runner::{AttemptError, attempt, backoff};
 use crate::leader::reach::{self, Reach};
 use crate::rpc::{CanFence, FencerReach};
-use crate::view::View;
+use crate::view::{Sighting, View};
 
 /// Why a piece of work failed. It is tried again while it is still due.
 #[derive(Debug, thiserror::Error)]
@@ -91,7 +91,14 @@ impl Reconciler {
                 () = stop.cancelled() => break,
                 _ = pace.tick() => {}
                 changed = standing.changed() => if changed.is_err() { break },
-                Ok(()) = activation.changed() => {}
+                Ok(()) = activation.changed() => {
+                    // A leader that has just begun is in no hurry: one that will hand over again must leave the others time to
+                    // renew their leases. It is, if a process is known to have ended.
+                    let refused = |sighting: &Sighting| sighting.signal == Signal::Refused;
+                    if !self.uses.views.borrow().local.sightings.values().any(refused) {
+                        continue;
+                    }
+                }
                 () = urgent.notified() => {}
             }
             self.round(&engine).await;
