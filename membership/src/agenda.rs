@@ -36,7 +36,7 @@ const HEARD_WITHIN: u32 = 3;
 pub enum Work {
     /// Carry out a duty.
     Duty(Duty),
-    /// Ask for a fence order against a life whose node is silent.
+    /// Ask for a fence order against a life whose node is silent, or whose machine refuses connections.
     Suspect(Identity),
     /// Hand leadership over: this node should not lead.
     HandOver,
@@ -167,11 +167,7 @@ impl Agenda<'_> {
         let own_machine = open.target.node == self.outlook.me;
         let former = self.state.newest(open.target.node) != Some(open.target);
         if own_machine && !(former && self.outlook.tells_lives_apart) {
-            // First what this leader can do itself. Two that each have an order against their own node would hand over to and
-            // fro otherwise, and carry out neither.
-            let mut others = self.state.fences().open().filter(|order| order.target.node != self.outlook.me);
-            let busy = others.any(|order| self.outlook.can_fence && !self.outlook.given_up.contains(&order.id));
-            return (!busy).then_some(Work::HandOver);
+            return Some(Work::HandOver);
         }
         self.outlook.can_fence.then_some(Work::Duty(Duty::Fence(order)))
     }
@@ -205,7 +201,11 @@ impl Agenda<'_> {
         let standing = state.standing();
         let mut voters = state.members().iter().filter(|(node, m)| m.role == Role::Voter && standing.contains(node));
         let heard = self.heard_lately();
-        witness && voters.any(|(node, _)| state.configuration().is_lasting_voter(*node) && heard.contains(node))
+        witness
+            && voters.any(|(node, _)| {
+                state.configuration().is_lasting_voter(*node)
+                    && (heard.contains(node) || cfg!(quorate_mutant = "handed_over_to_the_dead"))
+            })
     }
 
     /// Whether the rules would accept this leader's order now.

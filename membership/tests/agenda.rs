@@ -342,6 +342,16 @@ fn a_witness_leads_only_while_no_voter_stands() {
     assert_eq!(agenda_of(&state, &outlook(&state)), []);
 }
 
+/// A voter that is dead and not yet fenced stands, and cannot take over: two witnesses would hand leadership to and fro.
+#[test]
+fn a_witness_hands_over_only_to_a_voter_that_is_heard() {
+    let state = three("role n1 witness\nrole n2 witness");
+    let with = outlook(&state);
+    assert_eq!(agenda_of(&state, &with), [Work::HandOver]);
+    let heard = BTreeMap::from([(N2, at(99_950)), (N3, at(98_000))]);
+    assert_eq!(agenda_of(&state, &Outlook { heard, ..with }), []);
+}
+
 #[test]
 fn duties_come_before_suspects_and_handing_over_comes_last() {
     let five = "join n4 voter disk=4/1 nonce=41\njoin n5 voter disk=5/1 nonce=51\nconfigure n1 n2 n3 n4 n5\n\

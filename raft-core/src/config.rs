@@ -227,6 +227,20 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_counts_at_once_only_if_the_fencer_tells_lives_apart_or_it_is_asked_for() {
+        let ms = Duration::from_millis;
+        let config = Config::default();
+        assert!(config.ignores_refusals(), "a device might hit the next life");
+        let apart = Config { fencer_tells_lives_apart: true, ..config.clone() };
+        assert_eq!((apart.fence_refused_after(), apart.ignores_refusals()), (ms(40), false));
+        let asked = Config { fence_refused_after: Some(ms(500)), ..config.clone() };
+        assert_eq!((asked.fence_refused_after(), asked.check().is_ok()), (ms(500), true));
+        let late = Config { fence_refused_after: Some(ms(1501)), ..config };
+        let error = late.check().unwrap_err().to_string();
+        assert_eq!(error, "fence_refused_after is 1.501s: it must lie between 10ms and 1.5s");
+    }
+
+    #[test]
     fn the_embargo_outlasts_the_lease() {
         let config = Config::default();
         assert!(config.embargo() > config.election_max() * 102 / 100);

@@ -73,10 +73,10 @@ impl View {
         let signals = |local: &Local| -> Vec<(NodeId, Signal)> {
             local.sightings.iter().map(|(node, sighting)| (*node, sighting.signal)).collect()
         };
-        let rest = |local: &Local| Local { sightings: BTreeMap::new(), ..local.clone() };
+        let (own, theirs) = (&self.local, &other.local);
         Arc::ptr_eq(&self.cluster, &other.cluster)
-            && signals(&self.local) == signals(&other.local)
-            && rest(&self.local) == rest(&other.local)
+            && signals(own) == signals(theirs)
+            && *own == Local { sightings: own.sightings.clone(), ..theirs.clone() }
     }
 }
 

@@ -211,7 +211,9 @@ impl Task {
     fn begin_read(&mut self) {
         let heartbeat = self.engine.config().heartbeat();
         if let Some(begun) = self.read_begun.filter(|begun| begun.elapsed() < heartbeat) {
-            self.is_due(begun + heartbeat);
+            if self.grantor.renewals().0.next().is_some() {
+                self.is_due(begun + heartbeat);
+            }
             return;
         }
         #[cfg(quorate_mutant = "grant_without_read")]
