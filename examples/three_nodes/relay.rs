@@ -138,6 +138,10 @@ fn listens(net: &watch::Receiver<Net>, node: u64) -> bool {
 
 /// Carries one connection until it ends.
 async fn carry(net: watch::Receiver<Net>, caller: TcpStream, port: u16, to: u64, relay: u16) -> Result<()> {
+    // A node that only looks whether somebody listens says nothing, and its connection is gone already.
+    if caller.peek(&mut [0]).await? == 0 {
+        return Ok(());
+    }
     let from = calling_node(&net, port, relay).await?;
     let (begun, cut) = {
         let net = net.borrow();

@@ -19,11 +19,13 @@
 
 mod grantor;
 mod member_lease;
+mod receipts;
 
 use std::time::Duration;
 
 pub use grantor::{Expiry, Grantor, NotRenewed, Round};
 pub use member_lease::{MemberLease, Stage};
+pub use receipts::{ReceiptLog, Receipts};
 
 /// One reading of the two clocks that a lease is measured on.
 ///
@@ -65,6 +67,21 @@ impl Reading {
         } else {
             raw.max(self.boottime.saturating_sub(earlier.boottime))
         }
+    }
+
+    /// The reading `ago` before this one, or the beginning of a clock that was not running yet.
+    pub fn before(self, ago: Duration) -> Self {
+        Self { boottime: self.boottime.saturating_sub(ago), raw: self.raw.saturating_sub(ago) }
+    }
+
+    /// Of each clock the later of the two readings.
+    pub fn later(self, other: Self) -> Self {
+        Self { boottime: self.boottime.max(other.boottime), raw: self.raw.max(other.raw) }
+    }
+
+    /// Of each clock the earlier of the two readings.
+    pub fn earlier(self, other: Self) -> Self {
+        Self { boottime: self.boottime.min(other.boottime), raw: self.raw.min(other.raw) }
     }
 
     /// The shortest time that may have passed since `earlier`: for a leader, which must wait long enough.

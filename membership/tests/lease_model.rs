@@ -54,7 +54,9 @@ impl Leases {
             Command::Configure { configuration: Configuration::uniform(voters, []) },
         ];
         commands.extend((0..NODES).map(|node| {
-            let contract = if node < MEMBERS { bounds.contract() } else { Contract::default() };
+            // Where receipts are asked for, one member works, and the others are only voters.
+            let works = if bounds.receipts { node == 1 } else { node < MEMBERS };
+            let contract = if works { bounds.contract() } else { Contract::default() };
             moves::join(node, 1, contract)
         }));
         let first = |node| Identity::new(id(node), Incarnation::new(1));
@@ -72,6 +74,7 @@ impl Leases {
             now: [START; NODES],
             desks: std::array::from_fn(|node| Arc::new(leader_side::LeaderSide::new(node, committed.clone(), bounds))),
             members: std::array::from_fn(|node| Some(Arc::new(Member::new(first(node), bounds)))),
+            receipts: std::array::from_fn(|_| Arc::new(lease::ReceiptLog::new(at(START)))),
             committed,
             wire: vec![],
             jobs: std::array::from_fn(job),
@@ -82,7 +85,7 @@ impl Leases {
             wait: bounds.contract().own_wait().map_or(0, |wait| units(wait + ms(1) - Duration::from_nanos(1))),
             seen: 0,
         };
-        for node in 0..MEMBERS {
+        for node in (0..MEMBERS).filter(|node| !bounds.receipts || *node == 1) {
             let member = world.member(node).unwrap();
             let seq = member.holder.poll_renewal(at(START)).unwrap();
             assert!(member.holder.handle_grant(first(node), seq, at(START)));
@@ -263,6 +266,12 @@ fn leaders_that_do_not_know_better_do_no_harm() {
 fn a_leader_that_starts_anew_knows_nothing() {
     use bounds::leaders::*;
     hold(&[ANEW], &[ANEW_FULL]);
+}
+
+#[test]
+fn a_new_leader_asks_the_voters_when_they_heard_of_each_life() {
+    use bounds::receipts::*;
+    hold(&[TWO, LOST], &[THREE]);
 }
 
 #[test]

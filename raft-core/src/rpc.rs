@@ -13,7 +13,9 @@ use std::sync::Arc;
 use quorate_membership::{ClusterId, Configuration, Disk, Identity, NodeId, Nonce, Rejection, Revision};
 use serde::{Deserialize, Serialize};
 
-pub use self::call::{Answer, Call, CanFence, FencerReach, KeepAlive, Lane, PreVote, ReadIndex, Refused, Refuses, Rpc};
+pub use self::call::{
+    Answer, AskReceipts, Call, CanFence, FencerReach, KeepAlive, Lane, PreVote, ReadIndex, Refused, Refuses, Rpc,
+};
 
 /// A place in the log: which leader's entry, and where. Printed `t3.i42`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -118,6 +120,8 @@ pub struct Append {
     pub entries: Vec<LogEntry>,
     /// How far the leader knows the log to be committed.
     pub commit: Option<Position>,
+    /// The lives whose renewals an acceptance of this confirms. The receiver notes each before it answers.
+    pub renewed: Arc<[Identity]>,
 }
 
 /// The answer to one [`Append`].

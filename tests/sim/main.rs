@@ -15,6 +15,7 @@ mod lost_leader;
 mod majority;
 mod oracle;
 mod plan;
+mod receipts;
 mod story;
 mod sweep;
 mod thin;
@@ -158,6 +159,18 @@ fn a_firewall_between_a_node_and_its_leader_gets_nobody_fenced() {
 #[test]
 fn a_device_that_would_hit_the_next_life_waits_for_silence() {
     in_a_world(ended::a_device_that_would_hit_the_next_life_waits_for_silence);
+}
+
+/// The voters know when they heard of a leader last.
+#[test]
+fn the_wait_for_a_leader_that_is_cut_off_is_not_begun_anew() {
+    in_a_world(receipts::the_wait_for_a_leader_that_is_cut_off_is_not_begun_anew);
+}
+
+/// What a voter does not know any more may have been.
+#[test]
+fn voters_that_lost_their_notes_end_nobody_too_early() {
+    in_a_world(receipts::voters_that_lost_their_notes_end_nobody_too_early);
 }
 
 #[test]

@@ -124,7 +124,8 @@ fn to_wire(answer: Result<Answer, Refusal>) -> pb::numbered_answer::Answer {
             | Answer::Snapshot(_)
             | Answer::Transfer(_)
             | Answer::CanFence(_)
-            | Answer::Refuses(_),
+            | Answer::Refuses(_)
+            | Answer::Receipts(_),
         ) => {
             let why = "the answer belongs to another kind of call; both nodes should run the same version";
             Out::Refused((&Refusal::Malformed(why.into())).into())

@@ -97,7 +97,8 @@ pub(crate) fn small(call: &Call) -> Option<pb::numbered_call::Call> {
         | Call::Snapshot(_)
         | Call::Transfer(_)
         | Call::CanFence(_)
-        | Call::Refuses(_) => None,
+        | Call::Refuses(_)
+        | Call::Receipts(_) => None,
     }
 }
 

@@ -19,7 +19,7 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use http::Uri;
 use prost::Message;
 use quorate_membership::{Address, NodeId};
-use quorate_raft_core::rpc::{Answer, Append, Call, Caller, InstallSnapshot};
+use quorate_raft_core::rpc::{Answer, Append, AskReceipts, Call, Caller, InstallSnapshot};
 use quorate_raft_core::transport::{AppendReplies, JoinAnswer, JoinRequest};
 use quorate_raft_core::{Lane, Peer, Refusal, Transport, TransportError};
 use tokio::sync::broadcast;
@@ -190,6 +190,10 @@ async fn request(link: Arc<Link>, caller: Caller, call: Call, deadline: Duration
         Call::Refuses(node) => {
             let message = pb::RefusesRequest { caller, node: node.get() };
             Answer::Refuses(unary!(refuses(message), MESSAGE_LIMIT, "the question")?)
+        }
+        Call::Receipts(AskReceipts { ballot, upto }) => {
+            let message = pb::ReceiptsRequest { caller, ballot: Some(ballot.into()), upto: Some(upto.into()) };
+            Answer::Receipts(unary!(receipts(message), MESSAGE_LIMIT, "the question")?)
         }
         Call::CanFence(order) => {
             let message = pb::CanFenceRequest { caller, order: order.get() };

@@ -13,8 +13,8 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use parking_lot::Mutex;
 use quorate_membership::{FenceId, NodeId, SessionId, codec};
 use quorate_raft_core::rpc::{
-    Append, Caller, CanFence, InstallSnapshot, KeepAlive, PreVote, ReadIndex, Refuses, Renewal, Rpc, SnapshotMeta,
-    Transfer, VoteRequest,
+    Append, AskReceipts, Caller, CanFence, InstallSnapshot, KeepAlive, PreVote, ReadIndex, Refuses, Renewal, Rpc,
+    SnapshotMeta, Transfer, VoteRequest,
 };
 use quorate_raft_core::{PeerService, PeerServiceExt, Refusal};
 use tokio::sync::Semaphore;
@@ -156,6 +156,13 @@ impl Raft for RaftService {
     ) -> Result<Response<pb::RelayKeepAliveResponse>, Status> {
         let pb::RelayKeepAliveRequest { caller: from, session } = request.into_inner();
         self.unary(caller(from)?, KeepAlive(SessionId::new(session))).await
+    }
+
+    async fn receipts(&self, request: Request<pb::ReceiptsRequest>) -> Result<Response<pb::ReceiptsResponse>, Status> {
+        let request = request.into_inner();
+        let from = request.caller.clone();
+        let request = AskReceipts::from_wire(request).map_err(invalid)?;
+        self.unary(caller(from)?, request).await
     }
 
     async fn refuses(&self, request: Request<pb::RefusesRequest>) -> Result<Response<pb::RefusesResponse>, Status> {

@@ -4,6 +4,7 @@
 //!   handle_gain(nonce) ─▶ ActivateLeader(self, nonce) proposed ─▶ applied: A set, last := now for every life at work
 //!
 //!   renewal ─▶ last := now, waiting ──poll_read──▶ round (closed to what comes later) ──handle_read──▶ grants
+//!   receipts of a quorum ─▶ last := when the voters heard of it last, if nothing was received under A
 //!   silence ─▶ now − last ≥ D: Expiring, finally within this activation ──poll_expiries──▶ Expire proposed
 //! ```
 //!
@@ -11,7 +12,7 @@
 //!
 //! * A grant under A: `last` is noted after the renewal is received.
 //! * A grant under an earlier activation: its read saw that activation, so it lies before A was applied, and that is
-//!   where `last` begins.
+//!   where `last` begins. `last` may be moved back to what a quorum of the voters noted of such grants (`receipts.rs`).
 //! * A grant under a later activation: then A is not current, and nothing proposed under A takes effect.
 //!
 //! This argument uses no clock. The wait D covers the drift of clocks (see [`Contract`](crate::Contract)).
@@ -19,11 +20,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::Reading;
+use super::{Reading, Receipts};
 use crate::cluster::ClusterState;
 use crate::contract::Drift;
 use crate::id::{Activation, Identity, NodeId, Nonce};
 use crate::member::Phase;
+use crate::quorum::Configuration;
 
 /// The number of one linearizable read, which confirms all renewals received before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -59,6 +61,8 @@ pub enum NotRenewed {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Watched {
     last: Reading,
+    /// Whether `last` is the beginning of the activation: nothing was received of it since.
+    unheard: bool,
     wait: Option<Duration>,
     /// Whether the rules would accept its end now: the others hold a majority without it.
     dispensable: bool,
@@ -120,6 +124,8 @@ impl Grantor {
     /// A newer state was applied here, and `now` was read after that.
     pub fn handle_applied(&mut self, state: &ClusterState, now: Reading) {
         let current = state.leadership();
+        // Whether this is the beginning of the activation. Of lives that come later no leader before has granted anything.
+        let mut unheard = false;
         if cfg!(quorate_mutant = "no_activation") {
             // The mistake: any current activation counts as its own.
             self.activation = self.wanted.and(current.map(|l| l.activation));
@@ -128,6 +134,7 @@ impl Grantor {
         } else {
             let own = current.filter(|l| l.leader == self.me && Some(l.nonce) == self.wanted).map(|l| l.activation);
             if own != self.activation {
+                unheard = own.is_some();
                 // Superseded: this node grants again only after another gain, with another nonce.
                 let superseded = self.activation.is_some() && own.is_none();
                 self.forget();
@@ -145,7 +152,7 @@ impl Grantor {
             let wait = life.contract.wait(drift);
             let spare = !needed.contains(&who.node) || state.newest(who.node) != Some(who);
             let dispensable = spare || life.phase == Phase::Fencing;
-            let fresh = Watched { last: now, wait, dispensable, spared: false, expiring: false };
+            let fresh = Watched { last: now, unheard, wait, dispensable, spared: false, expiring: false };
             let watched = self.watched.entry(who).or_insert(fresh);
             watched.dispensable = dispensable;
             if cfg!(quorate_mutant = "new_leader_does_not_wait") && watched.last == now {
@@ -175,7 +182,7 @@ impl Grantor {
         if !state.may_renew(who) {
             return Err(NotRenewed::NotLive(who));
         }
-        watched.last = now;
+        (watched.last, watched.unheard) = (now, false);
         let waiting = self.waiting.entry(who).or_insert(seq);
         *waiting = seq.max(*waiting);
         Ok(())
@@ -227,7 +234,35 @@ impl Grantor {
     /// This node itself was paused until `now`, so it may have missed renewals. The waits begin again; that is always
     /// safe.
     pub fn handle_pause(&mut self, now: Reading) {
-        self.watched.values_mut().filter(|watched| !watched.expiring).for_each(|watched| watched.last = now);
+        for watched in self.watched.values_mut().filter(|watched| !watched.expiring) {
+            (watched.last, watched.unheard) = (now, false);
+        }
+    }
+
+    /// What voters remember of the renewals that earlier leaders granted, and for each a reading of this node's clock after its
+    /// answer came. Each must have accepted the vote of this leader before it answered, and must know the activation and
+    /// `configuration`. Moves back the waits that began with the activation, if a quorum has answered and one of them was told
+    /// of the life. Returns whether a quorum has.
+    pub fn handle_receipts(
+        &mut self,
+        under: Activation,
+        answers: &BTreeMap<NodeId, (Receipts, Reading)>,
+        configuration: &Configuration,
+    ) -> bool {
+        let quorum = configuration.has_quorum(&answers.keys().copied().collect());
+        if self.activation != Some(under) || !(quorum || cfg!(quorate_mutant = "receipts_not_awaited")) {
+            return false;
+        }
+        for (who, watched) in self.watched.iter_mut().filter(|(_, watched)| watched.unheard && !watched.expiring) {
+            // Where nobody was told of it, it may have just begun.
+            if answers.values().any(|(receipts, _)| receipts.of.contains_key(who)) {
+                let noted =
+                    answers.values().map(|(receipts, at)| at.before(self.drift.on_another_clock(receipts.age(*who))));
+                watched.last = noted.reduce(Reading::later).map_or(watched.last, |noted| noted.earlier(watched.last));
+            }
+            watched.unheard = false;
+        }
+        true
     }
 
     /// Spares the silent lives that `idle` says have nothing that others wait for: they are not marked, and may renew again.
@@ -237,7 +272,7 @@ impl Grantor {
             let silent = watched.wait.is_some_and(|wait| now.shortest_since(watched.last) >= wait / 2);
             let spared = silent && idle(*who);
             if watched.spared && !spared && silent {
-                watched.last = now;
+                (watched.last, watched.unheard) = (now, false);
             }
             watched.spared = spared;
         }
@@ -277,6 +312,16 @@ impl Grantor {
     /// The watched lives: those that may be working.
     pub fn watched(&self) -> impl Iterator<Item = Identity> + '_ {
         self.watched.keys().copied()
+    }
+
+    /// Whether nothing was received of `who` since the activation, so that its wait may be moved back.
+    pub fn is_unheard(&self, who: Identity) -> bool {
+        self.watched.get(&who).is_some_and(|watched| watched.unheard)
+    }
+
+    /// Whether there is such a life.
+    pub fn has_unheard(&self) -> bool {
+        self.watched.values().any(|watched| watched.unheard)
     }
 
     /// Whether `who` is being expired.

@@ -41,6 +41,7 @@ const BASE: Bounds = Bounds {
     rests: false,
     hears: false,
     timed: true,
+    receipts: false,
     mistake: None,
     reaches: &[],
 };
@@ -159,6 +160,35 @@ pub(crate) mod leaders {
     };
     pub(crate) const ANEW_FULL: Bounds =
         Bounds { name: "K: a leader starts anew twice", sends: [ANY, 1], activations: 3, restarts: 2, ..ANEW };
+}
+
+/// New leaders that ask the voters when they heard of each life last.
+pub(crate) mod receipts {
+    use super::*;
+
+    pub(crate) const TWO: Bounds = Bounds {
+        name: "K: receipts, two leaders",
+        receipts: true,
+        sends: [0, 2],
+        leaders: &[1],
+        terms: 2,
+        activations: 2,
+        reaches: &[
+            Situation::TwoLeaders,
+            Situation::LaterExpiry,
+            Situation::WaitMovedBack,
+            Situation::StaleReadRefused,
+        ],
+        ..BASE
+    };
+    pub(crate) const LOST: Bounds = Bounds {
+        name: "K: receipts, a voter loses them",
+        crashes: 1,
+        reaches: &[Situation::LaterExpiry, Situation::WaitMovedBack, Situation::LostReceipts],
+        ..TWO
+    };
+    pub(crate) const THREE: Bounds =
+        Bounds { name: "K: receipts, three leaders", leaders: &[1, 2], terms: 3, activations: 3, ..TWO };
 }
 
 /// Two lives of a member, and their jobs.

@@ -34,6 +34,8 @@ pub(crate) struct LeaderSide {
     /// Whether it was told of anything yet.
     pub(crate) told: bool,
     pub(crate) read: Option<Read>,
+    /// What a voter has said of receipts, not heard yet, and whether it was told of no life.
+    pub(crate) asked: Option<(usize, lease::Receipts, bool)>,
     /// Concluded, not yet in any log.
     pub(crate) pending: Vec<Command>,
     /// The term of the gain that the grantor was told of last.
@@ -46,7 +48,7 @@ impl LeaderSide {
     /// Of a process that has just started.
     pub(crate) fn new(node: usize, applied: Arc<State>, bounds: &Bounds) -> Self {
         let grantor = Grantor::new(id(node), bounds.drift);
-        Self { grantor, applied, told: false, read: None, pending: vec![], gained: 0, overtaken: vec![] }
+        Self { grantor, applied, told: false, read: None, asked: None, pending: vec![], gained: 0, overtaken: vec![] }
     }
 
     /// Whether what it concludes counts.

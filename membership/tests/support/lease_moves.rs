@@ -121,13 +121,35 @@ impl World {
                 }
             }
             Step::BeginRead(node) => {
-                let confirmed = self.votes.is_followed(node);
+                let confirmed = self.votes.is_followed(node) && !bounds.receipts;
                 let begun = self.committed.clone();
                 let round = self.leader_side(node).grantor.poll_read()?;
                 self.reads_ended(node);
                 self.leader_side(node).read = Some(Read { round, begun, confirmed });
+                if bounds.receipts {
+                    self.note_receipts(node, node);
+                }
             }
             Step::ConfirmRead(node) => self.leader_side(node).read.as_mut()?.confirmed = true,
+            Step::ConfirmReadBy { node, voter } => {
+                let term = self.votes.voters[node].leads;
+                self.votes().voters[voter].promised = term;
+                self.note_receipts(node, voter);
+                self.leader_side(node).read.as_mut()?.confirmed = true;
+            }
+            Step::AskForReceipts { node, voter } => {
+                let term = self.votes.voters[node].leads;
+                let promised = &mut self.votes().voters[voter].promised;
+                *promised = term.max(*promised);
+                let said = self.receipts[voter].receipts(at(self.now[voter]));
+                let lost = said.of.is_empty();
+                self.leader_side(node).asked = Some((voter, said, lost));
+            }
+            Step::RestartVoter(node) => {
+                self.used.crashes += 1;
+                self.receipts[node] = Arc::new(lease::ReceiptLog::new(at(self.now[node])));
+            }
+            Step::TakeReceipts(node) => self.take_receipts(node)?,
             Step::EndRead { node, newest } => {
                 let read = self.leader_side(node).read.take()?;
                 let state = if newest { self.committed.clone() } else { self.desks[node].applied.clone() };

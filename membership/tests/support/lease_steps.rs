@@ -3,7 +3,7 @@
 use quorate_membership::*;
 
 use crate::log::{Entry, MEMBERS, NODES, id};
-use crate::member::{at, units};
+use crate::member::{at, ms, units};
 use crate::world::{Bounds, Mistake, World};
 
 /// A step of the world. Nodes and members are numbered from 0, as n1.
@@ -40,6 +40,19 @@ pub(crate) enum Step {
     },
     BeginRead(usize),
     ConfirmRead(usize),
+    /// One voter beside the leader confirms its read, and notes the lives that it is for.
+    ConfirmReadBy {
+        node: usize,
+        voter: usize,
+    },
+    /// A voter that follows a leader tells it what it has noted.
+    AskForReceipts {
+        node: usize,
+        voter: usize,
+    },
+    TakeReceipts(usize),
+    /// The process of a voter without work starts anew, and knows of no renewal any more.
+    RestartVoter(usize),
     EndRead {
         node: usize,
         newest: bool,
@@ -94,7 +107,8 @@ impl World {
         let nodes: [Vec<u8>; NODES] = std::array::from_fn(|node| {
             let on_wire = self.wire.iter().any(|r| r.who.node == id(node) && self.now[node] - r.sent < bounds.lease);
             let held = node < MEMBERS && self.members[node].as_ref().is_some_and(|m| m.left(self.now[node]) > 0);
-            let mut rates = choices(on_wire || held || self.is_waiting(node));
+            let noted = bounds.receipts && self.receipts[node].is_noting(at(self.now[node]), ms(self.wait * 3 / 2));
+            let mut rates = choices(on_wire || held || self.is_waiting(node) || noted);
             if bounds.mistake == Some(Mistake::FrozenClock) && node < MEMBERS && self.members[node].is_some() {
                 rates.push(0);
             }
@@ -111,6 +125,12 @@ impl World {
                 }
             }
         }
+    }
+
+    /// The other voters that take messages of a leader.
+    fn followers(&self, node: usize) -> impl Iterator<Item = usize> + '_ {
+        let voters = &self.votes.voters;
+        (0..NODES).filter(move |at| *at != node && voters[*at].up && voters[*at].promised <= voters[node].leads)
     }
 
     /// The number of that member's newest life.
@@ -149,6 +169,9 @@ impl World {
 
     fn leading(&self, node: usize, bounds: &Bounds, steps: &mut Vec<Step>) {
         let (voter, leader_side) = (&self.votes.voters[node], &self.desks[node]);
+        if bounds.receipts && self.used.crashes < bounds.crashes && voter.leads == 0 && node != 1 {
+            steps.push(Step::RestartVoter(node));
+        }
         let grantor = &leader_side.grantor;
         let activation = grantor.activation();
         if voter.leads > leader_side.gained && self.used.gains < bounds.activations {
@@ -194,6 +217,12 @@ impl World {
                 }
             }
         }
+        if bounds.receipts && leader_side.is_current(&self.committed) && grantor.has_unheard() {
+            match leader_side.asked {
+                None => steps.extend(self.followers(node).map(|voter| Step::AskForReceipts { node, voter })),
+                Some(_) => steps.push(Step::TakeReceipts(node)),
+            }
+        }
         let waits = grantor.renewals().0.next().is_some();
         if waits && grantor.renewals().1.is_none() {
             steps.push(Step::BeginRead(node));
@@ -202,8 +231,11 @@ impl World {
             steps.push(Step::GrantUnread(node));
         }
         if let Some(read) = &leader_side.read {
-            if !read.confirmed && self.votes.is_followed(node) {
+            if !read.confirmed && !bounds.receipts && self.votes.is_followed(node) {
                 steps.push(Step::ConfirmRead(node));
+            }
+            if !read.confirmed && bounds.receipts && self.votes.voters[node].promised == voter.leads {
+                steps.extend(self.followers(node).map(|voter| Step::ConfirmReadBy { node, voter }));
             }
             if leader_side.may_end(&leader_side.applied) {
                 steps.push(Step::EndRead { node, newest: false });
@@ -253,7 +285,7 @@ impl World {
         if member.feeding {
             steps.push(Step::Feed(at));
         }
-        if self.used.crashes < bounds.crashes {
+        if self.used.crashes < bounds.crashes && !bounds.receipts {
             steps.push(Step::Crash(at));
         }
         let phase = self.committed.cluster.life(member.who()).map(|life| life.phase);

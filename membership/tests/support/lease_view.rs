@@ -21,6 +21,7 @@ impl Hash for World {
         for node in 0..NODES {
             self.hash_voter(node, hasher);
             self.hash_leader(node, hasher);
+            self.hash_receipts(node, hasher);
         }
         (0..MEMBERS).for_each(|member| self.hash_member(member, hasher));
         let current = (0..NODES).filter(|node| self.desks[*node].is_current(&self.committed));
@@ -82,7 +83,8 @@ impl World {
         (current, leader_side.applied.digest, leader_side.applied.activation() == activation).hash(hasher);
         for who in grantor.watched().filter(|who| who.node != id(MEMBERS)) {
             let silence = grantor.silence(who, now).map_or(0, units).min(self.wait);
-            (who, silence, grantor.is_expiring(who), current && leader_side.overtaken.contains(&who)).hash(hasher);
+            (who, silence, grantor.is_expiring(who), grantor.is_unheard(who)).hash(hasher);
+            (current && leader_side.overtaken.contains(&who)).hash(hasher);
         }
         let (waiting, round) = grantor.renewals();
         waiting.for_each(|(who, seq)| (who, self.rank(who, seq)).hash(hasher));
@@ -93,6 +95,23 @@ impl World {
             for (who, seq) in grantor.taken() {
                 (who, self.rank(who, seq), read.begun.over(who)).hash(hasher);
             }
+        }
+    }
+
+    /// Receipts older than the wait prove the same.
+    fn hash_receipts<H: Hasher>(&self, node: usize, hasher: &mut H) {
+        let hash = |said: &lease::Receipts, hasher: &mut H| {
+            let age = |age| units(age).min(self.wait * 3 / 2);
+            age(said.since).hash(hasher);
+            said.of.iter().for_each(|(who, noted)| (who, age(*noted)).hash(hasher));
+        };
+        let said = self.receipts[node].receipts(at(self.now[node]));
+        if !said.of.is_empty() {
+            hash(&said, hasher);
+        }
+        if let Some((voter, said, _)) = &self.desks[node].asked {
+            voter.hash(hasher);
+            hash(said, hasher);
         }
     }
 

@@ -69,6 +69,8 @@ pub(crate) struct Bounds {
     pub(crate) hears: bool,
     /// Whether leaders conclude anything from time.
     pub(crate) timed: bool,
+    /// Whether voters note what leaders grant, and new leaders ask them for it.
+    pub(crate) receipts: bool,
     pub(crate) mistake: Option<Mistake>,
     /// What must be seen, or the run has shown nothing.
     pub(crate) reaches: &'static [Situation],
@@ -115,6 +117,8 @@ pub(crate) enum Situation {
     MinorityKept,
     TookOver,
     FloorRefused,
+    WaitMovedBack,
+    LostReceipts,
 }
 
 impl Situation {
@@ -139,6 +143,8 @@ impl Situation {
             Self::MinorityKept => "an expiry is refused because no majority would stand",
             Self::TookOver => "the job of a fenced life is worked on by another",
             Self::FloorRefused => "the floor refuses an effect of a fenced life",
+            Self::WaitMovedBack => "the receipts of a quorum move a wait back",
+            Self::LostReceipts => "a voter answers that has lost its receipts",
         }
     }
 }
@@ -172,6 +178,8 @@ pub(crate) struct World {
     pub(crate) now: [u64; NODES],
     pub(crate) desks: [Arc<LeaderSide>; NODES],
     pub(crate) members: [Option<Arc<Member>>; MEMBERS],
+    /// What the process of each voter has noted of renewals.
+    pub(crate) receipts: [Arc<lease::ReceiptLog>; NODES],
     pub(crate) wire: Vec<Renewal>,
     pub(crate) jobs: [Job; MEMBERS],
     pub(crate) call: Option<Call>,
@@ -216,6 +224,7 @@ impl World {
         }
         let voter = &mut self.votes().voters[node];
         (voter.up, voter.leads) = (false, 0);
+        self.receipts[node] = Arc::new(lease::ReceiptLog::new(at(self.now[node])));
         self.desks[node] = Arc::new(LeaderSide::new(node, self.committed.clone(), bounds));
         self.reads_ended(node);
     }
@@ -223,6 +232,33 @@ impl World {
     /// No read of that leader is under way any more.
     pub(crate) fn reads_ended(&mut self, node: usize) {
         self.wire.iter_mut().for_each(|renewal| renewal.after_read &= !(1 << node));
+    }
+
+    /// A voter confirms the read of a leader. It notes first whom that is for.
+    pub(crate) fn note_receipts(&mut self, leader: usize, voter: usize) {
+        let lives: Vec<_> = self.desks[leader].grantor.taken().map(|(who, _)| who).collect();
+        let now = at(self.now[voter]);
+        Arc::make_mut(&mut self.receipts[voter]).note(lives, now);
+    }
+
+    /// A leader hears what a voter has said of receipts, and counts itself.
+    pub(crate) fn take_receipts(&mut self, node: usize) -> Option<()> {
+        let now = at(self.now[node]);
+        let (voter, said, lost) = self.leader_side(node).asked.take()?;
+        let under = self.desks[node].grantor.activation()?;
+        let own = self.receipts[node].receipts(now);
+        let answers = [(id(node), (own, now)), (id(voter), (said, now))].into();
+        let silence = |world: &Self| {
+            let grantor = &world.desks[node].grantor;
+            grantor.watched().filter_map(|who| grantor.silence(who, now)).max()
+        };
+        let before = silence(self);
+        let configuration = self.committed.cluster.configuration().clone();
+        self.leader_side(node).grantor.handle_receipts(under, &answers, &configuration).then_some(())?;
+        let moved = silence(self) > before;
+        self.seen_if(moved, Situation::WaitMovedBack);
+        self.seen_if(moved && lost, Situation::LostReceipts);
+        Some(())
     }
 
     /// A leader has noted a life: whatever it sent up to now came before.
@@ -249,6 +285,7 @@ impl World {
         let (nonce, term) = (Nonce::new(self.used.gains.into()), self.votes.voters[node].leads);
         let leader_side = self.leader_side(node);
         leader_side.grantor.handle_gain(nonce);
+        leader_side.asked = None;
         leader_side.gained = term;
     }
 

@@ -56,6 +56,7 @@ impl Engine {
         let last_membership_log_id = *self.0.raft.metrics().borrow_watched().membership_config.log_id();
         let unchanged = Precondition::LastMembershipLogId { last_membership_log_id };
         let limit = self.0.config.propose_timeout;
+        self.0.peers.receipts.note_voters();
         let changing = self.0.raft.change_membership_if(members, retain, [unchanged]);
         match timeout(limit, changing).await {
             Ok(Ok(_)) => Ok(()),

@@ -125,7 +125,8 @@ impl Engine {
 
     /// Whether `to` accepts an empty append; `None` if there is no answer within `limit`.
     async fn ask(&self, to: NodeId, ballot: Ballot, limit: Duration) -> (NodeId, Option<bool>) {
-        let empty = Append { ballot, prev: None, entries: vec![], commit: None };
+        let empty =
+            Append { ballot, prev: None, entries: vec![], commit: None, renewed: self.0.peers.receipts.round() };
         let asked = timeout(limit, self.0.peers.append(to, empty, limit)).await;
         let took = match asked {
             Ok(Ok(Appended::Success | Appended::Partial(_) | Appended::Conflict)) => Some(true),

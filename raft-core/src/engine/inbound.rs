@@ -39,6 +39,7 @@ fn vote_answer(answer: &OrVoteResponse) -> VoteAnswer {
 impl Engine {
     /// Handles one batch of entries, or a heartbeat.
     pub(crate) async fn append(&self, request: Append) -> Result<Appended, Refusal> {
+        self.0.peers.receipts.note_append(&request);
         let request = append_to(request).map_err(malformed)?;
         let answer = self.0.raft.append_entries(request).await.map_err(ended)?;
         Ok(appended_from(&answer))
@@ -51,7 +52,9 @@ impl Engine {
         requests: BoxStream<'static, Append>,
     ) -> BoxStream<'static, Result<StreamAppended, Refusal>> {
         let peers = self.0.peers.clone();
-        let requests = requests.map(append_to).take_while(move |request| {
+        let receipts = self.0.peers.receipts.clone();
+        let noted = requests.inspect(move |request| receipts.note_append(request));
+        let requests = noted.map(append_to).take_while(move |request| {
             peers.contacts.note_call(from);
             let sound = request.is_ok();
             if let Err(error) = request {
@@ -83,6 +86,7 @@ impl Engine {
     pub(crate) async fn install_snapshot(&self, request: InstallSnapshot) -> Result<Ballot, Refusal> {
         check_received(request.data.clone()).await.map_err(malformed)?;
         let meta = snapshot_meta_to(&request.meta).map_err(malformed)?;
+        self.0.peers.receipts.note_voters();
         let snapshot = Snapshot { meta, snapshot: request.data };
         let answer = self.0.raft.install_full_snapshot(vote_to(request.ballot), snapshot).await.map_err(ended)?;
         Ok(vote_from(&answer.vote))

@@ -37,19 +37,25 @@ const MOST: usize = 10;
 
 const SPAN: Duration = Duration::from_secs(60);
 
+/// How many closed connections are taken together.
+const CLOSED: usize = 64;
+
 /// Runs until `stop`.
 pub(crate) async fn run(engine: Engine, stop: CancellationToken) {
-    let mut closed = engine.peers().closed();
+    // All that close at a time: a node has several connections, and one look at it is enough.
+    let mut closed = engine.peers().closed().ready_chunks(CLOSED);
     loop {
-        let node = tokio::select! { biased;
+        let nodes: BTreeSet<NodeId> = tokio::select! { biased;
             () = stop.cancelled() => return,
-            node = closed.next() => match node {
-                Some(node) => node,
+            nodes = closed.next() => match nodes {
+                Some(nodes) => nodes.into_iter().collect(),
                 None => return,
             },
         };
-        if engine.leader() == Some(node) && node != engine.node() && engine.is_lost(node).await {
-            engine.stand_in_place_of(node).await;
+        for node in nodes {
+            if engine.leader() == Some(node) && node != engine.node() && engine.is_lost(node).await {
+                engine.stand_in_place_of(node).await;
+            }
         }
     }
 }

@@ -25,9 +25,11 @@ pub(crate) mod open;
 pub(crate) mod peers;
 mod propose;
 mod read;
+pub(crate) mod receipts;
 mod refused;
 mod request;
 pub(crate) mod retention;
+mod revocable;
 mod runtime;
 pub(crate) mod state_machine;
 #[cfg(test)]

@@ -23,6 +23,7 @@ use crate::engine::commits::without_early_commits;
 use crate::engine::heartbeats::Heartbeats;
 use crate::engine::log_store::LogStore;
 use crate::engine::peers::Peers;
+use crate::engine::revocable::revocable;
 use crate::engine::types::{
     OrAppend, OrAppended, OrSnapshot, OrStreamResult, OrTransfer, OrVote, OrVoteRequest, OrVoteResponse, Types,
     append_from, appended_to, log_id_from, log_id_to, snapshot_meta_from, stream_to, transferred_to, vote_from,
@@ -100,10 +101,12 @@ pub(crate) struct Network {
 async fn heartbeat(
     peers: Arc<Peers>,
     to: NodeId,
-    heartbeat: Append,
+    mut heartbeat: Append,
     limit: Duration,
 ) -> Result<StreamAppended, TransportError> {
     let (sent, term) = (Instant::now(), heartbeat.ballot.term);
+    // Whoever waits for answers to what is sent from now on has named the lives before.
+    heartbeat.renewed = peers.receipts.round();
     let prev = heartbeat.prev;
     let answer = peers.call(to, heartbeat, limit).await;
     let answer = peers.heard(to, answer)?;
@@ -205,22 +208,24 @@ where
             }
             let (link, store) = (&*self, self.store.clone());
             let requests = without_early_commits(requests, move || store.last().map(|last| last.index)).boxed();
+            let (requests, hold) = revocable(requests);
             // That a stream could be opened is no sign of life of what is behind it: only an answer is.
             let opened = match link.peers.address(link.to) {
-                Ok((peer, caller)) => link.peers.transport.append_stream(&peer, caller, requests, idle).await,
+                Ok((peer, caller)) => link.peers.transport.append_stream(&peer, caller, requests.boxed(), idle).await,
                 Err(error) => Err(error),
             };
             let replies = match opened {
                 Ok(replies) => replies,
                 Err(error) => {
+                    drop(hold);
                     // The engine's own backing off is in the stream of requests, which nobody has polled: without a pause
                     // here its core would spin for as long as the other is not there.
                     tokio::time::sleep(OPEN_AGAIN).await;
                     return Err(link.failed(action, error));
                 }
             };
-            let replies = stream::unfold(Some(replies), move |replies| async move {
-                let mut replies = replies?;
+            let replies = stream::unfold(Some((replies, hold)), move |replies| async move {
+                let (mut replies, hold) = replies?;
                 let reply = tokio::select! { biased;
                     () = link.peers.is_behind(link.to) => {
                         let why = "it is further behind than the log may reach back; a snapshot follows";
@@ -230,7 +235,7 @@ where
                 };
                 let reply = link.peers.heard(link.to, reply);
                 let reply = reply.map(stream_to).map_err(|e| link.failed(RPCTypes::AppendEntries, e));
-                Some((reply, Some(replies)))
+                Some((reply, Some((replies, hold))))
             });
             Ok(replies.boxed() as Replies<'s>)
         })
@@ -280,7 +285,13 @@ mod tests {
     fn append(entries: usize) -> Append {
         let at = Position { term: 1, index: 7 };
         let ballot = Ballot { term: 1, node: NodeId::new(1), committed: true };
-        Append { ballot, prev: None, entries: vec![LogEntry { at, body: Body::Blank }; entries], commit: None }
+        Append {
+            ballot,
+            prev: None,
+            entries: vec![LogEntry { at, body: Body::Blank }; entries],
+            commit: None,
+            renewed: [].into(),
+        }
     }
 
     #[tokio::test]

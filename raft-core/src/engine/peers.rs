@@ -18,6 +18,7 @@ use quorate_membership::{Address, ClusterId, Disk, NodeId, Nonce, Revision, Sess
 use tokio::sync::watch;
 
 use crate::engine::heartbeats::Answered;
+use crate::engine::receipts::Noted;
 use crate::error::TransportError;
 use crate::feed::Feed;
 use crate::host::clock;
@@ -122,6 +123,8 @@ pub(crate) struct Peers {
     pub(crate) contacts: Contacts,
     /// Which nodes follow this leader.
     pub(super) answered: Answered,
+    /// When this voter heard of each life last, and which lives the calls of this leader name.
+    pub(super) receipts: Arc<Noted>,
     /// The nodes that are being sent a snapshot, and the last entry that it covers.
     receiving: Mutex<BTreeMap<NodeId, u64>>,
     /// The nodes that are further behind than the log may reach back.
@@ -142,7 +145,22 @@ impl Peers {
     ) -> Self {
         let (cluster, contacts, behind) = (Mutex::new(cluster), Contacts::default(), watch::Sender::default());
         let (receiving, hints, answered) = Default::default();
-        Self { transport, node, disk, process, timing, cluster, feed, contacts, answered, receiving, behind, hints }
+        let receipts = Arc::new(Noted::new());
+        Self {
+            transport,
+            node,
+            disk,
+            process,
+            timing,
+            cluster,
+            feed,
+            contacts,
+            answered,
+            receipts,
+            receiving,
+            behind,
+            hints,
+        }
     }
 
     /// Notes that `to` is being sent a snapshot that ends at `last`, until the returned value is dropped.

@@ -14,13 +14,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_membership::lease::{Expiry, Grantor, NotRenewed, Reading, Round};
-use quorate_membership::{Activation, Command, Epoch, Identity, Leadership, Nonce, Revision};
+use quorate_membership::{Activation, Command, Configuration, Epoch, Identity, Leadership, Nonce, Revision};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::Engine;
+use crate::engine::receipts::Answers;
 use crate::error::ProposeError;
 use crate::host;
 use crate::host::clock;
@@ -44,9 +45,10 @@ struct Task {
     waiting: BTreeMap<(Identity, u64), (oneshot::Sender<Renewed>, Reading)>,
     /// The term in which this node leads, according to the engine.
     leading: Option<u64>,
-    reads: JoinSet<bool>,
-    /// The renewals that the read under way serves.
-    round: Option<Round>,
+    /// The reads under way, and for which renewals each is. One that an earlier activation began may still run.
+    reads: JoinSet<(Round, bool)>,
+    /// What voters say of the renewals that earlier leaders granted.
+    receipts: JoinSet<Option<(Activation, Answers, Configuration)>>,
     read_begun: Option<Instant>,
     proposals: JoinSet<Proposal>,
     activating: bool,
@@ -78,7 +80,7 @@ pub(crate) async fn run(engine: Engine, ledger: Ledger, queue: GrantorQueue, sto
         waiting: BTreeMap::new(),
         leading: None,
         reads: JoinSet::new(),
-        round: None,
+        receipts: JoinSet::new(),
         read_begun: None,
         proposals: JoinSet::new(),
         activating: false,
@@ -98,7 +100,8 @@ pub(crate) async fn run(engine: Engine, ledger: Ledger, queue: GrantorQueue, sto
                 Err(_) => break,
             },
             Some(ask) = renewals.recv() => task.received(ask),
-            Some(confirmed) = task.reads.join_next() => task.read(confirmed.unwrap_or(false)),
+            Some(read) = task.reads.join_next() => task.read(read.ok()),
+            Some(asked) = task.receipts.join_next() => task.receipts(asked.ok().flatten()),
             Some(done) = task.proposals.join_next() => task.proposed(done.ok()),
             true = leadership.next() => task.tick(),
             () = sleep_until(task.due.unwrap_or_else(Instant::now)), if task.due.is_some() => task.tick(),
@@ -161,12 +164,36 @@ impl Task {
             if let Some(activation) = self.grantor.activation() {
                 tracing::info!(%activation, "activated as leader");
                 self.ledger.note(Note::Activated { activation, since: now });
+                self.ask_for_receipts(activation);
             } else {
                 self.refuse_all(RenewRefusal::NotActivated);
             }
             self.publish();
         }
         self.announced.retain(|(who, _)| state.life(*who).is_some_and(|life| !life.phase.has_ended()));
+    }
+
+    /// Asks the voters when they heard of each life last, so that the waits need not begin anew. Without an answer they do.
+    fn ask_for_receipts(&mut self, activation: Activation) {
+        if !self.grantor.has_unheard() {
+            return;
+        }
+        let engine = self.engine.clone();
+        self.receipts.abort_all();
+        self.receipts.spawn(host::bound(async move {
+            let limit = engine.config().timing.plan().lease;
+            let (answers, configuration) = engine.ask_for_receipts(limit).await?;
+            Some((activation, answers, configuration))
+        }));
+    }
+
+    fn receipts(&mut self, asked: Option<(Activation, Answers, Configuration)>) {
+        let Some((activation, answers, configuration)) = asked else { return };
+        let voters = answers.len();
+        if self.grantor.handle_receipts(activation, &answers, &configuration) {
+            tracing::debug!(%activation, voters, "the voters have said when they heard of each life last");
+            self.tick();
+        }
     }
 
     fn received(&mut self, ask: PendingRenewal) {
@@ -221,19 +248,25 @@ impl Task {
             self.answer(who, seq, granted);
         }
         let Some(round) = self.grantor.poll_read() else { return };
-        (self.round, self.read_begun) = (Some(round), Some(Instant::now()));
+        self.read_begun = Some(Instant::now());
+        // Before the read begins: whatever confirms it names the lives.
+        let mut lives: Vec<Identity> = self.grantor.taken().map(|(who, _)| who).collect();
+        lives.dedup();
+        self.engine.name_renewed(lives);
         let engine = self.engine.clone();
         self.reads.spawn(host::bound(async move {
             let limit = engine.config().timing.plan().lease;
-            let Some(index) = engine.read_index_by_heartbeats(limit).await else { return false };
+            let Some(index) = engine.read_index_by_heartbeats(limit).await else { return (round, false) };
             let reached =
                 tokio::time::timeout(limit, async { engine.progress().wait_for(|at| *at >= index).await.is_ok() });
-            reached.await.unwrap_or(false)
+            (round, reached.await.unwrap_or(false))
         }));
     }
 
-    fn read(&mut self, confirmed: bool) {
-        let Some(round) = self.round.take() else { return };
+    fn read(&mut self, read: Option<(Round, bool)>) {
+        // A read panicked, and it is not known which.
+        let Some((round, confirmed)) = read.or_else(|| Some((self.grantor.renewals().1?.0, false))) else { return };
+        self.engine.name_renewed(vec![]);
         let answers = match confirmed {
             true => self.grantor.handle_read(round, &self.engine.state()),
             false => self.grantor.handle_read_failed(round).into_iter().map(|(who, seq)| (who, seq, false)).collect(),

@@ -66,7 +66,7 @@ impl NodeService {
 impl PeerService for NodeService {
     fn call(&self, caller: Caller, call: Call) -> BoxFuture<'static, Result<Answer, Refusal>> {
         let admitted = match &call {
-            Call::Append(_) | Call::Snapshot(_) => self.admit_entries(&caller),
+            Call::Append(_) | Call::Snapshot(_) | Call::Receipts(_) => self.admit_entries(&caller),
             Call::Vote(_) | Call::PreVote(_) | Call::Transfer(_) => self.admit_vote(&caller),
             Call::Propose(_)
             | Call::ReadIndex
@@ -101,6 +101,7 @@ impl PeerService for NodeService {
                 }
                 Call::Renew(renewal) => Answer::Renew(parts.grantor.renew(renewal).await),
                 Call::KeepAlive(session) => Answer::KeepAlive(parts.sessions.keep_alive(session).await),
+                Call::Receipts(asked) => Answer::Receipts(engine.tell_receipts(asked).await?),
                 Call::Refuses(node) => Answer::Refuses(engine.sees_refusal(node).await),
                 Call::CanFence(order) => Answer::CanFence(parts.reach.can_fence(engine, order).await),
             })

@@ -7,6 +7,7 @@
 //! A network carries [`Call`] and [`Answer`] without knowing what is in them. [`Rpc`] ties each request to the type of
 //! its reply, so that callers never see an answer of another kind.
 
+use quorate_membership::lease::Receipts;
 use quorate_membership::{FenceId, NodeId, Revision, SessionId};
 
 use super::{
@@ -57,6 +58,8 @@ pub enum Call {
     /// Asks a voter whether a node refuses connections from it, too. Asked by a voter whose own connections to that node were
     /// closed, and which is refused.
     Refuses(NodeId),
+    /// Asks a voter when it heard of each life last. Asked by a leader that has just been activated.
+    Receipts(AskReceipts),
 }
 
 impl Call {
@@ -69,7 +72,8 @@ impl Call {
             | Self::Transfer(_)
             | Self::ReadIndex
             | Self::CanFence(_)
-            | Self::Refuses(_) => Lane::Control,
+            | Self::Refuses(_)
+            | Self::Receipts(_) => Lane::Control,
             // On a thin link a large one would keep heartbeats waiting, and votes.
             Self::Propose(command) if command.as_bytes().len() > LARGE => Lane::Log,
             Self::Propose(_) => Lane::Control,
@@ -110,6 +114,8 @@ pub enum Answer {
     CanFence(FencerReach),
     /// Answers [`Call::Refuses`].
     Refuses(Refused),
+    /// Answers [`Call::Receipts`].
+    Receipts(Receipts),
 }
 
 /// A request that knows the type of its reply.
@@ -169,6 +175,15 @@ pub struct Refused {
     pub may_stand: bool,
 }
 
+/// Asks when a voter heard of each life last, see [`Call::Receipts`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AskReceipts {
+    /// The vote of the leader that asks. The voter must have accepted it before it answers.
+    pub ballot: Ballot,
+    /// The voter's log must reach to here before it answers.
+    pub upto: Position,
+}
+
 macro_rules! rpcs {
     ($($request:ty => $kind:ident -> $reply:ty, $into:expr;)*) => { $(
         impl Rpc for $request {
@@ -198,6 +213,7 @@ rpcs! {
     KeepAlive => KeepAlive -> KeptAlive, |KeepAlive(session)| Call::KeepAlive(session);
     CanFence => CanFence -> FencerReach, |CanFence(order)| Call::CanFence(order);
     Refuses => Refuses -> Refused, |Refuses(leader)| Call::Refuses(leader);
+    AskReceipts => Receipts -> Receipts, Call::Receipts;
 }
 
 #[cfg(test)]

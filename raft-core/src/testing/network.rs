@@ -33,6 +33,8 @@ struct Board {
     ended: Option<broadcast::Sender<NodeId>>,
     /// Pairs between which something answers that the port is closed.
     rejecting: BTreeSet<(NodeId, NodeId)>,
+    /// How often one node tried whether another refuses.
+    attempts: BTreeMap<(NodeId, NodeId), u32>,
 }
 
 impl Board {
@@ -98,6 +100,11 @@ impl MemoryNetwork {
         let mut board = self.lock();
         board.rejecting.insert((from, to));
         let _heard = board.ended().send(to);
+    }
+
+    /// How often `from` has tried whether `to` refuses connections.
+    pub fn attempts(&self, from: NodeId, to: NodeId) -> u32 {
+        self.lock().attempts.get(&(from, to)).copied().unwrap_or_default()
     }
 
     /// Loses everything that `from` says to `to`.
@@ -244,7 +251,9 @@ impl Transport for MemoryTransport {
     }
 
     fn refuses(&self, peer: &Peer) -> BoxFuture<'static, bool> {
-        Box::pin(std::future::ready(self.board.lock().refuses(self.from, peer.node)))
+        let mut board = self.board.lock();
+        *board.attempts.entry((self.from, peer.node)).or_default() += 1;
+        Box::pin(std::future::ready(board.refuses(self.from, peer.node)))
     }
 
     fn join(

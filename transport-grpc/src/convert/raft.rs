@@ -136,12 +136,13 @@ impl FromWire<pb::Entry> for LogEntry {
 }
 
 impl From<Append> for pb::Append {
-    fn from(Append { ballot, prev, entries, commit }: Append) -> Self {
+    fn from(Append { ballot, prev, entries, commit, renewed }: Append) -> Self {
         Self {
             ballot: Some(ballot.into()),
             prev: prev.map(Into::into),
             entries: entries.into_iter().map(Into::into).collect(),
             commit: commit.map(Into::into),
+            renewed: renewed.iter().map(|who| (*who).into()).collect(),
         }
     }
 }
@@ -153,6 +154,7 @@ impl FromWire<pb::Append> for Append {
             prev: append.prev.map(Into::into),
             entries: append.entries.into_iter().map(LogEntry::from_wire).collect::<Result<_, _>>()?,
             commit: append.commit.map(Into::into),
+            renewed: append.renewed.into_iter().map(Into::into).collect(),
         })
     }
 }

@@ -4,8 +4,10 @@
 use std::time::Duration;
 
 use quorate_membership::NodeId;
-use quorate_raft_core::rpc::{FencerReach, KeptAlive, Refused, RenewRefusal, Renewal, Renewed};
+use quorate_membership::lease::Receipts;
+use quorate_raft_core::rpc::{AskReceipts, FencerReach, KeptAlive, Refused, RenewRefusal, Renewal, Renewed};
 
+use super::raft::ballot;
 use super::{FromWire, Malformed, nanos, need};
 use crate::pb;
 
@@ -106,6 +108,31 @@ impl FromWire<pb::RefusesResponse> for Refused {
         pb::RefusesResponse { refuses, connected, follows, last, may_stand }: pb::RefusesResponse,
     ) -> Result<Self, Malformed> {
         Ok(Self { refuses, connected, follows, last: last.map(Into::into), may_stand })
+    }
+}
+
+impl FromWire<pb::ReceiptsRequest> for AskReceipts {
+    fn from_wire(request: pb::ReceiptsRequest) -> Result<Self, Malformed> {
+        let upto = need(request.upto, "the end of the leader's log")?.into();
+        Ok(Self { ballot: ballot(request.ballot)?, upto })
+    }
+}
+
+impl From<Receipts> for pb::ReceiptsResponse {
+    fn from(Receipts { since, of }: Receipts) -> Self {
+        let receipt =
+            |(who, age): (_, Duration)| pb::Receipt { who: Some(pb::Identity::from(who)), age_ns: nanos(age) };
+        Self { since_ns: nanos(since), receipts: of.into_iter().map(receipt).collect() }
+    }
+}
+
+impl FromWire<pb::ReceiptsResponse> for Receipts {
+    fn from_wire(response: pb::ReceiptsResponse) -> Result<Self, Malformed> {
+        let receipt = |pb::Receipt { who, age_ns }| {
+            Ok((need(who, "the life of a receipt")?.into(), Duration::from_nanos(age_ns)))
+        };
+        let of = response.receipts.into_iter().map(receipt).collect::<Result<_, Malformed>>()?;
+        Ok(Self { since: Duration::from_nanos(response.since_ns), of })
     }
 }
 

@@ -155,12 +155,9 @@ fn entry() -> impl Strategy<Value = LogEntry> {
 }
 
 fn append() -> impl Strategy<Value = Append> {
-    (ballot(), of(position()), vec(entry(), 0..6), of(position())).prop_map(|(ballot, prev, entries, commit)| Append {
-        ballot,
-        prev,
-        entries,
-        commit,
-    })
+    let renewed = vec(life(), 0..4).prop_map(Into::into);
+    (ballot(), of(position()), vec(entry(), 0..6), of(position()), renewed)
+        .prop_map(|(ballot, prev, entries, commit, renewed)| Append { ballot, prev, entries, commit, renewed })
 }
 
 fn appended() -> impl Strategy<Value = Appended> {

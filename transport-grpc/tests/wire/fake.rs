@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, StreamExt};
+use quorate_membership::lease::Receipts;
 use quorate_membership::{ClusterState, Command, NodeId, Nonce, Request, Revision, SessionId};
 use quorate_raft_core::Committed;
 use quorate_raft_core::rpc::{
@@ -60,6 +61,7 @@ impl Fake {
             feed: Vec::new(),
             kept_alive: KeptAlive::Ended,
             reach: FencerReach::Fails,
+            receipts: Receipts::default(),
             refuses: Refused {
                 refuses: true,
                 connected: false,
@@ -158,6 +160,7 @@ impl PeerService for FakeService {
             rpc::Call::KeepAlive(session) => Call::KeepAlive(caller, session),
             rpc::Call::CanFence(order) => Call::CanFence(caller, order),
             rpc::Call::Refuses(leader) => Call::Refuses(caller, leader),
+            rpc::Call::Receipts(asked) => Call::Receipts(caller, asked),
         };
         self.answer(noted, |script| match call {
             rpc::Call::Append(_) => Answer::Append(script.appended),
@@ -174,6 +177,7 @@ impl PeerService for FakeService {
             rpc::Call::KeepAlive(_) => Answer::KeepAlive(script.kept_alive),
             rpc::Call::CanFence(_) => Answer::CanFence(script.reach),
             rpc::Call::Refuses(_) => Answer::Refuses(script.refuses),
+            rpc::Call::Receipts(_) => Answer::Receipts(script.receipts.clone()),
         })
     }
 

@@ -30,21 +30,6 @@ async fn a_peer_refuses_where_nobody_listens_at_any_of_its_addresses_and_only_th
 }
 
 #[tokio::test]
-async fn a_listener_that_closes_a_moment_after_its_connections_is_refusing_then() {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let peer = peer(listener.local_addr().unwrap());
-    let closes = tokio::spawn(async move {
-        tokio::time::sleep(Duration::from_millis(6)).await;
-        drop(listener);
-    });
-    assert!(
-        GrpcTransport::new().refuses(&peer).await,
-        "the kernel closes the sockets of a process one after the other"
-    );
-    closes.await.unwrap();
-}
-
-#[tokio::test]
 async fn a_connection_that_the_other_side_closes_is_told_with_its_node() {
     let fake = Fake::new();
     let server = serve(&fake).await;

@@ -14,7 +14,8 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message;
-use quorate_raft_core::rpc::{Append, InstallSnapshot, RenewRefusal, Renewed, SnapshotMeta};
+use quorate_membership::lease::Receipts;
+use quorate_raft_core::rpc::{Append, AskReceipts, InstallSnapshot, RenewRefusal, Renewed, SnapshotMeta};
 use quorate_raft_core::{Refusal, Transport, TransportError, TransportExt};
 use quorate_transport_grpc::{ClientSettings, GrpcTransport, ServerSettings};
 use tokio::io::AsyncReadExt;
@@ -240,4 +241,21 @@ async fn a_renewal_does_not_wait_behind_a_snapshot_or_a_batch() {
     assert!(!snapshot.is_finished() && !batch.is_finished(), "they were to be under way all the time");
     snapshot.abort();
     batch.abort();
+}
+
+#[tokio::test]
+async fn a_voter_tells_what_it_has_noted_of_each_life() {
+    let fake = Fake::new();
+    let server = serve(&fake).await;
+    let (transport, voter) = (patient(), peer(server.local_addr()));
+    let asked = AskReceipts { ballot: ballot(3, 1), upto: at(3, 40) };
+    let age = Duration::from_nanos;
+    for said in [
+        Receipts { since: age(5_000_000_001), of: [(life(1, 4), age(7)), (life(2, 1), age(80_000_000))].into() },
+        Receipts::default(),
+    ] {
+        fake.set(|script| script.receipts = said.clone());
+        assert_eq!(transport.request(&voter, caller(), asked, LIVENESS).await.unwrap(), said);
+    }
+    assert_eq!(fake.calls(), [Call::Receipts(caller(), asked), Call::Receipts(caller(), asked)]);
 }

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use quorate_membership::lease::Receipts;
 use quorate_membership::{Command, FenceId, NodeId, Revision, SessionId};
 use quorate_raft_core::rpc::{
-    Append, Appended, Caller, FencerReach, InstallSnapshot, KeptAlive, Payload, Proposed, Refused, RenewRefusal,
-    Renewal, StreamAppended, Transfer, Transferred, VoteRequest,
+    Append, Appended, AskReceipts, Caller, FencerReach, InstallSnapshot, KeptAlive, Payload, Proposed, Refused,
+    RenewRefusal, Renewal, StreamAppended, Transfer, Transferred, VoteRequest,
 };
 use quorate_raft_core::transport::{JoinRequest, RequestName};
 use quorate_raft_core::{FeedItem, Filter, HandOverError, ProposeError, ReadError, Refusal, View};
@@ -31,6 +32,7 @@ pub(crate) enum Call {
     KeepAlive(Caller, SessionId),
     CanFence(Caller, FenceId),
     Refuses(Caller, NodeId),
+    Receipts(Caller, AskReceipts),
     KeepSession(SessionId),
     Once(Option<RequestName>, Command),
     Barrier(Duration),
@@ -73,6 +75,7 @@ pub(crate) struct Script {
     pub(crate) kept_alive: KeptAlive,
     pub(crate) reach: FencerReach,
     pub(crate) refuses: Refused,
+    pub(crate) receipts: Receipts,
     /// Where a request takes effect.
     pub(crate) once: Result<Revision, ProposeError>,
     pub(crate) barrier: Result<Revision, ReadError>,

@@ -1,0 +1,132 @@
+//! Receipts: what each voter remembers of the renewals that leaders have granted, so that a new leader need not begin every
+//! wait anew.
+//!
+//! ```text
+//!   leader: renewal received ─▶ names the life in the calls that confirm its read ─▶ voter: note(life, now), then answers
+//!   new leader: activated ─▶ asks a quorum ─▶ receipts(now): how old each note is ─▶ last := the newest of them
+//! ```
+//!
+//! Why it is safe. A grant needs a quorum that confirmed its read. Each voter of that quorum noted the life before it
+//! confirmed, and so after the renewal was sent. The new leader asks a quorum under its own vote, and a voter that has
+//! accepted this vote confirms nothing for an earlier leader. The two quorums share a voter, and its note is as late as the
+//! sending of that renewal, or later. So the latest time that a quorum names is late enough, whichever voter it is.
+//!
+//! Two things are lost with a note, and then a time stands in its place that is certainly later. What a voter noted before
+//! its process began was sent before that. And where the voters were changed, so that the two quorums share none, what the
+//! earlier voters confirmed was sent before the change came to any of the later ones (`begin_anew`).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::Reading;
+use crate::cluster::ClusterState;
+use crate::id::Identity;
+
+/// How many lives are remembered. Beyond it all are forgotten, which costs a wait and nothing else.
+const MOST: usize = 65_536;
+
+/// What a voter says of the renewals that it was told of.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Receipts {
+    /// For how long it has noted every life that it was told of, on its own clock.
+    pub since: Duration,
+    /// For each life, how long ago it was told of it last, on its own clock.
+    pub of: BTreeMap<Identity, Duration>,
+}
+
+impl Receipts {
+    /// How long ago the last renewal of `who` was granted at the least, as far as this voter is concerned.
+    pub fn age(&self, who: Identity) -> Duration {
+        let noted = self.of.get(&who).copied();
+        if cfg!(quorate_mutant = "lost_receipt_counts_as_old") {
+            return noted.unwrap_or(Duration::MAX);
+        }
+        noted.map_or(self.since, |noted| noted.min(self.since))
+    }
+}
+
+/// The receipts that a voter keeps, in memory.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ReceiptLog {
+    began: Reading,
+    of: BTreeMap<Identity, Reading>,
+}
+
+impl ReceiptLog {
+    /// Of a process that has begun, and confirmed nothing before `now`.
+    pub fn new(now: Reading) -> Self {
+        Self { began: now, of: BTreeMap::new() }
+    }
+
+    /// A leader says that it has received renewals of these lives, and `now` was read after that. Note it before anything is
+    /// answered.
+    pub fn note(&mut self, lives: impl IntoIterator<Item = Identity>, now: Reading) {
+        for who in lives {
+            self.of.insert(who, now);
+        }
+        if self.of.len() > MOST {
+            *self = Self::new(now);
+        }
+    }
+
+    /// A change of the voters was received, and `now` was read after that: earlier voters may have confirmed what this one was
+    /// not told of.
+    pub fn begin_anew(&mut self, now: Reading) {
+        if !cfg!(quorate_mutant = "receipts_outlive_voters") {
+            self.began = now;
+        }
+    }
+
+    /// Forgets the lives that have ended in `state`: nothing is granted to them any more.
+    pub fn forget_ended(&mut self, state: &ClusterState) {
+        self.of.retain(|who, _| {
+            let superseded = state.newest(who.node).is_some_and(|newest| newest.incarnation > who.incarnation);
+            state.life(*who).map_or(!superseded, |life| !life.phase.has_ended())
+        });
+    }
+
+    /// Whether it has noted any life no longer than `age` before `now`.
+    pub fn is_noting(&self, now: Reading, age: Duration) -> bool {
+        self.of.values().any(|at| now.shortest_since(*at) < age)
+    }
+
+    /// What this voter says at `now`. Ask it only after it has accepted the vote of the leader that asks.
+    pub fn receipts(&self, now: Reading) -> Receipts {
+        let of = self.of.iter().map(|(who, at)| (*who, now.shortest_since(*at))).collect();
+        Receipts { since: now.shortest_since(self.began), of }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{Incarnation, NodeId};
+
+    fn at(ms: u64) -> Reading {
+        Reading::steady(Duration::from_millis(ms))
+    }
+
+    fn who(node: u64) -> Identity {
+        Identity::new(NodeId::new(node), Incarnation::new(1))
+    }
+
+    #[test]
+    fn a_voter_vouches_for_no_time_before_its_start_or_before_a_change_of_the_voters() {
+        let ms = Duration::from_millis;
+        let mut log = ReceiptLog::new(at(100));
+        log.note([who(1), who(2)], at(200));
+        log.note([who(2)], at(300));
+        let receipts = log.receipts(at(1000));
+        assert_eq!([1, 2, 3].map(|node| receipts.age(who(node))), [ms(800), ms(700), ms(900)]);
+        log.begin_anew(at(600));
+        let receipts = log.receipts(at(1000));
+        assert_eq!([1, 2, 3].map(|node| receipts.age(who(node))), [ms(400), ms(400), ms(400)]);
+    }
+
+    #[test]
+    fn too_many_lives_are_forgotten_all_at_once() {
+        let mut log = ReceiptLog::new(at(0));
+        log.note((0..=MOST as u64).map(who), at(500));
+        assert_eq!(log, ReceiptLog::new(at(500)));
+    }
+}
