@@ -39,7 +39,7 @@ fn vote_answer(answer: &OrVoteResponse) -> VoteAnswer {
 impl Engine {
     /// Handles one batch of entries, or a heartbeat.
     pub(crate) async fn append(&self, request: Append) -> Result<Appended, Refusal> {
-        self.0.peers.receipts.note_append(&request);
+        self.0.peers.receipts.note_append(&request, self.applied());
         let request = append_to(request).map_err(malformed)?;
         let answer = self.0.raft.append_entries(request).await.map_err(ended)?;
         Ok(appended_from(&answer))
@@ -52,8 +52,8 @@ impl Engine {
         requests: BoxStream<'static, Append>,
     ) -> BoxStream<'static, Result<StreamAppended, Refusal>> {
         let peers = self.0.peers.clone();
-        let receipts = self.0.peers.receipts.clone();
-        let noted = requests.inspect(move |request| receipts.note_append(request));
+        let (receipts, applied) = (self.0.peers.receipts.clone(), self.progress());
+        let noted = requests.inspect(move |request| receipts.note_append(request, *applied.borrow()));
         let requests = noted.map(append_to).take_while(move |request| {
             peers.contacts.note_call(from);
             let sound = request.is_ok();

@@ -17,14 +17,15 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex;
 use quorate_membership::lease::{Reading, ReceiptLog, Receipts};
-use quorate_membership::{ClusterState, Configuration, Identity, NodeId};
+use quorate_membership::{ClusterState, Configuration, Identity, NodeId, Revision};
 use tokio::time::{Instant, sleep};
 
 use crate::engine::Engine;
+use crate::engine::state_machine::revision;
 use crate::engine::types::{log_id_from, membership_from, vote_from};
 use crate::error::Refusal;
 use crate::host::clock;
-use crate::rpc::{Append, Appended, AskReceipts, Ballot, Body, Position};
+use crate::rpc::{Append, Appended, AskReceipts, Ballot, Body, LogEntry, Position};
 
 /// The answers of voters, each with a reading of the clock after it came.
 pub(crate) type Answers = BTreeMap<NodeId, (Receipts, Reading)>;
@@ -46,12 +47,15 @@ impl Noted {
         self.round.lock().clone()
     }
 
-    /// Notes what the call of a leader says, before it is accepted.
-    pub(super) fn note_append(&self, append: &Append) {
+    /// Notes what the call of a leader says, before it is accepted. A configuration that is applied here has come before: a new
+    /// leader sends again what it does not know to be here.
+    pub(super) fn note_append(&self, append: &Append, applied: Revision) {
         if !append.renewed.is_empty() {
             self.log.lock().note(append.renewed.iter().copied(), clock::reading());
         }
-        if append.entries.iter().any(|entry| matches!(entry.body, Body::Configuration(_))) {
+        let changes =
+            |entry: &LogEntry| matches!(entry.body, Body::Configuration(_)) && revision(entry.at.index) > applied;
+        if append.entries.iter().any(changes) {
             self.note_voters();
         }
     }
