@@ -129,4 +129,64 @@ mod tests {
         log.note((0..=MOST as u64).map(who), at(500));
         assert_eq!(log, ReceiptLog::new(at(500)));
     }
+
+    /// A leader with an activation, whose clock shows ten seconds, and one voter beside it that works.
+    fn activated() -> (super::super::Grantor, crate::id::Activation) {
+        use crate::command::Command;
+        use crate::contract::{Contract, Drift, Stop};
+        use crate::id::{BootId, ClusterId, DiskId, Nonce};
+        let mut state = ClusterState::new();
+        let contract = Contract { stop: Stop::Deadman { lateness: Duration::from_millis(250) }, ..Contract::default() };
+        let mut commands = vec![Command::Found { cluster: ClusterId::new(1) }];
+        commands.push(Command::Configure {
+            configuration: crate::quorum::Configuration::uniform([1, 2, 3].map(NodeId::new), []),
+        });
+        for number in 1..=3_u64 {
+            let (node, addresses) = (NodeId::new(number), crate::Address::new("host:1").into_iter().collect());
+            let disk = crate::Disk { id: DiskId::new(number.into()), opened: 1 };
+            let (boot, nonce, role) = (BootId::new(1), Nonce::new(number.into()), crate::Role::Voter);
+            commands.push(Command::Join { node, role, addresses, disk, boot, nonce, contract, left: None, hint: None });
+            commands.push(Command::Activate { who: who(number) });
+        }
+        commands.push(Command::ActivateLeader { leader: NodeId::new(1), nonce: Nonce::new(7) });
+        for (command, revision) in commands.iter().zip(1..) {
+            crate::apply(&mut state, crate::Revision::new(revision), command).unwrap();
+        }
+        let mut grantor = super::super::Grantor::new(NodeId::new(1), Drift::default());
+        grantor.handle_gain(Nonce::new(7));
+        grantor.handle_applied(&state, at(10_000));
+        let activation = grantor.activation().unwrap();
+        (grantor, activation)
+    }
+
+    #[test]
+    fn a_wait_is_moved_back_by_a_quorum_and_by_no_more_than_both_clocks_allow() {
+        let ms = Duration::from_millis;
+        let voters = crate::quorum::Configuration::uniform([1, 2, 3].map(NodeId::new), []);
+        let told = |since, age| (Receipts { since: ms(since), of: [(who(2), ms(age))].into() }, at(10_000));
+        let silence = |grantor: &super::super::Grantor| grantor.silence(who(2), at(10_000)).unwrap();
+        let (mut grantor, activation) = activated();
+        assert_eq!(silence(&grantor), ms(0));
+        let alone = BTreeMap::from([(NodeId::new(1), told(9000, 5050))]);
+        assert!(!grantor.handle_receipts(activation, &alone, &voters), "one of three is no quorum");
+        let other = crate::id::Activation::new(99);
+        let both = BTreeMap::from([(NodeId::new(1), told(9000, 5050)), (NodeId::new(3), told(9000, 2020))]);
+        assert!(!grantor.handle_receipts(other, &both, &voters), "another activation asked");
+        assert_eq!(silence(&grantor), ms(0));
+        assert!(grantor.handle_receipts(activation, &both, &voters));
+        assert_eq!(silence(&grantor), ms(1980), "2020 ms on a fast clock are 1980 on a slow one");
+        assert!(!grantor.has_unheard());
+        // Where nobody was told of it, it may have just begun.
+        let (mut grantor, activation) = activated();
+        let nobody =
+            both.into_keys().map(|node| (node, (Receipts { since: ms(9000), of: BTreeMap::new() }, at(10_000))));
+        assert!(grantor.handle_receipts(activation, &nobody.collect(), &voters));
+        assert_eq!(silence(&grantor), ms(0));
+        // What is received meanwhile counts more.
+        let (mut grantor, activation) = activated();
+        grantor.handle_pause(at(10_000));
+        let old = [1, 3].map(|node| (NodeId::new(node), told(9000, 5050)));
+        assert!(grantor.handle_receipts(activation, &old.into(), &voters));
+        assert_eq!(silence(&grantor), ms(0));
+    }
 }

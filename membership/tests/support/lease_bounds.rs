@@ -169,26 +169,32 @@ pub(crate) mod receipts {
     pub(crate) const TWO: Bounds = Bounds {
         name: "K: receipts, two leaders",
         receipts: true,
-        sends: [0, 2],
+        lease: 3,
+        drift: Drift::ppm(0),
+        rates: [1, 1],
+        sends: [0, 1],
         leaders: &[1],
         terms: 2,
         activations: 2,
-        reaches: &[
-            Situation::TwoLeaders,
-            Situation::LaterExpiry,
-            Situation::WaitMovedBack,
-            Situation::StaleReadRefused,
-        ],
+        reaches: &[Situation::TwoLeaders, Situation::LaterExpiry, Situation::WaitMovedBack],
         ..BASE
     };
     pub(crate) const LOST: Bounds = Bounds {
         name: "K: receipts, a voter loses them",
+        lease: 2,
         crashes: 1,
-        reaches: &[Situation::LaterExpiry, Situation::WaitMovedBack, Situation::LostReceipts],
+        reaches: &[Situation::TwoLeaders, Situation::LaterExpiry, Situation::WaitMovedBack, Situation::LostReceipts],
         ..TWO
     };
-    pub(crate) const THREE: Bounds =
-        Bounds { name: "K: receipts, three leaders", leaders: &[1, 2], terms: 3, activations: 3, ..TWO };
+    pub(crate) const DRIFT: Bounds = Bounds {
+        name: "K: receipts, drifting clocks",
+        lease: 4,
+        drift: Drift::ppm(200_000),
+        rates: [2, 3],
+        sends: [0, 1],
+        reaches: &[Situation::TwoLeaders, Situation::LaterExpiry, Situation::WaitMovedBack],
+        ..TWO
+    };
 }
 
 /// Two lives of a member, and their jobs.

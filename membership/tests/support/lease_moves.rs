@@ -131,24 +131,9 @@ impl World {
                 }
             }
             Step::ConfirmRead(node) => self.leader_side(node).read.as_mut()?.confirmed = true,
-            Step::ConfirmReadBy { node, voter } => {
-                let term = self.votes.voters[node].leads;
-                self.votes().voters[voter].promised = term;
-                self.note_receipts(node, voter);
-                self.leader_side(node).read.as_mut()?.confirmed = true;
-            }
-            Step::AskForReceipts { node, voter } => {
-                let term = self.votes.voters[node].leads;
-                let promised = &mut self.votes().voters[voter].promised;
-                *promised = term.max(*promised);
-                let said = self.receipts[voter].receipts(at(self.now[voter]));
-                let lost = said.of.is_empty();
-                self.leader_side(node).asked = Some((voter, said, lost));
-            }
-            Step::RestartVoter(node) => {
-                self.used.crashes += 1;
-                self.receipts[node] = Arc::new(lease::ReceiptLog::new(at(self.now[node])));
-            }
+            Step::ConfirmReadBy { node, voter } => self.confirm_read_by(node, voter)?,
+            Step::AskForReceipts { node, voter } => self.ask_for_receipts(node, voter),
+            Step::RestartVoter(node) => self.restart_voter(node),
             Step::TakeReceipts(node) => self.take_receipts(node)?,
             Step::EndRead { node, newest } => {
                 let read = self.leader_side(node).read.take()?;

@@ -127,12 +127,6 @@ impl World {
         }
     }
 
-    /// The other voters that take messages of a leader.
-    fn followers(&self, node: usize) -> impl Iterator<Item = usize> + '_ {
-        let voters = &self.votes.voters;
-        (0..NODES).filter(move |at| *at != node && voters[*at].up && voters[*at].promised <= voters[node].leads)
-    }
-
     /// The number of that member's newest life.
     fn newest(&self, at: usize) -> u64 {
         self.committed.cluster.newest(id(at)).map_or(0, |who| who.incarnation.get())
@@ -151,7 +145,9 @@ impl World {
     fn consensus(&self, bounds: &Bounds, steps: &mut Vec<Step>) {
         let votes = &self.votes;
         if votes.next_term() <= bounds.terms {
-            for node in (0..NODES).filter(|node| votes.voters[*node].up) {
+            // Where receipts are asked for, the second leader is always the voter that does not work.
+            let stands = |node: &usize| votes.voters[*node].up && !(bounds.receipts && *node != 2);
+            for node in (0..NODES).filter(stands) {
                 for voter in (0..NODES).filter(|voter| *voter != node && votes.voters[*voter].up) {
                     steps.push(Step::Elect { node, voter, from: None });
                     steps.extend(votes.sources(node).map(|from| Step::Elect { node, voter, from: Some(from) }));
@@ -169,7 +165,7 @@ impl World {
 
     fn leading(&self, node: usize, bounds: &Bounds, steps: &mut Vec<Step>) {
         let (voter, leader_side) = (&self.votes.voters[node], &self.desks[node]);
-        if bounds.receipts && self.used.crashes < bounds.crashes && voter.leads == 0 && node != 1 {
+        if bounds.receipts && self.used.crashes < bounds.crashes && node == 0 && self.desks[2].gained > 0 {
             steps.push(Step::RestartVoter(node));
         }
         let grantor = &leader_side.grantor;
@@ -206,7 +202,8 @@ impl World {
         if bounds.hears {
             steps.push(Step::Pause(node));
         }
-        let lags = leader_side.applied.version < self.committed.version;
+        // Where receipts are asked for, what a leader looks at is what it has applied.
+        let lags = leader_side.applied.version < self.committed.version && !bounds.receipts;
         for (at, renewal) in self.wire.iter().enumerate() {
             let asks = (renewal.who, renewal.seq);
             let known = || grantor.renewals().0.chain(grantor.taken()).any(|known| known == asks);
@@ -218,10 +215,10 @@ impl World {
             }
         }
         if bounds.receipts && leader_side.is_current(&self.committed) && grantor.has_unheard() {
-            match leader_side.asked {
-                None => steps.extend(self.followers(node).map(|voter| Step::AskForReceipts { node, voter })),
-                Some(_) => steps.push(Step::TakeReceipts(node)),
+            if leader_side.asked.is_none() {
+                steps.extend(self.followers(node).map(|voter| Step::AskForReceipts { node, voter }));
             }
+            steps.push(Step::TakeReceipts(node));
         }
         let waits = grantor.renewals().0.next().is_some();
         if waits && grantor.renewals().1.is_none() {
@@ -243,7 +240,7 @@ impl World {
             if leader_side.may_end(&self.committed) && lags {
                 steps.push(Step::EndRead { node, newest: true });
             }
-            if !read.confirmed {
+            if !read.confirmed && !bounds.receipts {
                 steps.push(Step::FailRead(node));
             }
         }

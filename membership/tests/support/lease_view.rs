@@ -82,7 +82,9 @@ impl World {
         let (current, now) = (leader_side.is_current(&self.committed), at(self.now[node]));
         (current, leader_side.applied.digest, leader_side.applied.activation() == activation).hash(hasher);
         for who in grantor.watched().filter(|who| who.node != id(MEMBERS)) {
-            let silence = grantor.silence(who, now).map_or(0, units).min(self.wait);
+            // Of a life that no wait ends, silence says nothing.
+            let ends = leader_side.applied.cluster.life(who).is_some_and(|life| life.contract.own_wait().is_some());
+            let silence = grantor.silence(who, now).filter(|_| ends).map_or(0, units).min(self.wait);
             (who, silence, grantor.is_expiring(who), grantor.is_unheard(who)).hash(hasher);
             (current && leader_side.overtaken.contains(&who)).hash(hasher);
         }

@@ -234,33 +234,6 @@ impl World {
         self.wire.iter_mut().for_each(|renewal| renewal.after_read &= !(1 << node));
     }
 
-    /// A voter confirms the read of a leader. It notes first whom that is for.
-    pub(crate) fn note_receipts(&mut self, leader: usize, voter: usize) {
-        let lives: Vec<_> = self.desks[leader].grantor.taken().map(|(who, _)| who).collect();
-        let now = at(self.now[voter]);
-        Arc::make_mut(&mut self.receipts[voter]).note(lives, now);
-    }
-
-    /// A leader hears what a voter has said of receipts, and counts itself.
-    pub(crate) fn take_receipts(&mut self, node: usize) -> Option<()> {
-        let now = at(self.now[node]);
-        let (voter, said, lost) = self.leader_side(node).asked.take()?;
-        let under = self.desks[node].grantor.activation()?;
-        let own = self.receipts[node].receipts(now);
-        let answers = [(id(node), (own, now)), (id(voter), (said, now))].into();
-        let silence = |world: &Self| {
-            let grantor = &world.desks[node].grantor;
-            grantor.watched().filter_map(|who| grantor.silence(who, now)).max()
-        };
-        let before = silence(self);
-        let configuration = self.committed.cluster.configuration().clone();
-        self.leader_side(node).grantor.handle_receipts(under, &answers, &configuration).then_some(())?;
-        let moved = silence(self) > before;
-        self.seen_if(moved, Situation::WaitMovedBack);
-        self.seen_if(moved && lost, Situation::LostReceipts);
-        Some(())
-    }
-
     /// A leader has noted a life: whatever it sent up to now came before.
     pub(crate) fn noted(&mut self, node: usize, who: Identity) {
         let of_it = self.wire.iter_mut().filter(|renewal| renewal.who == who);

@@ -207,7 +207,7 @@ mod tests {
         let refused = voter.append(naming(deposed, life(7))).await?;
         assert!(matches!(refused, Appended::HigherBallot(_)), "{refused:?}");
         let told = telling.await?;
-        assert!([life(5), life(7)].iter().all(|who| told.of.contains_key(who)), "{told:?}");
+        assert!([life(5), life(7)].iter().all(|who| told.of.contains_key(who)), "was not told: {told:?}");
         Ok(())
     }
 
