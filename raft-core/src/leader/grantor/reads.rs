@@ -55,9 +55,7 @@ impl Task {
         let Some(round) = self.grantor.poll_read() else { return };
         self.read_begun = Some(Instant::now());
         // Before the read begins: whatever confirms it names the lives.
-        let mut lives: Vec<Identity> = self.grantor.taken().map(|(who, _)| who).collect();
-        lives.dedup();
-        self.engine.name_renewed(lives);
+        self.engine.name_renewed(self.grantor.taken().map(|(who, _)| who).collect());
         let engine = self.engine.clone();
         self.reads.spawn(host::bound(async move {
             let limit = engine.config().timing.plan().lease;
@@ -71,11 +69,14 @@ impl Task {
     pub(super) fn read(&mut self, read: Option<(Round, bool)>) {
         // A read panicked, and it is not known which.
         let Some((round, confirmed)) = read.or_else(|| Some((self.grantor.renewals().1?.0, false))) else { return };
-        self.engine.name_renewed(vec![]);
         let answers = match confirmed {
             true => self.grantor.handle_read(round, &self.engine.state()),
             false => self.grantor.handle_read_failed(round).into_iter().map(|(who, seq)| (who, seq, false)).collect(),
         };
+        // What ended may be a read of an earlier activation; the one under way still needs its names.
+        if self.grantor.renewals().1.is_none() {
+            self.engine.name_renewed(vec![]);
+        }
         for (who, seq, granted) in answers {
             self.answer(who, seq, granted);
         }
