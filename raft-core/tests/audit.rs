@@ -352,3 +352,32 @@ async fn a_real_failover_is_found_to_be_sound() -> Result<()> {
     ensure!(matches!(t.node(successor)?.handle()?.last_end(), LastEnd::Closed { .. }));
     Ok(())
 }
+
+/// A wait may begin before the activation where a quorum has told the leader when it heard of the life last, and never before
+/// the sending of the last renewal that was granted.
+#[test]
+fn a_wait_that_was_moved_back_begins_after_the_last_sending() -> Result<()> {
+    let activated = Note::Activated { activation: Activation::new(6), since: at(4000) };
+    let under_another = |note: &mut Note| match note {
+        Note::Expiring { under, .. } => *under = Activation::new(6),
+        Note::Ended { under, .. } => *under = Some(Activation::new(6)),
+        _ => {}
+    };
+    let run = || {
+        Run::new()
+            .with(1, 4001, activated.clone())
+            .changed(At::Expiring, under_another)
+            .changed(At::Ended, under_another)
+    };
+    breaks(&run().audit()?, &[Rule::WaitedSinceActivation], &["activated activation=a6"])?;
+    let told = |since| Note::Receipts { activation: Activation::new(6), since: at(since) };
+    ensure!(run().with(1, 4010, told(1001)).audit()?.verdict() == Verdict::Clean);
+    // The last renewal was sent at 1000, and the wait began before.
+    let waited = |note: &mut Note| {
+        if let Note::Expiring { waited, .. } = note {
+            *waited += ms(100);
+        }
+    };
+    let early = run().with(1, 4010, told(900)).changed(At::Expiring, waited);
+    breaks(&early.audit()?, &[Rule::WaitedSinceSending], &["seq=2", "expiring who=n3#1"])
+}

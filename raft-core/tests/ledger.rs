@@ -90,6 +90,7 @@ fn notes() -> impl Strategy<Value = Note> {
         }),
         (who(), list()).prop_map(|(who, protecting)| Note::Lapsed { who, protecting }),
         (activation(), reading()).prop_map(|(activation, since)| Note::Activated { activation, since }),
+        (activation(), reading()).prop_map(|(activation, since)| Note::Receipts { activation, since }),
         (who(), any::<u64>(), activation(), reading()).prop_map(|(who, seq, activation, received)| Note::Granted {
             who,
             seq,

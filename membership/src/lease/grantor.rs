@@ -242,27 +242,31 @@ impl Grantor {
     /// What voters remember of the renewals that earlier leaders granted, and for each a reading of this node's clock after its
     /// answer came. Each must have accepted the vote of this leader before it answered, and must know the activation and
     /// `configuration`. Moves back the waits that began with the activation, if a quorum has answered and one of them was told
-    /// of the life. Returns whether a quorum has.
+    /// of the life. From `now` on a life still has a quarter of its wait: after a time without any leader it may renew first.
+    /// Returns from when on silence is counted now; `None` if the answers do not suffice.
     pub fn handle_receipts(
         &mut self,
         under: Activation,
         answers: &BTreeMap<NodeId, (Receipts, Reading)>,
         configuration: &Configuration,
-    ) -> bool {
+        now: Reading,
+    ) -> Option<Reading> {
         let quorum = configuration.has_quorum(&answers.keys().copied().collect());
         if self.activation != Some(under) || !(quorum || cfg!(quorate_mutant = "receipts_not_awaited")) {
-            return false;
+            return None;
         }
+        let (drift, mut since) = (self.drift, now);
         for (who, watched) in self.watched.iter_mut().filter(|(_, watched)| watched.unheard && !watched.expiring) {
-            // Where nobody was told of it, it may have just begun.
-            if answers.values().any(|(receipts, _)| receipts.of.contains_key(who)) {
-                let noted =
-                    answers.values().map(|(receipts, at)| at.before(self.drift.on_another_clock(receipts.age(*who))));
-                watched.last = noted.reduce(Reading::later).map_or(watched.last, |noted| noted.earlier(watched.last));
-            }
             watched.unheard = false;
+            // Where nobody was told of it, it may have just begun.
+            let told = answers.values().any(|(receipts, _)| receipts.of.contains_key(who));
+            let Some(wait) = watched.wait.filter(|_| told) else { continue };
+            let noted = answers.values().map(|(said, at)| at.before(drift.on_another_clock(said.age(*who))));
+            let noted = noted.reduce(Reading::later).unwrap_or(now).later(now.before(wait - wait / 4));
+            watched.last = watched.last.earlier(noted);
+            since = since.earlier(watched.last);
         }
-        true
+        Some(since)
     }
 
     /// Spares the silent lives that `idle` says have nothing that others wait for: they are not marked, and may renew again.

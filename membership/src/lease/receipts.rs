@@ -168,25 +168,30 @@ mod tests {
         let (mut grantor, activation) = activated();
         assert_eq!(silence(&grantor), ms(0));
         let alone = BTreeMap::from([(NodeId::new(1), told(9000, 5050))]);
-        assert!(!grantor.handle_receipts(activation, &alone, &voters), "one of three is no quorum");
+        assert_eq!(grantor.handle_receipts(activation, &alone, &voters, at(10_000)), None, "one of three is no quorum");
         let other = crate::id::Activation::new(99);
         let both = BTreeMap::from([(NodeId::new(1), told(9000, 5050)), (NodeId::new(3), told(9000, 2020))]);
-        assert!(!grantor.handle_receipts(other, &both, &voters), "another activation asked");
+        assert_eq!(grantor.handle_receipts(other, &both, &voters, at(10_000)), None, "another activation asked");
         assert_eq!(silence(&grantor), ms(0));
-        assert!(grantor.handle_receipts(activation, &both, &voters));
+        assert_eq!(grantor.handle_receipts(activation, &both, &voters, at(10_000)), Some(at(8020)));
         assert_eq!(silence(&grantor), ms(1980), "2020 ms on a fast clock are 1980 on a slow one");
         assert!(!grantor.has_unheard());
         // Where nobody was told of it, it may have just begun.
         let (mut grantor, activation) = activated();
         let nobody =
             both.into_keys().map(|node| (node, (Receipts { since: ms(9000), of: BTreeMap::new() }, at(10_000))));
-        assert!(grantor.handle_receipts(activation, &nobody.collect(), &voters));
+        assert_eq!(grantor.handle_receipts(activation, &nobody.collect(), &voters, at(10_000)), Some(at(10_000)));
         assert_eq!(silence(&grantor), ms(0));
         // What is received meanwhile counts more.
         let (mut grantor, activation) = activated();
         grantor.handle_pause(at(10_000));
-        let old = [1, 3].map(|node| (NodeId::new(node), told(9000, 5050)));
-        assert!(grantor.handle_receipts(activation, &old.into(), &voters));
+        let old = || [1, 3].map(|node| (NodeId::new(node), told(9000, 5050))).into();
+        assert!(grantor.handle_receipts(activation, &old(), &voters, at(10_000)).is_some());
         assert_eq!(silence(&grantor), ms(0));
+        // Nobody led for long: it has a quarter of its wait of 3313 ms to say that it lives.
+        let (mut grantor, activation) = activated();
+        assert!(grantor.handle_receipts(activation, &old(), &voters, at(10_000)).is_some());
+        assert_eq!(silence(&grantor).as_millis(), 2485);
+        assert_eq!(grantor.poll_expiries(at(10_000)), []);
     }
 }

@@ -73,7 +73,7 @@ impl World {
         };
         let before = silence(self);
         let configuration = self.committed.cluster.configuration().clone();
-        self.leader_side(node).grantor.handle_receipts(under, &answers, &configuration).then_some(())?;
+        self.leader_side(node).grantor.handle_receipts(under, &answers, &configuration, now)?;
         let moved = silence(self) > before;
         self.seen_if(moved, Situation::WaitMovedBack);
         self.seen_if(moved && lost, Situation::LostReceipts);

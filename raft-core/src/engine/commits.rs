@@ -45,7 +45,7 @@ mod tests {
         let entry = |index| LogEntry { at: at(index), body: Body::Blank };
         let ballot = Ballot { term: 1, node: NodeId::new(1), committed: true };
         let entries = (prev + 1..=prev + entries).map(entry).collect();
-        Append { ballot, prev: Some(at(prev)), entries, commit: Some(at(commit)), renewed: [].into() }
+        Append { ballot, prev: Some(at(prev)), entries, commit: Some(at(commit)), renewed: None }
     }
 
     #[tokio::test]

@@ -106,7 +106,7 @@ impl Engine {
 
     /// The vote under which this node leads, and the voters, according to openraft. `None` if it does not lead, or if
     /// it must stay silent so that others can be elected.
-    fn leading_as(&self) -> Option<(Ballot, Configuration)> {
+    pub(super) fn leading_as(&self) -> Option<(Ballot, Configuration)> {
         let metrics = self.0.raft.metrics();
         let metrics = metrics.borrow_watched();
         let ballot = vote_from(&metrics.vote);
@@ -126,7 +126,7 @@ impl Engine {
     /// Whether `to` accepts an empty append; `None` if there is no answer within `limit`.
     async fn ask(&self, to: NodeId, ballot: Ballot, limit: Duration) -> (NodeId, Option<bool>) {
         let empty =
-            Append { ballot, prev: None, entries: vec![], commit: None, renewed: self.0.peers.receipts.round() };
+            Append { ballot, prev: None, entries: vec![], commit: None, renewed: Some(self.0.peers.receipts.round()) };
         let asked = timeout(limit, self.0.peers.append(to, empty, limit)).await;
         let took = match asked {
             Ok(Ok(Appended::Success | Appended::Partial(_) | Appended::Conflict)) => Some(true),

@@ -74,7 +74,7 @@ impl Answered {
 }
 
 impl Answered {
-    /// Waits until a quorum, with `me`, has answered in `term` something that was sent at `begun` or later.
+    /// Waits until a quorum, with `me`, has answered in `term` something that was sent after `begun`.
     pub(crate) async fn quorum_since(&self, begun: Instant, term: u64, me: NodeId, configuration: &Configuration) {
         loop {
             let noted = self.noted.notified();
@@ -82,7 +82,7 @@ impl Answered {
             // From here on no answer is missed.
             noted.as_mut().enable();
             let newest = self.by_quorum(term, me, configuration);
-            if newest.is_some_and(|sent| sent >= begun || cfg!(quorate_mutant = "earlier_heartbeats_confirm")) {
+            if newest.is_some_and(|sent| sent > begun || cfg!(quorate_mutant = "earlier_heartbeats_confirm")) {
                 return;
             }
             noted.await;

@@ -39,6 +39,10 @@ fn vote_answer(answer: &OrVoteResponse) -> VoteAnswer {
 impl Engine {
     /// Handles one batch of entries, or a heartbeat.
     pub(crate) async fn append(&self, request: Append) -> Result<Appended, Refusal> {
+        if request.renewed.is_none() {
+            // A leader of another build: a quorum may confirm its reads without a note.
+            self.0.peers.receipts.note_voters();
+        }
         self.0.peers.receipts.note_append(&request, self.applied());
         let request = append_to(request).map_err(malformed)?;
         let answer = self.0.raft.append_entries(request).await.map_err(ended)?;

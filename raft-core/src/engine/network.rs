@@ -106,7 +106,7 @@ async fn heartbeat(
 ) -> Result<StreamAppended, TransportError> {
     let (sent, term) = (Instant::now(), heartbeat.ballot.term);
     // Whoever waits for answers to what is sent from now on has named the lives before.
-    heartbeat.renewed = peers.receipts.round();
+    heartbeat.renewed = Some(peers.receipts.round());
     let prev = heartbeat.prev;
     let answer = peers.call(to, heartbeat, limit).await;
     let answer = peers.heard(to, answer)?;
@@ -290,7 +290,7 @@ mod tests {
             prev: None,
             entries: vec![LogEntry { at, body: Body::Blank }; entries],
             commit: None,
-            renewed: [].into(),
+            renewed: None,
         }
     }
 

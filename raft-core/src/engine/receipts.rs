@@ -50,8 +50,8 @@ impl Noted {
     /// Notes what the call of a leader says, before it is accepted. A configuration that is applied here has come before: a new
     /// leader sends again what it does not know to be here.
     pub(super) fn note_append(&self, append: &Append, applied: Revision) {
-        if !append.renewed.is_empty() {
-            self.log.lock().note(append.renewed.iter().copied(), clock::reading());
+        if let Some(lives) = append.renewed.as_ref().filter(|lives| !lives.is_empty()) {
+            self.log.lock().note(lives.iter().copied(), clock::reading());
         }
         let changes =
             |entry: &LogEntry| matches!(entry.body, Body::Configuration(_)) && revision(entry.at.index) > applied;
@@ -89,12 +89,13 @@ impl Engine {
         let AskReceipts { ballot, upto } = asked;
         let noted = &self.0.peers.receipts;
         let early = cfg!(quorate_mutant = "receipts_before_the_vote").then(|| noted.told(&self.state()));
-        let empty = Append { ballot, prev: None, entries: vec![], commit: None, renewed: [].into() };
+        let empty = Append { ballot, prev: None, entries: vec![], commit: None, renewed: Some([].into()) };
         if let Appended::HigherBallot(other) = self.append(empty).await? {
             return Err(Refusal::Unavailable(format!("{} leads in term {}", other.node, other.term)));
         }
         // Of the term of that leader only it has written entries. So a log that reaches there has all that it had there.
-        if upto.term != ballot.term || self.0.store.last().is_none_or(|last| last < upto) {
+        let reaches = |last: Position| last.term == ballot.term && last >= upto;
+        if upto.term != ballot.term || !self.0.store.last().is_some_and(reaches) {
             return Err(Refusal::Unavailable(format!("the log of {} does not reach to {upto} yet", self.node())));
         }
         Ok(early.unwrap_or_else(|| noted.told(&self.state())))
@@ -129,14 +130,15 @@ impl Engine {
         let heartbeat = self.config().heartbeat();
         loop {
             let left = give_up.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            // An append from a leader that must be silent would keep others from standing for election.
+            if left.is_zero() || self.leading_as().is_none() {
                 return None;
             }
             match self.peers().call(voter, asked, left.min(heartbeat * 4)).await {
                 Ok(receipts) => return Some((voter, receipts, clock::reading())),
                 Err(error) => tracing::debug!(%voter, %error, "no receipts yet"),
             }
-            sleep(heartbeat / 4).await;
+            sleep(heartbeat / 2).await;
         }
     }
 
@@ -169,7 +171,7 @@ mod tests {
     }
 
     fn naming(ballot: Ballot, who: Identity) -> Append {
-        Append { ballot, prev: None, entries: vec![], commit: None, renewed: [who].into() }
+        Append { ballot, prev: None, entries: vec![], commit: None, renewed: Some([who].into()) }
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

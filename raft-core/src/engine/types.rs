@@ -127,7 +127,7 @@ pub(crate) fn append_to(request: Append) -> io::Result<OrAppend> {
 
 pub(crate) fn append_from(request: &OrAppend) -> Append {
     Append {
-        renewed: [].into(),
+        renewed: None,
         ballot: vote_from(&request.vote),
         prev: request.prev_log_id.as_ref().map(log_id_from),
         entries: request.entries.iter().map(entry_from).collect(),

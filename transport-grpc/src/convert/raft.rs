@@ -142,7 +142,7 @@ impl From<Append> for pb::Append {
             prev: prev.map(Into::into),
             entries: entries.into_iter().map(Into::into).collect(),
             commit: commit.map(Into::into),
-            renewed: renewed.iter().map(|who| (*who).into()).collect(),
+            renewed: renewed.map(|lives| pb::RenewedLives { lives: lives.iter().map(|who| (*who).into()).collect() }),
         }
     }
 }
@@ -154,7 +154,7 @@ impl FromWire<pb::Append> for Append {
             prev: append.prev.map(Into::into),
             entries: append.entries.into_iter().map(LogEntry::from_wire).collect::<Result<_, _>>()?,
             commit: append.commit.map(Into::into),
-            renewed: append.renewed.into_iter().map(Into::into).collect(),
+            renewed: append.renewed.map(|renewed| renewed.lives.into_iter().map(Into::into).collect()),
         })
     }
 }

@@ -155,7 +155,7 @@ fn entry() -> impl Strategy<Value = LogEntry> {
 }
 
 fn append() -> impl Strategy<Value = Append> {
-    let renewed = vec(life(), 0..4).prop_map(Into::into);
+    let renewed = of(vec(life(), 0..4).prop_map(Into::into));
     (ballot(), of(position()), vec(entry(), 0..6), of(position()), renewed)
         .prop_map(|(ballot, prev, entries, commit, renewed)| Append { ballot, prev, entries, commit, renewed })
 }

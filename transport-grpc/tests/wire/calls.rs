@@ -24,14 +24,13 @@ async fn every_call_between_nodes_arrives_with_all_its_fields_and_so_does_its_an
         VoterSets { sets: vec![[n(1), n(2)].into(), [n(1), n(3)].into()], nodes: [n(1), n(2), n(3), n(9)].into() };
     let bodies = [Body::Blank, Body::Command(envelope(300)), Body::Configuration(voters.clone())];
     let entries = bodies.into_iter().zip(5..).map(|(body, index)| LogEntry { at: at(3, index), body }).collect();
-    let append =
-        Append { ballot: ballot(3, 1), prev: Some(at(2, 4)), entries, commit: Some(at(2, 3)), renewed: [].into() };
+    let append = Append { ballot: ballot(3, 1), prev: Some(at(2, 4)), entries, commit: Some(at(2, 3)), renewed: None };
     let heartbeat = Append {
         ballot: ballot(3, 1),
         prev: None,
         entries: Vec::new(),
         commit: None,
-        renewed: [life(3, 1), life(2, 9)].into(),
+        renewed: Some([life(3, 1), life(2, 9)].into()),
     };
     let snapshot = InstallSnapshot {
         ballot: ballot(9, 1),

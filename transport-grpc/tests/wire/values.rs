@@ -115,7 +115,7 @@ pub(crate) fn envelope(size: usize) -> Payload {
 pub(crate) fn append(index: u64, size: usize) -> Append {
     let entry = LogEntry { at: at(3, index), body: Body::Command(envelope(size)) };
     let prev = index.checked_sub(1).map(|before| at(3, before));
-    Append { ballot: ballot(3, 1), prev, entries: vec![entry], commit: prev, renewed: [].into() }
+    Append { ballot: ballot(3, 1), prev, entries: vec![entry], commit: prev, renewed: None }
 }
 
 pub(crate) fn peer(address: SocketAddr) -> Peer {

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::Task;
 use crate::engine::receipts::Answers;
 use crate::host;
+use crate::host::clock;
 use crate::lease::ledger::Note;
 use crate::rpc::{RenewRefusal, Renewal, Renewed};
 
@@ -24,7 +25,7 @@ impl Task {
         let engine = self.engine.clone();
         self.receipts.abort_all();
         self.receipts.spawn(host::bound(async move {
-            let limit = engine.config().timing.plan().lease;
+            let limit = engine.config().election_max() * 2;
             let (answers, configuration) = engine.ask_for_receipts(limit).await?;
             Some((activation, answers, configuration))
         }));
@@ -32,9 +33,10 @@ impl Task {
 
     pub(super) fn receipts(&mut self, asked: Option<(Activation, Answers, Configuration)>) {
         let Some((activation, answers, configuration)) = asked else { return };
-        let voters = answers.len();
-        if self.grantor.handle_receipts(activation, &answers, &configuration) {
-            tracing::debug!(%activation, voters, "the voters have said when they heard of each life last");
+        let now = clock::reading();
+        if let Some(since) = self.grantor.handle_receipts(activation, &answers, &configuration, now) {
+            tracing::debug!(%activation, ?since, "the voters have said when they heard of each life last");
+            self.ledger.note(Note::Receipts { activation, since });
             self.tick();
         }
     }

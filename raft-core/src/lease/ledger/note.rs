@@ -92,6 +92,13 @@ pub enum Note {
         /// From when on it counts silence. No wait of this activation began before.
         since: Reading,
     },
+    /// A quorum of the voters has told this leader when they heard of each life last.
+    Receipts {
+        /// The activation.
+        activation: Activation,
+        /// From when on it counts silence now. No wait of this activation began before.
+        since: Reading,
+    },
     /// This node, as leader, granted a renewal.
     Granted {
         /// The life.
@@ -172,6 +179,7 @@ forms! {
     "notice" Notice (who left condemned protecting)
     "lapsed" Lapsed (who protecting)
     "activated" Activated (activation since)
+    "receipts" Receipts (activation since)
     "granted" Granted (who seq activation received)
     "expiring" Expiring (who under waited)
     "ended" Ended (who token order proof under waited)

@@ -255,7 +255,7 @@ impl InForce {
         match &entry.note {
             Note::Started { .. } => *self = Self { started: kept(), ..Self::default() },
             Note::Registered { .. } => self.named = kept(),
-            Note::Activated { .. } => self.activated = kept(),
+            Note::Activated { .. } | Note::Receipts { .. } => self.activated = kept(),
             Note::Held { .. } => (self.held, self.told) = (kept(), None),
             Note::Notice { .. } | Note::Lapsed { .. } => self.told = kept(),
             Note::Protects { .. } => self.protects.push_back(entry.clone()),

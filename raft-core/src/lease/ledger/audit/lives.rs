@@ -194,7 +194,7 @@ impl<'a> History<'a> {
                     work.stopped = Some(line);
                 }
             }
-            Note::Activated { activation, since } => {
+            Note::Activated { activation, since } | Note::Receipts { activation, since } => {
                 self.activations.insert(*activation, (line, *since));
             }
             Note::Granted { who, seq, activation, received } => {

@@ -35,7 +35,8 @@ pub enum Rule {
     WaitedLongEnough,
     /// Time proves nothing for a life that nothing stops within a bound (E1).
     BoundedByTime,
-    /// The wait for an end begins after the activation that it is concluded under (P4).
+    /// The wait for an end begins after the activation that it is concluded under, or where the receipts of voters allow (P4,
+    /// W3).
     WaitedSinceActivation,
     /// Nothing is granted to a life after its time was found to be up (P10).
     NothingGrantedAfter,
@@ -43,6 +44,9 @@ pub enum Rule {
     NoLaterGrant,
     /// A lease is counted from the sending of a renewal, which lies before its receipt (P9).
     CountedFromSending,
+    /// The wait for an end begins after the last renewal was sent that was granted (I4). Checked where both clocks are of one
+    /// machine.
+    WaitedSinceSending,
     /// A life that leaves has stopped all its work (P19).
     LeftWithNothing,
     /// The stop mechanism acts: a process with protected work writes nothing after its lease and the bound (A6).
@@ -59,12 +63,15 @@ impl fmt::Display for Rule {
             Self::TokensGrow => "the later holder of a work has no higher token (I1)",
             Self::WaitedLongEnough => "a leader did not wait as long as the contract asks (E1)",
             Self::BoundedByTime => "time was taken as proof for a life that nothing stops (E1)",
-            Self::WaitedSinceActivation => "a leader counted silence from before its activation (P4)",
+            Self::WaitedSinceActivation => {
+                "a leader counted silence from before its activation, and no quorum had told it (P4, W3)"
+            }
             Self::NothingGrantedAfter => "a leader granted a renewal that it received after the wait began (P10)",
             Self::NoLaterGrant => {
                 "a renewal was granted under a later activation than the one that ended the life (P5)"
             }
             Self::CountedFromSending => "a lease was counted from after the receipt of its renewal (P9)",
+            Self::WaitedSinceSending => "a lease was counted from after the wait for its end began (I4)",
             Self::LeftWithNothing => "a life left with work that had not stopped (P19)",
             Self::MechanismActs => "a process with work protected outlived its lease: its mechanism did not act (A6)",
             Self::OneHistory => "two nodes record different ends of one life (I17)",

@@ -128,6 +128,16 @@ fn expired(life: &AuditedLife<'_>, contract: Contract, end: &End<'_>, report: &m
     if waited < need {
         report.violated(Rule::WaitedLongEnough, who, Some(need - waited), [end.line]);
     }
+    if let Some(wait) = life.waits.iter().find(|wait| wait.under == under) {
+        let found = &wait.line.entry;
+        let holds = life.holds.iter().filter(|hold| hold.line.entry.boot == found.boot);
+        if let Some(hold) = holds.max_by_key(|hold| hold.from.boottime())
+            && let Some(by) = hold.from.boottime().saturating_add(wait.waited).checked_sub(found.at)
+            && !by.is_zero()
+        {
+            report.violated(Rule::WaitedSinceSending, who, Some(by), [hold.line, wait.line]);
+        }
+    }
     // Its read saw that activation, so it lies after the one before had ended the life: it should have seen that, too.
     if let Some(later) = life.grants.iter().find(|grant| grant.activation > under) {
         report.violated(Rule::NoLaterGrant, who, None, [end.line, later.line]);
