@@ -120,8 +120,7 @@ pub struct Append {
     pub entries: Vec<LogEntry>,
     /// How far the leader knows the log to be committed.
     pub commit: Option<Position>,
-    /// The lives whose renewals an acceptance of this confirms. The receiver notes each before it answers. `None` from a
-    /// leader that does not say.
+    /// The lives whose renewals an acceptance of this confirms; each is noted first. `None` from a leader that does not say.
     pub renewed: Option<Arc<[Identity]>>,
 }
 
