@@ -191,7 +191,7 @@ mod tests {
         // Nobody led for long: it has a quarter of its wait of 3313 ms to say that it lives.
         let (mut grantor, activation) = activated();
         assert!(grantor.handle_receipts(activation, &old(), &voters, at(10_000)).is_some());
-        assert_eq!(silence(&grantor).as_millis(), 2485);
+        assert_eq!(silence(&grantor).as_millis(), 2484);
         assert_eq!(grantor.poll_expiries(at(10_000)), []);
     }
 }
