@@ -212,7 +212,8 @@ impl Grantor {
     /// The read has succeeded, and `state` is at least as new as what it read (P8). Returns each renewal of the round,
     /// and whether it is granted.
     pub fn handle_read(&mut self, round: Round, state: &ClusterState) -> Vec<(Identity, u64, bool)> {
-        let Some((_, mut taken)) = self.round.take_if(|(number, _)| *number == round) else { return vec![] };
+        let is_it = |number: Round| number == round || cfg!(quorate_mutant = "any_read_ends_the_round");
+        let Some((_, mut taken)) = self.round.take_if(|(number, _)| is_it(*number)) else { return vec![] };
         if cfg!(quorate_mutant = "read_before_receipt") {
             taken.extend(std::mem::take(&mut self.waiting));
         }
@@ -243,7 +244,7 @@ impl Grantor {
     /// answer came. Each must have accepted the vote of this leader before it answered, and must know the activation and
     /// `configuration`. Moves back the waits that began with the activation, if a quorum has answered and one of them was told
     /// of the life. From `now` on a life still has a quarter of its wait: after a time without any leader it may renew first.
-    /// Returns from when on silence is counted now; `None` if the answers do not suffice.
+    /// Returns from when on silence is counted of any life; `None` if the answers do not suffice, and then nothing has changed.
     pub fn handle_receipts(
         &mut self,
         under: Activation,
@@ -255,7 +256,7 @@ impl Grantor {
         if self.activation != Some(under) || !(quorum || cfg!(quorate_mutant = "receipts_not_awaited")) {
             return None;
         }
-        let (drift, mut since) = (self.drift, now);
+        let drift = self.drift;
         for (who, watched) in self.watched.iter_mut().filter(|(_, watched)| watched.unheard && !watched.expiring) {
             watched.unheard = false;
             // Where nobody was told of it, it may have just begun.
@@ -264,9 +265,8 @@ impl Grantor {
             let noted = answers.values().map(|(said, at)| at.before(drift.on_another_clock(said.age(*who))));
             let noted = noted.reduce(Reading::later).unwrap_or(now).later(now.before(wait - wait / 4));
             watched.last = watched.last.earlier(noted);
-            since = since.earlier(watched.last);
         }
-        Some(since)
+        Some(self.watched.values().map(|watched| watched.last).fold(now, Reading::earlier))
     }
 
     /// Spares the silent lives that `idle` says have nothing that others wait for: they are not marked, and may renew again.

@@ -85,11 +85,6 @@ impl ReceiptLog {
         });
     }
 
-    /// Whether it has noted any life no longer than `age` before `now`.
-    pub fn is_noting(&self, now: Reading, age: Duration) -> bool {
-        self.of.values().any(|at| now.shortest_since(*at) < age)
-    }
-
     /// What this voter says at `now`. Ask it only after it has accepted the vote of the leader that asks.
     pub fn receipts(&self, now: Reading) -> Receipts {
         let of = self.of.iter().map(|(who, at)| (*who, now.shortest_since(*at))).collect();
@@ -100,7 +95,12 @@ impl ReceiptLog {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::{Incarnation, NodeId};
+    use crate::command::Command;
+    use crate::contract::{Contract, Drift, Stop};
+    use crate::id::{Activation, BootId, ClusterId, DiskId, Incarnation, NodeId, Nonce};
+    use crate::lease::Grantor;
+    use crate::quorum::Configuration;
+    use crate::{Address, Disk, Revision, Role, apply};
 
     fn at(ms: u64) -> Reading {
         Reading::steady(Duration::from_millis(ms))
@@ -131,28 +131,23 @@ mod tests {
     }
 
     /// A leader with an activation, whose clock shows ten seconds, and one voter beside it that works.
-    fn activated() -> (super::super::Grantor, crate::id::Activation) {
-        use crate::command::Command;
-        use crate::contract::{Contract, Drift, Stop};
-        use crate::id::{BootId, ClusterId, DiskId, Nonce};
+    fn activated() -> (Grantor, Activation) {
         let mut state = ClusterState::new();
         let contract = Contract { stop: Stop::Deadman { lateness: Duration::from_millis(250) }, ..Contract::default() };
         let mut commands = vec![Command::Found { cluster: ClusterId::new(1) }];
-        commands.push(Command::Configure {
-            configuration: crate::quorum::Configuration::uniform([1, 2, 3].map(NodeId::new), []),
-        });
+        commands.push(Command::Configure { configuration: Configuration::uniform([1, 2, 3].map(NodeId::new), []) });
         for number in 1..=3_u64 {
-            let (node, addresses) = (NodeId::new(number), crate::Address::new("host:1").into_iter().collect());
-            let disk = crate::Disk { id: DiskId::new(number.into()), opened: 1 };
-            let (boot, nonce, role) = (BootId::new(1), Nonce::new(number.into()), crate::Role::Voter);
+            let (node, addresses) = (NodeId::new(number), Address::new("host:1").into_iter().collect());
+            let disk = Disk { id: DiskId::new(number.into()), opened: 1 };
+            let (boot, nonce, role) = (BootId::new(1), Nonce::new(number.into()), Role::Voter);
             commands.push(Command::Join { node, role, addresses, disk, boot, nonce, contract, left: None, hint: None });
             commands.push(Command::Activate { who: who(number) });
         }
         commands.push(Command::ActivateLeader { leader: NodeId::new(1), nonce: Nonce::new(7) });
         for (command, revision) in commands.iter().zip(1..) {
-            crate::apply(&mut state, crate::Revision::new(revision), command).unwrap();
+            apply(&mut state, Revision::new(revision), command).unwrap();
         }
-        let mut grantor = super::super::Grantor::new(NodeId::new(1), Drift::default());
+        let mut grantor = Grantor::new(NodeId::new(1), Drift::default());
         grantor.handle_gain(Nonce::new(7));
         grantor.handle_applied(&state, at(10_000));
         let activation = grantor.activation().unwrap();
@@ -162,14 +157,14 @@ mod tests {
     #[test]
     fn a_wait_is_moved_back_by_a_quorum_and_by_no_more_than_both_clocks_allow() {
         let ms = Duration::from_millis;
-        let voters = crate::quorum::Configuration::uniform([1, 2, 3].map(NodeId::new), []);
+        let voters = Configuration::uniform([1, 2, 3].map(NodeId::new), []);
         let told = |since, age| (Receipts { since: ms(since), of: [(who(2), ms(age))].into() }, at(10_000));
-        let silence = |grantor: &super::super::Grantor| grantor.silence(who(2), at(10_000)).unwrap();
+        let silence = |grantor: &Grantor| grantor.silence(who(2), at(10_000)).unwrap();
         let (mut grantor, activation) = activated();
         assert_eq!(silence(&grantor), ms(0));
         let alone = BTreeMap::from([(NodeId::new(1), told(9000, 5050))]);
         assert_eq!(grantor.handle_receipts(activation, &alone, &voters, at(10_000)), None, "one of three is no quorum");
-        let other = crate::id::Activation::new(99);
+        let other = Activation::new(99);
         let both = BTreeMap::from([(NodeId::new(1), told(9000, 5050)), (NodeId::new(3), told(9000, 2020))]);
         assert_eq!(grantor.handle_receipts(other, &both, &voters, at(10_000)), None, "another activation asked");
         assert_eq!(silence(&grantor), ms(0));
@@ -181,7 +176,8 @@ mod tests {
         let (mut grantor, activation) = activated();
         let nobody =
             both.into_keys().map(|node| (node, (Receipts { since: ms(9000), of: BTreeMap::new() }, at(10_000))));
-        assert_eq!(grantor.handle_receipts(activation, &nobody.collect(), &voters, at(10_000)), Some(at(10_000)));
+        let since = grantor.handle_receipts(activation, &nobody.collect(), &voters, at(10_400));
+        assert_eq!(since, Some(at(10_000)), "these waits began with the activation");
         assert_eq!(silence(&grantor), ms(0));
         // What is received meanwhile counts more.
         let (mut grantor, activation) = activated();

@@ -34,6 +34,8 @@ pub(crate) struct LeaderSide {
     /// Whether it was told of anything yet.
     pub(crate) told: bool,
     pub(crate) read: Option<Read>,
+    /// A read that was under way when the grantor heard of another gain. It may still end.
+    pub(crate) former: Option<Read>,
     /// What a voter has said of receipts, not heard yet, and whether it was told of no life.
     pub(crate) asked: Option<(usize, lease::Receipts, bool)>,
     /// Concluded, not yet in any log.
@@ -48,7 +50,17 @@ impl LeaderSide {
     /// Of a process that has just started.
     pub(crate) fn new(node: usize, applied: Arc<State>, bounds: &Bounds) -> Self {
         let grantor = Grantor::new(id(node), bounds.drift);
-        Self { grantor, applied, told: false, read: None, asked: None, pending: vec![], gained: 0, overtaken: vec![] }
+        Self {
+            grantor,
+            applied,
+            told: false,
+            read: None,
+            former: None,
+            asked: None,
+            pending: vec![],
+            gained: 0,
+            overtaken: vec![],
+        }
     }
 
     /// Whether what it concludes counts.

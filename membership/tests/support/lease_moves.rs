@@ -146,6 +146,13 @@ impl World {
                 let _refused = self.leader_side(node).grantor.handle_read_failed(read.round);
                 self.reads_ended(node);
             }
+            Step::EndFormerRead(node) => {
+                let read = self.leader_side(node).former.take()?;
+                let applied = self.desks[node].applied.clone();
+                let answers = self.leader_side(node).grantor.handle_read(read.round, &applied.cluster);
+                // Whatever it might answer was received after it had begun.
+                self.wrong_if(answers.iter().any(|(_, _, granted)| *granted), Wrong::Expiry);
+            }
             Step::GrantUnread(node) => {
                 let answers = self.unread(node);
                 self.answered(node, &answers, None);

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use quorate_membership::*;
 
 use crate::log::{NODES, id};
-use crate::member::at;
+use crate::member::{at, units};
 use crate::world::{Situation, World};
 
 impl World {
@@ -22,6 +22,17 @@ impl World {
     pub(crate) fn followers(&self, node: usize) -> impl Iterator<Item = usize> + '_ {
         let voters = &self.votes.voters;
         (0..NODES).filter(move |at| *at != node && voters[*at].up && voters[*at].promised <= voters[node].leads)
+    }
+
+    /// Whether a voter has noted something that is still young enough to matter.
+    pub(crate) fn is_noting(&self, node: usize) -> bool {
+        let said = self.receipts[node].receipts(at(self.now[node]));
+        said.of.values().any(|age| units(*age) < self.oldest())
+    }
+
+    /// Beyond this age of a note all notes prove the same.
+    pub(crate) fn oldest(&self) -> u64 {
+        self.wait * 3 / 2
     }
 
     /// A voter follows that leader, and no earlier one any more.

@@ -3,7 +3,7 @@
 use quorate_membership::*;
 
 use crate::log::{Entry, MEMBERS, NODES, id};
-use crate::member::{at, ms, units};
+use crate::member::{at, units};
 use crate::world::{Bounds, Mistake, World};
 
 /// A step of the world. Nodes and members are numbered from 0, as n1.
@@ -58,6 +58,8 @@ pub(crate) enum Step {
         newest: bool,
     },
     FailRead(usize),
+    /// A read ends that was begun before the grantor heard of another gain.
+    EndFormerRead(usize),
     /// Only the mistake of granting without a read has this step.
     GrantUnread(usize),
     Deliver(usize),
@@ -107,7 +109,7 @@ impl World {
         let nodes: [Vec<u8>; NODES] = std::array::from_fn(|node| {
             let on_wire = self.wire.iter().any(|r| r.who.node == id(node) && self.now[node] - r.sent < bounds.lease);
             let held = node < MEMBERS && self.members[node].as_ref().is_some_and(|m| m.left(self.now[node]) > 0);
-            let noted = bounds.receipts && self.receipts[node].is_noting(at(self.now[node]), ms(self.wait * 3 / 2));
+            let noted = bounds.receipts && self.is_noting(node);
             let mut rates = choices(on_wire || held || self.is_waiting(node) || noted);
             if bounds.mistake == Some(Mistake::FrozenClock) && node < MEMBERS && self.members[node].is_some() {
                 rates.push(0);
@@ -226,6 +228,9 @@ impl World {
         }
         if waits && cfg!(quorate_mutant = "grant_without_read") {
             steps.push(Step::GrantUnread(node));
+        }
+        if leader_side.former.as_ref().is_some_and(|read| read.confirmed) {
+            steps.push(Step::EndFormerRead(node));
         }
         if let Some(read) = &leader_side.read {
             if !read.confirmed && !bounds.receipts && self.votes.is_followed(node) {

@@ -72,6 +72,7 @@ impl World {
         leader_side.pending.len().hash(hasher);
         leader_side.pending.iter().for_each(|command| self.hash_command(node, command, hasher));
         (leader_side.gained, leader_side.told, activation.is_some()).hash(hasher);
+        leader_side.former.as_ref().map(|read| read.confirmed).hash(hasher);
         if let Some(nonce) = grantor.poll_activation() {
             let applies = |state: &State| state.cluster.leadership().is_some_and(|l| l.nonce == nonce);
             (1_u8, applies(&self.committed)).hash(hasher);
@@ -103,7 +104,7 @@ impl World {
     /// Receipts older than the wait prove the same.
     fn hash_receipts<H: Hasher>(&self, node: usize, hasher: &mut H) {
         let hash = |said: &lease::Receipts, hasher: &mut H| {
-            let age = |age| units(age).min(self.wait * 3 / 2);
+            let age = |age| units(age).min(self.oldest());
             age(said.since).hash(hasher);
             said.of.iter().for_each(|(who, noted)| (who, age(*noted)).hash(hasher));
         };

@@ -259,6 +259,7 @@ impl World {
         let leader_side = self.leader_side(node);
         leader_side.grantor.handle_gain(nonce);
         leader_side.asked = None;
+        leader_side.former = leader_side.read.take();
         leader_side.gained = term;
     }
 

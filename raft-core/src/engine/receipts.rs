@@ -1,7 +1,7 @@
 //! When this voter heard of each life last, and what the voters say of it to a new leader.
 //!
 //! ```text
-//!   this leader: name_renewed(lives) ─▶ in every call that confirms a read, until the next ─▶ the voter notes each, then answers
+//!   this leader: name_renewed(lives) ─▶ in every call that may confirm a read ─▶ the voter notes each, then answers
 //!   a new leader: ask_for_receipts ──Call::Receipts──▶ accepts the vote, has the log, tells what it has noted
 //! ```
 //!
@@ -73,8 +73,9 @@ impl Noted {
 }
 
 impl Engine {
-    /// The calls of this leader name these lives from now on: a quorum that accepts them confirms their renewals. This node
-    /// notes them too, because it counts towards the quorum.
+    /// The calls of this leader name these lives from now on, until it names others: a quorum that accepts them confirms their
+    /// renewals. This node notes them too, because it counts towards the quorum. Names are never withdrawn, so that a read under
+    /// way cannot be confirmed without them; a life that is named for longer than it must be is only noted later.
     pub(crate) fn name_renewed(&self, lives: Vec<Identity>) {
         let noted = &self.0.peers.receipts;
         noted.log.lock().note(lives.iter().copied(), clock::reading());
@@ -116,7 +117,6 @@ impl Engine {
                 answers.insert(voter, (receipts, at));
             }
         }
-        drop(asked);
         Some((answers, configuration))
     }
 

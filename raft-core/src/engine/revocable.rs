@@ -49,8 +49,10 @@ impl<T> Stream for Revocable<T> {
 
 impl<T> Drop for Hold<T> {
     fn drop(&mut self) {
-        let taken = self.0.lock().take();
-        drop(taken);
+        if !cfg!(quorate_mutant = "streams_stay_with_the_transport") {
+            let taken = self.0.lock().take();
+            drop(taken);
+        }
     }
 }
 

@@ -197,3 +197,26 @@ async fn a_restarted_follower_and_a_partition_make_no_stale_grant_valid() -> any
     assert!(!granted, "a leader that another has followed granted a lease");
     Ok(())
 }
+
+/// The connection to a follower is dead, and keeps what it was given to send. Once another one works, the follower gets entries.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_connection_keeps_no_follower_from_its_entries() -> anyhow::Result<()> {
+    let mut t = TestCluster::start(3).await?;
+    t.until_active("n3#1").await?;
+    let leader = t.leader().await?;
+    let away = NodeId::new(leader.get() % 3 + 1);
+    for turn in 0..4 {
+        t.network.cut(leader, away);
+        // Entries for it, and a quorum without it.
+        let addresses =
+            vec![MemoryNetwork::address(leader)?, quorate_membership::Address::new(format!("turn:{turn}"))?];
+        let moved = Command::SetAddresses { node: leader, addresses };
+        let committed = t.node(leader.get())?.handle()?.propose(moved).await?.revision;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        t.heal();
+        let mut applied = t.node(away.get())?.handle()?.parts.engine.progress();
+        let reached = tokio::time::timeout(Duration::from_secs(20), applied.wait_for(|at| *at >= committed)).await;
+        anyhow::ensure!(matches!(reached, Ok(Ok(_))), "{away} got no entries after the connection to it was dead");
+    }
+    Ok(())
+}

@@ -12,9 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
+use futures_util::{FutureExt, StreamExt};
 use quorate_membership::{Address, NodeId};
 use tokio::sync::broadcast;
 use tokio::time::{sleep, timeout};
@@ -33,6 +33,8 @@ struct Board {
     ended: Option<broadcast::Sender<NodeId>>,
     /// Pairs between which something answers that the port is closed.
     rejecting: BTreeSet<(NodeId, NodeId)>,
+    /// Streams that lie in the queues of dead connections.
+    kept: Vec<BoxStream<'static, Append>>,
     /// How often one node tried whether another refuses.
     attempts: BTreeMap<(NodeId, NodeId), u32>,
 }
@@ -100,6 +102,12 @@ impl MemoryNetwork {
         let mut board = self.lock();
         board.rejecting.insert((from, to));
         let _heard = board.ended().send(to);
+    }
+
+    /// Begins to send, as to a connection that nobody answers: what was given stays in its queue, for as long as it likes.
+    fn keep(&self, mut requests: BoxStream<'static, Append>) {
+        while let Some(Some(_lost)) = requests.next().now_or_never() {}
+        self.lock().kept.push(requests);
     }
 
     /// How often `from` has tried whether `to` refuses connections.
@@ -200,6 +208,7 @@ impl Transport for MemoryTransport {
         let (board, from, to) = (self.board.clone(), self.from, peer.node);
         Box::pin(async move {
             if board.is_cut(from, to) {
+                board.keep(requests);
                 sleep(idle).await;
                 return Err(TransportError::Timeout(idle));
             }

@@ -75,10 +75,6 @@ impl Task {
             true => self.grantor.handle_read(round, &self.engine.state()),
             false => self.grantor.handle_read_failed(round).into_iter().map(|(who, seq)| (who, seq, false)).collect(),
         };
-        // What ended may be a read of an earlier activation; the one under way still needs its names.
-        if self.grantor.renewals().1.is_none() {
-            self.engine.name_renewed(vec![]);
-        }
         for (who, seq, granted) in answers {
             self.answer(who, seq, granted);
         }
