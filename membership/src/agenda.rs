@@ -143,7 +143,7 @@ impl Agenda<'_> {
             }
             // Another leader has to take the leader's own vote.
             Duty::Demote(node) if node == me => return Some(Work::HandOver),
-            Duty::FinishChange => !cfg!(quorate_mutant = "joint_left_half_done"),
+            Duty::FinishChange => !mutant!("joint_left_half_done"),
             Duty::CatchUp(_) => true,
             // A change of voters that is begun and cannot be committed blocks everything: both sets have to be there.
             Duty::Promote(node) => self.caught_up(node) && self.could_commit_change_of(node),
@@ -158,7 +158,7 @@ impl Agenda<'_> {
         let heard = self.heard_lately();
         let another = move |order| fencers_for(order, self.state, self.outlook.me).any(|node| heard.contains(&node));
         let given_up = self.outlook.given_up.iter().copied();
-        given_up.filter(move |order| !cfg!(quorate_mutant = "order_stays_with_its_leader") && another(*order))
+        given_up.filter(move |order| !mutant!("order_stays_with_its_leader") && another(*order))
     }
 
     /// A leader does not fence its own node, and without a fencer it makes no attempt.
@@ -204,7 +204,7 @@ impl Agenda<'_> {
         witness
             && voters.any(|(node, _)| {
                 state.configuration().is_lasting_voter(*node)
-                    && (heard.contains(node) || cfg!(quorate_mutant = "handed_over_to_the_dead"))
+                    && (heard.contains(node) || mutant!("handed_over_to_the_dead"))
             })
     }
 

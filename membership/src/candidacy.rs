@@ -59,7 +59,7 @@ impl Candidacy {
     pub fn is_damped(&self, now: Moment) -> bool {
         let oldest = self.losses.front().filter(|_| self.losses.len() >= LOSSES);
         let damped = oldest.is_some_and(|at| now.since(*at) < self.election_max * COUNTS_FOR);
-        damped && !cfg!(quorate_mutant = "candidacy_undamped")
+        damped && !mutant!("candidacy_undamped")
     }
 
     /// Whether this node may stand for election.

@@ -52,8 +52,8 @@ impl Drift {
 
     /// What one clock shows at the least while another shows `other`, where one is slow by ρ and the other fast by ρ:
     /// `other · (1 − ρ) / (1 + ρ)`, rounded down.
-    pub const fn on_another_clock(self, other: Duration) -> Duration {
-        if cfg!(quorate_mutant = "receipts_without_drift") {
+    pub fn on_another_clock(self, other: Duration) -> Duration {
+        if mutant!("receipts_without_drift") {
             return other;
         }
         let slow = if self.0 < 1_000_000 { 1_000_000 - self.0 as u128 } else { 0 };
@@ -112,12 +112,12 @@ pub enum Stop {
 impl Stop {
     /// T_stop: how long after the end of the lease, in real time, it has acted at the latest. `None` if there is no
     /// bound.
-    pub const fn bound(self, drift: Drift) -> Option<Duration> {
+    pub fn bound(self, drift: Drift) -> Option<Duration> {
         match self {
             Self::Unbounded => None,
             Self::Tokens => Some(Duration::ZERO),
             Self::Watchdog { timeout, reset } => {
-                let times = if cfg!(quorate_mutant = "one_watchdog_timeout") { 1 } else { 2 };
+                let times = if mutant!("one_watchdog_timeout") { 1 } else { 2 };
                 Some(drift.on_a_slow_clock(timeout.saturating_mul(times)).saturating_add(reset))
             }
             Self::Deadman { lateness: bound } | Self::Own { bound } => Some(bound),
@@ -256,10 +256,10 @@ impl Contract {
     /// if no wait proves its end. The larger of the two drifts counts.
     pub fn wait(&self, drift_of_leader: Drift) -> Option<Duration> {
         let drift = self.drift.max(drift_of_leader);
-        if cfg!(quorate_mutant = "no_drift_margin") {
+        if mutant!("no_drift_margin") {
             return Some(self.lease + self.stop.bound(Drift::ppm(0))? + self.in_flight);
         }
-        if cfg!(quorate_mutant = "no_stop_time") {
+        if mutant!("no_stop_time") {
             return Some(drift.on_a_fast_clock(drift.on_a_slow_clock(self.lease)));
         }
         let ended = drift.on_a_slow_clock(self.lease).saturating_add(self.stop.bound(drift)?);

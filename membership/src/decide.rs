@@ -12,7 +12,7 @@
 //! `decide/ending.rs`, locks in `decide/locks.rs`, and records, queues and sessions in `decide/writes.rs`. What several
 //! of them check is in `decide/checks.rs`.
 //!
-//! The `quorate_mutant` branches are seeded mistakes. Only `make mutants` builds them, to check that a named test
+//! The `mutant!` branches are seeded mistakes. Only `make mutants` builds them, to check that a named test
 //! catches each.
 
 mod checks;

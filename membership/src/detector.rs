@@ -185,7 +185,7 @@ impl Detector {
         let (silence, factor) = (now.since(heard.last), 1 << heard.relapses);
         let calm = heard.misjudged.is_none_or(|at| now.since(at) > self.thresholds.calm());
         match silence {
-            _ if heard.refuses && (calm || cfg!(quorate_mutant = "refusals_never_doubted")) => Signal::Refused,
+            _ if heard.refuses && (calm || mutant!("refusals_never_doubted")) => Signal::Refused,
             s if s >= self.thresholds.fence_after * factor => Signal::Silent,
             s if s >= self.thresholds.suspect_after => Signal::Suspect,
             _ => Signal::Healthy,

@@ -53,7 +53,7 @@ pub fn evolve(state: &mut ClusterState, revision: Revision, event: &Event) {
                 open.attempts = *attempt;
                 open.progress = Progress::Executing { by: *by };
             }
-            cfg!(quorate_mutant = "fence_told_before_proof") && enter(state, *target, Phase::Fenced)
+            mutant!("fence_told_before_proof") && enter(state, *target, Phase::Fenced)
         }
         Event::FenceFailed { order, target: _, attempt: _, reason } => {
             if let Some(open) = state.fences.get_mut(*order) {

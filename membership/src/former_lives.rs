@@ -64,7 +64,7 @@ impl FormerLives {
         let Some(ended) = self.ended.get(&node) else { return true };
         // A message that was under way when the life ended may arrive a little later.
         let settled = Moment::new(ended.since_origin() + heartbeat);
-        heard.is_some_and(|heard| heard > settled) || cfg!(quorate_mutant = "activated_unheard")
+        heard.is_some_and(|heard| heard > settled) || mutant!("activated_unheard")
     }
 
     /// Whether the end of `former` can still be expected without a device: by time, within twice what its contract asks

@@ -62,11 +62,7 @@ impl Reading {
     /// The longest time that may have passed since `earlier`: for a member, which must not act too late.
     pub fn longest_since(self, earlier: Self) -> Duration {
         let raw = self.raw.saturating_sub(earlier.raw);
-        if cfg!(quorate_mutant = "frozen_clock_counts") {
-            raw
-        } else {
-            raw.max(self.boottime.saturating_sub(earlier.boottime))
-        }
+        if mutant!("frozen_clock_counts") { raw } else { raw.max(self.boottime.saturating_sub(earlier.boottime)) }
     }
 
     /// The reading `ago` before this one, or the beginning of a clock that was not running yet.

@@ -40,6 +40,29 @@
 //! # Ok::<(), Rejection>(())
 //! ```
 
+/// Whether the seeded mistake of this name is switched on: never, outside the build of `make mutants`. That build has all
+/// of them, and the environment variable `QUORATE_MUTANT` chooses one for a run of a test.
+#[cfg(not(quorate_mutants))]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! mutant {
+    ($name:literal) => {
+        false
+    };
+}
+
+/// The same, in the build of `make mutants`.
+#[cfg(quorate_mutants)]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! mutant {
+    ($name:literal) => {{
+        static CHOSEN: std::sync::LazyLock<bool> =
+            std::sync::LazyLock::new(|| std::env::var_os("QUORATE_MUTANT").is_some_and(|name| name == $name));
+        *CHOSEN
+    }};
+}
+
 mod agenda;
 mod apply;
 mod awaited;

@@ -80,7 +80,7 @@ impl Reachability {
         if self.leads.is_some_and(|(_, since)| self.is_cut_off(state, contact, since)) {
             self.unreached.get_or_insert(now);
         }
-        self.unreached.is_some() && !cfg!(quorate_mutant = "unreached_leads_on")
+        self.unreached.is_some() && !mutant!("unreached_leads_on")
     }
 
     /// Whether too many cannot reach this leader for a majority to renew, and the others could elect another one.

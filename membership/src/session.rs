@@ -65,7 +65,7 @@ impl Sessions {
     /// A keep-alive of a session was received at `now`. `false` if its end is being proposed: then the keep-alive must
     /// not be answered, since the session may have ended before the answer arrives.
     pub fn handle_keep_alive(&mut self, session: SessionId, now: Reading) -> bool {
-        if self.ending.contains_key(&session) && !cfg!(quorate_mutant = "session_spared_too_late") {
+        if self.ending.contains_key(&session) && !mutant!("session_spared_too_late") {
             return false;
         }
         if let Some(heard) = self.heard.get_mut(&session) {

@@ -156,7 +156,7 @@ impl Config {
     /// How long a restarted voter gives no vote: as long as a leader may still rely on a promise from before the restart, by
     /// the slower of two clocks (P22).
     pub fn embargo(&self) -> Duration {
-        if cfg!(quorate_mutant = "lease_reads_without_embargo") {
+        if quorate_membership::mutant!("lease_reads_without_embargo") {
             return Duration::ZERO;
         }
         let drift = self.timing.plan().drift;
@@ -177,7 +177,7 @@ impl Config {
     /// For how long the machine of a node has to refuse connections before the leader orders it fenced: as set, or else as it
     /// follows from the timing and from the fencer.
     pub fn fence_refused_after(&self) -> Duration {
-        let apart = self.fencer_tells_lives_apart || cfg!(quorate_mutant = "any_device_at_a_refusal");
+        let apart = self.fencer_tells_lives_apart || quorate_membership::mutant!("any_device_at_a_refusal");
         let follows = || match apart {
             true => (self.heartbeat() / 2).max(Duration::from_millis(10)),
             false => self.fence_after(),

@@ -131,7 +131,7 @@ impl Feed {
 
     fn read(&self, after: Revision, filter: &Filter) -> (Vec<FeedItem>, Revision) {
         let history = self.lock();
-        if after < history.complete_after && !cfg!(quorate_mutant = "gap_dropped") {
+        if after < history.complete_after && !quorate_membership::mutant!("gap_dropped") {
             let state = history.state.clone();
             let at = state.revision();
             return (vec![FeedItem::Gap { state }], at.max(history.complete_after));

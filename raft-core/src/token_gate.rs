@@ -181,7 +181,7 @@ impl TokenGate {
             shared.sync().map_err(unwritten)?;
             *seen = remembered;
         }
-        if token > remembered && !cfg!(quorate_mutant = "work_before_floor") {
+        if token > remembered && !quorate_membership::mutant!("work_before_floor") {
             remember(&shared.file, token).map_err(unwritten)?;
         }
         *seen = token;
@@ -194,7 +194,7 @@ impl Shared {
     fn remembered(&self) -> io::Result<Revision> {
         let mut text = String::new();
         match File::open(&self.file) {
-            Ok(_) if cfg!(quorate_mutant = "token_reused_after_restore") => return Ok(Revision::default()),
+            Ok(_) if quorate_membership::mutant!("token_reused_after_restore") => return Ok(Revision::default()),
             Ok(mut open) => open.read_to_string(&mut text)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Revision::default()),
             Err(error) => return Err(error),

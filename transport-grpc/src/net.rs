@@ -35,7 +35,7 @@ impl SendBuffer for tokio::net::TcpStream {
     fn poll_write_record(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let stream = &*self;
         let mut flags = SendFlags::EOR | SendFlags::NOSIGNAL;
-        flags.set(SendFlags::EOR, !cfg!(quorate_mutant = "records_merged"));
+        flags.set(SendFlags::EOR, !quorate_membership::mutant!("records_merged"));
         let send = || Ok(sendmsg(stream, bufs, &mut SendAncillaryBuffer::default(), flags)?);
         loop {
             ready!(stream.poll_write_ready(cx))?;

@@ -53,7 +53,7 @@ pub(super) fn another_voter(state: &ClusterState, node: NodeId) -> Result<(), Re
 pub(super) fn majority_without(state: &ClusterState, node: NodeId) -> Result<(), Rejection> {
     let mut rest = state.standing();
     rest.remove(&node);
-    if cfg!(quorate_mutant = "no_majority_check") {
+    if mutant!("no_majority_check") {
         return Ok(());
     }
     quorum_or(&state.configuration, &rest, node)
@@ -66,7 +66,7 @@ pub(super) fn open_order(state: &ClusterState, order: FenceId) -> Result<&FenceO
 /// P5: a conclusion under another activation than the current one does not count (I9).
 pub(super) fn current_activation(state: &ClusterState, under: Activation) -> Result<(), Rejection> {
     let current = state.leadership.map(|leadership| leadership.activation);
-    if cfg!(quorate_mutant = "stale_activation_accepted") || current == Some(under) {
+    if mutant!("stale_activation_accepted") || current == Some(under) {
         return Ok(());
     }
     Err(Rejection::OtherActivation { under, current })

@@ -21,12 +21,12 @@ pub(super) fn confirm(
     confirmation: &Confirmation,
 ) -> Result<Vec<Event>, Rejection> {
     let fenced = |order, who| vec![Event::Fenced { order, who, proof: confirmation.clone().into(), token }];
-    if cfg!(quorate_mutant = "stale_confirmation")
+    if mutant!("stale_confirmation")
         && let Some(any) = state.fences.open().next()
     {
         return Ok(fenced(any.id, any.target));
     }
-    if cfg!(quorate_mutant = "fence_without_order") && state.fences.get(order).is_none() {
+    if mutant!("fence_without_order") && state.fences.get(order).is_none() {
         known_life(state, target)?;
         return Ok(fenced(order, target));
     }
@@ -103,7 +103,7 @@ pub(super) fn expire(
     waited: Duration,
 ) -> Result<Vec<Event>, Rejection> {
     // The mistake: the newest life of the node, whichever was named.
-    let newest = state.newest(named.node).filter(|_| cfg!(quorate_mutant = "expiry_names_the_node"));
+    let newest = state.newest(named.node).filter(|_| mutant!("expiry_names_the_node"));
     let who = newest.unwrap_or(named);
     current_activation(state, under)?;
     let life = known_life(state, who)?;

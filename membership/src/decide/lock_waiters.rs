@@ -35,7 +35,7 @@ pub(super) fn admit(state: &ClusterState, name: &Name) -> Result<(), Rejection> 
 pub(super) fn next(state: &ClusterState, revision: Revision, name: &Name) -> Option<Event> {
     let waiters = &state.store.locks.get(name)?.waiters;
     let mut may_hold = waiters.iter().filter(|waiter| state.may_hold(waiter.holder));
-    let last = cfg!(quorate_mutant = "queue_order_lost");
+    let last = mutant!("queue_order_lost");
     let waiter = if last { may_hold.next_back() } else { may_hold.next() }?;
     let (holder, request) = (waiter.holder, waiter.request);
     Some(Event::LockGranted { name: name.clone(), holder, token: token(state, revision), request })
@@ -43,7 +43,7 @@ pub(super) fn next(state: &ClusterState, revision: Revision, name: &Name) -> Opt
 
 /// The revision of the entry that grants. A term or an activation would be shared by several grants.
 pub(super) fn token(state: &ClusterState, revision: Revision) -> Revision {
-    match state.leadership.filter(|_| cfg!(quorate_mutant = "token_of_the_term")) {
+    match state.leadership.filter(|_| mutant!("token_of_the_term")) {
         Some(leadership) => Revision::new(leadership.activation.get()),
         None => revision,
     }

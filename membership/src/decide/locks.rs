@@ -71,7 +71,7 @@ pub(super) fn unlock(
 ) -> Vec<Event> {
     let held = state.store.locks.get(name).and_then(|lock| lock.grant).filter(|grant| grant.holder == holder);
     let Some(grant) = held else { return vec![] };
-    if grant.token != shown && !cfg!(quorate_mutant = "release_by_owner") {
+    if grant.token != shown && !mutant!("release_by_owner") {
         return vec![];
     }
     let token = grant.token;
@@ -190,9 +190,7 @@ fn end(state: &ClusterState, event: &Event) -> Option<End> {
             ((*id).into(), delay, None)
         }
         // The mistake: an order is taken for the end.
-        Event::FenceOrdered { target, .. } if cfg!(quorate_mutant = "lock_passes_on_silence") => {
-            ((*target).into(), None, None)
-        }
+        Event::FenceOrdered { target, .. } if mutant!("lock_passes_on_silence") => ((*target).into(), None, None),
         _ => return None,
     })
 }

@@ -62,7 +62,7 @@ impl Arrival<'_> {
             events.push(Event::Superseded { who: Identity::new(node, incarnation) });
         }
         let next = newest.map_or(Incarnation::new(1), |(incarnation, _)| incarnation.next());
-        if cfg!(quorate_mutant = "join_is_proof") {
+        if mutant!("join_is_proof") {
             let proof = FenceProof::CleanLeave;
             let former = member.lives.iter().filter(|(_, life)| life.phase.may_work());
             events.extend(former.map(|(incarnation, _)| {

@@ -75,7 +75,7 @@ fn holds(state: &ClusterState, check: &Check) -> Result<(), Rejection> {
     match check {
         Check::Version { key, version } => {
             let of = |r: &crate::store::record::Record| {
-                if cfg!(quorate_mutant = "compare_wrong_version") { r.created } else { r.version }
+                if mutant!("compare_wrong_version") { r.created } else { r.version }
             };
             let found = record(key).map(of);
             let same = found == *version;
@@ -101,7 +101,7 @@ fn holds(state: &ClusterState, check: &Check) -> Result<(), Rejection> {
 /// The lock is held under this very token, so the command does not come from a former holder.
 fn held(state: &ClusterState, name: &Name, token: Revision) -> Result<(), Rejection> {
     let current = state.store.locks.get(name).and_then(|lock| lock.grant).map(|grant| grant.token);
-    if current == Some(token) || cfg!(quorate_mutant = "stale_token_accepted") {
+    if current == Some(token) || mutant!("stale_token_accepted") {
         return Ok(());
     }
     Err(Rejection::NotHolder { name: name.clone(), token, current })

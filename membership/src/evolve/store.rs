@@ -65,7 +65,7 @@ pub(super) fn evolve(store: &mut Store, revision: Revision, event: &Event) {
             store.queues.entry(queue.clone()).or_default().items.insert(*item, waiting);
         }
         Event::Taken { queue, item, token, request } => {
-            if cfg!(quorate_mutant = "removed_before_acknowledged") {
+            if mutant!("removed_before_acknowledged") {
                 return remove_item(store, queue, *item);
             }
             if let Some(item) = store.queues.get_mut(queue).and_then(|queue| queue.items.get_mut(item)) {

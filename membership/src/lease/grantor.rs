@@ -126,13 +126,13 @@ impl Grantor {
         let current = state.leadership();
         // Whether this is the beginning of the activation. Of lives that come later no leader before has granted anything.
         let mut unheard = false;
-        if cfg!(quorate_mutant = "no_activation") {
+        if mutant!("no_activation") {
             // The mistake: any current activation counts as its own.
             self.activation = self.wanted.and(current.map(|l| l.activation));
-        } else if cfg!(quorate_mutant = "activation_kept_over_restart") {
-            self.activation = current.filter(|l| l.leader == self.me && self.wanted.is_some()).map(|l| l.activation);
         } else {
-            let own = current.filter(|l| l.leader == self.me && Some(l.nonce) == self.wanted).map(|l| l.activation);
+            let kept = mutant!("activation_kept_over_restart") && self.wanted.is_some();
+            let asked = |l: &crate::Leadership| Some(l.nonce) == self.wanted || kept;
+            let own = current.filter(|l| l.leader == self.me && asked(l)).map(|l| l.activation);
             if own != self.activation {
                 unheard = own.is_some();
                 // Superseded: this node grants again only after another gain, with another nonce.
@@ -155,7 +155,7 @@ impl Grantor {
             let fresh = Watched { last: now, unheard, wait, dispensable, spared: false, expiring: false };
             let watched = self.watched.entry(who).or_insert(fresh);
             watched.dispensable = dispensable;
-            if cfg!(quorate_mutant = "new_leader_does_not_wait") && watched.last == now {
+            if mutant!("new_leader_does_not_wait") && watched.last == now {
                 watched.last = Reading::default();
             }
         }
@@ -176,7 +176,7 @@ impl Grantor {
             return Err(NotRenewed::NotActivated);
         }
         let watched = self.watched.get_mut(&who).ok_or(NotRenewed::NotLive(who))?;
-        if watched.expiring && !cfg!(quorate_mutant = "grant_after_expiring") {
+        if watched.expiring && !mutant!("grant_after_expiring") {
             return Err(NotRenewed::Expiring(who));
         }
         if !state.may_renew(who) {
@@ -212,22 +212,22 @@ impl Grantor {
     /// The read has succeeded, and `state` is at least as new as what it read (P8). Returns each renewal of the round,
     /// and whether it is granted.
     pub fn handle_read(&mut self, round: Round, state: &ClusterState) -> Vec<(Identity, u64, bool)> {
-        let is_it = |number: Round| number == round || cfg!(quorate_mutant = "any_read_ends_the_round");
+        let is_it = |number: Round| number == round || mutant!("any_read_ends_the_round");
         let Some((_, mut taken)) = self.round.take_if(|(number, _)| is_it(*number)) else { return vec![] };
-        if cfg!(quorate_mutant = "read_before_receipt") {
+        if mutant!("read_before_receipt") {
             taken.extend(std::mem::take(&mut self.waiting));
         }
         let stands = self.activation.is_some() && state.leadership().map(|l| l.activation) == self.activation;
         let expiring = |who| self.watched.get(&who).is_none_or(|w| w.expiring);
         let granted = |who| {
-            let ok = !expiring(who) || cfg!(quorate_mutant = "grant_after_expiring");
+            let ok = !expiring(who) || mutant!("grant_after_expiring");
             stands && ok && state.may_renew(who)
         };
         taken.into_iter().map(|(who, seq)| (who, seq, granted(who))).collect()
     }
 
     /// Grants all waiting renewals without a read. Only the seeded mistake of that name uses it.
-    #[cfg(quorate_mutant = "grant_without_read")]
+    #[cfg(quorate_mutants)]
     pub fn poll_unread(&mut self) -> Vec<(Identity, u64, bool)> {
         std::mem::take(&mut self.waiting).into_iter().map(|(who, seq)| (who, seq, true)).collect()
     }
@@ -253,7 +253,7 @@ impl Grantor {
         now: Reading,
     ) -> Option<Reading> {
         let quorum = configuration.has_quorum(&answers.keys().copied().collect());
-        if self.activation != Some(under) || !(quorum || cfg!(quorate_mutant = "receipts_not_awaited")) {
+        if self.activation != Some(under) || !(quorum || mutant!("receipts_not_awaited")) {
             return None;
         }
         let drift = self.drift;

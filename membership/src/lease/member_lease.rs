@@ -86,12 +86,12 @@ impl MemberLease {
     /// A grant of renewal `seq` of `who` arrived (P9). It only refers to a time that this member noted itself, so a
     /// late, repeated or reordered grant is harmless. Returns whether it prolonged the lease.
     pub fn handle_grant(&mut self, who: Identity, seq: u64, now: Reading) -> bool {
-        let accept_any = cfg!(quorate_mutant = "stale_grant_accepted");
+        let accept_any = mutant!("stale_grant_accepted");
         if who != self.who && !accept_any {
             return false;
         }
         let sent = match self.sent.get(&seq) {
-            Some(_) if cfg!(quorate_mutant = "lease_from_receipt") => now,
+            Some(_) if mutant!("lease_from_receipt") => now,
             Some(at) => *at,
             None if accept_any => now,
             None => return false,

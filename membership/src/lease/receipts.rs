@@ -38,7 +38,7 @@ impl Receipts {
     /// How long ago the last renewal of `who` was granted at the least, as far as this voter is concerned.
     pub fn age(&self, who: Identity) -> Duration {
         let noted = self.of.get(&who).copied();
-        if cfg!(quorate_mutant = "lost_receipt_counts_as_old") {
+        if mutant!("lost_receipt_counts_as_old") {
             return noted.unwrap_or(Duration::MAX);
         }
         noted.map_or(self.since, |noted| noted.min(self.since))
@@ -72,7 +72,7 @@ impl ReceiptLog {
     /// A change of the voters was received, and `now` was read after that: earlier voters may have confirmed what this one was
     /// not told of.
     pub fn begin_anew(&mut self, now: Reading) {
-        if !cfg!(quorate_mutant = "receipts_outlive_voters") {
+        if !mutant!("receipts_outlive_voters") {
             self.began = now;
         }
     }

@@ -117,11 +117,12 @@ impl World {
     /// P8: one read a heartbeat at the most, begun after the receipts that it serves.
     fn read_if_due(&mut self, i: usize) {
         let (raw, heartbeat) = (self.raw(i), self.times.heartbeat);
-        #[cfg(quorate_mutant = "grant_without_read")]
-        for (who, seq, granted) in
-            self.leader_side(i).map(|leader_side| leader_side.grantor.poll_unread()).unwrap_or_default()
-        {
-            self.answered(i, who, seq, granted);
+        #[cfg(quorate_mutants)]
+        if quorate_membership::mutant!("grant_without_read") {
+            let unread = self.leader_side(i).map(|leader_side| leader_side.grantor.poll_unread());
+            for (who, seq, granted) in unread.unwrap_or_default() {
+                self.answered(i, who, seq, granted);
+            }
         }
         let Some(leader_side) = self.leader_side(i) else { return };
         if leader_side.read_begun.is_some_and(|begun| raw - begun < heartbeat) {

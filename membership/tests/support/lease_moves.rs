@@ -168,12 +168,12 @@ impl World {
         Some(())
     }
 
-    #[cfg(quorate_mutant = "grant_without_read")]
+    #[cfg(quorate_mutants)]
     fn unread(&mut self, node: usize) -> Vec<(Identity, u64, bool)> {
         self.leader_side(node).grantor.poll_unread()
     }
 
-    #[cfg(not(quorate_mutant = "grant_without_read"))]
+    #[cfg(not(quorate_mutants))]
     fn unread(&mut self, _: usize) -> Vec<(Identity, u64, bool)> {
         vec![]
     }

@@ -226,7 +226,7 @@ impl World {
         if waits && grantor.renewals().1.is_none() {
             steps.push(Step::BeginRead(node));
         }
-        if waits && cfg!(quorate_mutant = "grant_without_read") {
+        if waits && quorate_membership::mutant!("grant_without_read") {
             steps.push(Step::GrantUnread(node));
         }
         if leader_side.former.as_ref().is_some_and(|read| read.confirmed) {

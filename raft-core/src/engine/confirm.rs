@@ -119,7 +119,7 @@ impl Engine {
         // The same holds for a leader that no quorum has answered within an election timeout. openraft lets its followers
         // time out then, so that a majority can elect a leader that it hears. An append from here must not prevent
         // that.
-        let heard = self.heard_by_quorum() || cfg!(quorate_mutant = "deaf_leader_goes_on");
+        let heard = self.heard_by_quorum() || quorate_membership::mutant!("deaf_leader_goes_on");
         (leads && heard).then_some((ballot, configuration))
     }
 

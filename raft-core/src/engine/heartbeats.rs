@@ -82,7 +82,7 @@ impl Answered {
             // From here on no answer is missed.
             noted.as_mut().enable();
             let newest = self.by_quorum(term, me, configuration);
-            if newest.is_some_and(|sent| sent > begun || cfg!(quorate_mutant = "earlier_heartbeats_confirm")) {
+            if newest.is_some_and(|sent| sent > begun || quorate_membership::mutant!("earlier_heartbeats_confirm")) {
                 return;
             }
             noted.await;
@@ -126,7 +126,7 @@ impl Heartbeats {
 /// higher vote, may. That its log differs may not: openraft takes it to differ in the place that the later one names.
 fn counts_later(answer: &Answer) -> bool {
     matches!(answer, Ok(StreamAppended::Flushed(_) | StreamAppended::HigherBallot(_)))
-        && !cfg!(quorate_mutant = "late_answers_ignored")
+        && !quorate_membership::mutant!("late_answers_ignored")
 }
 
 #[cfg(test)]

@@ -80,7 +80,7 @@ impl Engine {
     pub(crate) async fn pre_vote(&self, request: VoteRequest) -> Result<VoteAnswer, Refusal> {
         let last = request.last;
         let answer = self.0.raft.pre_vote(vote_request(request)).await.map(|a| vote_answer(&a)).map_err(ended)?;
-        if cfg!(quorate_mutant = "pre_vote_always") {
+        if quorate_membership::mutant!("pre_vote_always") {
             return Ok(VoteAnswer { granted: true, last, ..answer });
         }
         Ok(answer)

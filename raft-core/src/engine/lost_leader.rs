@@ -88,7 +88,7 @@ impl Engine {
         let mut agreed = self.ask_of_refusal(leader, self.config().election_min() / 2).await;
         agreed.retain(|(_, said)| said.refuses && said.follows);
         let refused: BTreeSet<NodeId> = agreed.iter().map(|(node, _)| *node).chain([me]).collect();
-        if !self.state().configuration().has_quorum(&refused) && !cfg!(quorate_mutant = "one_refusal_suffices") {
+        if !self.state().configuration().has_quorum(&refused) && !quorate_membership::mutant!("one_refusal_suffices") {
             tracing::debug!(%leader, ?refused, "the leader refuses this node, and no quorum; its timeout decides");
             return false;
         }

@@ -32,7 +32,7 @@ impl Engine {
     fn overtaken_by(&self) -> Option<Ballot> {
         let term = self.term();
         let later = self.0.store.vote_under_way().filter(|vote| vote.term > term && vote.node != self.0.node);
-        later.filter(|_| !cfg!(quorate_mutant = "deposed_unnoticed"))
+        later.filter(|_| !quorate_membership::mutant!("deposed_unnoticed"))
     }
 
     /// The Raft term.

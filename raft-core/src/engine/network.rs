@@ -79,7 +79,7 @@ fn lane_of(mut requests: AppendStream<'static, Append>) -> (Lane, AppendStream<'
     };
     // A stream that has ended is not polled again: openraft's panics then.
     match ended {
-        true if begun.len() == 1 && !cfg!(quorate_mutant = "heartbeats_behind_entries") => {
+        true if begun.len() == 1 && !quorate_membership::mutant!("heartbeats_behind_entries") => {
             (Lane::Control, stream::iter(begun).boxed())
         }
         true => (Lane::Log, stream::iter(begun).boxed()),

@@ -34,8 +34,8 @@ impl Engine {
     /// The end of what is committed, and then its confirmation: `confirm` must not have begun before.
     async fn read_index(&self, timeout: Duration, confirm: impl Future<Output = bool>) -> Option<Revision> {
         // Never `LeaseRead`: with one restarted voter and one partition, it returned stale state in 97 of 100 runs.
-        let by_lease = cfg!(quorate_mutant = "lease_reads_without_embargo");
-        let engines = cfg!(quorate_mutant = "engine_confirms_reads");
+        let by_lease = quorate_membership::mutant!("lease_reads_without_embargo");
+        let engines = quorate_membership::mutant!("engine_confirms_reads");
         let policy = if by_lease { ReadPolicy::LeaseRead } else { ReadPolicy::ReadIndex };
         let reading = async {
             if by_lease || engines {
@@ -55,7 +55,7 @@ impl Engine {
         let of_term = self.0.raft.with_raft_state(move |state| {
             let (ballot, committed) = (vote_from(state.vote_ref()), log_id_from(state.local_committed()?));
             let own = ballot.committed && ballot.node == me && committed.term == ballot.term;
-            (own || cfg!(quorate_mutant = "reads_before_own_entry")).then_some(committed.index)
+            (own || quorate_membership::mutant!("reads_before_own_entry")).then_some(committed.index)
         });
         of_term.await.ok().flatten().map(revision)
     }

@@ -89,7 +89,7 @@ impl Engine {
     pub(crate) async fn tell_receipts(&self, asked: AskReceipts) -> Result<Receipts, Refusal> {
         let AskReceipts { ballot, upto } = asked;
         let noted = &self.0.peers.receipts;
-        let early = cfg!(quorate_mutant = "receipts_before_the_vote").then(|| noted.told(&self.state()));
+        let early = quorate_membership::mutant!("receipts_before_the_vote").then(|| noted.told(&self.state()));
         let empty = Append { ballot, prev: None, entries: vec![], commit: None, renewed: Some([].into()) };
         if let Appended::HigherBallot(other) = self.append(empty).await? {
             return Err(Refusal::Unavailable(format!("{} leads in term {}", other.node, other.term)));

@@ -52,7 +52,7 @@ impl Engine {
     /// never called may run behind a firewall.
     pub(crate) async fn is_parted_from(&self, node: NodeId) -> bool {
         let parted = self.peers().contacts.is_connected(node) == Some(false);
-        (parted || cfg!(quorate_mutant = "firewalled_taken_for_ended")) && self.peers().refuses(node).await
+        (parted || quorate_membership::mutant!("firewalled_taken_for_ended")) && self.peers().refuses(node).await
     }
 
     /// What the other voters say of `node`, as far as they answer within `limit`.
@@ -73,7 +73,7 @@ impl Engine {
         if !self.is_parted_from(node).await {
             return false;
         }
-        if cfg!(quorate_mutant = "leaders_refusal_suffices") {
+        if quorate_membership::mutant!("leaders_refusal_suffices") {
             return true;
         }
         let gone = |said: &Refused| said.refuses && !said.connected;

@@ -49,7 +49,7 @@ impl<T> Stream for Revocable<T> {
 
 impl<T> Drop for Hold<T> {
     fn drop(&mut self) {
-        if !cfg!(quorate_mutant = "streams_stay_with_the_transport") {
+        if !quorate_membership::mutant!("streams_stay_with_the_transport") {
             let taken = self.0.lock().take();
             drop(taken);
         }

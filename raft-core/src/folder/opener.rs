@@ -42,7 +42,7 @@ pub(crate) fn is_gone(folder: &Path) -> bool {
         // Another rule covers other boots.
         return false;
     }
-    if namespaces().is_none_or(|here| here != noted) && !cfg!(quorate_mutant = "namespace_ignored") {
+    if namespaces().is_none_or(|here| here != noted) && !quorate_membership::mutant!("namespace_ignored") {
         return false;
     }
     match started(pid) {

@@ -147,7 +147,7 @@ impl Monitor {
         let now = clock::now();
         self.check_disk();
         self.check_reachability(now);
-        let well = self.disk.is_none() || cfg!(quorate_mutant = "stands_on_a_full_disk");
+        let well = self.disk.is_none() || quorate_membership::mutant!("stands_on_a_full_disk");
         let able = self.check_candidacy(now) && !self.unreached;
         let stands = well && able && self.engine.embargo_ends().is_none_or(|ends| now >= ends);
         if self.stands != Some(stands) {

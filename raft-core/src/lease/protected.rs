@@ -84,7 +84,7 @@ impl ProtectedWork {
         if let Some(trouble) = self.trouble() {
             return Err(ProtectError::Mechanism(trouble.into()));
         }
-        if !cfg!(quorate_mutant = "never_armed") {
+        if !quorate_membership::mutant!("never_armed") {
             self.mechanism.sustain(looked, left).map_err(|e| ProtectError::Mechanism(e.to_string()))?;
         }
         if !matches!(holder.stage(clock::reading()), Stage::Held { .. }) {
@@ -135,7 +135,7 @@ impl ProtectedWork {
     /// Sustains the mechanism, if that is due, with what was left of the lease at `looked`.
     pub(crate) fn sustain(&mut self, looked: Reading, left: Duration) {
         let due = self.sustained.is_none_or(|at| looked.longest_since(at) >= self.mechanism.pace());
-        if self.works.is_empty() || left.is_zero() || !due || cfg!(quorate_mutant = "never_armed") {
+        if self.works.is_empty() || left.is_zero() || !due || quorate_membership::mutant!("never_armed") {
             return;
         }
         self.sustained = Some(looked);

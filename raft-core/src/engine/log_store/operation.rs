@@ -15,7 +15,7 @@ use crate::rpc::{Ballot, Position, SnapshotMeta};
 
 /// One change of the file, checked and encoded.
 #[derive(Debug)]
-#[cfg_attr(quorate_mutant = "purge_before_snapshot", derive(Clone))]
+#[cfg_attr(quorate_mutants, derive(Clone))]
 pub(crate) enum LogChange {
     /// Entries with their indexes.
     Append { records: Vec<(u64, Vec<u8>)> },

@@ -71,7 +71,7 @@ impl RaftLogStorage<Types> for LogStore {
             memory.send(Op { change: LogChange::Vote { vote, record }, done: Done::Answer(done) })?;
             answer
         };
-        if cfg!(quorate_mutant = "vote_not_durable") {
+        if quorate_membership::mutant!("vote_not_durable") {
             return Ok(());
         }
         answered(answer).await

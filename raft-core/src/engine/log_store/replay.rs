@@ -70,7 +70,7 @@ pub(crate) fn open(disk: Box<dyn Disk>) -> Result<Opened, OpenError> {
     survey.check_tail(&*disk, newest.oldest, walk.next)?;
     check(&walk.state)?;
     survey.wipe(&*disk, walk.next)?;
-    if !cfg!(quorate_mutant = "found_is_not_synced") {
+    if !quorate_membership::mutant!("found_is_not_synced") {
         disk.sync()?;
     }
     let oldest_region = newest.oldest / survey.region;
@@ -237,7 +237,7 @@ impl Survey {
         for place in self.candidates(next) {
             match self.group(disk, place)? {
                 Group::Absent | Group::Torn => {}
-                Group::Broken if cfg!(quorate_mutant = "damage_taken_for_torn") => {}
+                Group::Broken if quorate_membership::mutant!("damage_taken_for_torn") => {}
                 Group::Broken => return lost(place),
                 Group::Whole { .. } => {
                     return Err(OpenError::Damaged(format!("the group at {place} does not follow on {next}")));
@@ -257,7 +257,7 @@ impl Survey {
                 }
                 // The next region might have begun here, also in the place of an old one.
                 Sector::Broken if n % self.region == 0 && !needed.contains(&(n / self.region)) => {
-                    if !cfg!(quorate_mutant = "damage_taken_for_torn") {
+                    if !quorate_membership::mutant!("damage_taken_for_torn") {
                         return lost(next.next_multiple_of(self.region));
                     }
                 }
@@ -271,7 +271,7 @@ impl Survey {
     fn wipe(&self, disk: &dyn Disk, next: u64) -> Result<(), OpenError> {
         for (n, sector) in (0..).zip(&self.sectors) {
             let left_over = match sector {
-                Sector::Whole { place, .. } => *place >= next && !cfg!(quorate_mutant = "torn_group_stays"),
+                Sector::Whole { place, .. } => *place >= next && !quorate_membership::mutant!("torn_group_stays"),
                 Sector::Broken => true,
                 Sector::Zero => false,
             };

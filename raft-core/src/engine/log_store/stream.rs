@@ -94,7 +94,7 @@ impl Stream {
             put_changes(&mut payload, changes, committed);
             oldest = Some(beginning.oldest);
         }
-        if cfg!(quorate_mutant = "region_used_too_early")
+        if quorate_membership::mutant!("region_used_too_early")
             && let Some(oldest) = oldest
         {
             self.release(oldest);
@@ -188,10 +188,10 @@ impl Stream {
     }
 
     fn sync(&self) -> Result<(), WriteError> {
-        if cfg!(quorate_mutant = "fsync_skipped") {
+        if quorate_membership::mutant!("fsync_skipped") {
             return Ok(());
         }
-        if cfg!(quorate_mutant = "sync_error_retried") {
+        if quorate_membership::mutant!("sync_error_retried") {
             return self.disk.sync().map_err(WriteError::Full);
         }
         self.disk.sync().map_err(WriteError::Final)

@@ -107,7 +107,7 @@ impl Writer {
         let mut ready = Vec::with_capacity(changes.len());
         for change in changes {
             let truncates = matches!(change, LogChange::Truncate { .. });
-            if truncates && !cfg!(quorate_mutant = "truncated_before_replaced") {
+            if truncates && !quorate_membership::mutant!("truncated_before_replaced") {
                 self.truncations.push(change);
                 continue;
             }
@@ -120,8 +120,10 @@ impl Writer {
     }
 
     fn commit_in_order(&mut self, changes: &[LogChange]) -> Result<(), Failure> {
-        #[cfg(quorate_mutant = "purge_before_snapshot")]
-        if changes.iter().any(|change| matches!(change, LogChange::Purge { .. })) {
+        #[cfg(quorate_mutants)]
+        if quorate_membership::mutant!("purge_before_snapshot")
+            && changes.iter().any(|change| matches!(change, LogChange::Purge { .. }))
+        {
             let (snapshots, rest) = changes.iter().partition::<Vec<_>, _>(|c| matches!(c, LogChange::Snapshot { .. }));
             let owned = |part: Vec<&LogChange>| part.into_iter().cloned().collect::<Vec<_>>();
             self.commit_when_there_is_room(&owned(rest))?;

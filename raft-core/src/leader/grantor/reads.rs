@@ -50,9 +50,11 @@ impl Task {
             }
             return;
         }
-        #[cfg(quorate_mutant = "grant_without_read")]
-        for (who, seq, granted) in self.grantor.poll_unread() {
-            self.answer(who, seq, granted);
+        #[cfg(quorate_mutants)]
+        if quorate_membership::mutant!("grant_without_read") {
+            for (who, seq, granted) in self.grantor.poll_unread() {
+                self.answer(who, seq, granted);
+            }
         }
         let Some(round) = self.grantor.poll_read() else { return };
         self.read_begun = Some(Instant::now());
