@@ -5,12 +5,13 @@
 //!   records   "services/100"  bytes, version r43, perhaps bound to a holder      store/record.rs
 //!   queues    "vm:100"        q7 taken under r42, q8, q9                         store/work_queue.rs
 //!   sessions  s77             for clients that are not members                   store/session.rs
-//!   answered  request → what became of it                                        store/request.rs
+//!   answered  request → what became of it                                        store/answered.rs
 //! ```
 //!
 //! The maps are persistent: a copy shares everything and costs nothing. Everything is bounded, each bound stands beside
 //! its type, and a command that would exceed one is rejected with an error that names it.
 
+mod answered;
 pub mod lock;
 pub mod record;
 pub mod request;
@@ -23,9 +24,9 @@ use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ItemId, Revision, SessionId};
+use crate::store::answered::Answered;
 use crate::store::lock::{Holder, Lock, Name};
 use crate::store::record::{Key, Record};
-use crate::store::request::Answered;
 use crate::store::session::Session;
 use crate::store::work_queue::{Item, Queue};
 

@@ -13,7 +13,6 @@
 
 use std::fmt;
 
-use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{Nonce, Revision};
@@ -28,6 +27,14 @@ pub struct Request {
     pub nonce: Nonce,
     /// How far its proposer had applied the log. The request must be committed at most [`WINDOW`] entries later.
     pub since: Revision,
+}
+
+impl Request {
+    /// Whether an entry at `revision` that carries it comes after what its proposer had applied, and not too late.
+    pub(super) const fn is_in_time(self, revision: Revision) -> bool {
+        let since = self.since.get();
+        since < revision.get() && revision.get() - since <= WINDOW
+    }
 }
 
 impl fmt::Display for Request {
@@ -46,7 +53,7 @@ pub enum Fate {
 }
 
 impl Fate {
-    const fn at(self) -> Revision {
+    pub(super) const fn at(self) -> Revision {
         match self {
             Self::Done(at) | Self::Void(at) => at,
         }
@@ -65,76 +72,4 @@ pub(crate) enum Admission {
     /// More than [`WINDOW`] entries late, or older than what its proposer claims to have applied. An earlier copy may
     /// or may not have taken effect: that is no longer remembered.
     Outdated,
-}
-
-/// The fates of the requests of the last [`WINDOW`] entries.
-#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Answered {
-    fates: OrdMap<Nonce, Fate>,
-    /// The same by revision, to forget the oldest. An entry carries at most one request.
-    order: OrdMap<Revision, Nonce>,
-}
-
-impl Answered {
-    /// What became of a request; `None` if it is unknown, or no longer remembered.
-    pub fn fate(&self, nonce: Nonce) -> Option<Fate> {
-        self.fates.get(&nonce).copied()
-    }
-
-    /// Whether a request whose entry is at `revision` may still take effect.
-    pub(crate) fn admit(&self, revision: Revision, request: Request) -> Admission {
-        match self.fate(request.nonce) {
-            Some(Fate::Done(_)) => Admission::Done,
-            Some(Fate::Void(_)) => Admission::Void,
-            None if within(revision, request) => Admission::Fresh,
-            None => Admission::Outdated,
-        }
-    }
-
-    pub(crate) fn note(&mut self, nonce: Nonce, fate: Fate) {
-        let at = fate.at();
-        self.fates.insert(nonce, fate);
-        self.order.insert(at, nonce);
-        while let Some((oldest, nonce)) = self.order.get_min().copied() {
-            if at.get().saturating_sub(oldest.get()) <= WINDOW {
-                break;
-            }
-            self.order.remove(&oldest);
-            self.fates.remove(&nonce);
-        }
-    }
-}
-
-const fn within(revision: Revision, request: Request) -> bool {
-    let since = request.since.get();
-    since < revision.get() && revision.get() - since <= WINDOW
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const fn request(nonce: u128, since: u64) -> Request {
-        Request { nonce: Nonce::new(nonce), since: Revision::new(since) }
-    }
-
-    #[test]
-    fn a_copy_is_known_for_as_long_as_one_may_come() {
-        let (mut answered, r) = (Answered::default(), Revision::new);
-        assert_eq!(answered.admit(r(11), request(1, 10)), Admission::Fresh);
-        answered.note(Nonce::new(1), Fate::Done(r(11)));
-        // Fresh ones push it towards its end, and the last moment at which a copy counts is one at which it is known.
-        answered.note(Nonce::new(2), Fate::Done(r(10 + WINDOW)));
-        assert_eq!(answered.admit(r(10 + WINDOW), request(1, 10)), Admission::Done);
-        answered.note(Nonce::new(3), Fate::Void(r(12 + WINDOW)));
-        assert_eq!(answered.fate(Nonce::new(1)), None);
-        assert_eq!(answered.admit(r(12 + WINDOW), request(1, 10)), Admission::Outdated);
-        assert_eq!(answered.admit(r(13 + WINDOW), request(3, 11)), Admission::Void);
-    }
-
-    #[test]
-    fn who_claims_to_come_from_the_future_is_refused() {
-        let answered = Answered::default();
-        assert_eq!(answered.admit(Revision::new(11), request(1, 11)), Admission::Outdated);
-    }
 }
