@@ -26,11 +26,6 @@ use quorate::timing::Plan;
 use quorate::{Cluster, NodeId, Profile, Timing, TokensOnly};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// What the daemon allocates with. A library must leave that to the program; with the allocator of glibc a quarter of the
-/// processor time of a busy node goes into it.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 const USAGE: &str = "usage: daemon NUMBER FOLDER ADDRESS found|join ADDRESS...|resume";
 
 /// How long a leave may take. Without a majority it cannot be committed, and the next start reports it instead.

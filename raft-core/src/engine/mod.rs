@@ -54,6 +54,7 @@ use crate::engine::state_machine::StateMachine;
 use crate::engine::types::Types;
 use crate::error::Fatal;
 use crate::feed::Feed;
+use crate::host::Beat;
 
 pub(crate) use self::change_voters::{ChangeError, VoterChange};
 pub(crate) use self::propose::{fits, only_raft};
@@ -100,6 +101,11 @@ impl Engine {
     /// The configuration of this node.
     pub(crate) fn config(&self) -> &Config {
         &self.0.config
+    }
+
+    /// When the periodic tasks of this node wake.
+    pub(crate) fn beat(&self) -> Beat {
+        Beat::of(self.0.node, self.0.config.heartbeat())
     }
 
     /// The data folder.

@@ -21,7 +21,7 @@ use crate::engine::{Core, Engine, Raft};
 use crate::error::StartError;
 use crate::feed::Feed;
 use crate::folder::Folder;
-use crate::host::clock;
+use crate::host::{Beat, clock};
 use crate::transport::Transport;
 
 /// Everything that an engine needs to start.
@@ -57,9 +57,9 @@ impl Engine {
         let settings = Arc::new(settings(&config, !voted)?);
         let network =
             NetworkFactory { peers: peers.clone(), store: store.clone(), answers_within: config.election_min() };
-        let raft = Raft::new(node.get(), settings, network, store.clone(), machine.clone())
-            .await
-            .map_err(|e| StartError::Engine(e.to_string()))?;
+        let raft = Raft::new(node.get(), settings, network, store.clone(), machine.clone());
+        let raft =
+            Beat::of(node, config.heartbeat()).kept_by(raft).await.map_err(|e| StartError::Engine(e.to_string()))?;
         let (rounds, arrivals, stood) = Default::default();
         let (identity, shut_down) = (OnceLock::new(), OnceLock::new());
         Ok(Self(Arc::new(Core {
@@ -83,13 +83,14 @@ impl Engine {
 }
 
 /// openraft's election timeouts, in milliseconds. A follower of openraft stands after the lease of its leader, which is the
-/// longest timeout, *and* a random timeout after that. Half of each makes the sum lie between the mean of the two timeouts and
-/// the longest: with 400 and 800 ms, evenly between 600 and 800 ms.
+/// longest timeout, *and* a random timeout after that; it notices with its next tick, which comes with the beat of the node. Half
+/// of each, and a beat less, makes the sum lie between about the mean of the two timeouts and the longest: with 400 and 800 ms
+/// and 40 ms for a beat, between 580 and 800 ms.
 fn raft_timeouts(config: &Config) -> (u64, u64) {
     let half = |d: Duration| u64::try_from(d.as_millis() / 2).unwrap_or(u64::MAX / 4);
     let heartbeat = u64::try_from(config.heartbeat().as_millis()).unwrap_or(u64::MAX / 4);
     let least = half(config.election_min()).max(heartbeat + 1);
-    (least, half(config.election_max()).max(least + 1))
+    (least, half(config.election_max().saturating_sub(config.heartbeat() / 2)).max(least + 1))
 }
 
 /// openraft's settings. `stand`: whether this node may stand for election immediately.
@@ -98,7 +99,8 @@ fn settings(config: &Config, stand: bool) -> Result<openraft::Config, StartError
     let (election_timeout_min, election_timeout_max) = raft_timeouts(config);
     let made = openraft::Config {
         cluster_name: "quorate".into(),
-        heartbeat_interval: ms(config.heartbeat()),
+        // Due shortly before each second beat, which is when it is sent.
+        heartbeat_interval: ms(config.heartbeat() * 7 / 8).max(1),
         election_timeout_min,
         election_timeout_max,
         // How long it may stand still.
@@ -151,7 +153,11 @@ mod tests {
             let config = Config { timing: profile.timing(), ..Config::default() };
             let (least, most) = raft_timeouts(&config);
             let (soonest, latest) = (Duration::from_millis(most + least), Duration::from_millis(2 * most));
-            assert!(soonest >= config.election_min() && latest <= config.election_max(), "{profile}");
+            let noticed = latest + config.heartbeat() / 2;
+            assert!(
+                soonest >= config.election_min() && noticed <= config.election_max() + Duration::from_millis(1),
+                "{profile}"
+            );
             assert!(settings(&config, true).is_ok(), "{profile}");
         }
     }

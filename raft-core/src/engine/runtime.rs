@@ -4,7 +4,8 @@
 //!   Instant::now, sleep ──▶ Host::instant, Host::lasting      spawn ──▶ host::spawn      thread_rng ──▶ Host::draw
 //! ```
 //!
-//! On a real machine each of these is tokio's own.
+//! On a real machine each of these is tokio's own, but that a sleep up to an instant ends with the next beat of the node: so the
+//! engine ticks when the other tasks wake.
 
 #![expect(unreachable_pub, reason = "the engine's own type, which names them, has to be public in its module")]
 
@@ -94,7 +95,10 @@ impl AsyncRuntime for Runtime {
         T: Future + OptionalSend + 'static,
         T::Output: OptionalSend + 'static,
     {
-        host::spawn(future)
+        match host::beat::kept() {
+            Some(beat) => host::spawn(beat.kept_by(future)),
+            None => host::spawn(future),
+        }
     }
 
     fn sleep(span: Duration) -> Self::Sleep {
@@ -102,7 +106,7 @@ impl AsyncRuntime for Runtime {
     }
 
     fn sleep_until(deadline: Instant) -> Self::Sleep {
-        tokio::time::sleep(left(deadline))
+        tokio::time::sleep(lasting(host::beat::until_beat(deadline - <Instant as openraft::Instant>::now())))
     }
 
     fn timeout<R, F: Future<Output = R> + OptionalSend>(span: Duration, future: F) -> Self::Timeout<R, F> {

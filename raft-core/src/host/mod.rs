@@ -12,6 +12,7 @@
 //! A simulated machine is passed to its tasks as a tokio task-local. A build without the feature `testing` never looks it
 //! up: there every call goes straight to [`OsHost`].
 
+pub(crate) mod beat;
 pub(crate) mod clock;
 mod os;
 pub(crate) mod task;
@@ -27,8 +28,9 @@ use quorate_membership::lease::Reading;
 use quorate_membership::{BootId, ClusterState, Command, Event, Rejection};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
+use tokio::time::Instant;
 
+pub(crate) use self::beat::Beat;
 use self::os::OsHost;
 pub(crate) use self::task::{aside, bound, spawn};
 use crate::rpc::{Position, VoterSets};
@@ -136,17 +138,6 @@ impl Deref for Current {
 /// The machine that the current task runs on.
 pub(crate) fn current() -> Current {
     Current(simulated())
-}
-
-/// Ticks every `period`, at the same instants as all others with that period: tasks that wake together cost the machine one
-/// wake-up. Ticks that were missed are left out.
-pub(crate) fn pace(period: Duration) -> Interval {
-    let period = period.max(Duration::from_millis(1));
-    let into = clock::now().since_origin().as_nanos() % period.as_nanos();
-    let rest = period.saturating_sub(Duration::from_nanos(u64::try_from(into).unwrap_or_default()));
-    let mut pace = interval_at(Instant::now() + rest, period);
-    pace.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    pace
 }
 
 /// 128 random bits.

@@ -72,7 +72,7 @@ struct Task {
 pub(crate) async fn run(engine: Engine, ledger: Ledger, queue: GrantorQueue, stop: CancellationToken) {
     let GrantorQueue { mut renewals, activation } = queue;
     let mut standing = engine.standing();
-    let (mut pace, mut leadership) = (host::pace(engine.config().heartbeat() / 2), engine.watch_leadership());
+    let (mut pace, mut leadership) = (engine.beat().every(1), engine.watch_leadership());
     let grantor = Grantor::new(engine.node(), engine.config().timing.plan().drift);
     let mut task = Task {
         engine,

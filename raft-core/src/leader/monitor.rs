@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::engine::Engine;
 use crate::error::Fatal;
-use crate::host::{self, clock};
+use crate::host::clock;
 use crate::leader::ended::Refusing;
 use crate::leader::standing_log::StandingLog;
 use crate::lease::keeper::Keeper;
@@ -98,7 +98,7 @@ impl Monitor {
 
     /// Runs until `stop`, or until the node has failed; returns the reason of the failure.
     pub(crate) async fn run(mut self, stop: CancellationToken) -> Option<Fatal> {
-        let mut pace = host::pace(self.engine.config().heartbeat() / 2);
+        let mut pace = self.engine.beat().every(1);
         let (mut standing, mut progress) = (self.engine.standing(), self.engine.progress());
         let mut shown = Instant::now();
         loop {
@@ -119,8 +119,9 @@ impl Monitor {
                 },
                 // Everything else that was applied: at once, but not more often than anybody looks.
                 changed = async {
+                    let changed = progress.changed().await;
                     sleep_until(shown + LOOK).await;
-                    progress.changed().await
+                    changed
                 } => match changed {
                     Ok(()) => shown = Instant::now(),
                     Err(_) => return None,

@@ -83,7 +83,7 @@ impl Reconciler {
     /// Runs until `stop`.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let engine = self.uses.engine.clone();
-        let mut pace = host::pace(engine.config().heartbeat());
+        let mut pace = engine.beat().every(2);
         let (mut standing, urgent) = (engine.standing(), self.uses.urgent.clone());
         let mut activation = self.uses.activation.clone();
         loop {

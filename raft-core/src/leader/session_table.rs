@@ -95,7 +95,7 @@ pub(crate) async fn run(
 ) {
     let SessionQueue(mut queue) = queue;
     let mut standing = engine.standing();
-    let mut pace = host::pace(engine.config().heartbeat());
+    let mut pace = engine.beat().every(2);
     let mut task = Task {
         sessions: Sessions::default(),
         under: None,

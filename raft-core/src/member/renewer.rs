@@ -46,7 +46,7 @@ impl Renewer {
     /// Runs until `stop`. `outbox`: the renewals that the keeper wants to send.
     pub(crate) async fn run(self, mut outbox: mpsc::UnboundedReceiver<Renewal>, stop: CancellationToken) {
         let mut standing = self.engine.standing();
-        let mut pace = host::pace(self.engine.config().heartbeat() / 2);
+        let mut pace = self.engine.beat().every(1);
         let (mut asked, mut own, mut leader) = (JoinSet::new(), Own::Unknown, None);
         loop {
             tokio::select! { biased;
