@@ -1,7 +1,8 @@
 //! Texts from outside (reasons, evidence, addresses, names, keys): checked and bounded, so that no text can fill the
 //! log.
 //!
-//! The macro [`text`] makes a type with a bound. Each such type stands beside what it is for: `Address` in `member.rs`,
+//! The macro [`text`] makes a type with a bound. Clones share the text: names and keys are copied with every event, and with
+//! every part of a map that a write copies. Each such type stands beside what it is for: `Address` in `member.rs`,
 //! `Name` in `store/lock.rs`, `Key` in `store/record.rs`, `Evidence` in `proof.rs`.
 
 use serde::{Deserialize, Serialize};
@@ -38,7 +39,7 @@ macro_rules! text {
     ($(#[$doc:meta])* $name:ident, $what:literal, $limit:literal) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
-        pub struct $name(String);
+        pub struct $name(std::sync::Arc<str>);
 
         impl $name {
             /// The longest text allowed, in bytes.
@@ -49,7 +50,7 @@ macro_rules! text {
             /// # Errors
             /// [`TextError`](crate::TextError) if it is blank or too long.
             pub fn new(text: impl Into<String>) -> Result<Self, $crate::bounded_text::TextError> {
-                let made = Self(text.into());
+                let made = Self(text.into().into());
                 made.check().map(|()| made)
             }
 

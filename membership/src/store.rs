@@ -24,6 +24,7 @@ use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ItemId, Revision, SessionId};
+use crate::shared::Shared;
 use crate::store::answered::Answered;
 use crate::store::lock::{Holder, Lock, Name};
 use crate::store::record::{Key, Record};
@@ -37,7 +38,8 @@ pub const MAX_BYTES: u64 = 16 << 20;
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Store {
     pub(crate) locks: OrdMap<Name, Lock>,
-    pub(crate) records: OrdMap<Key, Record>,
+    /// A write copies a part of the map, and not the records in it.
+    pub(crate) records: OrdMap<Key, Shared<Record>>,
     pub(crate) queues: OrdMap<Name, Queue>,
     pub(crate) sessions: OrdMap<SessionId, Session>,
     pub(crate) answered: Answered,
@@ -64,13 +66,14 @@ impl Store {
 
     /// The record under that key.
     pub fn record(&self, key: impl AsRef<str>) -> Option<&Record> {
-        self.records.get(key.as_ref())
+        self.records.get(key.as_ref()).map(|record| &**record)
     }
 
     /// The records whose keys begin with `prefix`, in the order of keys.
     pub fn records<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a Key, &'a Record)> + 'a {
         let from = (Bound::Included(prefix), Bound::<&str>::Unbounded);
-        self.records.range::<_, str>(from).take_while(move |(key, _)| key.as_str().starts_with(prefix))
+        let found = self.records.range::<_, str>(from).map(|(key, record)| (key, &**record));
+        found.take_while(move |(key, _)| key.as_str().starts_with(prefix))
     }
 
     /// How many records there are.

@@ -71,7 +71,7 @@ pub(super) fn write(
 }
 
 fn holds(state: &ClusterState, check: &Check) -> Result<(), Rejection> {
-    let record = |key: &Key| state.store.records.get(key);
+    let record = |key: &Key| state.store.record(key);
     match check {
         Check::Version { key, version } => {
             let of = |r: &crate::store::record::Record| {

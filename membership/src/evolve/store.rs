@@ -50,7 +50,7 @@ pub(super) fn evolve(store: &mut Store, revision: Revision, event: &Event) {
             let record = Record { value: value.clone(), version: revision, created, bound: *bound };
             let freed = old.map_or(0, |old| size(key, old.value.as_bytes()));
             store.bytes = (store.bytes + size(key, value.as_bytes())).saturating_sub(freed);
-            store.records.insert(key.clone(), record);
+            store.records.insert(key.clone(), record.into());
         }
         Event::Deleted { key } => {
             if let Some(old) = store.records.remove(key) {
