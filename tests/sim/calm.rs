@@ -27,7 +27,8 @@ pub(crate) fn device_story(seed: u64, config: Config, stop: Option<Stop>) -> Sto
 fn story_with(seed: u64, config: Config, stop: Option<Stop>, device: bool) -> Story {
     let plan = Plan::draw(seed);
     let plan = Plan { nodes: 3, config, stop, device, kinds: vec![], locks: 1, ..plan };
-    let setting = Setting { seed, config: plan.config.clone(), stop, device, aloud: false };
+    let setting =
+        Setting { seed, config: plan.config.clone(), stop, device, aloud: std::env::var_os("ALOUD").is_some() };
     let mut story = Story::new(World::new(setting), plan);
     story.keep = true;
     story

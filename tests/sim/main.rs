@@ -40,9 +40,7 @@ fn one_world() {
     let aloud = number("ALOUD").is_some();
     if aloud {
         println!("{plan:#?}");
-        // RUST_LOG chooses what the nodes themselves say; their times are of the machine that plays the world.
-        let filter = tracing_subscriber::EnvFilter::from_default_env();
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+        let _first = log_aloud();
     }
     let panics = count_panics();
     let told = World::run(seed, story::play(plan, aloud)).expect("a runtime");
@@ -105,8 +103,15 @@ fn every_cut_that_leaves_a_connected_majority() {
     }
 }
 
+/// RUST_LOG chooses what the nodes themselves say; their times are of the machine that plays the world.
+fn log_aloud() -> bool {
+    let filter = tracing_subscriber::EnvFilter::from_default_env();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init().is_ok()
+}
+
 fn in_a_world<F: Future<Output = Result<(), String>>>(story: impl Fn(u64) -> F) {
     let full = std::env::var_os("QUORATE_SIM").is_some_and(|wanted| wanted == "full");
+    let _first = std::env::var_os("ALOUD").is_some() && log_aloud();
     // Three seeds: the three ways in which a leader is lost.
     for seed in 1..=if full { 9 } else { 3 } {
         match World::run(seed, story(seed)) {

@@ -130,13 +130,16 @@ impl Engine {
         let heartbeat = self.config().heartbeat();
         loop {
             let left = give_up.saturating_duration_since(Instant::now());
-            // An append from a leader that must be silent would keep others from standing for election.
-            if left.is_zero() || self.leading_as().is_none() {
+            if left.is_zero() {
                 return None;
             }
-            match self.peers().call(voter, asked, left.min(heartbeat * 4)).await {
-                Ok(receipts) => return Some((voter, receipts, clock::reading())),
-                Err(error) => tracing::debug!(%voter, %error, "no receipts yet"),
+            // An append from a leader that must be silent would keep others from standing for election. A leader that has just
+            // been elected speaks as soon as a quorum has answered it.
+            if self.leading_as().is_some_and(|(ballot, _)| ballot == asked.ballot) {
+                match self.peers().call(voter, asked, left.min(heartbeat * 4)).await {
+                    Ok(receipts) => return Some((voter, receipts, clock::reading())),
+                    Err(error) => tracing::debug!(%voter, %error, "no receipts yet"),
+                }
             }
             sleep(heartbeat / 2).await;
         }
