@@ -1,7 +1,7 @@
-//! The fates of the last requests: found by their number, added at the end, and forgotten from the beginning.
+//! The fates of the last requests: found by nonce, added at the end, and forgotten from the beginning.
 //!
 //! ```text
-//!   runs, each sorted by number                                        newest, as they came
+//!   runs, each sorted by nonce                                         newest, as they came
 //!   ┌──────────────────┐ ┌──────────────────┐ ┌─────────┐ ┌────┐      ┌────┐
 //!   │ 4096, r1 … r4100 │ │ 4096             │ │ 2048    │ │ 64 │      │ 17 │ ◀── note
 //!   └──────────────────┘ └──────────────────┘ └─────────┘ └────┘      └────┘
@@ -13,7 +13,6 @@
 //!
 //! What is here depends on the fates that were noted, in their order, and on nothing else. So all replicas hold the same.
 
-use std::cmp::Ordering;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -29,7 +28,7 @@ const LONGEST: usize = 4096;
 /// A request and what became of it.
 type Noted = (Nonce, Fate);
 
-/// Fates of requests, sorted by number.
+/// Fates of requests, sorted by nonce.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 struct Run {
     /// The revision of the newest.
@@ -48,7 +47,7 @@ impl Run {
         let (mut a, mut b) = (earlier.fates.iter().copied().peekable(), later.fates.iter().copied().peekable());
         let mut fates = Vec::with_capacity(earlier.fates.len() + later.fates.len());
         while let (Some(x), Some(y)) = (a.peek(), b.peek()) {
-            let next = if x.0.cmp(&y.0) == Ordering::Less { a.next() } else { b.next() };
+            let next = if x.0 < y.0 { a.next() } else { b.next() };
             fates.extend(next);
         }
         fates.extend(a);
@@ -94,10 +93,9 @@ impl Answered {
     }
 
     /// Adds a run, joins those of one length, and drops those that are too old.
-    fn append(&mut self, run: Run) {
+    fn append(&mut self, mut run: Run) {
         let at = run.last;
         let runs = Arc::make_mut(&mut self.runs);
-        let mut run = run;
         while let Some(before) = runs.pop_if(|b| b.fates.len() == run.fates.len() && run.fates.len() < LONGEST) {
             run = Run::joined(&before, &run);
         }
@@ -152,7 +150,7 @@ mod tests {
         let (mut answered, mut all) = (Answered::default(), BTreeMap::new());
         let (mut at, mut longest) = (0, 0);
         for step in 1..=3 * WINDOW {
-            // Some numbers that grow with nothing: multiplication by an odd constant visits each number once.
+            // Nonces in no order and none twice: an odd constant has an inverse.
             let nonce = Nonce::new(u128::from(step.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
             at += if step % 1000 == 0 { 700 } else { 1 + step % 2 };
             let fate = if step % 7 == 0 { Fate::Void(Revision::new(at)) } else { Fate::Done(Revision::new(at)) };

@@ -48,7 +48,7 @@ impl Beat {
         ticks
     }
 
-    /// From `now` to the next multiple of `period`.
+    /// From `now` to the next instant of this beat, or of every so many beats: more than nothing, and at most `period`.
     fn rest(self, period: Duration, now: Duration) -> Duration {
         let since = (now + period).saturating_sub(self.offset).as_nanos() % period.as_nanos();
         period.saturating_sub(Duration::from_nanos(u64::try_from(since).unwrap_or_default()))
@@ -68,7 +68,9 @@ pub(crate) fn kept() -> Option<Beat> {
 /// `span`, up to the first beat after its end if the current task keeps one.
 pub(crate) fn until_beat(span: Duration) -> Duration {
     let Some(beat) = kept() else { return span };
-    span + beat.rest(beat.period, clock::now().since_origin() + span)
+    let rest = beat.rest(beat.period, clock::now().since_origin() + span);
+    // It ends with a beat as it is.
+    if rest == beat.period { span } else { span + rest }
 }
 
 #[cfg(test)]
