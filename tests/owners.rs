@@ -52,6 +52,7 @@ async fn one_process() -> Result<()> {
         let (guard, who) = (cluster.lock("vm/100").await?, cluster.identity());
         let declared = |view: &View| view.cluster.life(who).is_some_and(|life| life.process_bound);
         tokio::time::timeout(LIMIT, cluster.watch().until(declared)).await?;
+        write(&folder, "former")?;
         std::thread::spawn({
             let folder = folder.clone();
             move || while write(&folder, "former").is_ok() {}
