@@ -11,6 +11,7 @@
 //! The rooms above hold an [`Engine`]. It proposes commands, serves reads and shows the committed state. No openraft
 //! type leaves this room.
 
+mod batches;
 mod change_voters;
 mod commits;
 mod confirm;
@@ -45,6 +46,7 @@ use quorate_membership::{ClusterState, Identity, NodeId, Nonce, Revision};
 use tokio::sync::watch;
 
 use crate::config::Config;
+use crate::engine::batches::Batches;
 use crate::engine::confirm::Rounds;
 use crate::engine::leadership::Arrivals;
 use crate::engine::log_store::{LogStore, Trouble};
@@ -74,6 +76,7 @@ struct Core {
     /// The data folder, for messages.
     data: PathBuf,
     raft: Raft,
+    batches: Batches,
     machine: StateMachine,
     store: LogStore,
     feed: Feed,

@@ -13,6 +13,7 @@ use quorate_membership::detector::Moment;
 use quorate_membership::{ClusterId, Disk, NodeId, Nonce};
 
 use crate::config::Config;
+use crate::engine::batches::Batches;
 use crate::engine::log_store::{LogStore, OpenError};
 use crate::engine::network::NetworkFactory;
 use crate::engine::peers::Peers;
@@ -67,6 +68,7 @@ impl Engine {
             process,
             config,
             data,
+            batches: Batches::start(raft.clone()),
             raft,
             machine,
             store,

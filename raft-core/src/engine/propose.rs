@@ -13,12 +13,14 @@ use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, ForwardReason, RaftError};
+use openraft::raft::ClientWriteResponse;
 use quorate_membership::codec::encode;
 use quorate_membership::{Command, NodeId, Revision};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::engine::Engine;
 use crate::engine::state_machine::revision;
+use crate::engine::types::Types;
 use crate::error::{ProposeError, Refusal, TransportError};
 use crate::rpc::{Call, Committed, Payload, Proposed};
 
@@ -123,35 +125,34 @@ impl Engine {
     /// Proposes on this node's own engine. Only a leader's engine accepts it.
     pub(crate) async fn propose_here(&self, payload: Payload, give_up: Instant) -> Proposed {
         match self.room_for_commands(give_up).await {
-            true => self.write(payload, give_up).await,
+            true => self.in_a_batch(payload, give_up).await,
             false => Proposed::NotLeader { leader: None },
         }
     }
 
-    async fn write(&self, payload: Payload, give_up: Instant) -> Proposed {
-        let Ok(written) = timeout_at(give_up, self.0.raft.client_write(payload)).await else {
-            return Proposed::Unknown { reason: "it was not committed in time".into() };
-        };
-        match written {
-            Ok(response) => {
-                let revision = revision(response.log_id.index);
-                match response.data {
-                    Ok(()) => Proposed::Applied { revision },
-                    Err(rejection) => Proposed::Rejected { revision, rejection },
-                }
-            }
-            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => match to.reason {
-                // A new leader refuses until a quorum first acknowledges it. Nothing was proposed; try again.
-                ForwardReason::LeaseExpired | ForwardReason::LeadershipTransfer | ForwardReason::NotLeader => {
-                    Proposed::NotLeader { leader: to.leader_id.map(NodeId::new) }
-                }
-            },
-            Err(RaftError::APIError(other)) => Proposed::Unknown { reason: other.to_string() },
-            // The engine failed while it held the command, which may be in the log.
-            Err(RaftError::Fatal(fatal)) => {
-                Proposed::Unknown { reason: self.stopped().map_or_else(|| fatal.to_string(), |why| why.to_string()) }
-            }
+    /// With others that come at the same time.
+    async fn in_a_batch(&self, payload: Payload, give_up: Instant) -> Proposed {
+        match timeout_at(give_up, self.0.batches.write(payload)).await {
+            Ok(Some(Ok(response))) => proposed(response),
+            Ok(Some(Err(error))) => refused(&error),
+            Ok(None) => self.stopped_meanwhile(|| "the engine did not answer".into()),
+            Err(_) => not_in_time(),
         }
+    }
+
+    /// By itself.
+    async fn at_once(&self, payload: Payload, give_up: Instant) -> Proposed {
+        match timeout_at(give_up, self.0.raft.client_write(payload)).await {
+            Ok(Ok(response)) => proposed(response),
+            Ok(Err(RaftError::APIError(error))) => refused(&error),
+            Ok(Err(RaftError::Fatal(fatal))) => self.stopped_meanwhile(|| fatal.to_string()),
+            Err(_) => not_in_time(),
+        }
+    }
+
+    /// The engine failed while it held the command, which may be in the log.
+    fn stopped_meanwhile(&self, otherwise: impl FnOnce() -> String) -> Proposed {
+        Proposed::Unknown { reason: self.stopped().map_or_else(otherwise, |why| why.to_string()) }
     }
 
     async fn reached(&self, revision: Revision, give_up: Instant) -> Result<Committed, ProposeError> {
@@ -175,14 +176,38 @@ impl Engine {
     /// in time.
     pub(crate) async fn propose_as_leader(&self, command: Command) -> Result<bool, ProposeError> {
         let payload = Payload::new(encode(&command)?);
-        // It waits for no room: what ends a life must not wait for writes.
-        match self.write(payload, Instant::now() + self.0.config.election_max() * 2).await {
+        // It waits for no room and for no batch: what ends a life must not wait for writes.
+        match self.at_once(payload, Instant::now() + self.0.config.election_max() * 2).await {
             Proposed::Applied { .. } => Ok(true),
             Proposed::NotLeader { .. } => Ok(false),
             Proposed::Rejected { rejection, .. } => Err(rejection.into()),
             Proposed::Unknown { reason } => Err(ProposeError::OutcomeUnknown { reason }),
         }
     }
+}
+
+fn proposed(response: ClientWriteResponse<Types>) -> Proposed {
+    let revision = revision(response.log_id.index);
+    match response.data {
+        Ok(()) => Proposed::Applied { revision },
+        Err(rejection) => Proposed::Rejected { revision, rejection },
+    }
+}
+
+fn refused(error: &ClientWriteError<Types>) -> Proposed {
+    match error {
+        ClientWriteError::ForwardToLeader(to) => match to.reason {
+            // A new leader refuses until a quorum first acknowledges it. Nothing was proposed; try again.
+            ForwardReason::LeaseExpired | ForwardReason::LeadershipTransfer | ForwardReason::NotLeader => {
+                Proposed::NotLeader { leader: to.leader_id.map(NodeId::new) }
+            }
+        },
+        other => Proposed::Unknown { reason: other.to_string() },
+    }
+}
+
+fn not_in_time() -> Proposed {
+    Proposed::Unknown { reason: "it was not committed in time".into() }
 }
 
 /// The maximum size of one command in bytes: the largest write that the rules allow, with room for its envelope. A
