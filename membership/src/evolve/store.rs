@@ -45,12 +45,19 @@ pub(super) fn evolve(store: &mut Store, revision: Revision, event: &Event) {
             forget_idle(store, name);
         }
         Event::Put { key, value, bound } => {
-            let old = store.records.get(key);
-            let created = old.map_or(revision, |record| record.created);
-            let record = Record { value: value.clone(), version: revision, created, bound: *bound };
-            let freed = old.map_or(0, |old| size(key, old.value.as_bytes()));
+            let put = Record { value: value.clone(), version: revision, created: revision, bound: *bound };
+            let freed = match store.records.get_mut(key) {
+                Some(old) => {
+                    let freed = size(key, old.value.as_bytes());
+                    *old = Record { created: old.created, ..put }.into();
+                    freed
+                }
+                None => {
+                    store.records.insert(key.clone(), put.into());
+                    0
+                }
+            };
             store.bytes = (store.bytes + size(key, value.as_bytes())).saturating_sub(freed);
-            store.records.insert(key.clone(), record.into());
         }
         Event::Deleted { key } => {
             if let Some(old) = store.records.remove(key) {
