@@ -68,6 +68,8 @@ pub struct Outlook {
     pub can_fence: bool,
     /// The open orders that this node's fencer has failed at several times in a row; all of them where it has none.
     pub given_up: BTreeSet<FenceId>,
+    /// The least time until this leader's own clock proves the end that an open order is for. Absent: time never does here.
+    pub proved_in: BTreeMap<FenceId, Duration>,
     /// Whether that fencer ends one life and leaves later lives of the same node alone.
     pub tells_lives_apart: bool,
     /// Whether a silent life is left alone that has nothing that others wait for, see [`ClusterState::is_idle`].
@@ -86,6 +88,8 @@ pub struct Outlook {
     pub should_make_way: bool,
     /// H of the timing.
     pub heartbeat: Duration,
+    /// The longest election timeout.
+    pub election_max: Duration,
     /// How long a returned life gets to declare the end of its predecessor. As long as a proposal may take.
     pub successor_timeout: Duration,
 }
@@ -153,12 +157,15 @@ impl Agenda<'_> {
         due.then_some(Work::Duty(duty))
     }
 
-    /// The orders that another voter might carry out, where this node could not. There must be one that answers.
+    /// The orders that another voter might carry out, where this node could not. There must be one that answers. One whose end
+    /// time is about to prove stays: under another leader that wait may begin anew, and its fencer may fail as well.
     fn orders_to_move(&self) -> impl Iterator<Item = FenceId> {
         let heard = self.heard_lately();
+        let soon =
+            |order: &FenceId| self.outlook.proved_in.get(order).is_some_and(|left| *left <= self.outlook.election_max);
         let another = move |order| fencers_for(order, self.state, self.outlook.me).any(|node| heard.contains(&node));
         let given_up = self.outlook.given_up.iter().copied();
-        given_up.filter(move |order| !mutant!("order_stays_with_its_leader") && another(*order))
+        given_up.filter(move |order| !mutant!("order_stays_with_its_leader") && !soon(order) && another(*order))
     }
 
     /// A leader does not fence its own node, and without a fencer it makes no attempt.

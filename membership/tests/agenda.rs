@@ -56,6 +56,7 @@ fn outlook(state: &ClusterState) -> Outlook {
         under: state.leadership().map(|leadership| leadership.activation),
         can_fence: true,
         given_up: BTreeSet::new(),
+        proved_in: BTreeMap::new(),
         tells_lives_apart: false,
         spares_idle: false,
         heard: others.iter().map(|node| (*node, at(99_950))).collect(),
@@ -64,6 +65,7 @@ fn outlook(state: &ClusterState) -> Outlook {
         last: Some(state.revision()),
         should_make_way: false,
         heartbeat: Duration::from_millis(80),
+        election_max: Duration::from_millis(800),
         successor_timeout: Duration::from_secs(5),
     }
 }
@@ -121,6 +123,12 @@ fn an_order_that_a_leader_cannot_carry_out_moves_to_another_voter() {
     assert_eq!(fencers_for(order, &state, N1).collect::<Vec<_>>(), [N2], "not the target, and not the leader");
     // Nobody else answers.
     assert_eq!(agenda_of(&state, &Outlook { heard: BTreeMap::new(), ..given_up.clone() }), [fence]);
+    // Time is about to prove the end here, and under another leader it would begin anew.
+    for (left, moves) in [(801, true), (800, false), (0, false)] {
+        let proved_in = BTreeMap::from([(order, Duration::from_millis(left))]);
+        let work = agenda_of(&state, &Outlook { proved_in, ..given_up.clone() });
+        assert_eq!(work.contains(&Work::MoveOrder(order)), moves, "{left} ms");
+    }
     // An order that is not open moves nowhere.
     let closed = Outlook { given_up: BTreeSet::from([FenceId::new(7)]), ..given_up };
     assert_eq!(agenda_of(&state, &closed), [fence]);

@@ -60,6 +60,40 @@ pub(crate) async fn an_order_moves_to_who_reaches_the_device(seed: u64) -> Done 
     story.heal().await
 }
 
+/// The device cannot be reached from the leader, and the third attempt fails shortly before time proves the end of a dead node. The
+/// order stays where it is: under another leader that wait might begin anew.
+pub(crate) async fn an_order_stays_where_time_is_about_to_prove_the_end(seed: u64) -> Done {
+    let config = Config { fence_backoff: ms(350), ..standard() };
+    let mut story = device_story(seed, config, Some(Stop::Deadman { lateness: ms(250) }));
+    story.returns_after = Some(ms(25_000));
+    story.world.device.set_pace(ms(20), ms(40));
+    story.form().await?;
+    story.kept.clear();
+    let from = leader(&story).unwrap_or_default();
+    let dead = story.world.nodes().into_iter().find(|node| *node != from).unwrap_or_default();
+    story.world.device.cut_off([from]);
+    story.world.end(dead, End::Killed);
+    story.run_for(ms(6_000)).await?;
+    let (mut failures, mut activations, mut proofs) = (BTreeSet::new(), BTreeSet::new(), vec![]);
+    for entry in std::mem::take(&mut story.kept) {
+        let Observation::Applied { answer: Ok(events), .. } = entry.seen else { continue };
+        for event in events {
+            match event {
+                Event::FenceFailed { attempt, .. } => drop(failures.insert(attempt)),
+                Event::LeaderActivated { leadership } => drop(activations.insert(leadership.activation)),
+                Event::Fenced { who, proof, .. } if who.node == dead => proofs.push(proof.to_string()),
+                _ => {}
+            }
+        }
+    }
+    println!("seed {seed}: {} attempts failed, {:?}", failures.len(), proofs.first());
+    let by_time = proofs.first().is_some_and(|proof| proof.starts_with("expired"));
+    if failures.len() < 3 || !by_time || !activations.is_empty() {
+        return Err(format!("violated: {from} still leads when time has proved the end: {activations:?}, {proofs:?}"));
+    }
+    story.heal().await
+}
+
 /// A process is killed and started again at once, where time, too, would prove its end, but later. With a device that tells
 /// lives apart, its former life is fenced before one that stays away would be, and the new one is left alone.
 pub(crate) async fn who_comes_back_is_fenced_as_fast_as_who_stays_away(seed: u64) -> Done {

@@ -214,6 +214,11 @@ fn an_order_moves_to_who_reaches_the_device() {
 }
 
 #[test]
+fn an_order_stays_where_time_is_about_to_prove_the_end() {
+    in_a_world(fencing::an_order_stays_where_time_is_about_to_prove_the_end);
+}
+
+#[test]
 fn who_comes_back_is_not_shot_again_and_again() {
     in_a_world(fencing::who_comes_back_is_not_shot_again_and_again);
 }

@@ -303,9 +303,13 @@ impl Grantor {
 
     /// How long it takes at least from `now` until another life is to be expired; `None` if none can be.
     pub fn next_expiry(&self, now: Reading) -> Option<Duration> {
-        let may = self.watched.values().filter(|watched| watched.dispensable && !watched.spared && !watched.expiring);
-        let left = |watched: &Watched| Some(watched.wait?.saturating_sub(now.shortest_since(watched.last)));
-        may.filter_map(left).min()
+        self.watched.keys().filter(|who| !self.is_expiring(**who)).filter_map(|who| self.expires_in(*who, now)).min()
+    }
+
+    /// How long it takes at least from `now` until `who` may be expired; `None` if it cannot be.
+    pub fn expires_in(&self, who: Identity, now: Reading) -> Option<Duration> {
+        let watched = self.watched.get(&who).filter(|watched| watched.dispensable && !watched.spared)?;
+        Some(watched.wait?.saturating_sub(now.shortest_since(watched.last)))
     }
 
     /// For how long nothing was received of `who` at `now`. `None` if it is not watched.

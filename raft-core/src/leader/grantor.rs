@@ -14,7 +14,9 @@
 mod reads;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use quorate_membership::detector::Moment;
 use quorate_membership::lease::{Expiry, Grantor, NotRenewed, Reading, Round};
 use quorate_membership::{Activation, Command, Configuration, Epoch, Identity, Leadership, Nonce, Revision};
 use tokio::sync::{oneshot, watch};
@@ -28,6 +30,7 @@ use crate::error::ProposeError;
 use crate::host;
 use crate::host::clock;
 use crate::host::random;
+use crate::leader::reach::Reach;
 use crate::lease::ledger::{Ledger, Note};
 use crate::lease::renewals::{GrantorQueue, PendingRenewal};
 use crate::rpc::{RenewRefusal, Renewal, Renewed};
@@ -41,6 +44,7 @@ enum Proposal {
 struct Task {
     engine: Engine,
     ledger: Ledger,
+    reach: Arc<Reach>,
     activation: watch::Sender<Option<Activation>>,
     grantor: Grantor,
     /// The members that wait for an answer, by life and sequence number, and when their renewals were received.
@@ -69,7 +73,13 @@ struct Task {
 }
 
 /// Runs until `stop`.
-pub(crate) async fn run(engine: Engine, ledger: Ledger, queue: GrantorQueue, stop: CancellationToken) {
+pub(crate) async fn run(
+    engine: Engine,
+    ledger: Ledger,
+    reach: Arc<Reach>,
+    queue: GrantorQueue,
+    stop: CancellationToken,
+) {
     let GrantorQueue { mut renewals, activation } = queue;
     let mut standing = engine.standing();
     let (mut pace, mut leadership) = (engine.beat().every(1), engine.watch_leadership());
@@ -77,6 +87,7 @@ pub(crate) async fn run(engine: Engine, ledger: Ledger, queue: GrantorQueue, sto
     let mut task = Task {
         engine,
         ledger,
+        reach,
         activation,
         grantor,
         waiting: BTreeMap::new(),
@@ -252,10 +263,20 @@ impl Task {
         for expiry in self.grantor.poll_expiries(now) {
             self.expire(expiry);
         }
+        self.say_when_time_proves(now);
         let pace = self.engine.config().heartbeat() / 2;
         if let Some(left) = self.grantor.next_expiry(now).filter(|left| *left < pace) {
             self.is_due(Instant::now() + left);
         }
+    }
+
+    /// Says when time may prove the ends that the open orders are for: until then they may be another's to carry out.
+    fn say_when_time_proves(&self, now: Reading) {
+        let (state, clock) = (self.engine.state(), clock::now().since_origin());
+        let open = state.fences().open();
+        let at = |left| Moment::new(clock.saturating_add(left));
+        let ends = open.filter_map(|order| Some((order.id, at(self.grantor.expires_in(order.target, now)?))));
+        self.reach.proved_at(ends.collect());
     }
 
     fn expire(&mut self, expiry: Expiry) {

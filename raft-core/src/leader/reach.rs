@@ -8,13 +8,14 @@
 //! Fencing devices are often wired to some hosts only: a management network that one host has lost, a credential that has
 //! expired on it. The order then has to move, because only the leader makes attempts. A member whose own attempt at an order
 //! has failed says no to that order for good, so that leadership does not go to and fro between members that all fail: each
-//! is tried once. Every hand-over begins the waits anew by which time proves an end.
+//! is tried once. A hand-over may begin the waits anew by which time proves an end, so an order stays where time is about to do that.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use quorate_membership::detector::Moment;
 use quorate_membership::{ClusterState, FenceId};
 
 use crate::engine::Engine;
@@ -30,11 +31,13 @@ pub(crate) struct Reach {
     pub(crate) fencer: Option<Arc<dyn Fencer>>,
     /// How many attempts of this node at each open order failed.
     failed: Mutex<BTreeMap<FenceId, u32>>,
+    /// When time may prove the end that an open order is for, as the task that grants leases said last.
+    proved_at: Mutex<BTreeMap<FenceId, Moment>>,
 }
 
 impl Reach {
     pub(crate) fn new(fencer: Option<Arc<dyn Fencer>>) -> Self {
-        Self { fencer, failed: Mutex::default() }
+        Self { fencer, failed: Mutex::default(), proved_at: Mutex::default() }
     }
 
     /// Notes that an attempt of this node failed. Orders that are open no more are forgotten.
@@ -48,6 +51,18 @@ impl Reach {
     /// Whether another member should try in place of this one.
     pub(crate) fn gives_up(&self, order: FenceId) -> bool {
         self.fencer.is_none() || self.failed.lock().get(&order).is_some_and(|times| *times >= ATTEMPTS)
+    }
+
+    /// Notes when time may prove the ends that the open orders are for. Called with every tick of a leader.
+    pub(crate) fn proved_at(&self, all: BTreeMap<FenceId, Moment>) {
+        if !quorate_membership::mutant!("time_left_unknown") {
+            *self.proved_at.lock() = all;
+        }
+    }
+
+    /// The least time from `now` until time proves the ends that the open orders are for, where it does.
+    pub(crate) fn proved_in(&self, now: Moment) -> BTreeMap<FenceId, Duration> {
+        self.proved_at.lock().iter().map(|(order, at)| (*order, at.since(now))).collect()
     }
 
     /// What this node says when a leader asks. Calls [`Fencer::reach`], for at most the deadline of an attempt.

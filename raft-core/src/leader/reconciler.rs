@@ -147,6 +147,7 @@ impl Reconciler {
             under: *self.uses.activation.borrow(),
             can_fence,
             given_up: open.filter(|order| self.uses.reach.gives_up(*order)).collect(),
+            proved_in: self.uses.reach.proved_in(clock::now()),
             spares_idle: engine.config().spares_idle,
             tells_lives_apart: can_fence && engine.config().fencer_tells_lives_apart,
             heard: engine.peers().contacts.all(),
@@ -155,6 +156,7 @@ impl Reconciler {
             last: engine.last_entry(),
             should_make_way: engine.should_make_way() || (view.local.unreached.is_some() && !engine.has_made_way()),
             heartbeat: engine.config().heartbeat(),
+            election_max: engine.config().election_max(),
             successor_timeout: engine.config().propose_timeout,
         }
     }

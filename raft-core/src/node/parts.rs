@@ -156,7 +156,8 @@ impl Parts {
         host::spawn(retention::run(engine.clone(), stop.clone()));
         host::spawn(lost_leader::run(engine.clone(), stop.clone()));
         host::spawn(ended::run(engine.clone(), findings, stop.clone()));
-        host::spawn(grantor::run(engine.clone(), self.ledger.clone(), granting, stop.clone()));
+        let (ledger, reach) = (self.ledger.clone(), self.reach.clone());
+        host::spawn(grantor::run(engine.clone(), ledger, reach, granting, stop.clone()));
         let (keeper, grantor, ledger) = (self.keeper.clone(), self.grantor.clone(), self.ledger.clone());
         let renewer = Renewer { engine: engine.clone(), keeper, grantor, ledger };
         host::spawn(renewer.run(outbox, stop.clone()));
