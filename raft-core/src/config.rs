@@ -34,10 +34,11 @@ pub struct Config {
     /// How long a command may look for a leader and wait for its result. 100 ms to 1 h, default 10 s.
     pub propose_timeout: Duration,
     /// The number of entries after which the log is replaced by a snapshot, if their commands have half of the last snapshot's
-    /// bytes together. 16 to 1 000 000, default 4 096.
+    /// bytes together. 16 to 1 000 000, default 32 768. Each node takes its own up to a quarter sooner, so that no two write theirs
+    /// at the same time.
     pub snapshot_every: u64,
     /// The number of entries before a snapshot that are kept for followers that are a little behind. 0 to `snapshot_every`,
-    /// default 512.
+    /// default 4 096.
     pub keep_entries: u64,
     /// The bytes that the log may take, in memory and in its file. An eighth of it since the last snapshot, or as much as that
     /// snapshot has, asks for a new one; a sixteenth is kept before a snapshot, and more while a node that is catching up needs
@@ -83,8 +84,8 @@ impl Default for Config {
             fence_deadline: Duration::from_secs(30),
             fence_backoff: ms(500),
             propose_timeout: Duration::from_secs(10),
-            snapshot_every: 4096,
-            keep_entries: 512,
+            snapshot_every: 32_768,
+            keep_entries: 4096,
             log_bytes: 64 << 20,
             event_history: 8192,
             work_dies_with_process: false,

@@ -12,14 +12,22 @@
 //! The whole log is in memory, so this bounds the memory and the file as well. openraft counts entries only, and 512 entries
 //! may be 512 bytes or 512 MiB.
 
+use quorate_membership::NodeId;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::Engine;
 use crate::engine::log_store::LogWeight;
+use crate::host::beat;
 
 /// Fewer entries are not purged by themselves, unless they are large: each purge costs a write.
 const FEW: u64 = 64;
+
+/// A limit that is up to a quarter lower, and another one for each node: the log takes nothing else while a snapshot is written to
+/// it, and a majority that has none to write goes on.
+fn sooner(node: NodeId, limit: u64) -> u64 {
+    limit - beat::share(node, u128::from(limit / 4))
+}
 
 /// Runs until `stop`, or until the engine has stopped.
 pub(crate) async fn run(engine: Engine, stop: CancellationToken) {
@@ -47,13 +55,14 @@ impl Engine {
     async fn trim(&self) -> Option<bool> {
         let (config, weight) = (self.config(), self.0.store.weigh());
         let bound = config.log_bytes;
-        let enough = weight.snapshot.clamp(bound / 8, bound / 2);
+        let sooner = |limit: u64| sooner(self.node(), limit);
+        let enough = sooner(weight.snapshot.clamp(bound / 8, bound / 2));
         // A snapshot covers what is applied, and no more.
         let since = weight.since_snapshot.saturating_sub(self.unapplied());
         let last = self.last_entry().map_or(0, |last| last.get());
         let count = last.saturating_sub(weight.covered.map_or(0, |covered| covered + 1));
         // A large state is not written anew for a few small entries.
-        let many = count > config.snapshot_every && since >= weight.snapshot.min(bound) / 2;
+        let many = count > sooner(config.snapshot_every) && since >= weight.snapshot.min(bound) / 2;
         let due = since > enough || many;
         if due {
             // openraft ignores it while one is being taken.
@@ -124,5 +133,20 @@ impl Engine {
     /// The bytes of the entries that are not applied.
     fn unapplied(&self) -> u64 {
         self.0.store.weight_after(self.applied().get().checked_sub(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_nodes_of_a_cluster_take_their_snapshots_together() {
+        let limits: Vec<u64> = (1..=5).map(|node| sooner(NodeId::new(node), 1000)).collect();
+        for (i, a) in limits.iter().enumerate() {
+            assert!((750..=1000).contains(a), "{limits:?}");
+            assert!(limits[..i].iter().all(|b| a.abs_diff(*b) >= 20), "{limits:?}");
+        }
+        assert_eq!((sooner(NodeId::new(3), 0), sooner(NodeId::new(3), 3)), (0, 3));
     }
 }

@@ -18,6 +18,12 @@ use super::clock;
 /// The fractional part of the golden ratio, of 2^64: its multiples lie as far from each other as can be.
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
+/// A part of `whole` that is another one for each node of a cluster.
+pub(crate) fn share(node: NodeId, whole: u128) -> u64 {
+    let part = (whole * u128::from(node.get().wrapping_mul(GOLDEN))) >> 64;
+    u64::try_from(part).unwrap_or_default()
+}
+
 tokio::task_local! {
     /// The beat that the ticks of the engine keep: that of the node it was started for.
     static KEPT: Beat;
@@ -34,9 +40,7 @@ impl Beat {
     /// The beat of a node: two for each heartbeat.
     pub(crate) fn of(node: NodeId, heartbeat: Duration) -> Self {
         let period = (heartbeat / 2).max(Duration::from_millis(1));
-        let share = u128::from(node.get().wrapping_mul(GOLDEN));
-        let offset = (period.as_nanos() * share) >> 64;
-        Self { period, offset: Duration::from_nanos(u64::try_from(offset).unwrap_or_default()) }
+        Self { period, offset: Duration::from_nanos(share(node, period.as_nanos())) }
     }
 
     /// Ticks with every beat, or with every so many. Ticks that were missed are left out.
