@@ -68,7 +68,8 @@ pub struct Outlook {
     pub can_fence: bool,
     /// The open orders that this node's fencer has failed at several times in a row; all of them where it has none.
     pub given_up: BTreeSet<FenceId>,
-    /// The least time until this leader's own clock proves the end that an open order is for. Absent: time never does here.
+    /// The least time until this leader's own clock proves the end that an open order is for. Absent: time never does
+    /// here, or it is not known yet.
     pub proved_in: BTreeMap<FenceId, Duration>,
     /// Whether that fencer ends one life and leaves later lives of the same node alone.
     pub tells_lives_apart: bool,

@@ -34,14 +34,14 @@ pub struct Config {
     /// How long a command may look for a leader and wait for its result. 100 ms to 1 h, default 10 s.
     pub propose_timeout: Duration,
     /// The number of entries after which the log is replaced by a snapshot, if their commands have half of the last snapshot's
-    /// bytes together. 16 to 1 000 000, default 32 768. Each node takes its own up to a quarter sooner, so that no two write theirs
-    /// at the same time.
+    /// bytes together. 16 to 1 000 000, default 32 768. Each node has its own entries after which it takes one, so that two seldom
+    /// write theirs at the same time.
     pub snapshot_every: u64,
     /// The number of entries before a snapshot that are kept for followers that are a little behind. 0 to `snapshot_every`,
     /// default 4 096.
     pub keep_entries: u64,
     /// The bytes that the log may take, in memory and in its file. An eighth of it since the last snapshot, or as much as that
-    /// snapshot has, asks for a new one; a sixteenth is kept before a snapshot, and more while a node that is catching up needs
+    /// snapshot has, asks for a new one (up to a quarter less, another part for each node); a sixteenth is kept before a snapshot, and more while a node that is catching up needs
     /// it. Commands wait while those that no majority has acknowledged take half of it. The history of events takes at most an
     /// eighth more. 8 MiB to 4 GiB, default 64 MiB.
     pub log_bytes: u64,

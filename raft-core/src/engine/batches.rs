@@ -2,22 +2,26 @@
 //!
 //! ```text
 //!   command ─▶ queue ─▶ batch: all that has gathered ─▶ as large as what is in flight? ─▶ openraft ─▶ log, followers, state
-//!                             ▲                             │ no: wait for more, or for answers           │
-//!                             └─────────────────────────────┘                      in flight until ◀──────┘ it is answered
+//!                             ▲                             │ no: wait for more, for answers,             │
+//!                             └─────────────────────────────┘ or for the limit         in flight until ◀──┘ it is answered
 //! ```
 //!
-//! A batch costs the leader and each follower one write, one sync, a message in each direction and a picture of the state,
-//! however many commands are in it. A command that comes alone waits for nothing, and one of few waits for little. Under load
-//! about half of the commands are in flight while the other half gathers. Gathering until the answers come is the rule of
-//! Nagle (RFC 896); the size in it keeps a second batch on its way where the network takes longer than the disk.
+//! What goes together shares writes, syncs, messages to followers and pictures of the state, however many commands it has. A
+//! command that comes alone waits for nothing, and one of few waits for little. Under load about half of the commands are in
+//! flight while the other half gathers. To gather until answers come is the rule of Nagle (RFC 896); the size in it keeps a second
+//! batch on its way where the network takes longer than the disk.
+//!
+//! No batch gathers for longer than a quarter of a heartbeat. Of a leader that was cut off openraft answers nothing that was in
+//! flight, and refuses a new command as soon as it gets it.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 
-use openraft::impls::ProgressResponder;
 use openraft::raft::ClientWriteResult;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::{Instant, sleep_until};
 
 use crate::engine::Raft;
 use crate::engine::types::Types;
@@ -26,6 +30,9 @@ use crate::rpc::Payload;
 
 /// The most commands in one batch.
 const BATCH: usize = 1024;
+
+/// A batch of so many bytes waits for no more.
+const BYTES: usize = 1 << 20;
 
 /// How many commands are in flight.
 #[derive(Debug, Default)]
@@ -52,67 +59,74 @@ impl Drop for Counted {
     }
 }
 
-/// What the caller of a command keeps while it waits. Set once the command is proposed. It is the caller's, so that a command
-/// that the engine never answers, as a leader that was cut off may not, is in flight no longer than anybody waits for it.
-type Waiting = OnceLock<Counted>;
+/// Answers one command, which is in flight until then, or until this is dropped.
+pub(crate) struct Responder<T> {
+    answer: oneshot::Sender<T>,
+    _in_flight: Counted,
+}
 
-/// A command in the queue, and how the engine answers it.
-struct Queued<R> {
+impl<T: Send + 'static> openraft::raft::responder::Responder<Types, T> for Responder<T> {
+    fn on_complete(self, result: T) {
+        // The caller may have given up.
+        let _gone = self.answer.send(result);
+    }
+}
+
+/// A command in the queue.
+struct Queued<T> {
     payload: Payload,
-    responder: R,
-    caller: Weak<Waiting>,
+    answer: oneshot::Sender<T>,
 }
 
 /// The commands that wait for their batch.
-pub(super) struct Batches<R = ProgressResponder<Types, ClientWriteResult<Types>>>(mpsc::UnboundedSender<Queued<R>>);
+pub(super) struct Batches<T = ClientWriteResult<Types>>(mpsc::UnboundedSender<Queued<T>>);
 
 impl Batches {
-    /// Starts the task that hands batches to `raft`. It ends when this is dropped, or when the engine has stopped.
-    pub(super) fn start(raft: Raft) -> Self {
+    /// Starts the task that hands batches to `raft`, and that gathers for at most `gather`. It ends when this is dropped, or when
+    /// the engine has stopped.
+    pub(super) fn start(raft: Raft, gather: Duration) -> Self {
         let (queue, queued) = mpsc::unbounded_channel();
-        host::spawn(run(queued, move |payload, responder| {
+        host::spawn(run(queued, gather, move |payload, responder| {
             let raft = raft.clone();
             async move { raft.client_write_ff(payload, Some(responder)).await.is_ok() }
         }));
         Self(queue)
     }
+}
 
+impl<T> Batches<T> {
     /// Proposes a command with the next batch. `None` if the engine stopped and did not answer. A future that is dropped before
     /// its batch goes has proposed nothing.
-    pub(super) async fn write(&self, payload: Payload) -> Option<ClientWriteResult<Types>> {
-        let (responder, answered) = ProgressResponder::complete_only();
-        let _waiting = self.queue(payload, responder)?;
+    pub(super) async fn write(&self, payload: Payload) -> Option<T> {
+        let (answer, answered) = oneshot::channel();
+        self.0.send(Queued { payload, answer }).ok()?;
         answered.await.ok()
     }
 }
 
-impl<R> Batches<R> {
-    fn queue(&self, payload: Payload, responder: R) -> Option<Arc<Waiting>> {
-        let waiting = Arc::default();
-        self.0.send(Queued { payload, responder, caller: Arc::downgrade(&waiting) }).ok()?;
-        Some(waiting)
-    }
-}
-
 /// Gathers, and hands over. `propose` says whether there is still an engine that takes commands.
-async fn run<R, F>(mut queued: mpsc::UnboundedReceiver<Queued<R>>, propose: impl Fn(Payload, R) -> F)
-where
+async fn run<T, F>(
+    mut queued: mpsc::UnboundedReceiver<Queued<T>>,
+    gather: Duration,
+    propose: impl Fn(Payload, Responder<T>) -> F,
+) where
     F: Future<Output = bool>,
 {
     let in_flight = Arc::<InFlight>::default();
     let mut batch = vec![];
     while queued.recv_many(&mut batch, BATCH).await > 0 {
-        while batch.len() < in_flight.commands.load(Ordering::Relaxed).min(BATCH) {
+        let until = Instant::now() + gather;
+        while gathers(&batch, in_flight.commands.load(Ordering::Relaxed)) {
             let room = BATCH - batch.len();
             tokio::select! { biased;
                 more = queued.recv_many(&mut batch, room) => if more == 0 { return },
                 () = in_flight.fewer.notified() => {}
+                () = sleep_until(until) => break,
             }
         }
-        for Queued { payload, responder, caller } in batch.drain(..) {
-            // Nobody waits for it any more.
-            let Some(waiting) = caller.upgrade() else { continue };
-            waiting.get_or_init(|| Counted::new(&in_flight));
+        // Those that nobody waits for any more are left out.
+        for Queued { payload, answer } in batch.drain(..).filter(|queued| !queued.answer.is_closed()) {
+            let responder = Responder { answer, _in_flight: Counted::new(&in_flight) };
             if !propose(payload, responder).await {
                 return;
             }
@@ -120,73 +134,119 @@ where
     }
 }
 
+/// Whether a batch waits for more.
+fn gathers<T>(batch: &[Queued<T>], in_flight: usize) -> bool {
+    let bytes: usize = batch.iter().map(|queued| queued.payload.as_bytes().len()).sum();
+    batch.len() < in_flight.min(BATCH) && bytes < BYTES
+}
+
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+    use futures_util::future::BoxFuture;
+    use openraft::raft::responder::Responder as _;
     use tokio::task::{JoinHandle, yield_now};
 
     use super::*;
 
-    type Proposed = mpsc::UnboundedReceiver<u8>;
+    const LONG: Duration = Duration::from_secs(3600);
 
-    /// The task, with an engine that answers nothing. A command has one byte, its name.
-    fn started() -> (Batches<()>, Proposed, JoinHandle<()>) {
+    type Proposed = (u8, Responder<u8>);
+
+    /// The task, an engine that takes commands and answers none, and who writes to it. A command is its name, and more bytes.
+    struct Started {
+        batches: Arc<Batches<u8>>,
+        proposed: mpsc::UnboundedReceiver<Proposed>,
+        task: JoinHandle<()>,
+    }
+
+    fn started(gather: Duration) -> Started {
         let (queue, queued) = mpsc::unbounded_channel();
         let (taken, proposed) = mpsc::unbounded_channel();
-        let task = tokio::spawn(run(queued, move |payload: Payload, ()| {
-            let taken = taken.clone();
-            async move { payload.as_bytes().iter().all(|name| taken.send(*name).is_ok()) }
+        let task = tokio::spawn(run(queued, gather, move |payload: Payload, responder| {
+            let name = payload.as_bytes().first().copied().unwrap_or_default();
+            let went = taken.send((name, responder)).is_ok();
+            async move { went }
         }));
-        (Batches(queue), proposed, task)
+        Started { batches: Arc::new(Batches(queue)), proposed, task }
     }
 
-    fn write(batches: &Batches<()>, name: u8) -> Option<Arc<Waiting>> {
-        batches.queue(Payload::new(vec![name]), ())
-    }
-
-    /// What the engine has been given since, once every task has come to a stop.
-    async fn given(proposed: &mut Proposed) -> Vec<u8> {
-        for _ in 0..20 {
-            yield_now().await;
+    impl Started {
+        /// A caller that has asked, and whose future is not polled unless somebody does.
+        fn write(&self, name: u8, bytes: usize) -> BoxFuture<'static, Option<u8>> {
+            let batches = self.batches.clone();
+            let mut asking = async move { batches.write(Payload::new(vec![name; bytes])).await }.boxed();
+            assert_eq!((&mut asking).now_or_never(), None);
+            asking
         }
-        std::iter::from_fn(|| proposed.try_recv().ok()).collect()
+
+        /// What the engine has been given since, once every task has come to a stop.
+        async fn given(&mut self) -> Vec<Proposed> {
+            for _ in 0..20 {
+                yield_now().await;
+            }
+            std::iter::from_fn(|| self.proposed.try_recv().ok()).collect()
+        }
+
+        async fn names(&mut self) -> Vec<u8> {
+            self.given().await.into_iter().map(|(name, _dropped)| name).collect()
+        }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_batch_waits_until_it_is_as_large_as_what_is_in_flight() {
-        let (batches, mut proposed, _task) = started();
-        let mut waiting = vec![];
+        let mut s = started(LONG);
+        let (mut callers, mut in_flight) = (vec![], vec![]);
         // 1 alone, 2 beside it, 3 and 4 beside the two, and four more beside the four.
         for (name, go) in [(1, vec![1]), (2, vec![2]), (3, vec![]), (4, vec![3, 4]), (5, vec![]), (6, vec![])] {
-            waiting.push(write(&batches, name));
-            assert_eq!(given(&mut proposed).await, go, "after {name}");
+            callers.push(s.write(name, 1));
+            let new = s.given().await;
+            assert_eq!(new.iter().map(|(name, _)| *name).collect::<Vec<_>>(), go, "after {name}");
+            in_flight.extend(new);
         }
-        // One of the four has its answer: three are in flight, and two wait.
-        drop(waiting.remove(0));
-        assert_eq!(given(&mut proposed).await, []);
-        drop(waiting.remove(0));
-        assert_eq!(given(&mut proposed).await, [5, 6]);
+        // What is answered is not in flight, whether or not its caller has looked.
+        let (name, first) = in_flight.remove(0);
+        first.on_complete(name * 10);
+        assert_eq!(s.names().await, []);
+        // Nor is what the engine drops.
+        drop(in_flight.remove(0));
+        assert_eq!(s.names().await, [5, 6]);
+        assert_eq!(callers.remove(0).await, Some(10));
+        assert_eq!(callers.remove(0).await, None);
     }
 
-    #[tokio::test]
-    async fn what_nobody_waits_for_is_not_proposed_and_is_not_in_flight() {
-        let (batches, mut proposed, _task) = started();
-        let two = [write(&batches, 1), write(&batches, 2)];
-        assert_eq!(given(&mut proposed).await, [1, 2]);
-        drop(write(&batches, 3));
-        let fourth = write(&batches, 4);
-        assert_eq!(given(&mut proposed).await, [4], "the third was given up before its batch went");
-        // The engine has answered none of them.
-        drop((two, fourth));
-        let _alone = write(&batches, 5);
-        assert_eq!(given(&mut proposed).await, [5]);
+    #[tokio::test(start_paused = true)]
+    async fn an_engine_that_answers_nothing_and_a_batch_of_many_bytes_hold_nobody_up() {
+        let mut s = started(Duration::from_millis(20));
+        let _two = [s.write(1, 1), s.write(2, 1)];
+        let in_flight = s.given().await;
+        assert_eq!(in_flight.len(), 2);
+        let began = Instant::now();
+        let _third = s.write(3, 1);
+        assert_eq!(s.names().await, []);
+        tokio::time::sleep(Duration::from_millis(21)).await;
+        assert_eq!((s.names().await, began.elapsed() < Duration::from_millis(30)), (vec![3], true));
+        let _large = s.write(4, BYTES);
+        assert_eq!(s.names().await, [4]);
     }
 
-    #[tokio::test]
-    async fn nothing_is_queued_for_an_engine_that_has_stopped() {
-        let (batches, proposed, task) = started();
-        drop(proposed);
-        let _refused = write(&batches, 1);
-        task.await.unwrap();
-        assert!(write(&batches, 2).is_none());
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_waits_for_is_not_proposed() {
+        let mut s = started(LONG);
+        let _two = [s.write(1, 1), s.write(2, 1)];
+        let in_flight = s.given().await;
+        drop(s.write(3, 1));
+        let _fourth = s.write(4, 1);
+        assert_eq!(s.names().await, [4], "the third was given up before its batch went");
+        drop(in_flight);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_waits_for_an_engine_that_has_stopped() {
+        let s = started(LONG);
+        drop(s.proposed);
+        assert_eq!(s.batches.write(Payload::new(vec![1])).await, None);
+        s.task.await.unwrap();
+        assert_eq!(s.batches.write(Payload::new(vec![2])).await, None);
     }
 }

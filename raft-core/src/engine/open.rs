@@ -61,6 +61,7 @@ impl Engine {
         let raft = Raft::new(node.get(), settings, network, store.clone(), machine.clone());
         let raft =
             Beat::of(node, config.heartbeat()).kept_by(raft).await.map_err(|e| StartError::Engine(e.to_string()))?;
+        let batches = Batches::start(raft.clone(), config.heartbeat() / 4);
         let (rounds, arrivals, stood) = Default::default();
         let (identity, shut_down) = (OnceLock::new(), OnceLock::new());
         Ok(Self(Arc::new(Core {
@@ -68,7 +69,7 @@ impl Engine {
             process,
             config,
             data,
-            batches: Batches::start(raft.clone()),
+            batches,
             raft,
             machine,
             store,

@@ -3,8 +3,8 @@
 //! ```text
 //!   purged         covered by the snapshot          last
 //!   ░░░░░▼────────────────▼──────────────────────────▼
-//!        │  kept: a few   │  since the snapshot: at an eighth of the bound, or as much as the snapshot has, a new
-//!        │  entries, up   │  one is taken; at half of it, new commands wait until a majority has acknowledged more
+//!        │  kept: a few   │  since the snapshot: at an eighth of the bound, or as much as the snapshot has (up to a
+//!        │  entries, up   │  quarter less, by node), a new one is taken; at half of it, new commands wait until a majority has acknowledged more
 //!        │  to a sixteenth
 //!        └─ what a node that answers still needs stays, as long as the whole log is within its bound
 //! ```
@@ -23,8 +23,14 @@ use crate::host::beat;
 /// Fewer entries are not purged by themselves, unless they are large: each purge costs a write.
 const FEW: u64 = 64;
 
-/// A limit that is up to a quarter lower, and another one for each node: the log takes nothing else while a snapshot is written to
-/// it, and a majority that has none to write goes on.
+/// Whether an entry after those that the last snapshot covers was one of a node's own, of which there is one in `every`. While a
+/// snapshot is written the log takes nothing else, so each node has others, and a majority that writes none goes on.
+fn passed(node: NodeId, covered: u64, last: u64, every: u64) -> bool {
+    let (offset, every) = (beat::share(node, u128::from(every)), every.max(1));
+    last.saturating_add(offset) / every > covered.saturating_add(offset) / every
+}
+
+/// A limit that is up to a quarter lower, another one for each node, for the same reason.
 fn sooner(node: NodeId, limit: u64) -> u64 {
     limit - beat::share(node, u128::from(limit / 4))
 }
@@ -60,9 +66,10 @@ impl Engine {
         // A snapshot covers what is applied, and no more.
         let since = weight.since_snapshot.saturating_sub(self.unapplied());
         let last = self.last_entry().map_or(0, |last| last.get());
-        let count = last.saturating_sub(weight.covered.map_or(0, |covered| covered + 1));
+        let covered = weight.covered.map_or(0, |covered| covered + 1);
         // A large state is not written anew for a few small entries.
-        let many = count > sooner(config.snapshot_every) && since >= weight.snapshot.min(bound) / 2;
+        let many = passed(self.node(), covered, last, config.snapshot_every)
+            && since >= sooner(weight.snapshot.min(bound) / 2);
         let due = since > enough || many;
         if due {
             // openraft ignores it while one is being taken.
@@ -141,7 +148,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_two_nodes_of_a_cluster_take_their_snapshots_together() {
+    fn each_node_of_a_cluster_has_its_own_entries_for_snapshots() {
+        let due = |node: u64| (1..=10_000).filter(move |last| passed(NodeId::new(node), last - 1, *last, 1000));
+        for a in 1..=5 {
+            let own: Vec<u64> = due(a).collect();
+            assert!(own.len() == 10 && own.windows(2).all(|pair| pair[1] - pair[0] == 1000), "{own:?}");
+            for b in 1..a {
+                assert!(due(b).all(|b| own.iter().all(|a| a.abs_diff(b) > 80)), "n{a} and n{b}");
+            }
+        }
+        // One that was left out is made up for.
+        assert!(passed(NodeId::new(1), 100, 1100, 1000) && !passed(NodeId::new(1), 100, 100, 1000));
+        assert!(passed(NodeId::new(1), 0, u64::MAX, 0));
+    }
+
+    #[test]
+    fn each_node_of_a_cluster_has_its_own_limits() {
         let limits: Vec<u64> = (1..=5).map(|node| sooner(NodeId::new(node), 1000)).collect();
         for (i, a) in limits.iter().enumerate() {
             assert!((750..=1000).contains(a), "{limits:?}");

@@ -13,9 +13,10 @@ use openraft::entry::{EntryPayload, RaftEntry};
 use openraft::raft::{StreamAppendError, TransferLeaderError};
 use openraft::type_config::alias::{EntryOf, LogIdOf, SnapshotMetaOf, SnapshotOf, StoredMembershipOf, VoteOf};
 use openraft::vote::leader_id_std::CommittedLeaderId;
-use openraft::{Membership, Vote};
+use openraft::{Membership, OptionalSend, RaftTypeConfig, Vote};
 use quorate_membership::{NodeId, Rejection};
 
+use crate::engine::batches::Responder;
 use crate::engine::runtime::Runtime;
 use crate::rpc::{
     Append, Appended, Ballot, Body, LogEntry, Payload, Position, SnapshotMeta, StreamAppended, Transferred, VoterSets,
@@ -30,16 +31,33 @@ impl std::fmt::Display for Payload {
 /// The answer of a committed entry to its proposer: `Err` if the rules refused it.
 pub(crate) type Reply = Result<(), Rejection>;
 
-openraft::declare_raft_types!(
-    /// openraft as quorate uses it: one leader per term, nodes known by number, addresses kept elsewhere.
-    pub Types:
-        D = Payload,
-        R = Reply,
-        NodeId = u64,
-        Node = (),
-        LeaderId = openraft::impls::leader_id_std::LeaderId<Self::Term, Self::NodeId>,
-        AsyncRuntime = Runtime,
-);
+/// openraft as quorate uses it: one leader per term, nodes known by number, addresses kept elsewhere.
+///
+/// Written out, because `declare_raft_types` takes no type with a parameter, such as the responder.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Types;
+
+impl RaftTypeConfig for Types {
+    type D = Payload;
+    type R = Reply;
+    type NodeId = u64;
+    type Node = ();
+    type Term = u64;
+    type LeaderId = openraft::impls::leader_id_std::LeaderId<u64, u64>;
+    type Vote = Vote<Self::LeaderId>;
+    type Payload = EntryPayload<Payload, u64, ()>;
+    type Entry = openraft::Entry<CommittedLeaderId<u64>, Self::Payload>;
+    type Responder<T>
+        = Responder<T>
+    where
+        T: OptionalSend + 'static;
+    type Batch<T>
+        = openraft::impls::InlineBatch<T>
+    where
+        T: OptionalSend + 'static;
+    type AsyncRuntime = Runtime;
+    type ErrorSource = openraft::impls::BoxedErrorSource;
+}
 
 pub(crate) type OrVote = VoteOf<Types>;
 pub(crate) type OrLogId = LogIdOf<Types>;

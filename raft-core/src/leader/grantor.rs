@@ -270,7 +270,7 @@ impl Task {
         }
     }
 
-    /// Says when time may prove the ends that the open orders are for: until then they may be another's to carry out.
+    /// Says when time may prove the ends that the open orders are for. Shortly before that, orders stay here.
     fn say_when_time_proves(&self, now: Reading) {
         let (state, clock) = (self.engine.state(), clock::now().since_origin());
         let open = state.fences().open();

@@ -53,7 +53,8 @@ impl Reach {
         self.fencer.is_none() || self.failed.lock().get(&order).is_some_and(|times| *times >= ATTEMPTS)
     }
 
-    /// Notes when time may prove the ends that the open orders are for. Called with every tick of a leader.
+    /// Notes when time may prove the ends that the open orders are for. Called with every tick; a node that does
+    /// not lead knows of none.
     pub(crate) fn proved_at(&self, all: BTreeMap<FenceId, Moment>) {
         if !quorate_membership::mutant!("time_left_unknown") {
             *self.proved_at.lock() = all;

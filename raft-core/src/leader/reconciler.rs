@@ -242,7 +242,7 @@ async fn carry_out(uses: Uses, work: Work, state: Arc<ClusterState>) -> Result<(
                 made?;
             }
         }
-        Work::MoveOrder(order) => move_order(&engine, order, &state).await?,
+        Work::MoveOrder(order) => move_order(&engine, order, &state, &reach).await?,
         Work::Duty(Duty::Condemn { former, waiting }) => {
             engine.propose_as_leader(order(former, Cause::Returned { as_life: waiting })).await?;
         }
@@ -259,7 +259,7 @@ async fn carry_out(uses: Uses, work: Work, state: Arc<ClusterState>) -> Result<(
 }
 
 /// Hands leadership to a member whose fencer says that it can carry out `order`, and the order with it.
-async fn move_order(engine: &Engine, order: FenceId, state: &ClusterState) -> Result<(), WorkError> {
+async fn move_order(engine: &Engine, order: FenceId, state: &ClusterState, reach: &Reach) -> Result<(), WorkError> {
     let limit = reach::limit(engine.config().fence_deadline) + engine.config().election_max();
     let asked = fencers_for(order, state, engine.node()).map(|node| async move {
         let said = engine.peers().call(node, CanFence(order), limit).await;
@@ -267,8 +267,9 @@ async fn move_order(engine: &Engine, order: FenceId, state: &ClusterState) -> Re
     });
     let able = futures_util::future::join_all(asked).await;
     let to = able.into_iter().flatten().next().ok_or(WorkError::NobodyReaches(order))?;
-    // Time may have proved the end meanwhile.
-    if engine.state().fences().get(order).is_some() {
+    // Time may have proved the end meanwhile, or be about to.
+    let soon = reach.proved_in(clock::now()).get(&order).is_some_and(|left| *left <= engine.config().election_max());
+    if engine.state().fences().get(order).is_some() && !soon {
         engine.hand_over(Some(to)).await?;
         tracing::warn!(from = %engine.node(), %to, %order, "this node's fencer cannot carry out the order; leadership handed over");
     }
