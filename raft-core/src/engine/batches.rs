@@ -16,14 +16,14 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use openraft::raft::ClientWriteResult;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use crate::engine::Raft;
+use crate::engine::in_flight::{InFlight, Responder};
 use crate::engine::types::Types;
 use crate::host;
 use crate::rpc::Payload;
@@ -33,44 +33,6 @@ const BATCH: usize = 1024;
 
 /// A batch of so many bytes waits for no more.
 const BYTES: usize = 1 << 20;
-
-/// How many commands are in flight.
-#[derive(Debug, Default)]
-struct InFlight {
-    commands: AtomicUsize,
-    fewer: Notify,
-}
-
-/// One command that is in flight for as long as this lives.
-#[derive(Debug)]
-struct Counted(Arc<InFlight>);
-
-impl Counted {
-    fn new(all: &Arc<InFlight>) -> Self {
-        all.commands.fetch_add(1, Ordering::Relaxed);
-        Self(all.clone())
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.commands.fetch_sub(1, Ordering::Relaxed);
-        self.0.fewer.notify_one();
-    }
-}
-
-/// Answers one command, which is in flight until then, or until this is dropped.
-pub(crate) struct Responder<T> {
-    answer: oneshot::Sender<T>,
-    _in_flight: Counted,
-}
-
-impl<T: Send + 'static> openraft::raft::responder::Responder<Types, T> for Responder<T> {
-    fn on_complete(self, result: T) {
-        // The caller may have given up.
-        let _gone = self.answer.send(result);
-    }
-}
 
 /// A command in the queue.
 struct Queued<T> {
@@ -116,18 +78,17 @@ async fn run<T, F>(
     let mut batch = vec![];
     while queued.recv_many(&mut batch, BATCH).await > 0 {
         let until = Instant::now() + gather;
-        while gathers(&batch, in_flight.commands.load(Ordering::Relaxed)) {
+        while gathers(&batch, in_flight.commands()) {
             let room = BATCH - batch.len();
             tokio::select! { biased;
                 more = queued.recv_many(&mut batch, room) => if more == 0 { return },
-                () = in_flight.fewer.notified() => {}
+                () = in_flight.fewer() => {}
                 () = sleep_until(until) => break,
             }
         }
         // Those that nobody waits for any more are left out.
         for Queued { payload, answer } in batch.drain(..).filter(|queued| !queued.answer.is_closed()) {
-            let responder = Responder { answer, _in_flight: Counted::new(&in_flight) };
-            if !propose(payload, responder).await {
+            if !propose(payload, Responder::new(answer, &in_flight)).await {
                 return;
             }
         }
@@ -144,7 +105,6 @@ fn gathers<T>(batch: &[Queued<T>], in_flight: usize) -> bool {
 mod tests {
     use futures_util::FutureExt;
     use futures_util::future::BoxFuture;
-    use openraft::raft::responder::Responder as _;
     use tokio::task::{JoinHandle, yield_now};
 
     use super::*;
@@ -206,7 +166,7 @@ mod tests {
         }
         // What is answered is not in flight, whether or not its caller has looked.
         let (name, first) = in_flight.remove(0);
-        first.on_complete(name * 10);
+        openraft::raft::responder::Responder::<Types, _>::on_complete(first, name * 10);
         assert_eq!(s.names().await, []);
         // Nor is what the engine drops.
         drop(in_flight.remove(0));

@@ -16,6 +16,7 @@ mod change_voters;
 mod commits;
 mod confirm;
 mod heartbeats;
+mod in_flight;
 mod inbound;
 mod leadership;
 pub(crate) mod log_store;

@@ -16,7 +16,7 @@ use openraft::vote::leader_id_std::CommittedLeaderId;
 use openraft::{Membership, OptionalSend, RaftTypeConfig, Vote};
 use quorate_membership::{NodeId, Rejection};
 
-use crate::engine::batches::Responder;
+use crate::engine::in_flight::Responder;
 use crate::engine::runtime::Runtime;
 use crate::rpc::{
     Append, Appended, Ballot, Body, LogEntry, Payload, Position, SnapshotMeta, StreamAppended, Transferred, VoterSets,
