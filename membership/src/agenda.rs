@@ -111,6 +111,12 @@ pub fn fencers_for(order: FenceId, state: &ClusterState, me: NodeId) -> impl Ite
     state.standing().into_iter().filter(move |node| open && *node != me && voter(node) && lasting(node))
 }
 
+/// Whether an order should stay with its leader, because time proves the end that it is for within the longest election timeout.
+/// `proved_in` is that of the [`Outlook`].
+pub fn proved_soon(order: FenceId, proved_in: &BTreeMap<FenceId, Duration>, election_max: Duration) -> bool {
+    proved_in.get(&order).is_some_and(|left| *left <= election_max)
+}
+
 struct Agenda<'a> {
     state: &'a ClusterState,
     outlook: &'a Outlook,
@@ -162,8 +168,7 @@ impl Agenda<'_> {
     /// time is about to prove stays: under another leader that wait may begin anew, and its fencer may fail as well.
     fn orders_to_move(&self) -> impl Iterator<Item = FenceId> {
         let heard = self.heard_lately();
-        let soon =
-            |order: &FenceId| self.outlook.proved_in.get(order).is_some_and(|left| *left <= self.outlook.election_max);
+        let soon = |order: &FenceId| proved_soon(*order, &self.outlook.proved_in, self.outlook.election_max);
         let another = move |order| fencers_for(order, self.state, self.outlook.me).any(|node| heard.contains(&node));
         let given_up = self.outlook.given_up.iter().copied();
         given_up.filter(move |order| !mutant!("order_stays_with_its_leader") && !soon(order) && another(*order))

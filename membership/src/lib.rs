@@ -93,7 +93,7 @@ mod store;
 pub mod timing;
 mod topic;
 
-pub use agenda::{Outlook, Work, agenda, fencers_for};
+pub use agenda::{Outlook, Work, agenda, fencers_for, proved_soon};
 pub use apply::apply;
 pub use awaited::{Awaited, NextProof, awaited};
 pub use bounded_text::{Reason, TextError};

@@ -41,9 +41,9 @@ pub struct Config {
     /// default 4 096.
     pub keep_entries: u64,
     /// The bytes that the log may take, in memory and in its file. An eighth of it since the last snapshot, or as much as that
-    /// snapshot has, asks for a new one (up to a quarter less, another part for each node); a sixteenth is kept before a snapshot, and more while a node that is catching up needs
-    /// it. Commands wait while those that no majority has acknowledged take half of it. The history of events takes at most an
-    /// eighth more. 8 MiB to 4 GiB, default 64 MiB.
+    /// snapshot has, asks for a new one (up to a quarter less, another part for each node); a sixteenth is kept before a snapshot,
+    /// and more while a node that is catching up needs it. Commands wait while those that no majority has acknowledged take half
+    /// of it. The history of events takes at most an eighth more. 8 MiB to 4 GiB, default 64 MiB.
     pub log_bytes: u64,
     /// The number of events that are kept for readers that resume. 16 to 1 000 000, default 8 192.
     pub event_history: usize,

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use quorate::testing::sim::{End, Observation, TraceEntry};
-use quorate::{Config, Event, lease::Stop};
+use quorate::{Config, Event, NodeId, lease::Stop};
 use tokio::time::Instant;
 
 use crate::calm::{Done, device_story, leader, ms, standard, story};
@@ -29,17 +29,23 @@ pub(crate) async fn who_comes_back_is_not_shot_again_and_again(seed: u64) -> Don
     story.heal().await
 }
 
+/// Forms a cluster, cuts its leader off from the device, and kills another node. Returns the two.
+async fn kill_beside_a_leader_without_a_device(story: &mut Story) -> Result<(NodeId, NodeId), String> {
+    story.form().await?;
+    story.kept.clear();
+    let from = leader(story).unwrap_or_default();
+    let dead = story.world.nodes().into_iter().find(|node| *node != from).unwrap_or_default();
+    story.world.device.cut_off([from]);
+    story.world.end(dead, End::Killed);
+    Ok((from, dead))
+}
+
 /// The device cannot be reached from the leader, and a node is dead. After three failed attempts another member leads, from
 /// which it can be reached, and the dead one is fenced.
 pub(crate) async fn an_order_moves_to_who_reaches_the_device(seed: u64) -> Done {
     let mut story = device_story(seed, standard(), None);
     story.returns_after = Some(ms(25_000));
-    story.form().await?;
-    story.kept.clear();
-    let from = leader(&story).unwrap_or_default();
-    let dead = story.world.nodes().into_iter().find(|node| *node != from).unwrap_or_default();
-    story.world.device.cut_off([from]);
-    story.world.end(dead, End::Killed);
+    let (from, dead) = kill_beside_a_leader_without_a_device(&mut story).await?;
     story.run_for(ms(20_000)).await?;
     let (mut attempts, mut fenced) = (BTreeSet::new(), false);
     for entry in std::mem::take(&mut story.kept) {
@@ -67,12 +73,7 @@ pub(crate) async fn an_order_stays_where_time_is_about_to_prove_the_end(seed: u6
     let mut story = device_story(seed, config, Some(Stop::Deadman { lateness: ms(250) }));
     story.returns_after = Some(ms(25_000));
     story.world.device.set_pace(ms(20), ms(40));
-    story.form().await?;
-    story.kept.clear();
-    let from = leader(&story).unwrap_or_default();
-    let dead = story.world.nodes().into_iter().find(|node| *node != from).unwrap_or_default();
-    story.world.device.cut_off([from]);
-    story.world.end(dead, End::Killed);
+    let (from, dead) = kill_beside_a_leader_without_a_device(&mut story).await?;
     story.run_for(ms(6_000)).await?;
     let (mut failures, mut activations, mut proofs) = (BTreeSet::new(), BTreeSet::new(), vec![]);
     for entry in std::mem::take(&mut story.kept) {

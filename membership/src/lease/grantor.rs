@@ -303,7 +303,7 @@ impl Grantor {
 
     /// How long it takes at least from `now` until another life is to be expired; `None` if none can be.
     pub fn next_expiry(&self, now: Reading) -> Option<Duration> {
-        self.watched.keys().filter(|who| !self.is_expiring(**who)).filter_map(|who| self.expires_in(*who, now)).min()
+        self.watched.iter().filter(|(_, of)| !of.expiring).filter_map(|(who, _)| self.expires_in(*who, now)).min()
     }
 
     /// How long it takes at least from `now` until `who` may be expired; `None` if it cannot be.

@@ -25,7 +25,7 @@ impl InFlight {
         self.commands.load(Ordering::Relaxed)
     }
 
-    /// Waits until there are fewer than when this was called, or returned, last.
+    /// Waits until a command has been answered or dropped since the last call.
     pub(super) async fn fewer(&self) {
         self.fewer.notified().await;
     }

@@ -4,8 +4,8 @@
 //!   purged         covered by the snapshot          last
 //!   ░░░░░▼────────────────▼──────────────────────────▼
 //!        │  kept: a few   │  since the snapshot: at an eighth of the bound, or as much as the snapshot has (up to a
-//!        │  entries, up   │  quarter less, by node), a new one is taken; at half of it, new commands wait until a majority has acknowledged more
-//!        │  to a sixteenth
+//!        │  entries, up   │  quarter less, by node), a new one is taken; at half of it, new commands wait until a
+//!        │  to a sixteenth│  majority has acknowledged more
 //!        └─ what a node that answers still needs stays, as long as the whole log is within its bound
 //! ```
 //!
@@ -23,7 +23,7 @@ use crate::host::beat;
 /// Fewer entries are not purged by themselves, unless they are large: each purge costs a write.
 const FEW: u64 = 64;
 
-/// Whether an entry after those that the last snapshot covers was one of a node's own, of which there is one in `every`. While a
+/// Whether an entry after `covered`, up to `last`, was one of a node's own, of which there is one in `every`. While a
 /// snapshot is written the log takes nothing else, so each node has others, and a majority that writes none goes on.
 fn passed(node: NodeId, covered: u64, last: u64, every: u64) -> bool {
     let (offset, every) = (beat::share(node, u128::from(every)), every.max(1));
@@ -65,10 +65,10 @@ impl Engine {
         let enough = sooner(weight.snapshot.clamp(bound / 8, bound / 2));
         // A snapshot covers what is applied, and no more.
         let since = weight.since_snapshot.saturating_sub(self.unapplied());
-        let last = self.last_entry().map_or(0, |last| last.get());
+        let applied = self.applied().get();
         let covered = weight.covered.map_or(0, |covered| covered + 1);
         // A large state is not written anew for a few small entries.
-        let many = passed(self.node(), covered, last, config.snapshot_every)
+        let many = passed(self.node(), covered, applied, config.snapshot_every)
             && since >= sooner(weight.snapshot.min(bound) / 2);
         let due = since > enough || many;
         if due {

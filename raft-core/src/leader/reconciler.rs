@@ -17,6 +17,7 @@ use std::sync::Arc;
 use quorate_membership::detector::{Moment, Signal};
 use quorate_membership::{
     Activation, Cause, ClusterState, Command, Duty, FenceId, FormerLives, Identity, Outlook, Work, agenda, fencers_for,
+    proved_soon,
 };
 use tokio::sync::{Notify, watch};
 use tokio::task::{JoinError, JoinHandle};
@@ -268,7 +269,7 @@ async fn move_order(engine: &Engine, order: FenceId, state: &ClusterState, reach
     let able = futures_util::future::join_all(asked).await;
     let to = able.into_iter().flatten().next().ok_or(WorkError::NobodyReaches(order))?;
     // Time may have proved the end meanwhile, or be about to.
-    let soon = reach.proved_in(clock::now()).get(&order).is_some_and(|left| *left <= engine.config().election_max());
+    let soon = proved_soon(order, &reach.proved_in(clock::now()), engine.config().election_max());
     if engine.state().fences().get(order).is_some() && !soon {
         engine.hand_over(Some(to)).await?;
         tracing::warn!(from = %engine.node(), %to, %order, "this node's fencer cannot carry out the order; leadership handed over");
