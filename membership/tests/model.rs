@@ -6,6 +6,8 @@
 
 #[path = "support/language.rs"]
 mod language;
+#[path = "support/same.rs"]
+mod same;
 #[path = "support/world.rs"]
 mod world;
 
@@ -162,6 +164,13 @@ fn every_interleaving_keeps_the_promises() {
         true => judge(FULL, begun, &checker(FULL).spawn_dfs().join()),
         false => judge(SMALL, begun, &checker(SMALL).spawn_bfs().join()),
     }
+}
+
+/// What is left out of the fingerprints is read by no rule and by no property.
+#[test]
+fn worlds_with_one_fingerprint_are_one_world() {
+    let bounds = Bounds { orders: 1, ..SMALL };
+    same::fingerprints_suffice("two machines, one order", &Machines { bounds });
 }
 
 fn judge(bounds: Bounds, begun: std::time::Instant, checker: &impl Checker<Machines>) {

@@ -42,7 +42,7 @@ pub(crate) struct LeaderSide {
     pub(crate) pending: Vec<Command>,
     /// The term of the gain that the grantor was told of last.
     pub(crate) gained: u8,
-    /// Lives of which a grant was made that was sent after this leader noted them last.
+    /// Lives that it watches, of which a grant was made that was sent after it noted them last.
     pub(crate) overtaken: Vec<Identity>,
 }
 
@@ -75,7 +75,8 @@ impl LeaderSide {
         (self.applied, self.told) = (state, true);
         let anew = self.grantor.activation() != before;
         let noted: Vec<_> = self.grantor.watched().filter(|who| anew || !watched.contains(who)).collect();
-        self.overtaken.retain(|who| !noted.contains(who));
+        // Of a life that is not watched it concludes nothing, and notes it anew before it ever does.
+        self.overtaken.retain(|who| self.grantor.watched().any(|watched| watched == *who) && !noted.contains(who));
         noted
     }
 

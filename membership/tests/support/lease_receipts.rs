@@ -24,13 +24,13 @@ impl World {
         (0..NODES).filter(move |at| *at != node && voters[*at].up && voters[*at].promised <= voters[node].leads)
     }
 
-    /// Whether a voter has noted something that is still young enough to matter.
+    /// Whether a voter has noted something, or has begun to note, so lately that its age matters.
     pub(crate) fn is_noting(&self, node: usize) -> bool {
         let said = self.receipts[node].receipts(at(self.now[node]));
-        said.of.values().any(|age| units(*age) < self.oldest())
+        said.of.values().chain([&said.since]).any(|age| units(*age) < self.oldest())
     }
 
-    /// Beyond this age of a note all notes prove the same.
+    /// Beyond this age all notes prove the same.
     pub(crate) fn oldest(&self) -> u64 {
         self.wait * 3 / 2
     }

@@ -101,16 +101,15 @@ impl World {
         }
     }
 
-    /// Receipts older than the wait prove the same.
+    /// Receipts older than the wait prove the same, and so does a process that has noted for longer.
     fn hash_receipts<H: Hasher>(&self, node: usize, hasher: &mut H) {
         let hash = |said: &lease::Receipts, hasher: &mut H| {
             let age = |age| units(age).min(self.oldest());
             age(said.since).hash(hasher);
             said.of.iter().for_each(|(who, noted)| (who, age(*noted)).hash(hasher));
         };
-        let said = self.receipts[node].receipts(at(self.now[node]));
-        if !said.of.is_empty() {
-            hash(&said, hasher);
+        if self.asks {
+            hash(&self.receipts[node].receipts(at(self.now[node])), hasher);
         }
         if let Some((voter, said, _)) = &self.desks[node].asked {
             voter.hash(hasher);
@@ -127,8 +126,9 @@ impl World {
         }
     }
 
-    /// Which of the renewals on the wire that is; none if it is lost.
-    fn rank(&self, who: Identity, seq: u64) -> Option<usize> {
-        self.wire.iter().position(|renewal| (renewal.who, renewal.seq) == (who, seq))
+    /// Between which renewals on the wire that one was sent, and whether it still is there itself.
+    fn rank(&self, who: Identity, seq: u64) -> (usize, bool) {
+        let mut sent = self.wire.iter().filter(|renewal| renewal.who == who).map(|renewal| renewal.seq);
+        (sent.clone().filter(|earlier| *earlier < seq).count(), sent.any(|this| this == seq))
     }
 }

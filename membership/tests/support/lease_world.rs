@@ -185,6 +185,8 @@ pub(crate) struct World {
     pub(crate) call: Option<Call>,
     pub(crate) used: Used,
     pub(crate) wrong: u16,
+    /// Whether new leaders ask for receipts.
+    pub(crate) asks: bool,
     /// L and D of the members, in whole units: beyond these an age changes nothing.
     pub(crate) lease: u64,
     pub(crate) wait: u64,
@@ -322,7 +324,9 @@ impl World {
             let renewal = *renewal;
             self.wrong_if(read.is_some() && renewal.after_read & (1 << node) != 0, Wrong::Expiry);
             for leader in 0..NODES {
-                if renewal.after_last & (1 << leader) != 0 && !self.desks[leader].overtaken.contains(who) {
+                let leader_side = &self.desks[leader];
+                let watches = leader_side.grantor.watched().any(|watched| watched == *who);
+                if watches && renewal.after_last & (1 << leader) != 0 && !leader_side.overtaken.contains(who) {
                     self.leader_side(leader).overtaken.push(*who);
                 }
             }
