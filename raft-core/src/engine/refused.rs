@@ -70,14 +70,16 @@ impl Engine {
     /// Whether a quorum of the voters is refused by the machine of `node`, and none of those that answer says otherwise, or has
     /// a connection from it.
     pub(crate) async fn is_refused_by(&self, node: NodeId) -> bool {
-        if !self.is_parted_from(node).await {
+        // At once: each takes some milliseconds.
+        let limit = self.config().election_min() / 2;
+        let (parted, said) = tokio::join!(self.is_parted_from(node), self.ask_of_refusal(node, limit));
+        if !parted {
             return false;
         }
         if quorate_membership::mutant!("leaders_refusal_suffices") {
             return true;
         }
         let gone = |said: &Refused| said.refuses && !said.connected;
-        let said = self.ask_of_refusal(node, self.config().election_min() / 2).await;
         let agree: BTreeSet<NodeId> = said.iter().map(|(voter, _)| *voter).chain([self.node()]).collect();
         said.iter().all(|(_, said)| gone(said)) && self.state().configuration().has_quorum(&agree)
     }

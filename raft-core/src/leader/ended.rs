@@ -55,7 +55,8 @@ pub(crate) async fn run(engine: Engine, findings: mpsc::Sender<Refusing>, stop: 
         return;
     }
     loop {
-        let pause = if task.watched.is_empty() { Duration::MAX } else { LOOK.0 };
+        let next = task.watched.values().map(|of| of.next).min();
+        let pause = next.map_or(Duration::MAX, |next| next.since(clock::now()));
         tokio::select! { biased;
             () = stop.cancelled() => return,
             node = closed.next() => match node {
@@ -71,7 +72,7 @@ impl Task {
     fn note_closed(&mut self, node: NodeId) {
         let now = clock::now();
         if node != self.engine.node() {
-            let fresh = Watched { closed: now, refuses: None, next: now, wait: LOOK.0 };
+            let fresh = Watched { closed: now, refuses: None, next: now, wait: LOOK.0 / 2 };
             self.watched.entry(node).and_modify(|of| of.closed = now).or_insert(fresh);
         }
     }
@@ -107,7 +108,11 @@ impl Task {
             }
             of.refuses = if found { of.refuses.or(Some(now)) } else { None };
             of.wait = if found && !asked { LOOK.0 } else { (of.wait * 2).min(LOOK.1) };
-            of.next = Moment::new(clock::now().since_origin() + of.wait);
+            let looked = clock::now();
+            // The others are asked exactly when it is time, and not up to a pause later.
+            let until = of.refuses.map(|since| needed.saturating_sub(looked.since(since)));
+            let wait = until.filter(|until| !until.is_zero()).map_or(of.wait, |until| of.wait.min(until));
+            of.next = Moment::new(looked.since_origin() + wait);
         }
     }
 }

@@ -121,7 +121,8 @@ impl Reconciler {
             self.waits.clear();
             return self.succeed(engine).await;
         }
-        if !view.local.quorate {
+        // Not as of the view: a new leader has heard a quorum some milliseconds later, and its first round need not wait.
+        if !engine.heard_by_quorum() {
             return;
         }
         // The newest state, which may be newer than the view, so that finished work is not started again.
