@@ -7,7 +7,8 @@
 //!                                be it a call of n1's or n1's answer to a call of n2's
 //! ```
 //!
-//! Once the process of a node has ended, its relay closes the port too, as the kernel of its machine would.
+//! Once the process of a node has ended, its relay closes the port too, as the kernel of its machine would. To ask the kernel
+//! takes ten milliseconds and more, so a connection is passed on meanwhile as long as nothing is dark.
 //!
 //! A dark direction acts like a cable without a signal: no connection is refused or reset. When both directions of a
 //! pair are light again, its old connections are closed, as they would be after so long a loss of packets, and new ones
@@ -15,9 +16,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -28,6 +32,11 @@ use crate::{process, sockets};
 /// How soon a relay closes its port after the process behind it has ended.
 const LOOK: Duration = Duration::from_millis(5);
 
+/// The node that opened a connection, once the kernel has said it.
+type Caller = Shared<BoxFuture<'static, Option<u64>>>;
+
+const UNKNOWN: &str = "a process that is none of this demo";
+
 /// The direction from one node to another.
 type Way = (u64, u64);
 
@@ -36,18 +45,16 @@ type Way = (u64, u64);
 struct Net {
     /// The process of each node that runs.
     processes: BTreeMap<u64, i32>,
+    /// Where each of these processes listens, once that is known.
+    ports: BTreeMap<i32, u16>,
     dark: BTreeSet<Way>,
     /// How often each direction was made dark.
     cuts: BTreeMap<Way, u64>,
 }
 
 impl Net {
-    fn is_dark(&self, (from, to): Way) -> bool {
-        self.dark.contains(&(from, to))
-    }
-
     fn is_cut(&self, (from, to): Way) -> bool {
-        self.is_dark((from, to)) || self.is_dark((to, from))
+        [(from, to), (to, from)].iter().any(|way| self.dark.contains(way))
     }
 
     fn cuts_between(&self, (from, to): Way) -> u64 {
@@ -58,20 +65,21 @@ impl Net {
 /// The relays of all nodes.
 #[derive(Debug)]
 pub(crate) struct Relays {
-    net: watch::Sender<Net>,
+    net: Arc<watch::Sender<Net>>,
 }
 
 impl Relays {
     pub(crate) fn new() -> Self {
-        Self { net: watch::Sender::new(Net::default()) }
+        Self { net: Arc::new(watch::Sender::new(Net::default())) }
     }
 
     /// Opens the relay in front of `node`. It runs as long as this process does, even if the node ends.
     pub(crate) async fn open(&self, node: u64) -> Result<SocketAddr> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("a relay")?;
         let here = listener.local_addr()?;
-        let net = self.net.subscribe();
+        let known = self.net.clone();
         tokio::spawn(async move {
+            let net = known.subscribe();
             let mut open = Some(listener);
             // Looks whether the node listens, at this pace.
             let mut pace = tokio::time::interval(LOOK);
@@ -84,9 +92,9 @@ impl Relays {
                 };
                 tokio::select! {
                     accepted = accepted => if let Ok((caller, from)) = accepted {
-                        let net = net.clone();
+                        let known = known.clone();
                         // An error here is an ordinary connection failure, which the nodes must handle.
-                        tokio::spawn(async move { carry(net, caller, from.port(), node, here.port()).await });
+                        tokio::spawn(async move { carry(&known, caller, from.port(), node, here.port()).await });
                     },
                     _ = pace.tick() => match (listens(&net, node), &open) {
                         (false, Some(_)) => open = None,
@@ -137,41 +145,58 @@ fn listens(net: &watch::Receiver<Net>, node: u64) -> bool {
 }
 
 /// Carries one connection until it ends.
-async fn carry(net: watch::Receiver<Net>, caller: TcpStream, port: u16, to: u64, relay: u16) -> Result<()> {
+async fn carry(known: &watch::Sender<Net>, caller: TcpStream, port: u16, to: u64, relay: u16) -> Result<()> {
     // A node that only looks whether somebody listens says nothing, and its connection is gone already.
     if caller.peek(&mut [0]).await? == 0 {
         return Ok(());
     }
-    let from = calling_node(&net, port, relay).await?;
-    let (begun, cut) = {
-        let net = net.borrow();
-        (net.cuts_between((from, to)), net.is_cut((from, to)))
-    };
-    let mut changes = net.clone();
-    let stale = changes.wait_for(|net| !net.is_cut((from, to)) && (cut || net.cuts_between((from, to)) != begun));
+    let net = known.subscribe();
+    let begun = net.borrow().clone();
+    let from: Caller = calling_node(net.clone(), port, relay).map(Result::ok).boxed().shared();
     let carried = async {
-        if cut {
+        if !begun.dark.is_empty() && begun.is_cut((from.clone().await.context(UNKNOWN)?, to)) {
             std::future::pending::<()>().await;
         }
-        let node = *net.borrow().processes.get(&to).context("the node does not run")?;
-        let port = tokio::task::spawn_blocking(move || sockets::listens_on(node)).await??;
-        let there = TcpStream::connect((Ipv4Addr::LOCALHOST, port.context("the node does not listen")?)).await?;
+        let there = TcpStream::connect((Ipv4Addr::LOCALHOST, port_of(known, to).await?)).await?;
         there.set_nodelay(true)?;
         caller.set_nodelay(true)?;
         let ((from_caller, to_caller), (from_node, to_node)) = (caller.into_split(), there.into_split());
         tokio::select! {
-            done = pump(net.clone(), (from, to), from_caller, to_node) => done,
-            done = pump(net.clone(), (to, from), from_node, to_caller) => done,
+            done = pump(net.clone(), from.clone(), |from| (from, to), from_caller, to_node) => done,
+            done = pump(net.clone(), from.clone(), |from| (to, from), from_node, to_caller) => done,
         }
     };
     tokio::select! {
-        _ = stale => Ok(()),
+        stale = healed(net.clone(), from.clone(), to, &begun) => stale,
         done = carried => done,
     }
 }
 
+/// Waits until a cut between the two has passed, after which connections of before are closed.
+async fn healed(mut net: watch::Receiver<Net>, from: Caller, to: u64, begun: &Net) -> Result<()> {
+    let way = (from.await.context(UNKNOWN)?, to);
+    let (cuts, cut) = (begun.cuts_between(way), begun.is_cut(way));
+    net.wait_for(|net| !net.is_cut(way) && (cut || net.cuts_between(way) != cuts)).await?;
+    Ok(())
+}
+
+/// The port on which the process of a node listens.
+async fn port_of(known: &watch::Sender<Net>, node: u64) -> Result<u16> {
+    let process = *known.borrow().processes.get(&node).context("the node does not run")?;
+    if let Some(port) = known.borrow().ports.get(&process) {
+        return Ok(*port);
+    }
+    let found = tokio::task::spawn_blocking(move || sockets::listens_on(process)).await??;
+    let port = found.context("the node does not listen")?;
+    known.send_if_modified(|net| {
+        net.ports.insert(process, port);
+        false
+    });
+    Ok(port)
+}
+
 /// The node that calls. A process that has just been started may not be known yet, so this tries several times.
-async fn calling_node(net: &watch::Receiver<Net>, from: u16, to: u16) -> Result<u64> {
+async fn calling_node(net: watch::Receiver<Net>, from: u16, to: u16) -> Result<u64> {
     for _ in 0..10 {
         let processes: Vec<_> = net.borrow().processes.iter().map(|(node, pid)| (*node, *pid)).collect();
         let found = tokio::task::spawn_blocking(move || sockets::caller(from, to, &processes)).await??;
@@ -187,7 +212,8 @@ async fn calling_node(net: &watch::Receiver<Net>, from: u16, to: u16) -> Result<
 /// is the end of the connection.
 async fn pump(
     mut net: watch::Receiver<Net>,
-    way: Way,
+    from: Caller,
+    way: impl Fn(u64) -> Way,
     mut source: OwnedReadHalf,
     mut sink: OwnedWriteHalf,
 ) -> Result<()> {
@@ -195,7 +221,8 @@ async fn pump(
     let mut whole = true;
     loop {
         let count = source.read(&mut piece).await;
-        whole &= !net.borrow_and_update().is_dark(way);
+        let dark = net.borrow_and_update().dark.clone();
+        whole &= dark.is_empty() || !dark.contains(&way(from.clone().await.context(UNKNOWN)?));
         if !whole {
             std::future::pending::<()>().await;
         }
