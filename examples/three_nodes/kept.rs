@@ -16,7 +16,7 @@ use crate::report::Report;
 use crate::stage::Stage;
 use crate::story::{Disturbed, TwoOwners, at_work, fencers, let_lead, queue};
 use crate::table::{Kept, Pause};
-use crate::takeover::{edges, since};
+use crate::takeover::{earliest, edges, since};
 
 /// Kills the leader, or cuts the link between two of the three nodes. The work must stay with its owner.
 pub(crate) async fn kept(stage: &mut Stage, fault: Fault) -> Result<Kept> {
@@ -44,25 +44,21 @@ pub(crate) async fn kept(stage: &mut Stage, fault: Fault) -> Result<Kept> {
     }
     let longest = longest_silence(stage, owner, at)?;
     stage.tell(&format!("the worker on {owner} ran throughout; its longest silence was {longest:.0} ms"));
-    let (target, proof) = fenced.as_ref().map_or(("", ""), |(end, _)| (end.text("who"), end.text("proof")));
-    Ok(Kept {
-        fault,
-        owner: owner.to_string(),
-        fenced: target.into(),
-        proof: proof.into(),
-        detected: fenced.as_ref().map(|(_, ordered)| since(at, *ordered)),
-        proved: fenced.as_ref().map(|(end, _)| since(at, end.at())),
-        longest,
-    })
+    let (target, proof) = fenced.as_ref().map_or(("", ""), |end| (end.text("who"), end.text("proof")));
+    let first = |kind: &str| {
+        earliest(stage, from, |r| r.is(kind) && r.text("who") == target).map(|reported| since(at, reported))
+    };
+    let (detected, proved) = (first("ordered"), first("fenced"));
+    Ok(Kept { fault, owner: owner.to_string(), fenced: target.into(), proof: proof.into(), detected, proved, longest })
 }
 
-/// Inflicts the fault. Returns the end of the life that is fenced for it, if one is, and when its fencing was ordered.
+/// Inflicts the fault. Returns the end of the life that is fenced for it, if one is.
 async fn strike(
     stage: &mut Stage,
     fault: Fault,
     [owner, second, third]: [Identity; 3],
     from: usize,
-) -> Result<Option<(Report, u64)>> {
+) -> Result<Option<Report>> {
     match fault {
         Fault::Leader => {
             stage.tell(&format!("{third} leads and does not own the work: kill -9"));
@@ -93,14 +89,14 @@ async fn strike(
     }
 }
 
-/// Waits for the next life that is fenced. Returns the report of its end, and when its fencing was ordered.
-async fn fenced(stage: &mut Stage, from: usize) -> Result<(Report, u64)> {
+/// Waits for the next life that is fenced. Returns the report of its end that was heard first.
+async fn fenced(stage: &mut Stage, from: usize) -> Result<Report> {
     let ordered = stage.wait(from, "a fence order is committed", |r| r.is("ordered")).await?;
     stage.tell(&format!("the majority has ordered: {}", ordered.text("text")));
     let who: Identity = ordered.text("who").parse()?;
     let fenced = stage.wait(from, &format!("the end of {who} is proved"), |r| r.tells("fenced", who)).await?;
     stage.tell(fenced.text("text"));
-    Ok((fenced, ordered.at()))
+    Ok(fenced)
 }
 
 /// The longest time in milliseconds between two lines of the owner's worker, from `at` on.

@@ -112,6 +112,8 @@ impl Relays {
     pub(crate) fn runs(&self, node: u64, process: i32) {
         self.net.send_modify(|net| {
             net.processes.insert(node, process);
+            // Its number may be that of a process that has ended.
+            net.ports.remove(&process);
         });
     }
 

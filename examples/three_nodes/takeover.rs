@@ -18,6 +18,7 @@ use rustix::process::Signal;
 use crate::fault::Fault;
 use crate::process::{self, monotonic_ns};
 use crate::relay::between;
+use crate::report::Report;
 use crate::stage::Stage;
 use crate::story::{TIMEOUT, TwoOwners, at_work, fencers, let_lead, queue};
 use crate::table::Takeover;
@@ -25,6 +26,11 @@ use crate::table::Takeover;
 /// Milliseconds from one instant to another.
 pub(crate) fn since(earlier: u64, later: u64) -> f64 {
     (later as f64 - earlier as f64) / 1e6
+}
+
+/// When the first process reported what `wanted` accepts. The reports of several processes are heard in any order.
+pub(crate) fn earliest(stage: &Stage, from: usize, wanted: impl Fn(&Report) -> bool) -> Option<u64> {
+    stage.heard.get(from..)?.iter().filter(|report| wanted(report)).map(Report::at).min()
 }
 
 /// Every node but `node`.
@@ -50,15 +56,11 @@ pub(crate) async fn takeover(stage: &mut Stage, fault: Fault) -> Result<Takeover
     let old = at_work(stage).await?;
     let from = stage.heard.len();
     let at = strike(stage, fault, old).await?;
-    let detected = match fault {
-        Fault::HandOver => at,
-        _ => {
-            let ordered = stage.wait(from, "a fence order is committed", |r| r.tells("ordered", old)).await?;
-            stage.tell(&format!("the majority has ordered: {}", ordered.text("text")));
-            ordered.at()
-        }
-    };
-    let ended = |r: &crate::report::Report| r.tells("fenced", old) || r.tells("left", old);
+    if fault != Fault::HandOver {
+        let ordered = stage.wait(from, "a fence order is committed", |r| r.tells("ordered", old)).await?;
+        stage.tell(&format!("the majority has ordered: {}", ordered.text("text")));
+    }
+    let ended = |r: &Report| r.tells("fenced", old) || r.tells("left", old);
     let end = stage.wait(from, &format!("the end of {old} is proved"), ended).await?;
     stage.tell(end.text("text"));
     let started = stage
@@ -66,6 +68,9 @@ pub(crate) async fn takeover(stage: &mut Stage, fault: Fault) -> Result<Takeover
         .await?;
     let new: Identity = started.text("who").parse()?;
     check_nothing_left(stage, old, new, end.text("proof") == "device")?;
+    let detected =
+        earliest(stage, from, |r| r.tells("ordered", old)).filter(|_| fault != Fault::HandOver).unwrap_or(at);
+    let proved = earliest(stage, from, ended).unwrap_or(end.at());
     let (last, first) = edges(stage, old, new).await?;
     let lost = stage.heard[from..].iter().find(|r| r.tells("lost", old)).map(|r| r.at());
     let ended = match stage.actors.get(&old.node.get()).filter(|actor| actor.who == Some(old)) {
@@ -82,7 +87,7 @@ pub(crate) async fn takeover(stage: &mut Stage, fault: Fault) -> Result<Takeover
         detected: since(at, detected),
         lost: lost.map(|lost| since(at, lost)),
         last: since(at, last),
-        proved: since(at, end.at()),
+        proved: since(at, proved),
         running: since(at, first),
         gap: since(last, first),
         ended,
