@@ -27,7 +27,7 @@ mutants:
 bench:
 	cargo bench
 
-# Beside etcd: WHAT=speed (PASSES=5 SECS=5), failover (TRIALS=20), idle, writes. On a quiet machine.
+# Beside etcd: WHAT=speed (PASSES=5 SECS=5), failover (TRIALS=20), idle, writes, crowd (MEMBERS=1000). On a quiet machine.
 peers:
 	benches/peers/run $${WHAT:-speed}
 

@@ -117,6 +117,10 @@ impl Cluster {
         base + u16::try_from(node).unwrap_or(0)
     }
 
+    pub fn address(&self, node: usize) -> String {
+        format!("127.0.0.1:{}", self.port(node))
+    }
+
     fn log(&self, node: usize) -> PathBuf {
         self.folder.join(format!("{node}.log"))
     }

@@ -7,6 +7,7 @@
 //!   make peers                 speed: put, linearizable get, lock + unlock at 1, 16 and 64 clients      PASSES=5 SECS=5
 //!   make peers WHAT=failover   the leader is killed, or silent: time to the next acknowledged write, default and tuned   TRIALS=20
 //!   make peers WHAT=idle       processor, memory and writes to sockets of nodes that have nothing to do       SECS=30
+//!   make peers WHAT=crowd      many members and watchers on one leader    MEMBERS=1000 WATCHERS=100 SECS=600 TIMING=patient
 //!   make peers WHAT=writes     bytes, writes, syncs, system calls and switches of the leader for one put
 //!
 //! `ETCD` names the program of etcd. Without it there is only quorate. `BEFORE` names a daemon of an earlier build, which is
@@ -14,6 +15,7 @@
 
 mod calls;
 mod cluster;
+mod crowd;
 mod etcd;
 mod failover;
 mod load;
@@ -25,7 +27,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use quorate::Profile;
+
 use self::cluster::{Cluster, System};
+use self::crowd::Crowd;
 use self::failover::Loss;
 use self::load::{Kind, Measured};
 use self::ours::Way;
@@ -98,7 +103,8 @@ async fn main() -> Result<()> {
         Some("failover") => failover(&places).await,
         Some("idle") => idle(&places).await,
         Some("writes") => writes(&places).await,
-        Some(other) => bail!("`{other}` is not one of speed, failover, idle, writes"),
+        Some("crowd") => crowd(&places).await,
+        Some(other) => bail!("`{other}` is not one of speed, failover, idle, writes, crowd"),
     }
 }
 
@@ -167,6 +173,15 @@ async fn idle(places: &Places) -> Result<()> {
         cluster.stop().await?;
     }
     Ok(())
+}
+
+async fn crowd(places: &Places) -> Result<()> {
+    let named = std::env::var("TIMING").unwrap_or_else(|_| "patient".into());
+    let profile = Profile::ALL.into_iter().find(|profile| profile.to_string() == named);
+    let profile = profile.with_context(|| format!("TIMING is `{named}`, which is no profile"))?;
+    let (members, watchers) = (number("MEMBERS", 1000)?, number("WATCHERS", 100)?);
+    let time = Duration::from_secs(number("SECS", 600)? as u64);
+    crowd::run(Crowd { members, watchers, time, profile }, &places.daemon, &places.data).await
 }
 
 async fn writes(places: &Places) -> Result<()> {

@@ -148,6 +148,14 @@ impl Client {
         Ok(())
     }
 
+    /// Every event from now on, as of what this node has applied.
+    pub async fn watch(&mut self) -> Result<tonic::Streaming<pb::WatchResponse>> {
+        let status = self.cluster.status(pb::StatusRequest { history_limit: 1 }).await?.into_inner();
+        let after_revision = status.committed.map_or(0, |committed| committed.revision);
+        let request = pb::WatchRequest { after_revision, topics: vec![], prefix: String::new() };
+        Ok(self.store.watch(request).await?.into_inner())
+    }
+
     /// Whether the node at this end leads a cluster of `voters` voters.
     pub async fn leads(&mut self, voters: usize) -> Result<bool> {
         let status = self.cluster.status(pb::StatusRequest { history_limit: 1 }).await?.into_inner();
