@@ -186,15 +186,18 @@ pub(crate) mod receipts {
         reaches: &[Situation::TwoLeaders, Situation::LaterExpiry, Situation::WaitMovedBack, Situation::LostReceipts],
         ..TWO
     };
+    /// The wait is exact: a slow member ends after one tick.
     pub(crate) const DRIFT: Bounds = Bounds {
         name: "K: receipts, drifting clocks",
-        lease: 4,
+        lease: 2,
         drift: Drift::ppm(200_000),
         rates: [2, 3],
         sends: [0, 1],
         reaches: &[Situation::TwoLeaders, Situation::LaterExpiry, Situation::WaitMovedBack],
         ..TWO
     };
+    pub(crate) const DRIFT_LONGER: Bounds =
+        Bounds { name: "K: receipts, drifting clocks, a longer lease", lease: 3, ..DRIFT };
 }
 
 /// Two lives of a member, and their jobs.

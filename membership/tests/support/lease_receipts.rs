@@ -32,7 +32,7 @@ impl World {
 
     /// Beyond this age all notes prove the same.
     pub(crate) fn oldest(&self) -> u64 {
-        self.wait * 3 / 2
+        (self.wait * 3).div_ceil(2)
     }
 
     /// A voter follows that leader, and no earlier one any more.
