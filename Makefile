@@ -18,7 +18,7 @@ fix:
 
 # Every interleaving of larger worlds than `cargo test` walks, of the cluster and of leases; prints states and seconds.
 model:
-	QUORATE_MODEL=full cargo test --release -p quorate-membership --test model --test lease_model --test store_model -- --nocapture
+	QUORATE_MODEL=full QUORATE_MODEL_LONG=1 cargo test --release -p quorate-membership --test model --test lease_model --test store_model -- --nocapture
 
 # Each seeded mistake, and the test that caught it. Fails if one was not caught.
 mutants:

@@ -198,6 +198,8 @@ pub(crate) mod receipts {
     };
     pub(crate) const DRIFT_LONGER: Bounds =
         Bounds { name: "K: receipts, drifting clocks, a longer lease", lease: 3, ..DRIFT };
+    pub(crate) const DRIFT_LONGEST: Bounds =
+        Bounds { name: "K: receipts, drifting clocks, the longest lease", lease: 4, ..DRIFT };
 }
 
 /// Two lives of a member, and their jobs.

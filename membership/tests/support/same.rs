@@ -20,12 +20,12 @@ use std::hash::{Hash, Hasher};
 use stateright::{Expectation, Model};
 
 /// A world: the one before it with the step from there, and what follows it.
-struct Seen<A> {
+struct Reached<A> {
     from: Option<(u64, A)>,
     next: BTreeMap<u64, A>,
 }
 
-type Explored<A> = BTreeMap<u64, Seen<A>>;
+type Explored<A> = BTreeMap<u64, Reached<A>>;
 
 fn fingerprint(world: &impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
@@ -42,7 +42,7 @@ where
     let mut properties = model.properties();
     properties.retain(|property| property.expectation == Expectation::Always);
     let mut waiting: VecDeque<M::State> = model.init_states().into();
-    let first = |world| (fingerprint(world), Seen { from: None, next: BTreeMap::new() });
+    let first = |world| (fingerprint(world), Reached { from: None, next: BTreeMap::new() });
     let mut all: Explored<M::Action> = waiting.iter().map(first).collect();
     let mut steps = vec![];
     while let Some(world) = waiting.swap_remove_front(pick(waiting.len())) {
@@ -56,7 +56,7 @@ where
             let way = || format!("{}  {step:?}", path(&all, at));
             assert!(violated.is_none(), "violated: {}\n{}", violated.map_or("", |property| property.name), way());
             if let Entry::Vacant(place) = all.entry(to) {
-                place.insert(Seen { from: Some((at, step.clone())), next: BTreeMap::new() });
+                place.insert(Reached { from: Some((at, step.clone())), next: BTreeMap::new() });
                 waiting.push_back(follows);
             }
             // A step that changes nothing may as well not be there.

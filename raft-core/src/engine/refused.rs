@@ -12,6 +12,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use futures_util::future::join_all;
 use quorate_membership::NodeId;
 use tokio::time::{sleep, timeout};
@@ -70,12 +71,11 @@ impl Engine {
     /// Whether a quorum of the voters is refused by the machine of `node`, and none of those that answer says otherwise, or has
     /// a connection from it.
     pub(crate) async fn is_refused_by(&self, node: NodeId) -> bool {
-        // At once: each takes some milliseconds.
-        let limit = self.config().election_min() / 2;
-        let (parted, said) = tokio::join!(self.is_parted_from(node), self.ask_of_refusal(node, limit));
-        if !parted {
-            return false;
-        }
+        // Both at once, for each takes some milliseconds; but where it is not refused here, no answer is waited for.
+        let parted = async { self.is_parted_from(node).await.then_some(()) };
+        let asked = self.ask_of_refusal(node, self.config().election_min() / 2);
+        let both = tokio::try_join!(parted.map(|found| found.ok_or(())), asked.map(Ok));
+        let Ok(((), said)) = both else { return false };
         if quorate_membership::mutant!("leaders_refusal_suffices") {
             return true;
         }
