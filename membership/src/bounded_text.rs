@@ -1,8 +1,9 @@
 //! Texts from outside (reasons, evidence, addresses, names, keys): checked and bounded, so that no text can fill the
 //! log.
 //!
-//! The macro [`text`] makes a type with a bound. Clones share the text: names and keys are copied with every event, and with
-//! every part of a map that a write copies. Each such type stands beside what it is for: `Address` in `member.rs`,
+//! The macro [`text`] makes a type with a bound. A clone allocates nothing: short texts lie in the value itself, where a map finds
+//! them without following a pointer, and long ones are shared. Names and keys are copied with every event, and with every part
+//! of a map that a write copies. Each such type stands beside what it is for: `Address` in `member.rs`,
 //! `Name` in `store/lock.rs`, `Key` in `store/record.rs`, `Evidence` in `proof.rs`.
 
 use serde::{Deserialize, Serialize};
@@ -39,7 +40,7 @@ macro_rules! text {
     ($(#[$doc:meta])* $name:ident, $what:literal, $limit:literal) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
-        pub struct $name(std::sync::Arc<str>);
+        pub struct $name(smol_str::SmolStr);
 
         impl $name {
             /// The longest text allowed, in bytes.

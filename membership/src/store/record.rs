@@ -117,12 +117,8 @@ impl<'de> Deserialize<'de> for Value {
             fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Value, E> {
                 Ok(Value(bytes.into()))
             }
-
-            fn visit_byte_buf<E>(self, bytes: Vec<u8>) -> Result<Value, E> {
-                Ok(Value(bytes.into()))
-            }
         }
-        deserializer.deserialize_byte_buf(Bytes)
+        deserializer.deserialize_bytes(Bytes)
     }
 }
 
