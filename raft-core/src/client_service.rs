@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
-use quorate_membership::{Command, NodeId, Request, Revision, SessionId};
+use quorate_membership::{ClusterState, Command, NodeId, Request, Revision, SessionId};
 use tokio::sync::watch;
 
 use crate::error::{HandOverError, ProposeError, ReadError};
@@ -26,6 +26,13 @@ pub type MakeCommand = Box<dyn Fn(Request) -> Command + Send + Sync>;
 pub trait ClientService: Send + Sync + 'static {
     /// The latest view of the cluster and of this node.
     fn view(&self) -> View;
+
+    /// Calls `look` once, with the committed state of the latest view. Nothing is applied on this node meanwhile, so `look`
+    /// should be short, and must not call this node. A view costs more: it holds a picture of the state, and each change after
+    /// it copies what it touches.
+    fn look(&self, look: &mut dyn FnMut(&ClusterState)) {
+        look(&self.view().cluster);
+    }
 
     /// Proposes an operator's command. Any node forwards it to the leader.
     fn command(&self, command: Command) -> BoxFuture<'static, Result<Committed, ProposeError>>;

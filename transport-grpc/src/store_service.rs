@@ -69,6 +69,13 @@ fn decode_all<P, T: FromWire<P>>(messages: Vec<P>) -> Result<Vec<T>, Status> {
     messages.into_iter().map(T::from_wire).collect::<Result<_, _>>().map_err(invalid)
 }
 
+/// What `look` finds in the committed state of a node. Nothing is applied there meanwhile.
+fn looked<R>(service: &dyn ClientService, look: impl Fn(&ClusterState) -> R) -> R {
+    let mut found = None;
+    service.look(&mut |state| found = Some(look(state)));
+    found.unwrap_or_else(|| look(&service.view().cluster))
+}
+
 impl StoreService {
     pub(crate) fn new(service: Arc<dyn ClientService>, settings: ServerSettings, stop: CancellationToken) -> Self {
         let ServerSettings { max_lock_wait, call_timeout, max_streams, .. } = settings;
@@ -92,14 +99,14 @@ impl StoreService {
         Ok(Response::new(pb::CommandResponse { revision: outcome.revision.get() }))
     }
 
-    /// The state to read from. It tells its own revision.
-    async fn read(&self, reading: Option<pb::Reading>) -> Result<Arc<ClusterState>, Status> {
+    /// Waits until the state here may be read from.
+    async fn readable(&self, reading: Option<pb::Reading>) -> Result<(), Status> {
         let pb::Reading { linearizable, timeout_ms } = reading.unwrap_or_default();
         if linearizable {
             let timeout = if timeout_ms == 0 { TIMEOUT } else { Duration::from_millis(timeout_ms) };
             self.service.read_barrier(timeout).await.map_err(|error| read_failed(&error))?;
         }
-        Ok(self.service.view().cluster)
+        Ok(())
     }
 
     /// The items of a queue that an earlier holder took. Exact once the grant of `token` is applied here, because no other
@@ -183,9 +190,11 @@ impl Store for StoreService {
     async fn get_lock(&self, request: Request<pb::GetLockRequest>) -> Result<Response<pb::GetLockResponse>, Status> {
         let pb::GetLockRequest { name, reading } = request.into_inner();
         let name = convert::name(name).map_err(invalid)?;
-        let state = self.read(reading).await?;
-        let lock = Some(convert::lock(&name, state.store().lock(&name)));
-        Ok(Response::new(pb::GetLockResponse { lock, at: state.revision().get() }))
+        self.readable(reading).await?;
+        Ok(Response::new(looked(&*self.service, |state| {
+            let lock = Some(convert::lock(&name, state.store().lock(&name)));
+            pb::GetLockResponse { lock, at: state.revision().get() }
+        })))
     }
 
     async fn write(&self, request: Request<pb::WriteRequest>) -> Result<Response<pb::WriteResponse>, Status> {
@@ -199,14 +208,17 @@ impl Store for StoreService {
     async fn get(&self, request: Request<pb::GetRequest>) -> Result<Response<pb::GetResponse>, Status> {
         let pb::GetRequest { key, reading } = request.into_inner();
         let key = convert::key(key).map_err(invalid)?;
-        let state = self.read(reading).await?;
-        let record = state.store().record(&key).map(|record| convert::record(&key, record));
-        Ok(Response::new(pb::GetResponse { record, at: state.revision().get() }))
+        self.readable(reading).await?;
+        Ok(Response::new(looked(&*self.service, |state| {
+            let record = state.store().record(&key).map(|record| convert::record(&key, record));
+            pb::GetResponse { record, at: state.revision().get() }
+        })))
     }
 
     async fn list(&self, request: Request<pb::ListRequest>) -> Result<Response<pb::ListResponse>, Status> {
         let pb::ListRequest { prefix, reading, limit, after_key } = request.into_inner();
-        let state = self.read(reading).await?;
+        self.readable(reading).await?;
+        let state = self.service.view().cluster;
         let limit = usize::try_from(limit).ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX);
         let mut page = pb::ListResponse { at: state.revision().get(), ..pb::ListResponse::default() };
         let mut room = PAGE;

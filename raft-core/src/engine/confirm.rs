@@ -11,55 +11,43 @@
 //! takes a deposed leader for a current one. The grant of a lease relies on this confirmation, so each read
 //! is confirmed by a separate round of calls whose answers cannot be confused.
 //!
-//! Reads that arrive while a round is under way share the next one. Renewals of leases can wait for the next heartbeats, which
+//! Reads that arrive while a round is under way share the next one (`rounds.rs`), which also looks up for all of them how far the
+//! log is committed. Renewals of leases can wait for the next heartbeats, which
 //! confirm as much, so they need no round.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::{BoxFuture, Shared};
+use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use futures_util::{FutureExt, StreamExt};
 use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver;
-use parking_lot::Mutex;
-use quorate_membership::{Configuration, NodeId};
+use quorate_membership::{Configuration, NodeId, Revision};
 use tokio::time::{Instant, timeout};
 
 use crate::engine::Engine;
 use crate::engine::types::{membership_from, vote_from};
 use crate::rpc::{Append, Appended, Ballot};
 
-type Round = Shared<BoxFuture<'static, bool>>;
-
-/// The next round, which has not begun, and the turn that lets one round run at a time.
-#[derive(Default)]
-pub(crate) struct Rounds {
-    next: Mutex<Option<Round>>,
-    turn: Arc<tokio::sync::Mutex<()>>,
+/// That a quorum followed this leader at some time during a round.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Confirmed {
+    /// The end of what was committed when the round began; `None` if this leader did not know it.
+    pub(super) committed: Option<Revision>,
 }
 
 impl Engine {
-    /// Whether a quorum accepts a message that this leader sends after this call began.
-    pub(crate) async fn confirm(&self) -> bool {
-        let round = {
-            let mut next = self.0.rounds.next.lock();
-            let begin = || {
-                let core = Arc::downgrade(&self.0);
-                let turn = self.0.rounds.turn.clone();
-                let round = async move {
-                    let _turn = turn.lock().await;
-                    let Some(core) = core.upgrade() else { return false };
-                    // A read that arrives from here on is too late for this round.
-                    core.rounds.next.lock().take();
-                    Engine(core).round().await
-                };
-                round.boxed().shared()
-            };
-            next.get_or_insert_with(begin).clone()
+    /// Whether a quorum accepts a message that this leader sends after this call began, and what was committed then; `None` if it
+    /// does not.
+    pub(super) async fn confirm(&self) -> Option<Confirmed> {
+        let core = Arc::downgrade(&self.0);
+        let round = move || async move {
+            let engine = Engine(core.upgrade()?);
+            let committed = engine.committed_in_term().await;
+            engine.round().await.then_some(Confirmed { committed })
         };
-        round.await
+        self.0.rounds.share(round).await
     }
 
     /// As [`Self::confirm`], by the heartbeats that are sent anyway: it takes up to one interval of them longer and sends
@@ -72,7 +60,7 @@ impl Engine {
         let others = configuration.voters().into_iter().any(|voter| voter != self.0.node);
         match others && timeout(heartbeat * 2, since).await.is_ok() {
             true => self.holds(ballot),
-            false => self.confirm().await,
+            false => self.confirm().await.is_some(),
         }
     }
 

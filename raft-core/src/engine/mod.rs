@@ -32,6 +32,7 @@ mod refused;
 mod request;
 pub(crate) mod retention;
 mod revocable;
+mod rounds;
 mod runtime;
 pub(crate) mod state_machine;
 #[cfg(test)]
@@ -48,11 +49,12 @@ use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::engine::batches::Batches;
-use crate::engine::confirm::Rounds;
+use crate::engine::confirm::Confirmed;
 use crate::engine::leadership::Arrivals;
 use crate::engine::log_store::{LogStore, Trouble};
 use crate::engine::lost_leader::Stood;
 use crate::engine::peers::Peers;
+use crate::engine::rounds::Rounds;
 use crate::engine::state_machine::StateMachine;
 use crate::engine::types::Types;
 use crate::error::Fatal;
@@ -82,7 +84,10 @@ struct Core {
     store: LogStore,
     feed: Feed,
     peers: Arc<Peers>,
-    rounds: Rounds,
+    /// What confirms that this node leads.
+    rounds: Rounds<Option<Confirmed>>,
+    /// What asks the leader for a read index.
+    asked: Rounds<Option<Revision>>,
     arrivals: Arrivals,
     stood: Stood,
     /// The time before which this voter neither votes nor stands for election (P22); `None` if it has never voted.
@@ -127,7 +132,13 @@ impl Engine {
         &self.0.feed
     }
 
-    /// The committed state, as far as it is applied here.
+    /// Looks at the committed state, as far as it is applied here. Cheaper than a picture of it, but nothing is applied
+    /// meanwhile, so it should be short.
+    pub(crate) fn look<R>(&self, look: impl FnOnce(&ClusterState) -> R) -> R {
+        self.0.feed.look(look)
+    }
+
+    /// A picture of the committed state, as far as it is applied here.
     pub(crate) fn state(&self) -> Arc<ClusterState> {
         self.0.feed.state()
     }
@@ -157,7 +168,7 @@ impl Engine {
         if let Some(known) = self.0.identity.get() {
             return Some(*known);
         }
-        let found = self.state().life_of(self.0.node, self.0.process)?;
+        let found = self.look(|state| state.life_of(self.0.node, self.0.process))?;
         Some(*self.0.identity.get_or_init(|| found))
     }
 

@@ -62,7 +62,7 @@ impl Engine {
         let raft =
             Beat::of(node, config.heartbeat()).kept_by(raft).await.map_err(|e| StartError::Engine(e.to_string()))?;
         let batches = Batches::start(raft.clone(), config.heartbeat() / 4);
-        let (rounds, arrivals, stood) = Default::default();
+        let (rounds, asked, arrivals, stood) = Default::default();
         let (identity, shut_down) = (OnceLock::new(), OnceLock::new());
         Ok(Self(Arc::new(Core {
             node,
@@ -76,6 +76,7 @@ impl Engine {
             feed,
             peers,
             rounds,
+            asked,
             arrivals,
             stood,
             embargo_ends,

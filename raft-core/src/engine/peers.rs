@@ -221,13 +221,12 @@ impl Peers {
     pub(super) fn address(&self, to: NodeId) -> Result<(Peer, Caller), TransportError> {
         let cluster =
             self.cluster().ok_or_else(|| TransportError::Unreachable("this node has no cluster yet".into()))?;
-        let state = self.feed.state();
-        let known = state.member(to);
-        let callee = known.map(|member| member.disk);
-        let mut addresses = known.map(|member| member.addresses.clone()).unwrap_or_default();
+        let known = self.feed.look(|state| state.member(to).map(|member| (member.disk, member.addresses.clone())));
+        let (callee, mut addresses) = known.map_or((None, vec![]), |(disk, addresses)| (Some(disk), addresses));
         // Where it said last that it is, should the log not know yet.
-        let said = self.hints.lock().get(&to).cloned().unwrap_or_default();
-        addresses.splice(..0, said.into_iter().filter(|said| known.is_none_or(|m| !m.addresses.contains(said))));
+        let mut said = self.hints.lock().get(&to).cloned().unwrap_or_default();
+        said.retain(|said| !addresses.contains(said));
+        addresses.splice(..0, said);
         addresses.truncate(MAX_ADDRESSES);
         if addresses.is_empty() {
             return Err(TransportError::Unreachable(format!("no address of {to} is known here")));

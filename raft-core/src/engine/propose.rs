@@ -81,7 +81,7 @@ impl Engine {
     }
 
     /// Waits until this node knows another leader than `known`, for at most `limit`.
-    async fn another_leads(&self, known: Option<NodeId>, limit: Duration) {
+    pub(super) async fn another_leads(&self, known: Option<NodeId>, limit: Duration) {
         let mut metrics = self.0.raft.metrics();
         let changed = async {
             while self.leader() == known {

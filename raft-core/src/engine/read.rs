@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   read_barrier ─▶ leads here? ─▶ read_index_here: the end of what is committed, confirmed by a round (confirm.rs)
-//!                      └ no: ask the leader for it          then wait until this node has applied as much
+//!                      └ no: ask the leader for it, once for all that wait      then wait until this node has applied as much
 //! ```
 
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use futures_util::stream::BoxStream;
 use futures_util::{FutureExt, StreamExt, stream};
 use openraft::ReadPolicy;
 use quorate_membership::Revision;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::engine::Engine;
 use crate::engine::state_machine::revision;
@@ -22,17 +22,22 @@ use crate::feed::{FeedItem, Filter};
 
 impl Engine {
     /// A confirmed read index from this node's own engine; `None` if it does not lead or finds no quorum in time.
-    pub(crate) async fn read_index_here(&self, timeout: Duration) -> Option<Revision> {
-        self.read_index(timeout, self.confirm()).await
+    pub(crate) async fn read_index_here(&self, limit: Duration) -> Option<Revision> {
+        let confirmed = async { self.confirm().await?.committed };
+        self.read_index(limit, confirmed).await
     }
 
     /// As [`Self::read_index_here`], confirmed by the next heartbeats.
-    pub(crate) async fn read_index_by_heartbeats(&self, timeout: Duration) -> Option<Revision> {
-        self.read_index(timeout, self.confirm_by_heartbeats()).await
+    pub(crate) async fn read_index_by_heartbeats(&self, limit: Duration) -> Option<Revision> {
+        // First the index, and then its confirmation.
+        let confirmed = async {
+            let index = self.committed_in_term().await?;
+            self.confirm_by_heartbeats().await.then_some(index)
+        };
+        self.read_index(limit, confirmed).await
     }
 
-    /// The end of what is committed, and then its confirmation: `confirm` must not have begun before.
-    async fn read_index(&self, timeout: Duration, confirm: impl Future<Output = bool>) -> Option<Revision> {
+    async fn read_index(&self, limit: Duration, confirmed: impl Future<Output = Option<Revision>>) -> Option<Revision> {
         // Never `LeaseRead`: with one restarted voter and one partition, it returned stale state in 97 of 100 runs.
         let by_lease = quorate_membership::mutant!("lease_reads_without_embargo");
         let engines = quorate_membership::mutant!("engine_confirms_reads");
@@ -42,15 +47,14 @@ impl Engine {
                 let linearizer = self.0.raft.get_read_linearizer(policy).await.ok()?;
                 return Some(revision(linearizer.read_log_id().index()));
             }
-            let index = self.committed_in_term().await?;
-            confirm.await.then_some(index)
+            confirmed.await
         };
-        tokio::time::timeout(timeout, reading).await.ok()?
+        tokio::time::timeout(limit, reading).await.ok()?
     }
 
     /// The end of what is committed, if this node leads and has committed an entry of its own term; `None` otherwise.
     /// Before that entry a new leader does not know how much its predecessors have committed (Ongaro, section 6.4).
-    async fn committed_in_term(&self) -> Option<Revision> {
+    pub(super) async fn committed_in_term(&self) -> Option<Revision> {
         let me = self.0.node;
         let of_term = self.0.raft.with_raft_state(move |state| {
             let (ballot, committed) = (vote_from(state.vote_ref()), log_id_from(state.local_committed()?));
@@ -60,14 +64,30 @@ impl Engine {
         of_term.await.ok().flatten().map(revision)
     }
 
+    /// A confirmed read index from the leader, which all who ask for one meanwhile share; `None` if it has none, or leads no more.
+    async fn read_index_there(&self) -> Option<Revision> {
+        let core = Arc::downgrade(&self.0);
+        let round = move || async move {
+            let engine = Self(core.upgrade()?);
+            let leader = engine.leader().filter(|leader| *leader != engine.0.node)?;
+            let limit = engine.0.config.election_max() * 2;
+            // A leader that hangs must not hold up those who come after, either.
+            tokio::select! { biased;
+                found = engine.0.peers.read_index(leader, limit) => found.ok(),
+                () = engine.another_leads(Some(leader), limit) => None,
+            }
+        };
+        self.0.asked.share(round).await
+    }
+
     /// Waits until this node has applied everything that was committed before the call. Returns the revision that it
     /// had to reach.
     ///
     /// # Errors
-    /// [`ReadError::MaybeStale`] if that takes longer than `timeout`.
-    pub(crate) async fn read_barrier(&self, timeout: Duration) -> Result<Revision, ReadError> {
-        let give_up = Instant::now() + timeout;
-        let stale = ReadError::MaybeStale { waited: timeout };
+    /// [`ReadError::MaybeStale`] if that takes longer than `limit`.
+    pub(crate) async fn read_barrier(&self, limit: Duration) -> Result<Revision, ReadError> {
+        let give_up = Instant::now() + limit;
+        let stale = ReadError::MaybeStale { waited: limit };
         let index = loop {
             if let Some(fatal) = self.stopped() {
                 return Err(fatal.into());
@@ -79,7 +99,7 @@ impl Engine {
             // A leader that hangs must not use up the whole timeout, because another may be elected soon.
             let once = left.min(self.0.config.election_max() * 2);
             let found = match self.leader() {
-                Some(leader) if leader != self.0.node => self.0.peers.read_index(leader, once).await.ok(),
+                Some(leader) if leader != self.0.node => timeout(once, self.read_index_there()).await.ok().flatten(),
                 Some(_) => self.read_index_here(left).await,
                 None => None,
             };

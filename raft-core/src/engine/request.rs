@@ -131,7 +131,7 @@ impl Engine {
 
     /// The revision where a request took effect; `None` if it did not, or it is no longer remembered.
     fn done_at(&self, request: Request) -> Option<Revision> {
-        match self.state().store().answered().fate(request.nonce)? {
+        match self.look(|state| state.store().answered().fate(request.nonce))? {
             Fate::Done(revision) => Some(revision),
             Fate::Void(_) => None,
         }
@@ -143,7 +143,7 @@ impl Engine {
         loop {
             let left = give_up.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
             match self.propose(Command::Settle { request, lock: None }, left).await {
-                Ok(_) => return self.state().store().answered().fate(request.nonce),
+                Ok(_) => return self.look(|state| state.store().answered().fate(request.nonce)),
                 Err(ProposeError::OutcomeUnknown { .. }) => tokio::time::sleep(self.0.config.heartbeat() / 4).await,
                 Err(_) => return None,
             }

@@ -22,8 +22,8 @@ use tokio::sync::watch;
 
 use crate::engine::log_store::LogStore;
 use crate::engine::types::{
-    OrLogId, OrSnapshot, OrSnapshotMeta, OrStoredMembership, Reply, Types, log_id_from, membership_from,
-    snapshot_meta_from, snapshot_meta_to,
+    OrEntry, OrLogId, OrMembership, OrSnapshot, OrSnapshotMeta, OrStoredMembership, Reply, Types, log_id_from,
+    membership_from, snapshot_meta_from, snapshot_meta_to,
 };
 use crate::error::Fatal;
 use crate::feed::Feed;
@@ -37,8 +37,8 @@ pub(crate) const fn revision(index: u64) -> Revision {
 /// Called with each committed event, in order, before any reader of the feed sees it.
 pub(crate) type OnEvent = Arc<dyn Fn(&Event) + Send + Sync>;
 
-/// The most entries after which the state is published.
-const BATCH: usize = 256;
+/// The most entries that are applied and published together. Nobody reads the state meanwhile.
+const BATCH: usize = 64;
 
 /// Checks that a snapshot which another node sent can be decoded, before openraft sees it: a fault of the sender must not
 /// stop this node. One that fails later, when it is installed, stops this replica.
@@ -53,7 +53,6 @@ pub(super) async fn check_received(data: Arc<[u8]>) -> Result<(), CodecError> {
 struct Applied {
     last: Option<OrLogId>,
     membership: OrStoredMembership,
-    cluster: ClusterState,
     /// The last entry of the batch that changed more than records, queues and locks, or began a term.
     stands: Option<Revision>,
 }
@@ -66,6 +65,14 @@ const fn is_standing(topic: Topic) -> bool {
         // One of a newer build.
         _ => true,
     }
+}
+
+/// An entry as the rules read it.
+struct Decoded {
+    id: OrLogId,
+    /// `None` for an entry that changes nothing.
+    command: Option<Command>,
+    membership: Option<OrMembership>,
 }
 
 /// The replicated state of one node. Clones are cheap and share it.
@@ -119,59 +126,61 @@ impl StateMachine {
         told
     }
 
-    /// Applies one entry. Its events join those of the batch, which nobody sees yet.
-    fn apply_one(
-        &self,
-        id: OrLogId,
-        payload: &EntryPayload<crate::rpc::Payload, u64, ()>,
-        events: &mut Vec<(Revision, Event)>,
-    ) -> io::Result<Reply> {
+    /// Applies one entry to the state. Its events join those of the batch, which nobody sees yet.
+    fn apply_one(&self, state: &mut ClusterState, entry: &Decoded, events: &mut Vec<(Revision, Event)>) -> Reply {
+        let Decoded { id, command, membership } = entry;
         let at = revision(id.index);
-        let command = match payload {
-            EntryPayload::Blank => None,
-            EntryPayload::Normal(bytes) => Some(decode(bytes.as_bytes()).map_err(|e| self.stop_on(e))?),
-            EntryPayload::Membership(membership) => {
-                Some(Command::Configure { configuration: membership_from(membership).configuration() })
-            }
-        };
         let mut applied = self.lock();
         if applied.last.is_none_or(|last| last.leader_id != id.leader_id) {
             applied.stands = Some(at);
         }
-        applied.last = Some(id);
-        if let EntryPayload::Membership(membership) = payload {
-            applied.membership = OrStoredMembership::new(Some(id), membership.clone());
+        applied.last = Some(*id);
+        if let Some(membership) = membership {
+            applied.membership = OrStoredMembership::new(Some(*id), membership.clone());
         }
-        let answer = command.as_ref().map_or(Ok(vec![]), |command| apply(&mut applied.cluster, at, command));
+        let answer = command.as_ref().map_or(Ok(vec![]), |command| apply(state, at, command));
         host::observe(|host| {
-            let voters = match payload {
-                EntryPayload::Membership(membership) => Some(membership_from(membership)),
-                EntryPayload::Blank | EntryPayload::Normal(_) => None,
-            };
-            let state = Arc::new(applied.cluster.clone());
-            host.applied(log_id_from(&id), command, answer.clone(), state, voters);
+            let voters = membership.as_ref().map(membership_from);
+            host.applied(log_id_from(id), command.clone(), answer.clone(), Arc::new(state.clone()), voters);
         });
         if answer.as_ref().is_ok_and(|new| new.iter().any(|event| is_standing(event.topic()))) {
             applied.stands = Some(at);
         }
-        Ok(answer.map(|new| events.extend(new.into_iter().map(|event| (at, event)))))
+        answer.map(|new| events.extend(new.into_iter().map(|event| (at, event))))
     }
 
-    /// Shows what a batch of entries has changed: the events, in order, and one picture of the state after them.
-    fn publish(&self, events: Vec<(Revision, Event)>) {
-        let mut applied = self.lock();
-        let Some(last) = applied.last else { return };
-        let stands = applied.stands.take();
-        let state = (!events.is_empty()).then(|| Arc::new(applied.cluster.clone()));
-        drop(applied);
-        if let Some(state) = state {
+    /// Applies a batch, and shows all of it at once: the state after it and the events, in order.
+    fn apply_batch(&self, batch: &[Decoded]) -> Vec<Reply> {
+        let replies = self.feed.change(|state, events| {
+            let replies = batch.iter().map(|entry| self.apply_one(state, entry, events)).collect();
             events.iter().for_each(|(_, event)| (self.on_event)(event));
-            self.feed.publish(events, state);
+            replies
+        });
+        let mut applied = self.lock();
+        let (last, stands) = (applied.last, applied.stands.take());
+        drop(applied);
+        if let Some(last) = last {
+            self.progress.send_replace(revision(last.index));
         }
-        self.progress.send_replace(revision(last.index));
         if let Some(at) = stands {
             self.standing.send_replace(at);
         }
+        replies
+    }
+
+    fn decoded(&self, entry: OrEntry) -> io::Result<Decoded> {
+        let id = entry.log_id;
+        Ok(match entry.payload {
+            EntryPayload::Blank => Decoded { id, command: None, membership: None },
+            EntryPayload::Normal(bytes) => {
+                let command = decode(bytes.as_bytes()).map_err(|error| self.stop_on(error))?;
+                Decoded { id, command: Some(command), membership: None }
+            }
+            EntryPayload::Membership(membership) => {
+                let configuration = membership_from(&membership).configuration();
+                Decoded { id, command: Some(Command::Configure { configuration }), membership: Some(membership) }
+            }
+        })
     }
 }
 
@@ -188,32 +197,38 @@ impl RaftStateMachine<Types> for StateMachine {
     where
         S: Stream<Item = Result<EntryResponder<Types>, io::Error>> + Unpin + OptionalSend,
     {
-        // What is there already is one batch: the state is published and copied once for all of it.
+        // What is there already is one batch.
         let mut entries = entries.ready_chunks(BATCH);
-        while let Some(batch) = entries.next().await {
-            let (mut events, mut replies, mut failed) = (vec![], vec![], None);
-            for entry in batch {
-                let applied = entry.and_then(|(entry, responder)| {
-                    let reply = self.apply_one(entry.log_id, &entry.payload, &mut events)?;
-                    replies.extend(responder.map(|responder| (responder, reply)));
-                    Ok(())
-                });
-                failed = applied.err();
-                if failed.is_some() {
-                    break;
+        while let Some(ready) = entries.next().await {
+            let (mut batch, mut responders, mut failed) = (vec![], vec![], None);
+            for entry in ready {
+                match entry.and_then(|(entry, responder)| Ok((self.decoded(entry)?, responder))) {
+                    Ok((entry, responder)) => {
+                        batch.push(entry);
+                        responders.push(responder);
+                    }
+                    Err(error) => {
+                        failed = Some(error);
+                        break;
+                    }
                 }
             }
-            self.publish(events);
-            replies.into_iter().for_each(|(responder, reply)| responder.send(reply));
+            let replies = self.apply_batch(&batch);
+            for (responder, reply) in responders.into_iter().zip(replies) {
+                if let Some(responder) = responder {
+                    responder.send(reply);
+                }
+            }
             failed.map_or(Ok(()), Err)?;
         }
         Ok(())
     }
 
     async fn get_snapshot_builder(&mut self) -> Picture {
+        let cluster = self.feed.state();
         let applied = self.lock();
         let meta = OrSnapshotMeta { last_log_id: applied.last, last_membership: applied.membership.clone() };
-        Picture { meta, cluster: applied.cluster.clone(), store: self.store.clone() }
+        Picture { meta, cluster, store: self.store.clone() }
     }
 
     async fn install_snapshot(&mut self, meta: &OrSnapshotMeta, data: Arc<[u8]>) -> Result<(), io::Error> {
@@ -224,12 +239,11 @@ impl RaftStateMachine<Types> for StateMachine {
         if self.store.current_snapshot().is_none_or(|(there, _)| there != own) {
             self.store.save_snapshot(own, data).await?;
         }
-        let state = Arc::new(cluster.clone());
-        let mut applied = self.lock();
-        *applied = Applied { last: meta.last_log_id, membership: meta.last_membership.clone(), cluster, stands: None };
-        drop(applied);
-        host::observe(|host| host.installed(meta.last_log_id.as_ref().map(log_id_from), state.clone()));
-        self.feed.reset(state);
+        *self.lock() = Applied { last: meta.last_log_id, membership: meta.last_membership.clone(), stands: None };
+        host::observe(|host| {
+            host.installed(meta.last_log_id.as_ref().map(log_id_from), Arc::new(cluster.clone()));
+        });
+        self.feed.reset(cluster);
         if let Some(last) = meta.last_log_id {
             self.progress.send_replace(revision(last.index));
             self.standing.send_replace(revision(last.index));
@@ -246,7 +260,7 @@ impl RaftStateMachine<Types> for StateMachine {
 /// A copy of the state, which is written as a snapshot while the state machine continues.
 pub(crate) struct Picture {
     meta: OrSnapshotMeta,
-    cluster: ClusterState,
+    cluster: Arc<ClusterState>,
     store: LogStore,
 }
 
@@ -255,7 +269,7 @@ impl RaftSnapshotBuilder<Types> for Picture {
 
     async fn build_snapshot(&mut self) -> Result<OrSnapshot, io::Error> {
         let cluster = self.cluster.clone();
-        let data: Arc<[u8]> = host::aside(move || encode(&cluster)).await.map_err(io::Error::other)?.into();
+        let data: Arc<[u8]> = host::aside(move || encode(&*cluster)).await.map_err(io::Error::other)?.into();
         self.store.save_snapshot(snapshot_meta_from(&self.meta), data.clone()).await?;
         Ok(Snapshot { meta: self.meta.clone(), snapshot: data })
     }

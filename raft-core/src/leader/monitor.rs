@@ -28,9 +28,9 @@ use crate::leader::standing_log::StandingLog;
 use crate::lease::keeper::Keeper;
 use crate::view::{Local, Sighting, View};
 
-/// The shortest time between two views that differ in nothing but records, queues and locks. Each is made by this task and read
-/// by others, which a busy cluster would wake for every command.
-const LOOK: Duration = Duration::from_millis(10);
+/// The shortest time between two views that differ in nothing but records, queues and locks. Each has a picture of the state, is
+/// made by this task and read by others, which a busy cluster would wake for every command.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Why a node that leads makes way, and the remedy.
 const UNREACHED: &str = "the other nodes answer this node, but their own calls do not reach it; open its port to them";

@@ -215,7 +215,7 @@ impl Node {
     }
 
     /// Follows the view of this node. It shows a change of members, sessions or leadership at once, and one of records, queues
-    /// or locks within 10 ms.
+    /// or locks within 50 ms.
     pub fn watch(&self) -> watch::Receiver<View> {
         self.parts.views.subscribe()
     }

@@ -24,7 +24,8 @@ use crate::rpc::{Caller, Payload};
 pub(crate) fn proposable(payload: &Payload, caller: &Caller, engine: &Engine) -> Result<(), Refusal> {
     fits(payload)?;
     let command: Command = decode(payload.as_bytes()).map_err(|e| Refusal::Malformed(e.to_string()))?;
-    if let Some(who) = on_behalf_of(&command, &engine.state()).into_iter().find(|who| !own_life(*who, caller, engine)) {
+    let lives = engine.look(|state| on_behalf_of(&command, state));
+    if let Some(who) = lives.into_iter().find(|who| !own_life(*who, caller, engine)) {
         not_known_yet(who, caller, engine)?;
         return Err(Refusal::Malformed(format!("only {who} itself may propose this")));
     }
@@ -92,14 +93,13 @@ fn on_behalf_of(command: &Command, state: &ClusterState) -> Vec<Identity> {
 
 /// Refuses for now what a life of the caller asks whose join is not applied here yet. The caller tries again.
 fn not_known_yet(who: Identity, caller: &Caller, engine: &Engine) -> Result<(), Refusal> {
-    let unknown = engine.state().newest(who.node).is_none_or(|newest| newest < who);
+    let unknown = engine.look(|state| state.newest(who.node)).is_none_or(|newest| newest < who);
     if who.node == caller.from && unknown { Err(Refusal::NotReady) } else { Ok(()) }
 }
 
 /// Whether the caller is the process of the life `who`.
 fn own_life(who: Identity, caller: &Caller, engine: &Engine) -> bool {
-    let state = engine.state();
-    who.node == caller.from && state.life(who).is_some_and(|life| life.nonce == caller.process)
+    who.node == caller.from && engine.look(|state| state.life(who).is_some_and(|life| life.nonce == caller.process))
 }
 
 /// Checks a command of a client: only what an operator or a session decides. Nodes report about themselves to each

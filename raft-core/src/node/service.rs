@@ -7,7 +7,7 @@ use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use quorate_membership::codec::{decode, inspect};
-use quorate_membership::{Command, NodeId, Nonce, Request, Revision, SessionId};
+use quorate_membership::{ClusterState, Command, NodeId, Nonce, Request, Revision, SessionId};
 use tokio::time::Instant;
 
 use crate::client_service::{ClientService, MakeCommand};
@@ -32,7 +32,7 @@ impl NodeService {
         }
         let (engine, peers) = (&self.0.engine, self.0.engine.peers());
         let here = Here { node: engine.node(), cluster: peers.cluster(), timing: peers.timing(), disk: peers.disk() };
-        self.0.gate.check(here, &engine.state(), caller)?;
+        engine.look(|state| self.0.gate.check(here, state, caller))?;
         peers.contacts.note_call(caller.from);
         Ok(())
     }
@@ -146,7 +146,7 @@ impl PeerService for NodeService {
                     other => Refusal::Unavailable(other.to_string()),
                 },
             )?;
-            let known = parts.engine.state().life_of(node, nonce);
+            let known = parts.engine.look(|state| state.life_of(node, nonce));
             let who = known.ok_or_else(|| Refusal::Unavailable(format!("a newer process of {node} has joined")))?;
             Ok(JoinAnswer { cluster: ours, who, revision: outcome.revision })
         })
@@ -158,10 +158,14 @@ impl ClientService for NodeService {
         self.0.latest()
     }
 
+    fn look(&self, look: &mut dyn FnMut(&ClusterState)) {
+        self.0.engine.look(look);
+    }
+
     fn command(&self, command: Command) -> BoxFuture<'static, Result<Committed, ProposeError>> {
         let parts = self.0.clone();
         Box::pin(async move {
-            for_operators(&command, &parts.engine.state()).map_err(ProposeError::Refused)?;
+            parts.engine.look(|state| for_operators(&command, state)).map_err(ProposeError::Refused)?;
             parts.engine.propose(command, parts.engine.config().propose_timeout).await
         })
     }
@@ -175,7 +179,7 @@ impl ClientService for NodeService {
         Box::pin(async move {
             // What the command does is independent of the request's name, so a placeholder is enough for the check.
             let sample = make(Request { nonce: Nonce::default(), since: Revision::default() });
-            for_operators(&sample, &parts.engine.state()).map_err(ProposeError::Refused)?;
+            parts.engine.look(|state| for_operators(&sample, state)).map_err(ProposeError::Refused)?;
             let timeout = parts.engine.config().propose_timeout;
             match named {
                 Some(named) => parts.engine.ask_named(named, timeout, make).await,

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use parking_lot::Mutex;
-use quorate_membership::{Command, Holder, Name, Nonce, Rejection, Request, Revision, SessionId, Topic};
+use quorate_membership::{ClusterState, Command, Holder, Name, Nonce, Rejection, Request, Revision, SessionId, Topic};
 use quorate_raft_core::transport::RequestName;
 use quorate_raft_core::{ClientService, Filter, ProposeError};
 use tokio::sync::oneshot;
@@ -27,6 +27,7 @@ use crate::convert;
 use crate::grpc_errors::{command_failed, failed};
 use crate::pb;
 use crate::pb::failure::Kind;
+use crate::store_service::looked;
 
 /// The pause before a withdrawal that was not committed is proposed again.
 const RETRY: Duration = Duration::from_millis(500);
@@ -113,15 +114,20 @@ impl LockWait {
         })?;
         let timeout = sleep_until(begun + self.wait);
         tokio::pin!(timeout);
-        // Events from before the first look at the state, so that none is missed between the two.
-        let filter = Filter::all().topics([Topic::Locks, Topic::Sessions]).prefix(self.name.as_str());
-        let mut events = self.service.events_since(self.service.view().cluster.revision(), filter);
+        let (mut standing, at) =
+            looked(&*self.service, |state| (self.standing_in(state, request.nonce), state.revision()));
+        let mut events = None;
         loop {
-            match self.standing(request.nonce) {
+            match standing {
                 Standing::Granted(token) => return Ok(token),
                 Standing::Gone => return Err(NotGranted::finally(self.request_gone())),
                 Standing::InLine => {}
             }
+            // Events since the first look at the state, so that none is missed between the two.
+            let events = events.get_or_insert_with(|| {
+                let filter = Filter::all().topics([Topic::Locks, Topic::Sessions]).prefix(self.name.as_str());
+                self.service.events_since(at, filter)
+            });
             tokio::select! {
                 item = events.next() => if item.is_none() {
                     return Err(NotGranted { status: Status::unavailable("this node has stopped; ask another one"), maybe_in_line: true });
@@ -129,6 +135,7 @@ impl LockWait {
                 () = &mut timeout => break,
                 () = self.stop.cancelled() => break,
             }
+            standing = self.standing(request.nonce);
         }
         let settled = self.propose(self.settle(request)).await;
         match (settled, self.standing(request.nonce)) {
@@ -144,11 +151,14 @@ impl LockWait {
     }
 
     fn is_open(&self) -> bool {
-        self.service.view().cluster.may_hold(Holder::Session(self.session))
+        looked(&*self.service, |state| state.may_hold(Holder::Session(self.session)))
     }
 
     fn standing(&self, request: Nonce) -> Standing {
-        let state = self.service.view().cluster;
+        looked(&*self.service, |state| self.standing_in(state, request))
+    }
+
+    fn standing_in(&self, state: &ClusterState, request: Nonce) -> Standing {
         let Some(lock) = state.store().lock(&self.name) else { return Standing::Gone };
         // The nonce alone does not suffice: another session could have drawn the same one.
         let own = |holder, asked| holder == Holder::Session(self.session) && asked == request;
@@ -170,8 +180,7 @@ impl LockWait {
     }
 
     fn timed_out(&self, waited: Duration) -> Status {
-        let state = self.service.view().cluster;
-        let grant = state.store().lock(&self.name).and_then(|lock| lock.grant);
+        let grant = looked(&*self.service, |state| state.store().lock(&self.name).and_then(|lock| lock.grant));
         let now = grant.map_or_else(|| "it is free now".into(), |grant| format!("{} holds it", grant.holder));
         let text = format!("lock `{}` was not granted within {waited:.1?}; {now}", self.name);
         let timed_out = pb::LockTimedOut {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{BoxStream, Stream, StreamExt};
-use quorate_membership::{Command, NodeId, Request, Revision, SessionId};
+use quorate_membership::{ClusterState, Command, NodeId, Request, Revision, SessionId};
 
 use super::host::SimHost;
 use crate::client_service::{ClientService, MakeCommand, Service};
@@ -96,6 +96,10 @@ impl PeerService for Bound {
 impl ClientService for Bound {
     fn view(&self) -> View {
         self.host.enter(|| self.service.view())
+    }
+
+    fn look(&self, look: &mut dyn FnMut(&ClusterState)) {
+        self.host.enter(|| self.service.look(look));
     }
 
     fn command(&self, command: Command) -> BoxFuture<'static, Result<Committed, ProposeError>> {
