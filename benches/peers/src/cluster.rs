@@ -33,13 +33,20 @@ impl System {
 }
 
 /// One connection to one node of either system.
-#[derive(Clone)]
 pub enum Client {
     Etcd(etcd::Client),
     Quorate(Box<ours::Client>),
 }
 
 impl Client {
+    /// One more client on this connection, with unary calls.
+    pub fn beside(&self) -> Self {
+        match self {
+            Self::Etcd(client) => Self::Etcd(client.clone()),
+            Self::Quorate(client) => Self::Quorate(Box::new(client.beside())),
+        }
+    }
+
     pub async fn put(&mut self, key: &str, value: &[u8]) -> Result<()> {
         match self {
             Self::Etcd(client) => client.put(key, value).await,

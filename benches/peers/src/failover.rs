@@ -80,7 +80,7 @@ async fn probe(cluster: &Cluster, node: usize, over: Arc<AtomicBool>, acknowledg
         while !over.load(Ordering::Relaxed) {
             pace.tick().await;
             clients.rotate_left(1);
-            let (mut client, acknowledged) = (clients[0].clone(), acknowledged.clone());
+            let (mut client, acknowledged) = (clients[0].beside(), acknowledged.clone());
             tokio::spawn(async move {
                 let begun = Instant::now();
                 // One that fails says nothing; the next is on its way.

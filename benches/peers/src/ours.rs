@@ -1,11 +1,7 @@
 //! A client of quorate: unary calls, or the same calls on one stream ([`Way`]).
 
-use std::collections::HashMap;
-use std::sync::Arc;
-
 use anyhow::{Context, Result, anyhow, bail};
-use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::transport::Channel;
@@ -28,7 +24,6 @@ pub enum Way {
 }
 
 /// One connection to one node.
-#[derive(Clone)]
 pub struct Client {
     cluster: ClusterClient<Channel>,
     store: StoreClient<Channel>,
@@ -36,13 +31,10 @@ pub struct Client {
     session: u64,
 }
 
-type Waiting = Arc<Mutex<HashMap<u64, oneshot::Sender<Result<Answer>>>>>;
-
-/// A stream of calls.
-#[derive(Clone)]
+/// A stream of calls, one at a time.
 struct Calls {
     send: mpsc::UnboundedSender<pb::ClientCall>,
-    waiting: Waiting,
+    answers: tonic::Streaming<pb::CallsResponse>,
     number: u64,
 }
 
@@ -50,32 +42,21 @@ impl Calls {
     async fn open(mut store: StoreClient<Channel>) -> Result<Self> {
         let (send, calls) = mpsc::unbounded_channel();
         let messages = UnboundedReceiverStream::new(calls).map(|call| pb::CallsRequest { calls: vec![call] });
-        let mut answers = store.calls(messages).await?.into_inner();
-        let waiting = Waiting::default();
-        let noted = waiting.clone();
-        tokio::spawn(async move {
-            while let Ok(Some(message)) = answers.message().await {
-                for answer in message.answers {
-                    let Some(waits) = noted.lock().remove(&answer.number) else { continue };
-                    let answer = answer.answer.context("an answer of an unknown kind");
-                    let _gone = waits.send(answer);
-                }
-            }
-            // Who still waits hears that nobody answers.
-            noted.lock().clear();
-        });
-        Ok(Self { send, waiting, number: 0 })
+        let answers = store.calls(messages).await?.into_inner();
+        Ok(Self { send, answers, number: 0 })
     }
 
     async fn call(&mut self, call: Call) -> Result<Answer> {
         self.number += 1;
-        let (answer, answered) = oneshot::channel();
-        self.waiting.lock().insert(self.number, answer);
         let call = pb::ClientCall { number: self.number, timeout_ms: 0, call: Some(call) };
         self.send.send(call).map_err(|_| anyhow!("the stream has ended"))?;
-        match answered.await.context("the stream has ended")?? {
-            Answer::Failed(failed) => bail!("{}", failed.message),
-            answer => Ok(answer),
+        loop {
+            let message = self.answers.message().await?.context("the stream has ended")?;
+            let Some(own) = message.answers.into_iter().find(|answer| answer.number == self.number) else { continue };
+            return match own.answer.context("an answer of an unknown kind")? {
+                Answer::Failed(failed) => bail!("{}", failed.message),
+                answer => Ok(answer),
+            };
         }
     }
 }
@@ -94,6 +75,11 @@ impl Client {
             Way::Stream => Some(Calls::open(store.clone()).await?),
         };
         Ok(Self { cluster: ClusterClient::new(channel), store, stream, session: 0 })
+    }
+
+    /// One more client on this connection, with unary calls.
+    pub fn beside(&self) -> Self {
+        Self { cluster: self.cluster.clone(), store: self.store.clone(), stream: None, session: self.session }
     }
 
     pub async fn open_session(&mut self) -> Result<()> {
