@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use quorate_membership::{FenceHint, Identity, NodeId, Role, Timing};
 use quorate_raft_core::{Config, Fencer, Node, NodeSettings, StartError, StopMechanism, Transport};
-use quorate_transport_grpc::{GrpcTransport, Server, ServerSettings};
+use quorate_transport_grpc::{ClientSettings, GrpcTransport, Server, ServerSettings};
 
 use crate::cluster::Cluster;
 #[cfg(feature = "testing")]
@@ -291,7 +291,8 @@ impl Ready {
                 let own = if advertised.is_empty() { vec![bound.to_string()] } else { advertised };
                 let addresses = addresses("an advertised address", own)?;
                 reachable("an advertised address", &addresses)?;
-                let transport: Arc<dyn Transport> = Arc::new(GrpcTransport::new());
+                let client = ClientSettings::for_heartbeat(config.timing.plan().heartbeat);
+                let transport: Arc<dyn Transport> = Arc::new(GrpcTransport::with_settings(client));
                 // A call outlives the command that it carries, so that the caller hears how the command ended.
                 let call_timeout = config.propose_timeout + Duration::from_secs(30);
                 let settings = NodeSettings { node, data, addresses, config, transport, fencer, stop, trust_vm_clock };

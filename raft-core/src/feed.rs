@@ -154,9 +154,9 @@ impl Feed {
         history.events.clear();
         history.weight = 0;
         history.complete_after = state.revision();
-        committed.state = state;
-        committed.picture = None;
+        let former = (std::mem::replace(&mut committed.state, state), committed.picture.take());
         drop(committed);
+        drop(former);
         self.grew.send_modify(grown);
     }
 

@@ -78,6 +78,7 @@ impl Links {
             // A ping waits behind the entries, or the piece of the snapshot, that are being sent. On a slow network that does
             // not mean that the peer is dead.
             settings.ping_timeout *= 10;
+            settings.ping_every *= 4;
         }
         let round_trip = self.round_trips.lock().entry(peer.node).or_default().clone();
         let fresh = || {

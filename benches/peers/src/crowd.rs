@@ -21,6 +21,9 @@ use tokio::time::sleep;
 use crate::cluster::{Client, Cluster, NODES, System, Usage};
 use crate::ours::Way;
 
+/// How often something is written, of which every member and every watcher hears.
+const WRITES: Duration = Duration::from_secs(10);
+
 /// Members that join at the same time.
 const AT_ONCE: usize = 16;
 
@@ -76,9 +79,8 @@ pub async fn run(crowd: Crowd, daemon: &Path, data: &Path) -> Result<()> {
     let begun = Instant::now();
     let mut client = cluster.client(leader).await?;
     while begun.elapsed() < time {
-        // What every watcher hears of.
         client.put("beat", b"v").await?;
-        sleep(Duration::from_secs(1)).await;
+        sleep(WRITES.min(time.saturating_sub(begun.elapsed()))).await;
     }
     let passed = begun.elapsed().as_secs_f64();
     let (after, own) = (Usage::of(cluster.pid(leader)?)?, Usage::of(std::process::id())?);

@@ -44,28 +44,34 @@ impl Engine {
         let core = Arc::downgrade(&self.0);
         let round = move || async move {
             let engine = Engine(core.upgrade()?);
+            // First the end, and then the confirmation, of the same term.
             let committed = engine.committed_in_term().await;
-            engine.round().await.then_some(Confirmed { committed })
+            let term = engine.round().await?;
+            Some(Confirmed { committed: committed.filter(|(of, _)| *of == term).map(|(_, end)| end) })
         };
-        self.0.rounds.share(round).await
+        self.0.rounds.share(self.0.config.heartbeat(), round).await
     }
 
     /// As [`Self::confirm`], by the heartbeats that are sent anyway: it takes up to one interval of them longer and sends
     /// nothing, unless they fail to come. Each heartbeat is a call of its own, whose answer cannot be taken for another's.
-    pub(crate) async fn confirm_by_heartbeats(&self) -> bool {
+    ///
+    /// Returns the end of what was committed when this call began; `None` if this leader did not know it, or is not confirmed.
+    pub(super) async fn confirm_by_heartbeats(&self) -> Option<Revision> {
+        let (of, committed) = self.committed_in_term().await?;
         let begun = Instant::now();
-        let Some((ballot, configuration)) = self.leading_as() else { return false };
+        let (ballot, configuration) = self.leading_as().filter(|(ballot, _)| ballot.term == of)?;
         let heartbeat = self.0.config.heartbeat();
         let since = self.0.peers.answered.quorum_since(begun, ballot.term, self.0.node, &configuration);
         let others = configuration.voters().into_iter().any(|voter| voter != self.0.node);
         match others && timeout(heartbeat * 2, since).await.is_ok() {
-            true => self.holds(ballot),
-            false => self.confirm().await.is_some(),
+            true => self.holds(ballot).then_some(committed),
+            false => self.confirm().await?.committed,
         }
     }
 
-    async fn round(&self) -> bool {
-        let Some((ballot, configuration)) = self.leading_as() else { return false };
+    /// The term in which a quorum follows this leader; `None` if it is not confirmed.
+    async fn round(&self) -> Option<u64> {
+        let (ballot, configuration) = self.leading_as()?;
         let limit = self.0.config.raft_lease();
         let mut took = BTreeSet::from([self.0.node]);
         let mut asked: FuturesUnordered<_> = configuration
@@ -81,10 +87,10 @@ impl Engine {
                 }
                 Some((_, None)) => {}
                 // A voter follows a higher vote, so this leader is deposed or soon will be.
-                Some((_, Some(false))) | None => return false,
+                Some((_, Some(false))) | None => return None,
             }
         }
-        self.holds(ballot)
+        self.holds(ballot).then_some(ballot.term)
     }
 
     /// This node counts towards the quorum only if it has not voted for another leader meanwhile.

@@ -120,6 +120,11 @@ impl Heartbeats {
         }
         Err(TransportError::Broken("the heartbeat was lost on this node".into()))
     }
+
+    /// Notes the answers that have come in, and waits for none.
+    pub(crate) fn look(&mut self) {
+        while let Some(Some(_)) = self.under_way.get_mut().next().now_or_never() {}
+    }
 }
 
 /// Whether the answer to an earlier heartbeat may stand for a later one. That the follower follows, and that it has seen a

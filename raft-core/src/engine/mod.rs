@@ -34,6 +34,7 @@ pub(crate) mod retention;
 mod revocable;
 mod rounds;
 mod runtime;
+mod spared;
 pub(crate) mod state_machine;
 #[cfg(test)]
 mod tests;

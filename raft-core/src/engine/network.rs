@@ -24,6 +24,7 @@ use crate::engine::heartbeats::Heartbeats;
 use crate::engine::log_store::LogStore;
 use crate::engine::peers::Peers;
 use crate::engine::revocable::revocable;
+use crate::engine::spared::{Spared, Told};
 use crate::engine::types::{
     OrAppend, OrAppended, OrSnapshot, OrStreamResult, OrTransfer, OrVote, OrVoteRequest, OrVoteResponse, Types,
     append_from, appended_to, log_id_from, log_id_to, snapshot_meta_from, stream_to, transferred_to, vote_from,
@@ -40,14 +41,17 @@ pub(crate) struct NetworkFactory {
     pub(crate) store: LogStore,
     /// How long the answer to a heartbeat may take, and still says that its sender is followed.
     pub(crate) answers_within: Duration,
+    /// How lately a node without a vote must have called to need no heartbeat.
+    pub(crate) spared_for: Duration,
 }
 
 impl RaftNetworkFactory<Types> for NetworkFactory {
     type Network = Network;
 
     async fn new_client(&mut self, target: u64, (): &()) -> Network {
-        let Self { peers, store, answers_within } = self.clone();
-        Network { peers, store, to: NodeId::new(target), answers_within, heartbeats: Heartbeats::default() }
+        let Self { peers, store, answers_within, spared_for } = self.clone();
+        let (to, heartbeats, spared) = (NodeId::new(target), Heartbeats::default(), Spared::new(spared_for));
+        Network { peers, store, to, answers_within, heartbeats, spared }
     }
 }
 
@@ -95,6 +99,7 @@ pub(crate) struct Network {
     to: NodeId,
     answers_within: Duration,
     heartbeats: Heartbeats,
+    spared: Spared,
 }
 
 /// Sends one heartbeat, and notes its answer, however late it is.
@@ -103,20 +108,25 @@ async fn heartbeat(
     to: NodeId,
     mut heartbeat: Append,
     limit: Duration,
+    told: Told,
 ) -> Result<StreamAppended, TransportError> {
     let (sent, term) = (Instant::now(), heartbeat.ballot.term);
+    let tells = (heartbeat.ballot, heartbeat.commit);
     // Whoever waits for answers to what is sent from now on has named the lives before.
     heartbeat.renewed = Some(peers.receipts.round());
     let prev = heartbeat.prev;
     let answer = peers.call(to, heartbeat, limit).await;
-    let answer = peers.heard(to, answer)?;
     // This process may have stood still while the answer waited for it.
     if sent.elapsed() > limit {
         return Err(TransportError::Timeout(limit));
     }
+    let answer = peers.heard(to, answer)?;
     // As openraft has it: whose log differs follows all the same.
     if !matches!(answer, Appended::HigherBallot(_)) {
         peers.answered.note(to, term, sent);
+    }
+    if matches!(answer, Appended::Success | Appended::Partial(_)) {
+        told.note(tells);
     }
     Ok(match answer {
         Appended::Success => StreamAppended::Flushed(prev),
@@ -202,7 +212,12 @@ where
             if lane == Lane::Control
                 && let Some(append) = requests.next().await
             {
-                let asking = heartbeat(self.peers.clone(), self.to, append, self.answers_within);
+                if let Some(answer) = self.spared.answer(&append, &self.peers, self.to) {
+                    self.heartbeats.look();
+                    return Ok(stream::iter([Ok(stream_to(answer))]).boxed() as Replies<'s>);
+                }
+                let (peers, told) = (self.peers.clone(), self.spared.told());
+                let asking = heartbeat(peers, self.to, append, self.answers_within, told);
                 let answer = self.heartbeats.send(asking).await.map_err(|e| self.failed(action, e))?;
                 return Ok(stream::iter([Ok(stream_to(answer))]).boxed() as Replies<'s>);
             }

@@ -56,8 +56,12 @@ impl Engine {
         let voted = store.vote().is_some();
         let embargo_ends = voted.then(|| Moment::new(clock::now().since_origin() + config.embargo()));
         let settings = Arc::new(settings(&config, !voted)?);
-        let network =
-            NetworkFactory { peers: peers.clone(), store: store.clone(), answers_within: config.election_min() };
+        let network = NetworkFactory {
+            peers: peers.clone(),
+            store: store.clone(),
+            answers_within: config.election_min(),
+            spared_for: (config.heartbeat() * 4).min(config.suspect_after() * 8 / 15).min(config.election_max() / 2),
+        };
         let raft = Raft::new(node.get(), settings, network, store.clone(), machine.clone());
         let raft =
             Beat::of(node, config.heartbeat()).kept_by(raft).await.map_err(|e| StartError::Engine(e.to_string()))?;

@@ -14,7 +14,7 @@ use futures_util::stream::BoxStream;
 use parking_lot::Mutex;
 use quorate_membership::cluster::MAX_ADDRESSES;
 use quorate_membership::detector::Moment;
-use quorate_membership::{Address, ClusterId, Disk, NodeId, Nonce, Revision, SessionId};
+use quorate_membership::{Address, ClusterId, Disk, NodeId, Nonce, Revision, Role, SessionId};
 use tokio::sync::watch;
 
 use crate::engine::heartbeats::Answered;
@@ -83,6 +83,11 @@ impl Contacts {
     pub(crate) fn answered_within(&self, lately: Duration) -> BTreeSet<NodeId> {
         let (heard, now) = (self.0.lock(), clock::now());
         heard.answers.iter().filter(|(_, at)| now.since(**at) <= lately).map(|(node, _)| *node).collect()
+    }
+
+    /// When `node` last called this one.
+    pub(crate) fn called(&self, node: NodeId) -> Option<Moment> {
+        self.0.lock().calls.get(&node).copied()
     }
 
     /// When each other node last called this one.
@@ -233,6 +238,14 @@ impl Peers {
         }
         let (from, disk, process, timing) = (self.node, self.disk, self.process, self.timing);
         Ok((Peer { node: to, addresses }, Caller { cluster, from, to, disk, process, callee, timing }))
+    }
+
+    /// Whether `node` votes or is to vote, according to what is applied here.
+    pub(crate) fn has_a_vote(&self, node: NodeId) -> bool {
+        self.feed.look(|state| {
+            let learner = state.member(node).is_some_and(|member| member.role == Role::Learner);
+            state.configuration().is_voter(node) || !learner
+        })
     }
 
     pub(super) fn heard<T>(&self, from: NodeId, answer: Result<T, TransportError>) -> Result<T, TransportError> {

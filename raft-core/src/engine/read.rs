@@ -29,12 +29,7 @@ impl Engine {
 
     /// As [`Self::read_index_here`], confirmed by the next heartbeats.
     pub(crate) async fn read_index_by_heartbeats(&self, limit: Duration) -> Option<Revision> {
-        // First the index, and then its confirmation.
-        let confirmed = async {
-            let index = self.committed_in_term().await?;
-            self.confirm_by_heartbeats().await.then_some(index)
-        };
-        self.read_index(limit, confirmed).await
+        self.read_index(limit, self.confirm_by_heartbeats()).await
     }
 
     async fn read_index(&self, limit: Duration, confirmed: impl Future<Output = Option<Revision>>) -> Option<Revision> {
@@ -52,16 +47,18 @@ impl Engine {
         tokio::time::timeout(limit, reading).await.ok()?
     }
 
-    /// The end of what is committed, if this node leads and has committed an entry of its own term; `None` otherwise.
+    /// The term of this node as leader, and the end of what is committed; `None` if it does not lead, or has not committed an entry
+    /// of its own term.
     /// Before that entry a new leader does not know how much its predecessors have committed (Ongaro, section 6.4).
-    pub(super) async fn committed_in_term(&self) -> Option<Revision> {
+    pub(super) async fn committed_in_term(&self) -> Option<(u64, Revision)> {
         let me = self.0.node;
         let of_term = self.0.raft.with_raft_state(move |state| {
             let (ballot, committed) = (vote_from(state.vote_ref()), log_id_from(state.local_committed()?));
             let own = ballot.committed && ballot.node == me && committed.term == ballot.term;
-            (own || quorate_membership::mutant!("reads_before_own_entry")).then_some(committed.index)
+            (own || quorate_membership::mutant!("reads_before_own_entry"))
+                .then(|| (ballot.term, revision(committed.index)))
         });
-        of_term.await.ok().flatten().map(revision)
+        of_term.await.ok().flatten()
     }
 
     /// A confirmed read index from the leader, which all who ask for one meanwhile share; `None` if it has none, or leads no more.
@@ -77,7 +74,7 @@ impl Engine {
                 () = engine.another_leads(Some(leader), limit) => None,
             }
         };
-        self.0.asked.share(round).await
+        self.0.asked.share(self.0.config.heartbeat(), round).await
     }
 
     /// Waits until this node has applied everything that was committed before the call. Returns the revision that it

@@ -116,7 +116,10 @@ impl Engine {
 
     /// The entry after which a node that answers, or receives a snapshot, still needs the log.
     fn needed_after(&self, purged: Option<u64>) -> Option<u64> {
-        let answering = self.answering();
+        let mut answering = self.answering();
+        // A learner may be sent few heartbeats. What it answers to entries counts as well.
+        let lately = self.0.peers.contacts.answered_within(self.config().election_max());
+        answering.extend(lately.into_iter().filter(|node| !self.0.peers.has_a_vote(*node)));
         let matched = self.all_matched().into_iter().filter(|(node, _)| answering.contains(node));
         // One that is behind the log is sent a snapshot, and then needs what comes after that.
         let following = matched.filter_map(|(_, at)| at.get().checked_sub(1)).filter(|at| Some(*at) >= purged);

@@ -6,13 +6,16 @@
 //!                                                        callers 5, 6 ─▶ wait for round 3
 //! ```
 //!
-//! A round begins after each of its callers has arrived. So what it finds out is as new as every one of them needs it.
+//! A round begins after each of its callers has arrived. So what it finds out is as new as every one of them needs it. A round moves
+//! on only while a caller polls it. One that does not end in time is no longer waited for: two rounds at once do no harm.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use parking_lot::Mutex;
+use tokio::time::timeout;
 
 type Round<T> = Shared<BoxFuture<'static, T>>;
 
@@ -30,8 +33,9 @@ impl<T: Clone> Default for Rounds<T> {
 }
 
 impl<T: Clone + Send + Sync + 'static> Rounds<T> {
-    /// What the next round finds out, which is `round` if nobody waits for one yet. A round that nobody waits for any more ends.
-    pub(crate) async fn share<F>(&self, round: impl FnOnce() -> F + Send + 'static) -> T
+    /// What the next round finds out, which is `round` if nobody waits for one yet. It begins when the round before it has ended,
+    /// or after `patience`. A round that nobody waits for any more ends.
+    pub(crate) async fn share<F>(&self, patience: Duration, round: impl FnOnce() -> F + Send + 'static) -> T
     where
         F: Future<Output = T> + Send,
     {
@@ -40,7 +44,7 @@ impl<T: Clone + Send + Sync + 'static> Rounds<T> {
             next.get_or_insert_with(|| {
                 let (next, turn) = (Arc::downgrade(&self.next), self.turn.clone());
                 let begun = async move {
-                    let _turn = turn.lock().await;
+                    let _turn = timeout(patience, turn.lock()).await;
                     // Who arrives from here on is too late for this round.
                     if let Some(next) = next.upgrade().filter(|_| !quorate_membership::mutant!("late_for_a_round")) {
                         next.lock().take();
@@ -63,6 +67,8 @@ mod tests {
 
     use super::*;
 
+    const PATIENCE: Duration = Duration::from_millis(80);
+
     /// Rounds that are numbered as they begin, and end when they may.
     struct Numbered {
         rounds: Rounds<u32>,
@@ -84,7 +90,7 @@ mod tests {
                     may_end.acquire().await.unwrap().forget();
                     number
                 };
-                rounds.share(round).await
+                rounds.share(PATIENCE, round).await
             }
             .boxed();
             assert_eq!((&mut caller).now_or_never(), None);
@@ -104,6 +110,14 @@ mod tests {
         let fourth = numbered.caller();
         numbered.may_end.add_permits(1);
         assert_eq!(fourth.await, 3, "a round begins at once if none is under way");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_round_whose_caller_does_not_look_holds_up_the_next_for_a_moment_only() {
+        let numbered = Numbered::new();
+        let _first = numbered.caller();
+        numbered.may_end.add_permits(1);
+        assert_eq!(numbered.caller().await, 2);
     }
 
     #[tokio::test]

@@ -34,7 +34,8 @@ pub(crate) const fn revision(index: u64) -> Revision {
     Revision::new(index.saturating_add(1))
 }
 
-/// Called with each committed event, in order, before any reader of the feed sees it.
+/// Called with each committed event, in order, before any reader of the feed sees it. The state is locked meanwhile, so it must
+/// not block, and must not ask for the state.
 pub(crate) type OnEvent = Arc<dyn Fn(&Event) + Send + Sync>;
 
 /// The most entries that are applied and published together. Nobody reads the state meanwhile.
@@ -146,16 +147,16 @@ impl StateMachine {
         if answer.as_ref().is_ok_and(|new| new.iter().any(|event| is_standing(event.topic()))) {
             applied.stands = Some(at);
         }
-        answer.map(|new| events.extend(new.into_iter().map(|event| (at, event))))
+        answer.map(|new| {
+            new.iter().for_each(|event| (self.on_event)(event));
+            events.extend(new.into_iter().map(|event| (at, event)));
+        })
     }
 
     /// Applies a batch, and shows all of it at once: the state after it and the events, in order.
     fn apply_batch(&self, batch: &[Decoded]) -> Vec<Reply> {
-        let replies = self.feed.change(|state, events| {
-            let replies = batch.iter().map(|entry| self.apply_one(state, entry, events)).collect();
-            events.iter().for_each(|(_, event)| (self.on_event)(event));
-            replies
-        });
+        let replies =
+            self.feed.change(|state, events| batch.iter().map(|entry| self.apply_one(state, entry, events)).collect());
         let mut applied = self.lock();
         let (last, stands) = (applied.last, applied.stands.take());
         drop(applied);

@@ -136,7 +136,14 @@ impl Renewer {
 
     async fn ask_node(&self, node: NodeId, renewal: Renewal, deadline: Duration) -> Option<Renewed> {
         match self.engine.peers().renew(node, renewal, deadline).await {
-            Ok(answer) => Some(answer),
+            Ok(answer) => {
+                // A leader that grants leads a quorum. To a learner it sends few heartbeats beside (`engine/spared.rs`).
+                let me = self.engine.node();
+                if matches!(answer, Renewed::Granted(_)) && !self.engine.peers().has_a_vote(me) {
+                    self.engine.peers().contacts.note_answer(node);
+                }
+                Some(answer)
+            }
             Err(error) => {
                 tracing::trace!(?renewal, %node, %error, "no answer to a renewal");
                 None
