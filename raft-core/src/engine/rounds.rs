@@ -34,8 +34,8 @@ impl<T: Clone> Default for Rounds<T> {
 
 impl<T: Clone + Send + Sync + 'static> Rounds<T> {
     /// What the next round finds out, which is `round` if nobody waits for one yet. It begins when the round before it has ended,
-    /// or after `patience`. A round that nobody waits for any more ends.
-    pub(crate) async fn share<F>(&self, patience: Duration, round: impl FnOnce() -> F + Send + 'static) -> T
+    /// or after `limit`. A round that nobody waits for any more ends.
+    pub(crate) async fn share<F>(&self, limit: Duration, round: impl FnOnce() -> F + Send + 'static) -> T
     where
         F: Future<Output = T> + Send,
     {
@@ -44,7 +44,7 @@ impl<T: Clone + Send + Sync + 'static> Rounds<T> {
             next.get_or_insert_with(|| {
                 let (next, turn) = (Arc::downgrade(&self.next), self.turn.clone());
                 let begun = async move {
-                    let _turn = timeout(patience, turn.lock()).await;
+                    let _turn = timeout(limit, turn.lock()).await;
                     // Who arrives from here on is too late for this round.
                     if let Some(next) = next.upgrade().filter(|_| !quorate_membership::mutant!("late_for_a_round")) {
                         next.lock().take();
@@ -67,7 +67,7 @@ mod tests {
 
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_millis(80);
+    const LIMIT: Duration = Duration::from_millis(80);
 
     /// Rounds that are numbered as they begin, and end when they may.
     struct Numbered {
@@ -90,7 +90,7 @@ mod tests {
                     may_end.acquire().await.unwrap().forget();
                     number
                 };
-                rounds.share(PATIENCE, round).await
+                rounds.share(LIMIT, round).await
             }
             .boxed();
             assert_eq!((&mut caller).now_or_never(), None);
