@@ -10,7 +10,7 @@
 //! from. After a restart the history is empty, so a reader that resumes from before it gets a gap, too.
 //!
 //! A picture shares the state's trees, and each change after it copies the nodes that both have. So a busy node takes as few
-//! as it can: who wants to know one thing looks at the state where it is ([`Feed::look`]).
+//! as it can: who wants to know one thing looks at the state where it is (`Feed::look`).
 
 mod filter;
 
