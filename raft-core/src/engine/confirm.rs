@@ -30,24 +30,16 @@ use crate::engine::Engine;
 use crate::engine::types::{membership_from, vote_from};
 use crate::rpc::{Append, Appended, Ballot};
 
-/// That a quorum followed this leader at some time during a round.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Confirmed {
-    /// The end of what was committed when the round began; `None` if this leader did not know it.
-    pub(super) committed: Option<Revision>,
-}
-
 impl Engine {
-    /// Whether a quorum accepts a message that this leader sends after this call began, and what was committed then; `None` if it
-    /// does not.
-    pub(super) async fn confirm(&self) -> Option<Confirmed> {
+    /// The end of what was committed at some time after this call began, once a quorum has accepted a message that this leader sent
+    /// after that; `None` if it does not, or if this leader did not know the end.
+    pub(super) async fn confirm(&self) -> Option<Revision> {
         let core = Arc::downgrade(&self.0);
         let round = move || async move {
             let engine = Engine(core.upgrade()?);
             // First the end, and then the confirmation, of the same term.
-            let committed = engine.committed_in_term().await;
-            let term = engine.round().await?;
-            Some(Confirmed { committed: committed.filter(|(of, _)| *of == term).map(|(_, end)| end) })
+            let (of, committed) = engine.committed_in_term().await?;
+            (engine.round().await? == of).then_some(committed)
         };
         self.0.rounds.share(self.0.config.heartbeat(), round).await
     }
@@ -65,7 +57,7 @@ impl Engine {
         let others = configuration.voters().into_iter().any(|voter| voter != self.0.node);
         match others && timeout(heartbeat * 2, since).await.is_ok() {
             true => self.holds(ballot).then_some(committed),
-            false => self.confirm().await?.committed,
+            false => self.confirm().await,
         }
     }
 

@@ -113,8 +113,8 @@ impl Heartbeats {
         under_way.push(heartbeat.map(move |answer| (number, answer)).boxed());
         while let Some((of, answer)) = under_way.next().await {
             if of == number || counts_later(&answer) {
-                // What has come in as well is noted now, and does not wait for the next heartbeat.
-                while let Some(Some(_)) = under_way.next().now_or_never() {}
+                // What has come in as well does not wait for the next heartbeat.
+                self.look();
                 return answer;
             }
         }

@@ -50,7 +50,6 @@ use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::engine::batches::Batches;
-use crate::engine::confirm::Confirmed;
 use crate::engine::leadership::Arrivals;
 use crate::engine::log_store::{LogStore, Trouble};
 use crate::engine::lost_leader::Stood;
@@ -86,7 +85,7 @@ struct Core {
     feed: Feed,
     peers: Arc<Peers>,
     /// What confirms that this node leads.
-    rounds: Rounds<Option<Confirmed>>,
+    rounds: Rounds<Option<Revision>>,
     /// What asks the leader for a read index.
     asked: Rounds<Option<Revision>>,
     arrivals: Arrivals,

@@ -240,7 +240,7 @@ impl Peers {
         Ok((Peer { node: to, addresses }, Caller { cluster, from, to, disk, process, callee, timing }))
     }
 
-    /// Whether `node` votes or is to vote, according to what is applied here.
+    /// Whether `node` votes or is to vote, according to what is applied here. A node that is unknown here counts as one that does.
     pub(crate) fn has_a_vote(&self, node: NodeId) -> bool {
         self.feed.look(|state| {
             let learner = state.member(node).is_some_and(|member| member.role == Role::Learner);

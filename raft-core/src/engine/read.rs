@@ -23,8 +23,7 @@ use crate::feed::{FeedItem, Filter};
 impl Engine {
     /// A confirmed read index from this node's own engine; `None` if it does not lead or finds no quorum in time.
     pub(crate) async fn read_index_here(&self, limit: Duration) -> Option<Revision> {
-        let confirmed = async { self.confirm().await?.committed };
-        self.read_index(limit, confirmed).await
+        self.read_index(limit, self.confirm()).await
     }
 
     /// As [`Self::read_index_here`], confirmed by the next heartbeats.
