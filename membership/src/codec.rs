@@ -11,6 +11,7 @@
 //! be skipped. Types evolve by appending enum variants and raising [`FEATURE_LEVEL`]. `tests/wire.rs` holds golden
 //! bytes for every variant, in both directions.
 
+use bincode::enc::write::SizeWriter;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -132,9 +133,13 @@ fn checksum(header: &[u8], payload: &[u8]) -> u32 {
 /// # Errors
 /// [`CodecError::TooLarge`] above [`LIMIT`]; [`CodecError::Payload`] if the type cannot be written.
 pub fn encode<T: Enveloped>(record: &T) -> Result<Vec<u8>, CodecError> {
-    let mut bytes = vec![0; HEADER];
-    bincode::serde::encode_into_std_write(record, &mut bytes, config())
-        .map_err(|e| CodecError::Payload(e.to_string()))?;
+    let unwritable = |e: bincode::error::EncodeError| CodecError::Payload(e.to_string());
+    // Counted first: a vector that grows while it is written is copied several times.
+    let mut size = SizeWriter::default();
+    bincode::serde::encode_into_writer(record, &mut size, config()).map_err(unwritable)?;
+    let mut bytes = Vec::with_capacity(HEADER + size.bytes_written);
+    bytes.resize(HEADER, 0);
+    bincode::serde::encode_into_std_write(record, &mut bytes, config()).map_err(unwritable)?;
     let length = bytes.len() - HEADER;
     let announced = u32::try_from(length).ok().filter(|_| length <= LIMIT).ok_or(CodecError::TooLarge(length))?;
     bytes[..4].copy_from_slice(&MAGIC);

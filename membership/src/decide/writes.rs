@@ -32,7 +32,8 @@ pub(super) fn write(
     let bytes = changes.iter().map(Change::bytes).chain(checks.iter().map(Check::bytes)).sum();
     sized("bytes", bytes, MAX_WRITE)?;
     checks.iter().try_for_each(|check| holds(state, check))?;
-    let mut events = vec![Event::Answered { request: request.nonce }];
+    let mut events = Vec::with_capacity(1 + changes.len());
+    events.push(Event::Answered { request: request.nonce });
     let (mut keys, mut items, mut item) = (BTreeSet::new(), BTreeSet::new(), state.store.last_item);
     for change in changes {
         if let Some(value) = change.value().filter(|value| value.as_bytes().len() > MAX_VALUE) {

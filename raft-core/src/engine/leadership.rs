@@ -96,9 +96,11 @@ impl Engine {
     /// openraft's leader stays silent, and if the chosen successor does not take over, the others elect after their
     /// timeout.
     pub(crate) fn should_make_way(&self) -> bool {
-        !self.has_made_way()
-            && self.disk_trouble().is_some()
-            && self.state().configuration().has_quorum(&self.answering())
+        if self.has_made_way() || self.disk_trouble().is_none() {
+            return false;
+        }
+        let answering = self.answering();
+        self.look(|state| state.configuration().has_quorum(&answering))
     }
 
     /// Whether this node has asked another to lead in its place in the current term.

@@ -15,7 +15,7 @@ use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, ForwardReason, RaftError};
 use openraft::raft::ClientWriteResponse;
 use quorate_membership::codec::encode;
-use quorate_membership::{Command, NodeId, Revision};
+use quorate_membership::{ClusterState, Command, NodeId, Revision};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::engine::Engine;
@@ -64,7 +64,7 @@ impl Engine {
 
     /// How long a command on the way out may take. Once the lives of a majority have ended there is nobody to wait for.
     pub(crate) fn time_to_leave(&self) -> Duration {
-        match self.state().majority_has_ended() {
+        match self.look(ClusterState::majority_has_ended) {
             true => self.0.config.propose_timeout.min(self.0.config.election_max() * 2),
             false => self.0.config.propose_timeout,
         }
@@ -74,7 +74,7 @@ impl Engine {
     /// node named, or else each other voter in turn. A node that does not lead refuses the command.
     fn whom_to_ask(&self, hint: Option<NodeId>, tries: usize) -> Option<NodeId> {
         self.takes_nothing()?;
-        let voters = self.state().configuration().voters();
+        let voters = self.look(|state| state.configuration().voters());
         let others: Vec<NodeId> = voters.into_iter().filter(|node| *node != self.0.node).collect();
         let next = others.get(tries.checked_rem(others.len())?).copied();
         hint.filter(|node| *node != self.0.node).or(next)

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use openraft::Membership;
 use openraft::entry::EntryPayload;
-use quorate_membership::{Command, Event, NodeId, Operator, ProvedEnd, Revision, Role};
+use quorate_membership::{Command, Event, Key, NodeId, Operator, ProvedEnd, Revision, Role};
 
 use crate::engine::log_store::LogStore;
 use crate::error::{Fatal, ProposeError};
@@ -86,6 +86,23 @@ async fn a_failed_fsync_stops_the_node_with_its_reason() -> anyhow::Result<()> {
     assert!(running.service().join(join).await.is_err());
     let state = running.view().cluster.clone();
     assert_eq!(state.member(node).map(|m| m.addresses.len()), Some(1), "what was not durable was not applied");
+    Ok(())
+}
+
+/// While nobody reads the views, the picture in them may be old. Who begins to read them gets the newest, and then each change.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_begins_to_read_the_views_sees_every_record_that_was_written_before() -> anyhow::Result<()> {
+    let mut t = TestCluster::start(1).await?;
+    let node = t.node(1)?.handle()?;
+    for round in ["first", "second", "third"] {
+        let key = Key::new(round)?;
+        node.records().put(key.clone(), "written").await?;
+        let mut views = node.watch();
+        assert!(views.borrow().cluster.store().record(&key).is_some(), "{round}");
+        node.records().delete(key.clone()).await?;
+        let gone = views.wait_for(|view| view.cluster.store().record(&key).is_none());
+        tokio::time::timeout(Duration::from_secs(60), gone).await??;
+    }
     Ok(())
 }
 

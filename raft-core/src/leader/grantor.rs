@@ -163,13 +163,13 @@ impl Task {
     }
 
     fn applied(&mut self) {
-        let state = self.engine.state();
         // Nothing else in the state matters to leases, and most entries change neither.
-        let seen = Some((state.epoch(), state.leadership()));
+        let seen = Some(self.engine.look(|state| (state.epoch(), state.leadership())));
         if self.seen == seen {
             return;
         }
-        self.seen = seen;
+        let state = self.engine.state();
+        self.seen = Some((state.epoch(), state.leadership()));
         let before = self.grantor.activation();
         let now = clock::reading();
         self.grantor.handle_applied(&state, now);
@@ -189,10 +189,9 @@ impl Task {
     fn received(&mut self, ask: PendingRenewal) {
         let PendingRenewal { renewal, answer } = ask;
         let Renewal { who, seq } = renewal;
-        let state = self.engine.state();
         // P7: the clock is read after the receipt.
         let now = clock::reading();
-        let taken = self.grantor.handle_renewal(who, seq, &state, now);
+        let taken = self.engine.look(|state| self.grantor.handle_renewal(who, seq, state, now));
         match taken {
             Ok(()) => {
                 self.waiting.insert((who, seq), (answer, now));
@@ -239,7 +238,7 @@ impl Task {
         if let Some(nonce) = self.grantor.poll_activation().filter(|_| !self.activating) {
             let (engine, leader) = (self.engine.clone(), self.engine.node());
             // The founder leads before it is a member. At that time there is no lease to expire.
-            if engine.state().member(leader).is_some() {
+            if engine.look(|state| state.member(leader).is_some()) {
                 self.activating = true;
                 self.proposals.spawn(host::bound(async move {
                     let activated = engine.propose_as_leader(Command::ActivateLeader { leader, nonce }).await;
@@ -251,14 +250,15 @@ impl Task {
             }
         }
         if self.engine.config().spares_idle {
-            let state = self.engine.state();
-            if self.idle.0 != state.revision() {
-                self.idle = (state.revision(), BTreeMap::new());
-            }
-            let known = &mut self.idle.1;
-            // Not a former life, for whose end its next one waits, nor one whose end was asked for.
-            let idle = |who| state.may_renew(who) && state.is_idle(who);
-            self.grantor.spare(|who| *known.entry(who).or_insert_with(|| idle(who)), now);
+            self.engine.look(|state| {
+                if self.idle.0 != state.revision() {
+                    self.idle = (state.revision(), BTreeMap::new());
+                }
+                let known = &mut self.idle.1;
+                // Not a former life, for whose end its next one waits, nor one whose end was asked for.
+                let idle = |who| state.may_renew(who) && state.is_idle(who);
+                self.grantor.spare(|who| *known.entry(who).or_insert_with(|| idle(who)), now);
+            });
         }
         for expiry in self.grantor.poll_expiries(now) {
             self.expire(expiry);
@@ -272,11 +272,13 @@ impl Task {
 
     /// Says when time may prove the ends that the open orders are for. Shortly before that, orders stay here.
     fn say_when_time_proves(&self, now: Reading) {
-        let (state, clock) = (self.engine.state(), clock::now().since_origin());
-        let open = state.fences().open();
+        let clock = clock::now().since_origin();
         let at = |left| Moment::new(clock.saturating_add(left));
-        let ends = open.filter_map(|order| Some((order.id, at(self.grantor.expires_in(order.target, now)?))));
-        self.reach.proved_at(ends.collect());
+        let ends = self.engine.look(|state| {
+            let open = state.fences().open();
+            open.filter_map(|order| Some((order.id, at(self.grantor.expires_in(order.target, now)?)))).collect()
+        });
+        self.reach.proved_at(ends);
     }
 
     fn expire(&mut self, expiry: Expiry) {

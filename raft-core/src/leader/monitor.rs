@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_membership::detector::{Detector, Moment};
-use quorate_membership::{Candidacy, LeaderContact, NodeId, Phase, Reachability};
+use quorate_membership::{Candidacy, ClusterState, LeaderContact, NodeId, Phase, Reachability, Revision};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -31,6 +31,13 @@ use crate::view::{Local, Sighting, View};
 /// The shortest time between two views that differ in nothing but records, queues and locks. Each has a picture of the state, is
 /// made by this task and read by others, which a busy cluster would wake for every command.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// The same while nobody reads the views but this node itself, which looks at the state where it is. Not for ever: an old picture
+/// keeps the old records in memory.
+const UNREAD: Duration = Duration::from_secs(5);
+
+/// Who always reads the views: the reconciler.
+const OWN_READERS: usize = 1;
 
 /// Why a node that leads makes way, and the remedy.
 const UNREACHED: &str = "the other nodes answer this node, but their own calls do not reach it; open its port to them";
@@ -62,6 +69,15 @@ pub(crate) struct Monitor {
     urgent: Arc<Notify>,
     /// Whether the other nodes cannot reach this one.
     unreached: bool,
+    pictured: Pictured,
+}
+
+/// The picture of the last view.
+struct Pictured {
+    cluster: Arc<ClusterState>,
+    /// The revision that had last changed more than records, queues and locks.
+    changed: Revision,
+    at: Instant,
 }
 
 impl Monitor {
@@ -78,6 +94,7 @@ impl Monitor {
         let (leading, led, stands, disk) = Default::default();
         let (standing, unreached) = (StandingLog::default(), false);
         let candidacy = Candidacy::new(plan.election_max, clock::now());
+        let pictured = Pictured { cluster: engine.state(), changed: *engine.standing().borrow(), at: Instant::now() };
         Self {
             engine,
             keeper,
@@ -93,6 +110,7 @@ impl Monitor {
             refusing,
             urgent,
             unreached,
+            pictured,
         }
     }
 
@@ -100,9 +118,9 @@ impl Monitor {
     pub(crate) async fn run(mut self, stop: CancellationToken) -> Option<Fatal> {
         let mut pace = self.engine.beat().every(1);
         let (mut standing, mut progress) = (self.engine.standing(), self.engine.progress());
-        let mut shown = Instant::now();
         loop {
             let mut urgent = false;
+            let due = self.pictured.at + self.pictures_every();
             tokio::select! { biased;
                 () = stop.cancelled() => return None,
                 _ = pace.tick() => self.tick(),
@@ -119,15 +137,16 @@ impl Monitor {
                 },
                 // Everything else that was applied: at once, but not more often than anybody looks.
                 changed = async {
-                    let changed = progress.changed().await;
-                    sleep_until(shown + LOOK).await;
-                    changed
-                } => match changed {
-                    Ok(()) => shown = Instant::now(),
-                    Err(_) => return None,
-                },
+                    sleep_until(due).await;
+                    progress.changed().await
+                } => {
+                    if changed.is_err() {
+                        return None;
+                    }
+                }
             }
-            let view = self.look();
+            let changed = *standing.borrow();
+            let view = self.look(changed);
             self.standing.look(&view, clock::now());
             self.views.send_if_modified(|shown| {
                 let news = !shown.differs_in_time_alone(&view);
@@ -174,13 +193,14 @@ impl Monitor {
     /// contact, so that a dead leader is not granted a second wait.
     fn begin_to_judge(&mut self, now: Moment) {
         let (engine, config) = (&self.engine, self.engine.config());
-        let (cluster, heard) = (engine.state(), engine.peers().contacts.all());
+        let heard = engine.peers().contacts.all();
+        let members: Vec<_> = engine.look(|state| state.members().keys().copied().collect());
         self.detector = Detector::new(config.thresholds());
-        for node in cluster.members().keys().filter(|node| **node != engine.node()) {
+        for node in members.into_iter().filter(|node| *node != engine.node()) {
             // An election takes about twice its longest timeout, and the dead leader was silent for all of it.
-            let times = if self.led == Some(*node) { 4 } else { 2 };
-            let lately = heard.get(node).filter(|at| now.since(**at) < config.election_max() * times);
-            self.detector.watch(*node, lately.copied().unwrap_or(now));
+            let times = if self.led == Some(node) { 4 } else { 2 };
+            let lately = heard.get(&node).filter(|at| now.since(**at) < config.election_max() * times);
+            self.detector.watch(node, lately.copied().unwrap_or(now));
         }
     }
 
@@ -221,7 +241,7 @@ impl Monitor {
         let contacts = &engine.peers().contacts;
         let (calls, answering) = (contacts.calls(), contacts.answered_within(just_now));
         let contact = LeaderContact { me, now, leads, calls: &calls, answering: &answering };
-        let unreached = self.reachability.look(&engine.state(), &contact);
+        let unreached = engine.look(|state| self.reachability.look(state, &contact));
         match (self.unreached, unreached) {
             (false, true) => tracing::warn!(node = %me, "{UNREACHED}; making way for another leader"),
             (true, false) => tracing::info!(node = %me, "this node may stand for election again"),
@@ -235,17 +255,33 @@ impl Monitor {
         for (node, at) in self.engine.peers().contacts.all() {
             self.detector.handle_contact(node, at);
         }
-        let state = self.engine.state();
-        for who in state.members().keys().filter_map(|node| state.newest(*node)) {
+        let newest: Vec<_> =
+            self.engine.look(|state| state.members().keys().filter_map(|node| state.newest(*node)).collect());
+        for who in newest {
             if self.engine.note_arrival(who, now) {
                 self.detector.handle_arrival(who.node, now);
             }
         }
     }
 
-    fn look(&self) -> View {
+    /// How old the picture of a view may be if nothing but records, queues and locks has changed since.
+    fn pictures_every(&self) -> Duration {
+        if self.views.receiver_count() > OWN_READERS { LOOK } else { UNREAD }
+    }
+
+    /// A picture of the state, perhaps the last one. `changed` is the revision that last changed more than records, queues and locks.
+    fn picture(&mut self, changed: Revision) -> Arc<ClusterState> {
+        let overtaken = self.views.borrow().cluster.revision() > self.pictured.cluster.revision();
+        if overtaken || self.pictured.changed != changed || self.pictured.at.elapsed() >= self.pictures_every() {
+            self.pictured = Pictured { cluster: self.engine.state(), changed, at: Instant::now() };
+        }
+        self.pictured.cluster.clone()
+    }
+
+    fn look(&mut self, changed: Revision) -> View {
+        let cluster = self.picture(changed);
         let engine = &self.engine;
-        let (now, cluster, me) = (clock::now(), engine.state(), engine.node());
+        let (now, me) = (clock::now(), engine.node());
         let leader = engine.leader();
         let quorate = match engine.leading() {
             // Counted from the sending of what was acknowledged, which is the safe side. openraft's own state would not

@@ -115,7 +115,8 @@ impl Reconciler {
         if view.local.stopped.is_some() {
             return;
         }
-        self.former_lives.observe(&engine.state(), clock::now());
+        let now = clock::now();
+        engine.look(|state| self.former_lives.observe(state, now));
         if !engine.leading() {
             // The failures of an earlier leadership say little about the next.
             self.waits.clear();
@@ -125,10 +126,15 @@ impl Reconciler {
         if !engine.heard_by_quorum() {
             return;
         }
+        let open = engine.look(|state| state.fences().open().map(|order| order.id).collect());
+        let outlook = self.outlook(engine, &view, open);
         // The newest state, which may be newer than the view, so that finished work is not started again.
-        let state = engine.state();
-        let due = agenda(&state, &self.outlook(engine, &view, &state), &self.former_lives);
+        let due = engine.look(|state| agenda(state, &outlook, &self.former_lives));
         self.waits.retain(|work, _| due.contains(work));
+        if due.is_empty() {
+            return;
+        }
+        let state = engine.state();
         for work in due {
             let waited = self.waits.get(&work).is_none_or(|(at, _)| clock::now() >= *at);
             if waited && !self.running.contains_key(&work) && !self.conflicts(work) {
@@ -139,16 +145,15 @@ impl Reconciler {
         }
     }
 
-    fn outlook(&self, engine: &Engine, view: &View, state: &ClusterState) -> Outlook {
+    fn outlook(&self, engine: &Engine, view: &View, open: Vec<FenceId>) -> Outlook {
         let can_fence = self.uses.reach.fencer.is_some();
-        let open = state.fences().open().map(|order| order.id);
         let silent = view.local.sightings.iter().filter(|(_, sighting)| sighting.signal.asks_for_a_fence());
         Outlook {
             me: engine.node(),
             now: clock::now(),
             under: *self.uses.activation.borrow(),
             can_fence,
-            given_up: open.filter(|order| self.uses.reach.gives_up(*order)).collect(),
+            given_up: open.into_iter().filter(|order| self.uses.reach.gives_up(*order)).collect(),
             proved_in: self.uses.reach.proved_in(clock::now()),
             spares_idle: engine.config().spares_idle,
             tells_lives_apart: can_fence && engine.config().fencer_tells_lives_apart,

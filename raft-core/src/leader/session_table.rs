@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_membership::session::Sessions;
-use quorate_membership::{Activation, Command, SessionId};
+use quorate_membership::{Activation, Command, SessionId, Store};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
@@ -155,10 +155,11 @@ impl Task {
     }
 
     fn applied(&mut self) {
-        let state = self.engine.state();
-        if self.known.as_ref().is_some_and(|known| known.same_holders(state.store())) {
+        let same = |known: &Store| self.engine.look(|state| known.same_holders(state.store()));
+        if self.known.as_ref().is_some_and(same) {
             return;
         }
+        let state = self.engine.state();
         self.known = Some(state.store().clone());
         self.sessions.handle_applied(&state, clock::reading());
     }
@@ -184,14 +185,14 @@ impl Task {
             let confirmed = async {
                 let index = engine.read_index_here(limit).await?;
                 engine.progress().wait_for(|at| *at >= index).await.ok()?;
-                let state = engine.state();
-                state.leadership().is_some_and(|current| current.activation == under).then_some(state)
+                engine.look(|state| {
+                    let leads = state.leadership().is_some_and(|current| current.activation == under);
+                    leads.then(|| state.store().session(session).map(|open| open.ttl))
+                })
             };
             let answered = match timeout(limit, confirmed).await {
-                Ok(Some(state)) => match state.store().session(session) {
-                    Some(open) => KeptAlive::Alive { ttl: open.ttl },
-                    None => KeptAlive::Ended,
-                },
+                Ok(Some(Some(ttl))) => KeptAlive::Alive { ttl },
+                Ok(Some(None)) => KeptAlive::Ended,
                 Ok(None) | Err(_) => unconfirmed,
             };
             let _gone = answer.send(answered);
@@ -206,7 +207,8 @@ impl Task {
             self.sessions.handle_pause(now);
         }
         let Some(under) = self.under else { return };
-        for command in self.sessions.poll(&self.engine.state(), under, now) {
+        let commands = self.engine.look(|state| self.sessions.poll(state, under, now));
+        for command in commands {
             // Two commands are the same if their subject is the same; the wait in them grows from tick to tick.
             let same = |known: &Command| match (known, &command) {
                 (Command::ExpireSession { session: a, .. }, Command::ExpireSession { session: b, .. }) => a == b,

@@ -129,7 +129,7 @@ impl Renewer {
 
     /// Sends the renewal to every other voter. Returns the first grant, or else one of the answers.
     async fn ask_every_voter(&self, renewal: Renewal, deadline: Duration) -> Option<Renewed> {
-        let voters = self.engine.state().configuration().voters();
+        let voters = self.engine.look(|state| state.configuration().voters());
         let others = voters.into_iter().filter(|node| *node != self.engine.node());
         best(others.map(|node| self.ask_node(node, renewal, deadline).boxed()).collect()).await
     }
@@ -177,14 +177,16 @@ impl Own {
     fn look(self, renewer: &Renewer) -> Self {
         let engine = &renewer.engine;
         let Some(who) = engine.identity() else { return Self::Unknown };
-        let state = engine.state();
-        let ended = match state.life(who).map(|life| life.phase) {
-            Some(Phase::Joining | Phase::Active) => state.newest(who.node) != Some(who),
-            Some(Phase::Fencing | Phase::Fenced | Phase::Left) | None => true,
-        };
+        let (ended, renewable) = engine.look(|state| {
+            let ended = match state.life(who).map(|life| life.phase) {
+                Some(Phase::Joining | Phase::Active) => state.newest(who.node) != Some(who),
+                Some(Phase::Fencing | Phase::Fenced | Phase::Left) | None => true,
+            };
+            (ended, state.may_renew(who))
+        });
         match self {
             Self::Condemned => self,
-            Self::Unknown if state.may_renew(who) => {
+            Self::Unknown if renewable => {
                 let contract = engine.config().timing.contract();
                 let Contract { stop, lease, in_flight, drift } = contract;
                 renewer.ledger.note(Note::Registered { who, stop, lease, in_flight, drift });

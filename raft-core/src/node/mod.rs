@@ -217,6 +217,16 @@ impl Node {
     /// Follows the view of this node. It shows a change of members, sessions or leadership at once, and one of records, queues
     /// or locks within 50 ms.
     pub fn watch(&self) -> watch::Receiver<View> {
+        // Nobody may have read the views so far, and the picture in them may be old.
+        let latest = self.parts.latest();
+        self.parts.views.send_if_modified(|view| {
+            let newer = latest.cluster.revision() > view.cluster.revision();
+            if newer {
+                view.cluster = latest.cluster;
+                view.local.applied = view.local.applied.max(latest.local.applied);
+            }
+            newer
+        });
         self.parts.views.subscribe()
     }
 

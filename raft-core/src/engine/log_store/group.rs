@@ -61,6 +61,7 @@ pub(super) fn put_beginning(out: &mut Vec<u8>, beginning: Beginning, carried: &C
 }
 
 pub(super) fn put_changes(out: &mut Vec<u8>, changes: &[LogChange], committed: Option<&[u8]>) {
+    out.reserve(changes.iter().map(room_for).sum::<usize>() + committed.map_or(0, |record| HEAD + record.len()));
     for change in changes {
         match change {
             LogChange::Append { records } => records.iter().for_each(|(_, record)| put(out, ENTRY, &[record])),
@@ -75,6 +76,21 @@ pub(super) fn put_changes(out: &mut Vec<u8>, changes: &[LogChange], committed: O
     }
     if let Some(record) = committed {
         put(out, COMMITTED, &[record]);
+    }
+}
+
+/// The length of a tag and a length.
+const HEAD: usize = 9;
+
+/// How many bytes a change takes.
+fn room_for(change: &LogChange) -> usize {
+    match change {
+        LogChange::Append { records } => records.iter().map(|(_, record)| HEAD + record.len()).sum(),
+        LogChange::Truncate { .. } => HEAD + 8,
+        LogChange::Purge { record, .. } | LogChange::Vote { record, .. } | LogChange::Committed { record } => {
+            HEAD + record.len()
+        }
+        LogChange::Snapshot { record, data, .. } => HEAD + 8 + record.len() + data.len(),
     }
 }
 

@@ -74,7 +74,7 @@ impl Task {
         // A read panicked, and it is not known which.
         let Some((round, confirmed)) = read.or_else(|| Some((self.grantor.renewals().1?.0, false))) else { return };
         let answers = match confirmed {
-            true => self.grantor.handle_read(round, &self.engine.state()),
+            true => self.engine.look(|state| self.grantor.handle_read(round, state)),
             false => self.grantor.handle_read_failed(round).into_iter().map(|(who, seq)| (who, seq, false)).collect(),
         };
         for (who, seq, granted) in answers {
