@@ -212,12 +212,12 @@ impl Agenda<'_> {
         let state = self.state;
         let witness = state.member(self.outlook.me).is_some_and(|member| member.role == Role::Witness);
         let standing = state.standing();
-        let mut voters = state.members().iter().filter(|(node, m)| m.role == Role::Voter && standing.contains(node));
+        let mut voters = state.members().filter(|(node, m)| m.role == Role::Voter && standing.contains(node));
         let heard = self.heard_lately();
         witness
             && voters.any(|(node, _)| {
-                state.configuration().is_lasting_voter(*node)
-                    && (heard.contains(node) || mutant!("handed_over_to_the_dead"))
+                state.configuration().is_lasting_voter(node)
+                    && (heard.contains(&node) || mutant!("handed_over_to_the_dead"))
             })
     }
 

@@ -11,8 +11,9 @@
 //!
 //! Only [`evolve`](crate::evolve()) changes it, one committed event at a time.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
+use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{Enveloped, Kind};
@@ -44,7 +45,8 @@ pub struct ClusterState {
     pub(crate) id: Option<ClusterId>,
     pub(crate) revision: Revision,
     pub(crate) epoch: Epoch,
-    pub(crate) members: Shared<BTreeMap<NodeId, Member>>,
+    /// A change copies the member that it is of, and a part of the map.
+    pub(crate) members: OrdMap<NodeId, Shared<Member>>,
     pub(crate) retired: Shared<BTreeSet<NodeId>>,
     pub(crate) configuration: Shared<Configuration>,
     pub(crate) fences: Shared<Fences>,
@@ -77,14 +79,14 @@ impl ClusterState {
         self.epoch
     }
 
-    /// All members, by node.
-    pub fn members(&self) -> &BTreeMap<NodeId, Member> {
-        &self.members
+    /// All members, in the order of nodes.
+    pub fn members(&self) -> impl Iterator<Item = (NodeId, &Member)> {
+        self.members.iter().map(|(node, member)| (*node, &**member))
     }
 
     /// The member with that number.
     pub fn member(&self, node: NodeId) -> Option<&Member> {
-        self.members.get(&node)
+        self.members.get(&node).map(|member| &**member)
     }
 
     /// The nodes that were removed. Their numbers are never reused.
@@ -164,13 +166,13 @@ impl ClusterState {
     /// open fence order is against. Only they are counted on for a majority.
     pub fn standing(&self) -> BTreeSet<NodeId> {
         let targets: BTreeSet<NodeId> = self.fences.open().map(|order| order.target.node).collect();
-        let stands = |(node, member): (&NodeId, &Member)| (member.stands() && !targets.contains(node)).then_some(*node);
-        self.members.iter().filter_map(stands).collect()
+        let stands = |(node, member): (NodeId, &Member)| (member.stands() && !targets.contains(&node)).then_some(node);
+        self.members().filter_map(stands).collect()
     }
 
     /// The voters whose newest life has not ended.
     pub fn voters_not_ended(&self) -> BTreeSet<NodeId> {
-        let newest = |node: &NodeId| self.members.get(node).and_then(Member::newest);
+        let newest = |node: &NodeId| self.member(*node).and_then(Member::newest);
         let ended = |node: &NodeId| newest(node).is_some_and(|(_, life)| life.phase.has_ended());
         self.configuration.voters().into_iter().filter(|node| !ended(node)).collect()
     }

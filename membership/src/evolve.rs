@@ -24,7 +24,7 @@ pub fn evolve(state: &mut ClusterState, revision: Revision, event: &Event) {
             true
         }
         Event::Joined { who, role, addresses, disk, boot, nonce, contract, hint } => {
-            let fresh = || Member { role: *role, addresses: vec![], disk: *disk, lives: BTreeMap::new() };
+            let fresh = || Member { role: *role, addresses: vec![], disk: *disk, lives: BTreeMap::new() }.into();
             let member = state.members.entry(who.node).or_insert_with(fresh);
             member.addresses.clone_from(addresses);
             member.disk = *disk;

@@ -38,7 +38,8 @@ pub struct FormerLives {
 }
 
 impl FormerLives {
-    /// Follows the committed state. To be called at a steady pace: an end counts from the call that notices it.
+    /// Follows the committed state. To be called as soon as members or fence orders have changed: an end counts from the call that
+    /// notices it.
     pub fn observe(&mut self, state: &ClusterState, now: Moment) {
         let closing = |who: Identity| {
             let life = state.life(who).filter(|life| matches!(life.phase, Phase::Active | Phase::Fencing));
@@ -49,8 +50,11 @@ impl FormerLives {
             self.closing.remove(&who);
             self.ended.insert(who.node, now);
         }
-        for (who, _) in state.lives().filter(|(who, _)| closing(*who)) {
-            self.closing.entry(who).or_insert(now);
+        // Of most nodes only the newest life is remembered.
+        for (node, member) in state.members().filter(|(_, member)| member.lives.len() > 1) {
+            for who in member.lives.keys().map(|life| Identity::new(node, *life)).filter(|who| closing(*who)) {
+                self.closing.entry(who).or_insert(now);
+            }
         }
         self.ended.retain(|node, _| state.member(*node).is_some());
     }

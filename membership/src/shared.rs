@@ -4,8 +4,8 @@
 //!   state ──▶ Shared ◀── the picture that was published       a change of `state` copies what the picture shares
 //! ```
 //!
-//! The state is published after each batch of entries. Members and fence orders hardly ever change between two batches, and a
-//! thousand members take longer to copy than a command to apply.
+//! A picture of the state shares everything with it. Configuration and fence orders hardly ever change between two pictures, and what
+//! a map has of a member or a record is copied only when that member or record changes.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;

@@ -49,7 +49,7 @@ fn told(mut state: ClusterState, lines: impl Iterator<Item = String>) -> Cluster
 
 /// A leader on n1 that has just heard everybody, and whose followers have everything.
 fn outlook(state: &ClusterState) -> Outlook {
-    let others: Vec<NodeId> = state.members().keys().copied().filter(|node| *node != N1).collect();
+    let others: Vec<NodeId> = state.members().map(|(node, _)| node).filter(|node| *node != N1).collect();
     Outlook {
         me: N1,
         now: at(100_000),

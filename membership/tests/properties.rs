@@ -95,7 +95,7 @@ fn epochs_and_tokens_strictly_grow(walk: &Walk) {
         // That its work dies with its process says nothing of who is in.
         let declared = matches!(event, Event::DeclaredProcessBound { .. });
         let members_differ =
-            (state.members() != after.members() && !declared) || state.configuration() != after.configuration();
+            (!state.members().eq(after.members()) && !declared) || state.configuration() != after.configuration();
         assert!(after.epoch() > state.epoch() || (after.epoch() == state.epoch() && !members_differ), "{event}");
         assert!(after.revision() >= state.revision(), "{event}");
         if let Event::Fenced { token, .. } | Event::Left { token, .. } = event {
@@ -181,16 +181,16 @@ fn a_command_repeated_at_once_changes_nothing(step: &Step) {
 fn nothing_is_owed_exactly_when_all_is_settled(step: &Step) {
     let (state, now) = (&step.after, step.after.configuration());
     // A vote whose loss would leave no majority standing is taken later.
-    let needed = |node: &NodeId| {
+    let needed = |node: NodeId| {
         let mut rest = state.standing();
-        rest.remove(node);
-        now.is_voter(*node) && !now.without_voter(*node).has_quorum(&rest)
+        rest.remove(&node);
+        now.is_voter(node) && !now.without_voter(node).has_quorum(&rest)
     };
-    let settled_node = |(node, member): (&NodeId, &Member)| {
+    let settled_node = |(node, member): (NodeId, &Member)| {
         let (newest, life) = member.newest().unwrap();
         let in_place = match member.role {
-            Role::Voter | Role::Witness => now.is_voter(*node),
-            Role::Learner => now.is_learner(*node) || needed(node),
+            Role::Voter | Role::Witness => now.is_voter(node),
+            Role::Learner => now.is_learner(node) || needed(node),
         };
         let former = member.lives.iter().filter(|(i, life)| **i != newest && life.phase.may_work()).count();
         match life.phase {
@@ -198,14 +198,14 @@ fn nothing_is_owed_exactly_when_all_is_settled(step: &Step) {
             Phase::Active => in_place && former == 0,
             // Who does not stand is given nothing; but a vote that it shall not have is taken.
             Phase::Fencing | Phase::Fenced | Phase::Left => {
-                former == 0 && (member.role.votes() || !now.is_voter(*node) || needed(node))
+                former == 0 && (member.role.votes() || !now.is_voter(node) || needed(node))
             }
         }
     };
     let settled = state.fences().open().count() == 0
         && !now.is_joint()
-        && state.members().iter().all(settled_node)
-        && state.retired().iter().all(|node| !now.contains(*node) || needed(node));
+        && state.members().all(settled_node)
+        && state.retired().iter().all(|node| !now.contains(*node) || needed(*node));
     assert_eq!(duties(state).is_empty(), settled, "{:?} in {state:#?}", duties(state));
 }
 

@@ -263,7 +263,7 @@ fn or_none(lines: Vec<String>) -> Vec<String> {
 
 fn picture(state: &ClusterState) -> Vec<String> {
     let mut lines = vec![format!("{} {} {}", state.revision(), state.epoch(), state.configuration())];
-    lines.extend(state.members().iter().map(|(node, member)| {
+    lines.extend(state.members().map(|(node, member)| {
         let lives: Vec<_> = member.lives.iter().map(|(i, life)| format!("{i} {}", life.phase)).collect();
         let at: Vec<_> = member.addresses.iter().map(|address| address.as_str()).collect();
         format!("  {node} {} at {}: {}", member.role, at.join(" "), lives.join(", "))

@@ -223,8 +223,7 @@ fn is_whole(world: &World, members: &BTreeSet<NodeId>) -> bool {
         let cluster = &running.node.view().cluster;
         let voters = cluster.configuration().voters();
         // Raft obeys a configuration before it is committed: what is wanted may be under way.
-        let wanted =
-            cluster.members().iter().filter(|(_, member)| member.role.votes()).map(|(node, _)| *node).collect();
+        let wanted = cluster.members().filter(|(_, member)| member.role.votes()).map(|(node, _)| node).collect();
         let majority_of = |set: &BTreeSet<NodeId>| set.intersection(members).count() * 2 > set.len();
         majority_of(&voters) && majority_of(&wanted) && members.is_subset(&voters)
     };

@@ -206,8 +206,8 @@ impl Story {
         }
         self.votes_asked_for = Some(Instant::now());
         let Some(view) = self.world.running().next().map(|running| running.node.view()) else { return };
-        for (node, _) in view.cluster.members().iter().filter(|(_, member)| member.role != Role::Voter) {
-            self.propose_beside(*node, Command::SetRole { node: *node, role: Role::Voter });
+        for (node, _) in view.cluster.members().filter(|(_, member)| member.role != Role::Voter) {
+            self.propose_beside(node, Command::SetRole { node, role: Role::Voter });
         }
     }
 

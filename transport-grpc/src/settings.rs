@@ -42,10 +42,16 @@ impl Default for ClientSettings {
 
 impl ClientSettings {
     /// The defaults for a cluster with this heartbeat: nobody needs to know sooner than in six of them that a silent connection
-    /// is dead, and with a thousand members each ping counts.
+    /// is dead, and with a thousand members each ping counts. With a long heartbeat a peer may also take longer to answer.
     pub fn for_heartbeat(heartbeat: Duration) -> Self {
-        let default = Self::default();
-        Self { ping_every: default.ping_every.max(heartbeat * 6), ..default }.bounded()
+        let Self { connect_timeout, ping_every, ping_timeout } = Self::default();
+        let longer = |least: Duration, heartbeats: u32| least.max(heartbeat.saturating_mul(heartbeats));
+        Self {
+            connect_timeout: longer(connect_timeout, 5),
+            ping_every: longer(ping_every, 6),
+            ping_timeout: longer(ping_timeout, 10),
+        }
+        .bounded()
     }
 
     /// The same settings, each moved into its bounds.
@@ -141,7 +147,9 @@ mod tests {
 
     #[test]
     fn pings_follow_a_long_heartbeat_and_stay_in_their_bounds() {
-        let every = |ms| ClientSettings::for_heartbeat(Duration::from_millis(ms)).ping_every.as_millis();
-        assert_eq!([25, 80, 300, 60_000].map(every), [500, 500, 1800, 60_000]);
+        let of = |ms| ClientSettings::for_heartbeat(Duration::from_millis(ms));
+        assert_eq!([25, 80, 300, 60_000].map(|ms| of(ms).ping_every.as_millis()), [500, 500, 1800, 60_000]);
+        assert_eq!([25, 80, 300, 60_000].map(|ms| of(ms).ping_timeout.as_millis()), [1000, 1000, 3000, 60_000]);
+        assert_eq!([25, 80, 300, 60_000].map(|ms| of(ms).connect_timeout.as_millis()), [500, 500, 1500, 10_000]);
     }
 }

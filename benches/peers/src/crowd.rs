@@ -117,7 +117,7 @@ async fn join(number: u64, folder: std::path::PathBuf, seed: String, profile: Pr
         .self_fencing(TokensOnly)
         .role(Role::Learner)
         .timing(profile)
-        .timeout(Duration::from_secs(60))
+        .timeout(Duration::from_secs(180))
         .join([seed])
         .await
         .with_context(|| format!("the join of n{number}"))?;

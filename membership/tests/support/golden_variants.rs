@@ -23,7 +23,7 @@ pub(crate) fn in_command(command: &Command) -> Vec<&'static str> {
 
 pub(crate) fn in_cluster(state: &ClusterState) -> BTreeSet<&'static str> {
     let mut names: BTreeSet<_> = state.lives().map(|(_, life)| of_phase(life.phase)).collect();
-    names.extend(state.members().values().map(|member| of_role(member.role)));
+    names.extend(state.members().map(|(_, member)| of_role(member.role)));
     names.extend(state.fences().open().flat_map(|order| [of_progress(&order.progress), of_cause(&order.cause)]));
     names.extend(state.fences().history().flat_map(|record| [of_proof(&record.proof), of_cause(&record.cause)]));
     names.extend(state.configuration().is_joint().then_some("joint"));

@@ -120,7 +120,7 @@ fn choose(walk: &Walk, pick: Pick) -> Command {
     let Pick { what, which, twist } = pick;
     let wrong = twist < 30;
     // Mostly the six nodes that there are to be; a wrong one may have been removed or never have come.
-    let members: Vec<_> = state.members().keys().copied().collect();
+    let members: Vec<_> = state.members().map(|(node, _)| node).collect();
     let free = NodeId::new(u64::from(which % 6) + 1);
     let node = of(&members, which).filter(|_| !wrong).unwrap_or(free);
     let anybody = Identity::new(node, Incarnation::new(u64::from(twist % 4) + 1));
@@ -137,7 +137,7 @@ fn choose(walk: &Walk, pick: Pick) -> Command {
     };
     // Who comes back is mostly one that has gone, or the cluster would soon stand still.
     let ended = |member: &Member| member.newest().is_some_and(|(_, life)| life.phase.has_ended());
-    let gone = state.members().iter().filter(|(_, member)| ended(member)).map(|(node, _)| *node);
+    let gone = state.members().filter(|(_, member)| ended(member)).map(|(node, _)| node);
     let gone: Vec<_> = gone.filter(|_| !twist.is_multiple_of(4)).collect();
     let nothing_open = order.is_none() && !wrong;
     match what % 16 {

@@ -7,6 +7,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures_util::stream::BoxStream as AppendStream;
@@ -17,21 +18,20 @@ use openraft::network::{RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{SnapshotResponse, TransferLeaderResponse};
 use openraft::{OptionalSend, OptionalSync};
 use quorate_membership::NodeId;
-use tokio::time::Instant;
 
 use crate::engine::commits::without_early_commits;
 use crate::engine::heartbeats::Heartbeats;
 use crate::engine::log_store::LogStore;
 use crate::engine::peers::Peers;
 use crate::engine::revocable::revocable;
-use crate::engine::spared::{Spared, Told};
+use crate::engine::spared::{Spared, heartbeat};
 use crate::engine::types::{
     OrAppend, OrAppended, OrSnapshot, OrStreamResult, OrTransfer, OrVote, OrVoteRequest, OrVoteResponse, Types,
     append_from, appended_to, log_id_from, log_id_to, snapshot_meta_from, stream_to, transferred_to, vote_from,
     vote_to,
 };
 use crate::error::TransportError;
-use crate::rpc::{Append, Appended, InstallSnapshot, PreVote, Rpc, StreamAppended, Transfer, VoteAnswer, VoteRequest};
+use crate::rpc::{Append, InstallSnapshot, PreVote, Rpc, Transfer, VoteAnswer, VoteRequest};
 use crate::transport::Lane;
 
 /// Makes a [`Network`] for each purpose. Connections are the transport's affair: it keeps them.
@@ -51,7 +51,7 @@ impl RaftNetworkFactory<Types> for NetworkFactory {
     async fn new_client(&mut self, target: u64, (): &()) -> Network {
         let Self { peers, store, answers_within, spared_for } = self.clone();
         let (to, heartbeats, spared) = (NodeId::new(target), Heartbeats::default(), Spared::new(spared_for));
-        Network { peers, store, to, answers_within, heartbeats, spared }
+        Network { peers, store, to, answers_within, heartbeats, spared, silences: Silences::default() }
     }
 }
 
@@ -59,6 +59,9 @@ impl RaftNetworkFactory<Types> for NetworkFactory {
 /// heartbeat.
 const LEAST_IDLE: Duration = Duration::from_millis(100);
 const ROUND_TRIPS: u32 = 3;
+
+/// How often that time may double for a member without a vote: to sixteen times as much.
+const DOUBLINGS: u32 = 4;
 
 /// How long a stream that could not be opened is not tried again.
 const OPEN_AGAIN: Duration = Duration::from_millis(20);
@@ -91,6 +94,26 @@ fn lane_of(mut requests: AppendStream<'static, Append>) -> (Lane, AppendStream<'
     }
 }
 
+/// How many streams in a row were silent for too long.
+#[derive(Debug, Default)]
+struct Silences(AtomicU32);
+
+impl Silences {
+    /// Notes an answer, or the end of a stream.
+    fn note<T>(&self, reply: &Result<T, TransportError>) {
+        match reply {
+            Ok(_) => self.0.store(0, Ordering::Relaxed),
+            Err(TransportError::Timeout(_)) => drop(self.0.fetch_add(1, Ordering::Relaxed)),
+            Err(_) => {}
+        }
+    }
+
+    /// How many times as long the next one may be silent.
+    fn times(&self) -> u32 {
+        1 << self.0.load(Ordering::Relaxed).min(DOUBLINGS)
+    }
+}
+
 /// The way to one peer.
 pub(crate) struct Network {
     peers: Arc<Peers>,
@@ -100,41 +123,7 @@ pub(crate) struct Network {
     answers_within: Duration,
     heartbeats: Heartbeats,
     spared: Spared,
-}
-
-/// Sends one heartbeat, and notes its answer, however late it is.
-async fn heartbeat(
-    peers: Arc<Peers>,
-    to: NodeId,
-    mut heartbeat: Append,
-    limit: Duration,
-    told: Told,
-) -> Result<StreamAppended, TransportError> {
-    let (sent, term) = (Instant::now(), heartbeat.ballot.term);
-    let tells = (heartbeat.ballot, heartbeat.commit);
-    // Whoever waits for answers to what is sent from now on has named the lives before.
-    heartbeat.renewed = Some(peers.receipts.round());
-    let prev = heartbeat.prev;
-    let answer = peers.call(to, heartbeat, limit).await;
-    // This process may have stood still while the answer waited for it.
-    if sent.elapsed() > limit {
-        return Err(TransportError::Timeout(limit));
-    }
-    let answer = peers.heard(to, answer)?;
-    // As openraft has it: whose log differs follows all the same.
-    if !matches!(answer, Appended::HigherBallot(_)) {
-        peers.answered.note(to, term, sent);
-    }
-    if matches!(answer, Appended::Success | Appended::Partial(_)) {
-        told.note(tells);
-    }
-    Ok(match answer {
-        Appended::Success => StreamAppended::Flushed(prev),
-        Appended::Partial(at) => StreamAppended::Flushed(at),
-        // Nothing comes before the beginning of a log, so it cannot differ there.
-        Appended::Conflict => prev.map_or(StreamAppended::Flushed(None), StreamAppended::Conflict),
-        Appended::HigherBallot(ballot) => StreamAppended::HigherBallot(ballot),
-    })
+    silences: Silences,
 }
 
 impl Network {
@@ -142,7 +131,12 @@ impl Network {
     /// again what was lost; and never before an answer can have come.
     fn idle(&self, ttl: Duration) -> Duration {
         let round_trips = self.peers.answered.round_trip(self.to) * ROUND_TRIPS;
-        ttl.max(LEAST_IDLE).max(round_trips.min(self.answers_within))
+        let idle = ttl.max(LEAST_IDLE).max(round_trips.min(self.answers_within));
+        // No majority waits for a member without a vote. Where many are slow at once, a new connection to each makes them slower.
+        match self.peers.has_a_vote(self.to) {
+            true => idle,
+            false => idle * self.silences.times(),
+        }
     }
 
     fn failed(&self, action: RPCTypes, error: TransportError) -> RPCError<Types> {
@@ -248,6 +242,7 @@ where
                     }
                     reply = replies.next() => reply?,
                 };
+                link.silences.note(&reply);
                 let reply = link.peers.heard(link.to, reply);
                 let reply = reply.map(stream_to).map_err(|e| link.failed(RPCTypes::AppendEntries, e));
                 Some((reply, Some((replies, hold))))
@@ -331,5 +326,19 @@ mod tests {
             }
             assert_eq!((found, passed), (lane, all), "{sizes:?}");
         }
+    }
+
+    #[test]
+    fn who_is_silent_again_gets_twice_the_time_and_who_answers_gets_the_usual_time() {
+        let (silences, silent) = (Silences::default(), || Err::<(), _>(TransportError::Timeout(Duration::ZERO)));
+        let mut times = vec![];
+        for _ in 0..6 {
+            times.push(silences.times());
+            silences.note(&silent());
+        }
+        silences.note::<()>(&Err(TransportError::Unreachable("no connection".into())));
+        assert_eq!((times, silences.times()), (vec![1, 2, 4, 8, 16, 16], 16));
+        silences.note(&Ok(()));
+        assert_eq!(silences.times(), 1);
     }
 }

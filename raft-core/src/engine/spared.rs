@@ -1,4 +1,4 @@
-//! Heartbeats that need not be sent: those to a node without a vote that calls this leader itself.
+//! One heartbeat, and those that need not be sent: to a node without a vote that calls this leader itself.
 //!
 //! ```text
 //!   learner ─ renewal ─▶ leader        both have heard the other, as from a heartbeat
@@ -20,10 +20,12 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use quorate_membership::NodeId;
 use quorate_membership::detector::Moment;
+use tokio::time::Instant;
 
 use crate::engine::peers::Peers;
+use crate::error::TransportError;
 use crate::host::clock;
-use crate::rpc::{Append, Ballot, Position, StreamAppended};
+use crate::rpc::{Append, Appended, Ballot, Position, StreamAppended};
 
 /// What a heartbeat tells.
 type Tells = (Ballot, Option<Position>);
@@ -66,6 +68,41 @@ impl Spared {
         let told = *self.told.0.lock() == Some((heartbeat.ballot, heartbeat.commit));
         (told || quorate_membership::mutant!("spared_untold")) && called.is_some_and(|at| now.since(at) < self.lately)
     }
+}
+
+/// Sends one heartbeat, and notes its answer, however late it is.
+pub(super) async fn heartbeat(
+    peers: Arc<Peers>,
+    to: NodeId,
+    mut heartbeat: Append,
+    limit: Duration,
+    told: Told,
+) -> Result<StreamAppended, TransportError> {
+    let (sent, term) = (Instant::now(), heartbeat.ballot.term);
+    let tells = (heartbeat.ballot, heartbeat.commit);
+    // Whoever waits for answers to what is sent from now on has named the lives before.
+    heartbeat.renewed = Some(peers.receipts.round());
+    let prev = heartbeat.prev;
+    let answer = peers.call(to, heartbeat, limit).await;
+    // This process may have stood still while the answer waited for it.
+    if sent.elapsed() > limit {
+        return Err(TransportError::Timeout(limit));
+    }
+    let answer = peers.heard(to, answer)?;
+    // As openraft has it: whose log differs follows all the same.
+    if !matches!(answer, Appended::HigherBallot(_)) {
+        peers.answered.note(to, term, sent);
+    }
+    if matches!(answer, Appended::Success | Appended::Partial(_)) {
+        told.note(tells);
+    }
+    Ok(match answer {
+        Appended::Success => StreamAppended::Flushed(prev),
+        Appended::Partial(at) => StreamAppended::Flushed(at),
+        // Nothing comes before the beginning of a log, so it cannot differ there.
+        Appended::Conflict => prev.map_or(StreamAppended::Flushed(None), StreamAppended::Conflict),
+        Appended::HigherBallot(ballot) => StreamAppended::HigherBallot(ballot),
+    })
 }
 
 #[cfg(test)]

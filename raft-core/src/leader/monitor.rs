@@ -36,6 +36,10 @@ const LOOK: Duration = Duration::from_millis(50);
 /// keeps the old records in memory.
 const UNREAD: Duration = Duration::from_secs(5);
 
+/// How often a node that judges nobody looks for new lives. A life that it notes late counts as younger, which is the safe side:
+/// this node waits for longer before it asks that node to lead.
+const ARRIVALS: Duration = Duration::from_secs(1);
+
 /// Who always reads the views: the reconciler.
 const OWN_READERS: usize = 1;
 
@@ -70,6 +74,10 @@ pub(crate) struct Monitor {
     /// Whether the other nodes cannot reach this one.
     unreached: bool,
     pictured: Pictured,
+    /// The last revision that changed more than records, queues and locks.
+    changes: watch::Receiver<Revision>,
+    /// That revision when new lives were looked for, and when that was.
+    arrivals: (Option<Revision>, Moment),
 }
 
 /// The picture of the last view.
@@ -94,7 +102,8 @@ impl Monitor {
         let (leading, led, stands, disk) = Default::default();
         let (standing, unreached) = (StandingLog::default(), false);
         let candidacy = Candidacy::new(plan.election_max, clock::now());
-        let pictured = Pictured { cluster: engine.state(), changed: *engine.standing().borrow(), at: Instant::now() };
+        let changes = engine.standing();
+        let pictured = Pictured { cluster: engine.state(), changed: *changes.borrow(), at: Instant::now() };
         Self {
             engine,
             keeper,
@@ -111,13 +120,15 @@ impl Monitor {
             urgent,
             unreached,
             pictured,
+            changes,
+            arrivals: (None, clock::now()),
         }
     }
 
     /// Runs until `stop`, or until the node has failed; returns the reason of the failure.
     pub(crate) async fn run(mut self, stop: CancellationToken) -> Option<Fatal> {
         let mut pace = self.engine.beat().every(1);
-        let (mut standing, mut progress) = (self.engine.standing(), self.engine.progress());
+        let (mut standing, mut progress) = (self.changes.clone(), self.engine.progress());
         loop {
             let mut urgent = false;
             let due = self.pictured.at + self.pictures_every();
@@ -145,8 +156,7 @@ impl Monitor {
                     }
                 }
             }
-            let changed = *standing.borrow();
-            let view = self.look(changed);
+            let view = self.look();
             self.standing.look(&view, clock::now());
             self.views.send_if_modified(|shown| {
                 let news = !shown.differs_in_time_alone(&view);
@@ -177,8 +187,8 @@ impl Monitor {
         let (me, term) = (self.engine.node(), self.engine.term());
         let (leader, leading) = (self.engine.leader(), self.engine.leading().then_some(term));
         if leading != self.leading {
-            self.begin_to_judge(now);
             self.leading = leading;
+            self.begin_to_judge(now);
         }
         self.led = leader.filter(|leader| *leader != me).or(self.led);
         self.hear(now);
@@ -194,8 +204,11 @@ impl Monitor {
     fn begin_to_judge(&mut self, now: Moment) {
         let (engine, config) = (&self.engine, self.engine.config());
         let heard = engine.peers().contacts.all();
-        let members: Vec<_> = engine.look(|state| state.members().keys().copied().collect());
         self.detector = Detector::new(config.thresholds());
+        if self.leading.is_none() {
+            return;
+        }
+        let members: Vec<_> = engine.look(|state| state.members().map(|(node, _)| node).collect());
         for node in members.into_iter().filter(|node| *node != engine.node()) {
             // An election takes about twice its longest timeout, and the dead leader was silent for all of it.
             let times = if self.led == Some(node) { 4 } else { 2 };
@@ -250,15 +263,26 @@ impl Monitor {
         self.unreached = unreached;
     }
 
-    /// Passes every contact to the detector: calls and answers of other nodes, and each new life of theirs.
+    /// Passes every contact to the detector: calls and answers of other nodes, and each new life of theirs. Only who leads judges
+    /// others, but every node notes when it first saw a life.
     fn hear(&mut self, now: Moment) {
-        for (node, at) in self.engine.peers().contacts.all() {
-            self.detector.handle_contact(node, at);
+        let judges = self.leading.is_some();
+        if judges {
+            for (node, at) in self.engine.peers().contacts.all() {
+                self.detector.handle_contact(node, at);
+            }
         }
+        // Before the state is looked at, which is then as new or newer.
+        let changed = *self.changes.borrow();
+        let (known, at) = self.arrivals;
+        if known == Some(changed) || (known.is_some() && !judges && now.since(at) < ARRIVALS) {
+            return;
+        }
+        self.arrivals = (Some(changed), now);
         let newest: Vec<_> =
-            self.engine.look(|state| state.members().keys().filter_map(|node| state.newest(*node)).collect());
+            self.engine.look(|state| state.members().filter_map(|(node, _)| state.newest(node)).collect());
         for who in newest {
-            if self.engine.note_arrival(who, now) {
+            if self.engine.note_arrival(who, now) && judges {
                 self.detector.handle_arrival(who.node, now);
             }
         }
@@ -269,8 +293,9 @@ impl Monitor {
         if self.views.receiver_count() > OWN_READERS { LOOK } else { UNREAD }
     }
 
-    /// A picture of the state, perhaps the last one. `changed` is the revision that last changed more than records, queues and locks.
-    fn picture(&mut self, changed: Revision) -> Arc<ClusterState> {
+    /// A picture of the state, perhaps the last one.
+    fn picture(&mut self) -> Arc<ClusterState> {
+        let changed = *self.changes.borrow();
         let overtaken = self.views.borrow().cluster.revision() > self.pictured.cluster.revision();
         if overtaken || self.pictured.changed != changed || self.pictured.at.elapsed() >= self.pictures_every() {
             self.pictured = Pictured { cluster: self.engine.state(), changed, at: Instant::now() };
@@ -278,8 +303,8 @@ impl Monitor {
         self.pictured.cluster.clone()
     }
 
-    fn look(&mut self, changed: Revision) -> View {
-        let cluster = self.picture(changed);
+    fn look(&mut self) -> View {
+        let cluster = self.picture();
         let engine = &self.engine;
         let (now, me) = (clock::now(), engine.node());
         let leader = engine.leader();
@@ -294,12 +319,12 @@ impl Monitor {
         };
         let sightings: BTreeMap<NodeId, Sighting> = match self.leading {
             None => BTreeMap::new(),
-            Some(_) => (cluster.members().iter())
-                .filter(|(node, _)| **node != me)
+            Some(_) => (cluster.members())
+                .filter(|(node, _)| *node != me)
                 .filter(|(_, member)| member.newest().is_some_and(|(_, life)| life.phase == Phase::Active))
                 .filter_map(|(node, _)| {
-                    let silence = self.detector.silence(*node, now)?;
-                    Some((*node, Sighting { signal: self.detector.signal(*node, now), silence }))
+                    let silence = self.detector.silence(node, now)?;
+                    Some((node, Sighting { signal: self.detector.signal(node, now), silence }))
                 })
                 .collect(),
         };

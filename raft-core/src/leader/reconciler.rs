@@ -16,8 +16,8 @@ use std::sync::Arc;
 
 use quorate_membership::detector::{Moment, Signal};
 use quorate_membership::{
-    Activation, Cause, ClusterState, Command, Duty, FenceId, FormerLives, Identity, Outlook, Work, agenda, fencers_for,
-    proved_soon,
+    Activation, Cause, ClusterState, Command, Duty, FenceId, FormerLives, Identity, Outlook, Revision, Work, agenda,
+    fencers_for, proved_soon,
 };
 use tokio::sync::{Notify, watch};
 use tokio::task::{JoinError, JoinHandle};
@@ -73,12 +73,14 @@ pub(crate) struct Reconciler {
     succeeded: Option<Identity>,
     /// Since when former lives are awaited. Every node keeps it, so that a change of leader does not restart the waits.
     former_lives: FormerLives,
+    /// The revision that had last changed more than records, queues and locks when former lives were looked for.
+    observed: Option<Revision>,
 }
 
 impl Reconciler {
     pub(crate) fn new(uses: Uses) -> Self {
         let (running, waits, former_lives) = Default::default();
-        Self { uses, running, waits, succeeded: None, former_lives }
+        Self { uses, running, waits, succeeded: None, former_lives, observed: None }
     }
 
     /// Runs until `stop`.
@@ -115,8 +117,7 @@ impl Reconciler {
         if view.local.stopped.is_some() {
             return;
         }
-        let now = clock::now();
-        engine.look(|state| self.former_lives.observe(state, now));
+        self.observe(engine);
         if !engine.leading() {
             // The failures of an earlier leadership say little about the next.
             self.waits.clear();
@@ -142,6 +143,16 @@ impl Reconciler {
                 let task = host::spawn(carry_out(self.uses.clone(), work, state.clone()));
                 self.running.insert(work, task);
             }
+        }
+    }
+
+    /// Takes note of former lives that close or end. Nothing else changes them than what changes members or fence orders.
+    fn observe(&mut self, engine: &Engine) {
+        // Before the state is looked at, which is then as new or newer.
+        let changed = *engine.standing().borrow();
+        if self.observed.replace(changed) != Some(changed) {
+            let now = clock::now();
+            engine.look(|state| self.former_lives.observe(state, now));
         }
     }
 

@@ -157,7 +157,7 @@ impl Entrance {
     ) -> Result<bool, ProposeError> {
         let command = Payload::new(encode(arrival)?);
         let state = self.engine.state();
-        let others = state.members().iter().filter(|(node, _)| **node != self.engine.node());
+        let others = state.members().filter(|(node, _)| *node != self.engine.node());
         let known = others.flat_map(|(_, member)| &member.addresses);
         let all: BTreeSet<&Address> = seeds.iter().chain(known).collect();
         for address in all.into_iter().filter(|address| !self.addresses.contains(address)) {

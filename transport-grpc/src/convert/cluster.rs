@@ -34,7 +34,7 @@ pub(crate) fn members(cluster: &ClusterState) -> pb::MembersResponse {
         cluster: cluster.id().map(|id| id_to(id.get())),
         revision: cluster.revision().get(),
         epoch: cluster.epoch().get(),
-        members: cluster.members().iter().map(|(node, known)| member(cluster, *node, known)).collect(),
+        members: cluster.members().map(|(node, known)| member(cluster, node, known)).collect(),
         configuration: Some(cluster.configuration().into()),
     }
 }
@@ -45,7 +45,7 @@ pub(crate) fn state(cluster: &ClusterState) -> pb::ClusterState {
         cluster: cluster.id().map(|id| id_to(id.get())),
         revision: cluster.revision().get(),
         epoch: cluster.epoch().get(),
-        members: cluster.members().iter().map(|(node, known)| member(cluster, *node, known)).collect(),
+        members: cluster.members().map(|(node, known)| member(cluster, node, known)).collect(),
         retired: numbers(cluster.retired()),
         configuration: Some(cluster.configuration().into()),
         open_orders: cluster.fences().open().map(order).collect(),
