@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_membership::detector::{Detector, Moment};
-use quorate_membership::{Candidacy, ClusterState, LeaderContact, NodeId, Phase, Reachability, Revision};
+use quorate_membership::{Candidacy, ClusterState, Identity, LeaderContact, NodeId, Phase, Reachability, Revision};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -35,10 +35,6 @@ const LOOK: Duration = Duration::from_millis(50);
 /// The same while nobody reads the views but this node itself, which looks at the state where it is. Not for ever: an old picture
 /// keeps the old records in memory.
 const UNREAD: Duration = Duration::from_secs(5);
-
-/// How often a node that judges nobody looks for new lives. A life that it notes late counts as younger, which is the safe side:
-/// this node waits for longer before it asks that node to lead.
-const ARRIVALS: Duration = Duration::from_secs(1);
 
 /// Who always reads the views: the reconciler.
 const OWN_READERS: usize = 1;
@@ -76,8 +72,8 @@ pub(crate) struct Monitor {
     pictured: Pictured,
     /// The last revision that changed more than records, queues and locks.
     changes: watch::Receiver<Revision>,
-    /// That revision when new lives were looked for, and when that was.
-    arrivals: (Option<Revision>, Moment),
+    /// That revision when new lives were looked for.
+    arrivals: Option<Revision>,
 }
 
 /// The picture of the last view.
@@ -121,7 +117,7 @@ impl Monitor {
             unreached,
             pictured,
             changes,
-            arrivals: (None, clock::now()),
+            arrivals: None,
         }
     }
 
@@ -150,11 +146,7 @@ impl Monitor {
                 changed = async {
                     sleep_until(due).await;
                     progress.changed().await
-                } => {
-                    if changed.is_err() {
-                        return None;
-                    }
-                }
+                } => if changed.is_err() { return None },
             }
             let view = self.look();
             self.standing.look(&view, clock::now());
@@ -207,6 +199,10 @@ impl Monitor {
         self.detector = Detector::new(config.thresholds());
         if self.leading.is_none() {
             return;
+        }
+        // Lives that were there before are no arrivals.
+        for who in self.newest_lives(true) {
+            self.engine.note_arrival(who, now);
         }
         let members: Vec<_> = engine.look(|state| state.members().map(|(node, _)| node).collect());
         for node in members.into_iter().filter(|node| *node != engine.node()) {
@@ -264,7 +260,7 @@ impl Monitor {
     }
 
     /// Passes every contact to the detector: calls and answers of other nodes, and each new life of theirs. Only who leads judges
-    /// others, but every node notes when it first saw a life.
+    /// others. The rest note when they first saw the life of a voter, which they might ask to lead one day.
     fn hear(&mut self, now: Moment) {
         let judges = self.leading.is_some();
         if judges {
@@ -274,18 +270,22 @@ impl Monitor {
         }
         // Before the state is looked at, which is then as new or newer.
         let changed = *self.changes.borrow();
-        let (known, at) = self.arrivals;
-        if known == Some(changed) || (known.is_some() && !judges && now.since(at) < ARRIVALS) {
+        if self.arrivals.replace(changed) == Some(changed) {
             return;
         }
-        self.arrivals = (Some(changed), now);
-        let newest: Vec<_> =
-            self.engine.look(|state| state.members().filter_map(|(node, _)| state.newest(node)).collect());
-        for who in newest {
+        for who in self.newest_lives(judges) {
             if self.engine.note_arrival(who, now) && judges {
                 self.detector.handle_arrival(who.node, now);
             }
         }
+    }
+
+    /// The newest life of each node, or of each voter only.
+    fn newest_lives(&self, all: bool) -> Vec<Identity> {
+        self.engine.look(|state| match all {
+            true => state.members().filter_map(|(node, _)| state.newest(node)).collect(),
+            false => state.configuration().voters().into_iter().filter_map(|node| state.newest(node)).collect(),
+        })
     }
 
     /// How old the picture of a view may be if nothing but records, queues and locks has changed since.
