@@ -210,15 +210,16 @@ impl Agenda<'_> {
     /// over for its sake would move leadership to and fro between witnesses.
     fn is_witness_with_a_successor(&self) -> bool {
         let state = self.state;
-        let witness = state.member(self.outlook.me).is_some_and(|member| member.role == Role::Witness);
+        if state.member(self.outlook.me).is_none_or(|member| member.role != Role::Witness) {
+            return false;
+        }
         let standing = state.standing();
         let mut voters = state.members().filter(|(node, m)| m.role == Role::Voter && standing.contains(node));
         let heard = self.heard_lately();
-        witness
-            && voters.any(|(node, _)| {
-                state.configuration().is_lasting_voter(node)
-                    && (heard.contains(&node) || mutant!("handed_over_to_the_dead"))
-            })
+        voters.any(|(node, _)| {
+            state.configuration().is_lasting_voter(node)
+                && (heard.contains(&node) || mutant!("handed_over_to_the_dead"))
+        })
     }
 
     /// Whether the rules would accept this leader's order now.

@@ -39,7 +39,7 @@ pub struct FormerLives {
 
 impl FormerLives {
     /// Follows the committed state. To be called as soon as members or fence orders have changed: an end counts from the call that
-    /// notices it.
+    /// notices it, so `now` is to be read after the state.
     pub fn observe(&mut self, state: &ClusterState, now: Moment) {
         let closing = |who: Identity| {
             let life = state.life(who).filter(|life| matches!(life.phase, Phase::Active | Phase::Fencing));

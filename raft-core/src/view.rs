@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use quorate_membership::detector::Signal;
 use quorate_membership::{ClusterState, Identity, NodeId, Revision};
+use tokio::time::Instant;
 
 use crate::error::Fatal;
 use crate::lease::LeaseView;
@@ -78,6 +79,16 @@ impl View {
             && signals(own) == signals(theirs)
             && *own == Local { sightings: own.sightings.clone(), ..theirs.clone() }
     }
+}
+
+/// The picture of the state in a view, which may be in the next views as well.
+pub(crate) struct Pictured {
+    pub(crate) cluster: Arc<ClusterState>,
+    /// The revision that had last changed more than records, queues and locks.
+    pub(crate) changed: Revision,
+    /// How far the log was applied before, at the least.
+    pub(crate) applied: Revision,
+    pub(crate) at: Instant,
 }
 
 /// What the failure detector says about one node.

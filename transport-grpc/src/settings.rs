@@ -47,9 +47,9 @@ impl ClientSettings {
         let Self { connect_timeout, ping_every, ping_timeout } = Self::default();
         let longer = |least: Duration, heartbeats: u32| least.max(heartbeat.saturating_mul(heartbeats));
         Self {
-            connect_timeout: longer(connect_timeout, 5),
+            connect_timeout: longer(connect_timeout, 2),
             ping_every: longer(ping_every, 6),
-            ping_timeout: longer(ping_timeout, 10),
+            ping_timeout: longer(ping_timeout, 6),
         }
         .bounded()
     }
@@ -149,7 +149,7 @@ mod tests {
     fn pings_follow_a_long_heartbeat_and_stay_in_their_bounds() {
         let of = |ms| ClientSettings::for_heartbeat(Duration::from_millis(ms));
         assert_eq!([25, 80, 300, 60_000].map(|ms| of(ms).ping_every.as_millis()), [500, 500, 1800, 60_000]);
-        assert_eq!([25, 80, 300, 60_000].map(|ms| of(ms).ping_timeout.as_millis()), [1000, 1000, 3000, 60_000]);
-        assert_eq!([25, 80, 300, 60_000].map(|ms| of(ms).connect_timeout.as_millis()), [500, 500, 1500, 10_000]);
+        assert_eq!([25, 80, 300, 60_000].map(|ms| of(ms).ping_timeout.as_millis()), [1000, 1000, 1800, 60_000]);
+        assert_eq!([25, 80, 300, 60_000].map(|ms| of(ms).connect_timeout.as_millis()), [500, 500, 600, 10_000]);
     }
 }

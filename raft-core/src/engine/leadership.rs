@@ -27,7 +27,8 @@ use crate::host::clock;
 /// What hand-overs remember about the past.
 #[derive(Default)]
 pub(super) struct Arrivals {
-    /// The newest life of each node, and when this node first learnt of it.
+    /// The newest life of each node, and when this node first noted it: of a voter when it joined or got its vote, of the others when
+    /// this node began to lead.
     lives: Mutex<BTreeMap<NodeId, (Identity, Moment)>>,
     /// The last term in which this node handed leadership over or tried to; 0 before the first.
     handed_over: AtomicU64,

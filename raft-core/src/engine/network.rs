@@ -99,7 +99,7 @@ fn lane_of(mut requests: AppendStream<'static, Append>) -> (Lane, AppendStream<'
 struct Silences(AtomicU32);
 
 impl Silences {
-    /// Notes an answer, or the end of a stream.
+    /// Notes an answer, or a silence that was too long.
     fn note<T>(&self, reply: &Result<T, TransportError>) {
         match reply {
             Ok(_) => self.0.store(0, Ordering::Relaxed),
@@ -233,8 +233,13 @@ where
                     return Err(link.failed(action, error));
                 }
             };
+            let long = link.silences.times() > 1;
             let replies = stream::unfold(Some((replies, hold)), move |replies| async move {
                 let (mut replies, hold) = replies?;
+                if long && link.peers.has_a_vote(link.to) {
+                    let why = TransportError::Unreachable("it has a vote now, and no more time than others".into());
+                    return Some((Err(link.failed(RPCTypes::AppendEntries, why)), None));
+                }
                 let reply = tokio::select! { biased;
                     () = link.peers.is_behind(link.to) => {
                         let why = "it is further behind than the log may reach back; a snapshot follows";

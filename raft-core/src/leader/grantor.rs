@@ -250,15 +250,15 @@ impl Task {
             }
         }
         if self.engine.config().spares_idle {
-            self.engine.look(|state| {
-                if self.idle.0 != state.revision() {
-                    self.idle = (state.revision(), BTreeMap::new());
-                }
-                let known = &mut self.idle.1;
-                // Not a former life, for whose end its next one waits, nor one whose end was asked for.
-                let idle = |who| state.may_renew(who) && state.is_idle(who);
-                self.grantor.spare(|who| *known.entry(who).or_insert_with(|| idle(who)), now);
-            });
+            // A picture: to look through all locks and records takes long.
+            let state = self.engine.state();
+            if self.idle.0 != state.revision() {
+                self.idle = (state.revision(), BTreeMap::new());
+            }
+            let known = &mut self.idle.1;
+            // Not a former life, for whose end its next one waits, nor one whose end was asked for.
+            let idle = |who| state.may_renew(who) && state.is_idle(who);
+            self.grantor.spare(|who| *known.entry(who).or_insert_with(|| idle(who)), now);
         }
         for expiry in self.grantor.poll_expiries(now) {
             self.expire(expiry);

@@ -26,7 +26,7 @@ use crate::host::clock;
 use crate::leader::ended::Refusing;
 use crate::leader::standing_log::StandingLog;
 use crate::lease::keeper::Keeper;
-use crate::view::{Local, Sighting, View};
+use crate::view::{Local, Pictured, Sighting, View};
 
 /// The shortest time between two views that differ in nothing but records, queues and locks. Each has a picture of the state, is
 /// made by this task and read by others, which a busy cluster would wake for every command.
@@ -36,7 +36,7 @@ const LOOK: Duration = Duration::from_millis(50);
 /// keeps the old records in memory.
 const UNREAD: Duration = Duration::from_secs(5);
 
-/// Who always reads the views: the reconciler.
+/// Who always reads the views: the reconciler. While it carries something out, that counts as somebody else.
 const OWN_READERS: usize = 1;
 
 /// Why a node that leads makes way, and the remedy.
@@ -76,14 +76,6 @@ pub(crate) struct Monitor {
     arrivals: Option<Revision>,
 }
 
-/// The picture of the last view.
-struct Pictured {
-    cluster: Arc<ClusterState>,
-    /// The revision that had last changed more than records, queues and locks.
-    changed: Revision,
-    at: Instant,
-}
-
 impl Monitor {
     pub(crate) fn new(
         engine: Engine,
@@ -99,7 +91,7 @@ impl Monitor {
         let (standing, unreached) = (StandingLog::default(), false);
         let candidacy = Candidacy::new(plan.election_max, clock::now());
         let changes = engine.standing();
-        let pictured = Pictured { cluster: engine.state(), changed: *changes.borrow(), at: Instant::now() };
+        let pictured = picture_of(&engine, *changes.borrow());
         Self {
             engine,
             keeper,
@@ -148,9 +140,13 @@ impl Monitor {
                     progress.changed().await
                 } => if changed.is_err() { return None },
             }
-            let view = self.look();
+            let mut view = self.look();
             self.standing.look(&view, clock::now());
             self.views.send_if_modified(|shown| {
+                // Somebody may have begun to read them meanwhile, with the newest picture (`Node::watch`).
+                if shown.cluster.revision() > view.cluster.revision() {
+                    (view.cluster, view.local.applied) = (shown.cluster.clone(), shown.local.applied);
+                }
                 let news = !shown.differs_in_time_alone(&view);
                 *shown = view;
                 news
@@ -298,7 +294,7 @@ impl Monitor {
         let changed = *self.changes.borrow();
         let overtaken = self.views.borrow().cluster.revision() > self.pictured.cluster.revision();
         if overtaken || self.pictured.changed != changed || self.pictured.at.elapsed() >= self.pictures_every() {
-            self.pictured = Pictured { cluster: self.engine.state(), changed, at: Instant::now() };
+            self.pictured = picture_of(&self.engine, changed);
         }
         self.pictured.cluster.clone()
     }
@@ -334,7 +330,7 @@ impl Monitor {
             quorate,
             leader,
             term: engine.term(),
-            applied: engine.engine_applied(),
+            applied: self.pictured.applied,
             sightings,
             lease: self.keeper.view(),
             disk: self.disk.clone(),
@@ -344,4 +340,9 @@ impl Monitor {
         };
         View { cluster, local }
     }
+}
+
+fn picture_of(engine: &Engine, changed: Revision) -> Pictured {
+    let applied = engine.engine_applied();
+    Pictured { cluster: engine.state(), changed, applied, at: Instant::now() }
 }

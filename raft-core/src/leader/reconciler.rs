@@ -117,8 +117,8 @@ impl Reconciler {
         if view.local.stopped.is_some() {
             return;
         }
-        self.observe(engine);
         if !engine.leading() {
+            self.observe(engine);
             // The failures of an earlier leadership say little about the next.
             self.waits.clear();
             return self.succeed(engine).await;
@@ -130,7 +130,13 @@ impl Reconciler {
         let open = engine.look(|state| state.fences().open().map(|order| order.id).collect());
         let outlook = self.outlook(engine, &view, open);
         // The newest state, which may be newer than the view, so that finished work is not started again.
-        let due = engine.look(|state| agenda(state, &outlook, &self.former_lives));
+        let mut decide = |state: &ClusterState| {
+            // In one look: what ends now is noted before anything is concluded from it.
+            self.former_lives.observe(state, clock::now());
+            agenda(state, &outlook, &self.former_lives)
+        };
+        // Who is idle shows only in all locks and records, and nothing is applied during a look.
+        let due = if engine.config().spares_idle { decide(&engine.state()) } else { engine.look(decide) };
         self.waits.retain(|work, _| due.contains(work));
         if due.is_empty() {
             return;
@@ -146,13 +152,12 @@ impl Reconciler {
         }
     }
 
-    /// Takes note of former lives that close or end. Nothing else changes them than what changes members or fence orders.
+    /// Takes note of former lives that close or end, as everybody does. Only changes of members and fence orders matter to them.
     fn observe(&mut self, engine: &Engine) {
         // Before the state is looked at, which is then as new or newer.
         let changed = *engine.standing().borrow();
         if self.observed.replace(changed) != Some(changed) {
-            let now = clock::now();
-            engine.look(|state| self.former_lives.observe(state, now));
+            engine.look(|state| self.former_lives.observe(state, clock::now()));
         }
     }
 

@@ -215,7 +215,7 @@ impl Node {
     }
 
     /// Follows the view of this node. It shows a change of members, sessions or leadership at once, and one of records, queues
-    /// or locks within 50 ms.
+    /// or locks within 50 ms, and the first within a heartbeat. Not to be called while a view is borrowed from a receiver.
     pub fn watch(&self) -> watch::Receiver<View> {
         // Nobody may have read the views so far, and the picture in them may be old.
         let latest = self.parts.latest();
