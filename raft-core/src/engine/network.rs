@@ -63,6 +63,8 @@ const ROUND_TRIPS: u32 = 3;
 /// How often that time may double for a member without a vote: to sixteen times as much.
 const DOUBLINGS: u32 = 4;
 
+const BEHIND: &str = "it is further behind than the log may reach back; a snapshot follows";
+
 /// How long a stream that could not be opened is not tried again.
 const OPEN_AGAIN: Duration = Duration::from_millis(20);
 
@@ -99,7 +101,6 @@ fn lane_of(mut requests: AppendStream<'static, Append>) -> (Lane, AppendStream<'
 struct Silences(AtomicU32);
 
 impl Silences {
-    /// Notes an answer, or a silence that was too long.
     fn note<T>(&self, reply: &Result<T, TransportError>) {
         match reply {
             Ok(_) => self.0.store(0, Ordering::Relaxed),
@@ -137,6 +138,10 @@ impl Network {
             true => idle,
             false => idle * self.silences.times(),
         }
+    }
+
+    fn ended(&self, why: &str) -> RPCError<Types> {
+        self.failed(RPCTypes::AppendEntries, TransportError::Unreachable(why.into()))
     }
 
     fn failed(&self, action: RPCTypes, error: TransportError) -> RPCError<Types> {
@@ -237,14 +242,10 @@ where
             let replies = stream::unfold(Some((replies, hold)), move |replies| async move {
                 let (mut replies, hold) = replies?;
                 if long && link.peers.has_a_vote(link.to) {
-                    let why = TransportError::Unreachable("it has a vote now, and no more time than others".into());
-                    return Some((Err(link.failed(RPCTypes::AppendEntries, why)), None));
+                    return Some((Err(link.ended("it has a vote now, and no more time than others")), None));
                 }
                 let reply = tokio::select! { biased;
-                    () = link.peers.is_behind(link.to) => {
-                        let why = "it is further behind than the log may reach back; a snapshot follows";
-                        return Some((Err(link.failed(RPCTypes::AppendEntries, TransportError::Unreachable(why.into()))), None));
-                    }
+                    () = link.peers.is_behind(link.to) => return Some((Err(link.ended(BEHIND)), None)),
                     reply = replies.next() => reply?,
                 };
                 link.silences.note(&reply);
