@@ -205,6 +205,7 @@ where
         S: Stream<Item = OrAppend> + OptionalSend + Unpin + 'static,
     {
         let idle = self.idle(option.hard_ttl());
+        let long = self.silences.times() > 1 && !self.peers.has_a_vote(self.to);
         Box::pin(async move {
             let (lane, mut requests) = lane_of(input.map(|rpc| append_from(&rpc)).boxed());
             let action = RPCTypes::AppendEntries;
@@ -238,7 +239,6 @@ where
                     return Err(link.failed(action, error));
                 }
             };
-            let long = link.silences.times() > 1;
             let replies = stream::unfold(Some((replies, hold)), move |replies| async move {
                 let (mut replies, hold) = replies?;
                 if long && link.peers.has_a_vote(link.to) {
