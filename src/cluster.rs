@@ -51,8 +51,8 @@ impl Cluster {
     }
 
     /// Follows the view of this node. It shows a change of members, sessions or leadership at once, and one of records, queues
-    /// or locks within 50 ms, and the first within a heartbeat. That a node has been silent for longer is no change, until its signal changes. [`Self::events`]
-    /// has each change.
+    /// or locks within 50 ms, and the first within a heartbeat. That a node has been silent for longer is no change, until its
+    /// signal changes. [`Self::events`] has each change.
     pub fn watch(&self) -> Watch {
         Watch { views: self.node.watch() }
     }

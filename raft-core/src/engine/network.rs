@@ -132,12 +132,12 @@ impl Network {
     /// again what was lost; and never before an answer can have come.
     fn idle(&self, ttl: Duration) -> Duration {
         let round_trips = self.peers.answered.round_trip(self.to) * ROUND_TRIPS;
-        let idle = ttl.max(LEAST_IDLE).max(round_trips.min(self.answers_within));
-        // No majority waits for a member without a vote. Where many are slow at once, a new connection to each makes them slower.
-        match self.peers.has_a_vote(self.to) {
-            true => idle,
-            false => idle * self.silences.times(),
-        }
+        ttl.max(LEAST_IDLE).max(round_trips.min(self.answers_within))
+    }
+
+    /// How many times as long the next stream may be silent. No majority waits for who has no vote, and new connections cost time.
+    fn times_as_long(&self) -> u32 {
+        if self.peers.has_a_vote(self.to) { 1 } else { self.silences.times() }
     }
 
     fn ended(&self, why: &str) -> RPCError<Types> {
@@ -204,8 +204,8 @@ where
     where
         S: Stream<Item = OrAppend> + OptionalSend + Unpin + 'static,
     {
-        let idle = self.idle(option.hard_ttl());
-        let long = self.silences.times() > 1 && !self.peers.has_a_vote(self.to);
+        let times = self.times_as_long();
+        let idle = self.idle(option.hard_ttl()) * times;
         Box::pin(async move {
             let (lane, mut requests) = lane_of(input.map(|rpc| append_from(&rpc)).boxed());
             let action = RPCTypes::AppendEntries;
@@ -241,7 +241,7 @@ where
             };
             let replies = stream::unfold(Some((replies, hold)), move |replies| async move {
                 let (mut replies, hold) = replies?;
-                if long && link.peers.has_a_vote(link.to) {
+                if times > 1 && link.peers.has_a_vote(link.to) {
                     return Some((Err(link.ended("it has a vote now, and no more time than others")), None));
                 }
                 let reply = tokio::select! { biased;
