@@ -11,7 +11,8 @@
 //!   make peers WHAT=writes     bytes, writes, syncs, system calls and switches of the leader for one put
 //!
 //! `ETCD` names the program of etcd. Without it there is only quorate. `BEFORE` names a daemon of an earlier build, which is
-//! measured as well. Run it on a quiet machine; the load is printed with each pass.
+//! measured as well. `KINDS="put get"`, `CLIENTS="1 64"` and `WAYS=stream` choose rows and columns of the speeds. Run it on a
+//! quiet machine; the load is printed with each pass.
 
 mod calls;
 mod cluster;
@@ -35,7 +36,7 @@ use self::failover::Loss;
 use self::load::{Kind, Measured};
 use self::ours::Way;
 
-/// The rows of the table: what is done, and by how many clients. `KINDS="put get" CLIENTS="1 64"` chooses some.
+/// The rows of the table: what is done, and by how many clients.
 fn rows() -> Result<Vec<(Kind, usize)>> {
     let chosen = |name: &str, default: &str| std::env::var(name).unwrap_or_else(|_| default.into());
     let kinds = chosen("KINDS", "put get lock");
@@ -95,6 +96,17 @@ impl Places {
 const UNARY: (&str, Way) = ("quorate", Way::Unary);
 const STREAM: (&str, Way) = ("on a stream", Way::Stream);
 
+/// How our clients call.
+fn ways() -> Result<Vec<(&'static str, Way)>> {
+    let chosen = std::env::var("WAYS").unwrap_or_else(|_| "unary stream".into());
+    let way = |name: &str| match name {
+        "unary" => Ok(UNARY),
+        "stream" => Ok(STREAM),
+        other => bail!("WAYS has `{other}`, which is not one of unary, stream"),
+    };
+    chosen.split_whitespace().map(way).collect()
+}
+
 #[tokio::main]
 async fn main() -> Result<()> {
     let places = Places::find()?;
@@ -115,7 +127,7 @@ fn load_average() -> String {
 
 async fn speed(places: &Places) -> Result<()> {
     let (passes, time) = (number("PASSES", 5)?, Duration::from_secs(number("SECS", 5)? as u64));
-    let systems = places.systems(false, &[UNARY, STREAM]);
+    let systems = places.systems(false, &ways()?);
     // By system, kind and clients: the outcome of each pass.
     let rows = rows()?;
     let mut found = vec![vec![Vec::<Measured>::new(); rows.len()]; systems.len()];
@@ -187,7 +199,7 @@ async fn crowd(places: &Places) -> Result<()> {
 async fn writes(places: &Places) -> Result<()> {
     let time = Duration::from_secs(number("SECS", 5)? as u64);
     println!("of the leader, for one put of 128 bytes, traced (which makes everything slower)");
-    for system in places.systems(false, &[UNARY, STREAM]) {
+    for system in places.systems(false, &ways()?) {
         let cluster = Cluster::start(system, &places.data).await?;
         for (_, clients) in rows()?.into_iter().filter(|(kind, _)| *kind == Kind::Put) {
             let leader = cluster.leader().await?;

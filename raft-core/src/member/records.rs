@@ -40,21 +40,20 @@ impl std::fmt::Debug for Records {
 }
 
 impl Records {
-    fn seen<T>(&self, read: impl FnOnce(&quorate_membership::Store) -> T) -> AsOf<T> {
-        // Read the revision first, so that the state is at least as new.
-        let at = self.engine.applied();
-        AsOf { value: read(self.engine.state().store()), at }
-    }
-
     /// The record under `key`, as this node has applied it. It may be stale.
     pub fn get(&self, key: impl AsRef<str>) -> AsOf<Option<Record>> {
-        self.seen(|store| store.record(key).cloned())
+        // Read the revision first, so that the state is at least as new.
+        let at = self.engine.applied();
+        AsOf { value: self.engine.look(|state| state.store().record(key).cloned()), at }
     }
 
     /// The records whose keys begin with `prefix`, in the order of their keys, as this node has applied them. They may
     /// be stale.
     pub fn list(&self, prefix: &str) -> AsOf<Vec<(Key, Record)>> {
-        self.seen(|store| store.records(prefix).map(|(key, record)| (key.clone(), record.clone())).collect())
+        let at = self.engine.applied();
+        // In a picture: many records take their time, and nothing is applied while one looks at the state.
+        let state = self.engine.state();
+        AsOf { value: state.store().records(prefix).map(|(key, record)| (key.clone(), record.clone())).collect(), at }
     }
 
     /// The record under `key`, at least as new as everything that was committed before the call. Waits at most
