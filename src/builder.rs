@@ -1,9 +1,9 @@
 //! The builder of a node. It asks for three decisions in order: the network, fencing, and the way into a cluster.
 //!
 //! ```text
-//!   Cluster::builder(n3) ─▶ .data(folder) ─▶ .listen_plaintext(addr) ─▶ .fencing(yours)      ─▶ .bootstrap()
-//!                                            (or in memory, for tests)   .without_fencing()      .join([...])
-//!                                                                          .self_fencing(…)       .resume()
+//!   Cluster::builder(n3) ─▶ .data(folder) ─▶ .listen_tls(addr, credentials) ─▶ .fencing(yours)      ─▶ .bootstrap()
+//!                                            .listen_plaintext(addr)           .without_fencing()      .join([...])
+//!                                            (or in memory, for tests)           .self_fencing(…)      .resume()
 //! ```
 //!
 //! Each step has its own type, so a program that leaves out a decision does not compile. The risky choice of each step
@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use quorate_membership::{FenceHint, Identity, NodeId, Role, Timing};
 use quorate_raft_core::{Config, Fencer, Node, NodeSettings, StartError, StopMechanism, Transport};
+use quorate_transport_grpc::tls::Credentials;
 use quorate_transport_grpc::{ClientSettings, GrpcTransport, Server, ServerSettings};
 
 use crate::cluster::Cluster;
@@ -72,7 +73,7 @@ macro_rules! opaque {
 opaque!(Builder, WantsWire, WantsFencing, Ready);
 
 enum Wire {
-    Plaintext(SocketAddr),
+    Socket(SocketAddr, Option<Credentials>),
     #[cfg(feature = "testing")]
     Memory(quorate_raft_core::testing::MemoryNetwork),
 }
@@ -93,11 +94,17 @@ impl Builder {
 }
 
 impl WantsWire {
+    /// Listens on `address` with mutual TLS 1.3, and calls other nodes over it. The certificate has to be that of this node; see
+    /// [`Subject`](crate::tls::Subject). Whoever calls shows a certificate of a CA in `credentials`, and may do what its role
+    /// allows; see [`CallerRole`](crate::tls::CallerRole). Every node of a cluster has to use TLS, or none. Port 0 takes a free port.
+    pub fn listen_tls(self, address: SocketAddr, credentials: Credentials) -> WantsFencing {
+        WantsFencing { node: self.node, data: self.data, wire: Wire::Socket(address, Some(credentials)) }
+    }
+
     /// Listens on `address` without encryption or authentication. Anyone who can reach the port can control the
-    /// cluster, so use this only on a network where every machine is trusted. Port 0 takes a free port. TLS is not
-    /// available yet.
+    /// cluster, so use this only on a network where every machine is trusted. Port 0 takes a free port.
     pub fn listen_plaintext(self, address: SocketAddr) -> WantsFencing {
-        WantsFencing { node: self.node, data: self.data, wire: Wire::Plaintext(address) }
+        WantsFencing { node: self.node, data: self.data, wire: Wire::Socket(address, None) }
     }
 
     /// Uses a network in memory, for tests within one process.
@@ -241,7 +248,7 @@ impl Ready {
     /// became a member, but the log did not arrive in time.
     pub async fn join(self, seeds: impl IntoIterator<Item = impl Into<String>>) -> Result<Cluster, StartError> {
         let seeds = addresses("a seed", seeds.into_iter().map(Into::into))?;
-        if matches!(self.wire, Wire::Plaintext(_)) {
+        if matches!(self.wire, Wire::Socket(..)) {
             reachable("a seed", &seeds)?;
         }
         let (role, timeout) = (self.role, self.timeout);
@@ -267,7 +274,7 @@ impl Ready {
     /// As [`Self::resume`], and [`StartError::Config`] for a seed that is not an address.
     pub async fn resume_with(self, seeds: impl IntoIterator<Item = impl Into<String>>) -> Result<Cluster, StartError> {
         let seeds = addresses("a seed", seeds.into_iter().map(Into::into))?;
-        if matches!(self.wire, Wire::Plaintext(_)) {
+        if matches!(self.wire, Wire::Socket(..)) {
             reachable("a seed", &seeds)?;
         }
         let timeout = self.timeout;
@@ -284,7 +291,8 @@ impl Ready {
         config.fence_hint = self.hint.or(config.fence_hint);
         config.fencer_tells_lives_apart |= self.tells_lives_apart;
         match wire {
-            Wire::Plaintext(address) => {
+            Wire::Socket(address, credentials) => {
+                let tls = credentials.map(|shown| listening::tls_of(node, shown)).transpose()?;
                 let failed = |cause| StartError::Listen { address: address.to_string(), cause };
                 let listener = listening::bind(address).await.map_err(failed)?;
                 let bound = listener.local_addr().map_err(failed)?;
@@ -292,7 +300,10 @@ impl Ready {
                 let addresses = addresses("an advertised address", own)?;
                 reachable("an advertised address", &addresses)?;
                 let client = ClientSettings::for_heartbeat(config.timing.plan().heartbeat);
-                let transport: Arc<dyn Transport> = Arc::new(GrpcTransport::with_settings(client));
+                let transport: Arc<dyn Transport> = match &tls {
+                    Some(tls) => Arc::new(GrpcTransport::over_tls(client, tls.clone())),
+                    None => Arc::new(GrpcTransport::with_settings(client)),
+                };
                 // A call outlives the command that it carries, so that the caller hears how the command ended.
                 let call_timeout = config.propose_timeout + Duration::from_secs(30);
                 let settings = NodeSettings { node, data, addresses, config, transport, fencer, stop, trust_vm_clock };
@@ -300,8 +311,8 @@ impl Ready {
                 // The node stops before its server does, so calls that are still running cannot succeed any more.
                 let shutdown_grace = Duration::from_millis(200);
                 let settings = ServerSettings { shutdown_grace, call_timeout, ..Default::default() };
-                let server = Server::start_with(listener, node.service(), settings).map_err(failed)?;
-                Ok((node, Listening::Socket(server)))
+                let server = Server::start_with(listener, node.service(), settings, tls.clone()).map_err(failed)?;
+                Ok((node, Listening::Socket(server, tls)))
             }
             #[cfg(feature = "testing")]
             Wire::Memory(board) => {

@@ -16,6 +16,7 @@ use std::time::Duration;
 use quorate_membership::{Address, Cause, Command, Identity, Name, NodeId, Phase, Reason, Revision, Role, TextError};
 use quorate_raft_core::ledger::LastEnd;
 use quorate_raft_core::{Committed, Departure, Filter, Lease, LockError, LockGuard, Node, Records, Refusal, View};
+use quorate_transport_grpc::tls::{Credentials, CredentialsError};
 
 use crate::dangerous::Dangerous;
 use crate::error::{ActiveError, Fatal, HandOverError, ProposeError, ReadError};
@@ -42,6 +43,18 @@ impl Cluster {
     /// The address that the node listens on, with the actual port if 0 was requested. `None` without a socket.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         self.listening.local_addr()
+    }
+
+    /// Shows and trusts other certificates from now on, such as renewed ones, or those of a CA that replaces another: on each
+    /// connection that opens, of this node to others and of others to it. Those that are open stay.
+    ///
+    /// To replace a CA, first give every node credentials that trust both, then certificates of the new one, and then credentials
+    /// that trust the new one alone.
+    ///
+    /// # Errors
+    /// [`CredentialsError`]; the former stay in use. [`CredentialsError::Plaintext`] if this node listens without TLS.
+    pub fn replace_credentials(&self, credentials: Credentials) -> Result<(), CredentialsError> {
+        self.listening.tls().ok_or(CredentialsError::Plaintext)?.replace(credentials)
     }
 
     /// The latest view: the committed state and this node's own observations. It may be stale; see

@@ -59,6 +59,7 @@
 //! | [`records`] | your own keys and values, transactions on them, queues for the holders of locks             |
 //! | [`fencing`] | the fencing callback, fence orders, and the proofs that a life has ended                    |
 //! | [`state`]   | the committed state of the cluster, and what one node observes of it                        |
+//! | [`tls`]     | mutual TLS: certificates, whom they name, and what their holders may do                     |
 //! | [`timing`]  | heartbeats, elections and leases as one checked value, and all other settings               |
 //! | [`error`]   | errors of starting, commands, reads and events, with what each changed                      |
 //!
@@ -137,6 +138,12 @@ pub mod state {
         awaited, duties, evolve, majority,
     };
     pub use quorate_raft_core::{Committed, Local, Sighting, View};
+}
+
+pub mod tls {
+    //! Mutual TLS: certificates, whom they name, and what their holders may do.
+
+    pub use quorate_transport_grpc::tls::{Authority, CallerRole, Credentials, CredentialsError, Issued, Subject};
 }
 
 pub mod timing {

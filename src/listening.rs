@@ -4,16 +4,15 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
-use quorate_membership::Address;
-#[cfg(feature = "testing")]
-use quorate_membership::NodeId;
+use quorate_membership::{Address, NodeId};
 use quorate_raft_core::StartError;
 use quorate_transport_grpc::Server;
+use quorate_transport_grpc::tls::{CallerRole, Credentials, Subject, Tls};
 use tokio::time::{Instant, sleep};
 
 /// What receives calls for a node.
 pub(crate) enum Listening {
-    Socket(Server),
+    Socket(Server, Option<Tls>),
     /// Nothing any more.
     Closed,
     #[cfg(feature = "testing")]
@@ -26,7 +25,17 @@ pub(crate) enum Listening {
 impl Listening {
     pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
         match self {
-            Self::Socket(server) => Some(server.local_addr()),
+            Self::Socket(server, _) => Some(server.local_addr()),
+            Self::Closed => None,
+            #[cfg(feature = "testing")]
+            Self::Memory(..) | Self::World => None,
+        }
+    }
+
+    /// The TLS of the server and of the calls; `None` without.
+    pub(crate) fn tls(&self) -> Option<&Tls> {
+        match self {
+            Self::Socket(_, tls) => tls.as_ref(),
             Self::Closed => None,
             #[cfg(feature = "testing")]
             Self::Memory(..) | Self::World => None,
@@ -35,7 +44,7 @@ impl Listening {
 
     pub(crate) async fn shut_down(self) {
         match self {
-            Self::Socket(server) => server.shutdown().await,
+            Self::Socket(server, _) => server.shutdown().await,
             Self::Closed => {}
             #[cfg(feature = "testing")]
             Self::Memory(board, node) => board.disconnect(node),
@@ -43,6 +52,17 @@ impl Listening {
             Self::World => {}
         }
     }
+}
+
+/// The TLS of a node, whose certificate has to be its own.
+pub(crate) fn tls_of(node: NodeId, credentials: Credentials) -> Result<Tls, StartError> {
+    let subject = credentials.subject().clone();
+    let own = Subject { role: CallerRole::Node(node), ..subject.clone() };
+    if subject != own {
+        let why = format!("{node} needs its own, with the DNS name {}", own.dns_name());
+        return Err(invalid("the certificate", &format!("that of {subject}"), &why));
+    }
+    Tls::new(credentials).map_err(|error| invalid("the certificate", &format!("that of {subject}"), &error))
 }
 
 /// How long a port that is taken is waited for: a start that was dropped gives it back a moment later.

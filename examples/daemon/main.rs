@@ -15,14 +15,20 @@
 //! `HEARTBEAT,MIN,MAX` in milliseconds, where MIN and MAX are the shortest and the longest election timeout. The lease is then
 //! the shortest that these allow.
 //!
+//! `QUORATE_TLS` names a folder with `authority.pem`, `node.pem` and `node.key`; the daemon then listens with mutual TLS, and shows
+//! what it finds there at each start of a life. Without it, anybody who reaches the port may command it.
+//!
 //! On SIGTERM and SIGINT it leaves, so that the next start of the node need not wait for the end of a former life.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use quorate::builder::Ready;
 use quorate::lease::Stop;
 use quorate::timing::Plan;
+use quorate::tls::Credentials;
 use quorate::{Cluster, NodeId, Profile, Timing, TokensOnly};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -51,6 +57,26 @@ fn timing(named: &str) -> Result<Timing> {
     // From four election timeouts on, in steps of an eighth.
     let leases = (32..256).map(|eighths| election_max * eighths / 8);
     leases.map(with).reduce(|found, next| found.or(next)).context("no lease")?.with_context(wanted)
+}
+
+/// The node that a daemon is, listening on an address.
+fn describe(number: u64, folder: &str, timing: Timing, listen: SocketAddr) -> Result<Ready> {
+    let node = Cluster::builder(NodeId::new(number)).data(folder);
+    let node = match std::env::var_os("QUORATE_TLS").map(PathBuf::from) {
+        Some(keys) => {
+            let shown = Credentials::read(keys.join("authority.pem"), keys.join("node.pem"), keys.join("node.key"));
+            node.listen_tls(listen, shown.context("QUORATE_TLS")?)
+        }
+        None => node.listen_plaintext(listen),
+    };
+    let node = node
+        // This process runs no work, so there is nothing to fence …
+        .without_fencing()
+        // … and nothing to stop: the resources that clients use check the clients' tokens. So elapsed time proves the
+        // end of a daemon that was killed, and its next start only waits for that.
+        .self_fencing(TokensOnly)
+        .timing(timing);
+    Ok(node)
 }
 
 /// Threads for its tasks. A command passes through many small tasks that wait for each other, so more threads mostly wake each
@@ -82,18 +108,8 @@ async fn run() -> Result<()> {
     // First of all, so that a signal during the start ends the process cleanly.
     let (mut terminated, mut interrupted) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let timing = timing(&std::env::var("QUORATE_TIMING").unwrap_or_else(|_| "standard".into()))?;
-    let describe = |listen| {
-        Cluster::builder(NodeId::new(number))
-            .data(&folder)
-            .listen_plaintext(listen)
-            // This process runs no work, so there is nothing to fence …
-            .without_fencing()
-            // … and nothing to stop: the resources that clients use check the clients' tokens. So elapsed time proves the
-            // end of a daemon that was killed, and its next start only waits for that.
-            .self_fencing(TokensOnly)
-            .timing(timing)
-    };
-    let node = describe(listen);
+    let describe = |listen| describe(number, &folder, timing, listen);
+    let node = describe(listen)?;
     let coming_in = async {
         let cluster = match way.as_str() {
             "join" => {
@@ -124,7 +140,7 @@ async fn run() -> Result<()> {
         // At the same address, which others may know.
         listen = cluster.local_addr().unwrap_or(listen);
         tokio::select! {
-            renewed = cluster.renew_life(describe(listen)) => renewed?,
+            renewed = cluster.renew_life(describe(listen)?) => renewed?,
             _ = terminated.recv() => return Ok(()),
             _ = interrupted.recv() => return Ok(()),
         }

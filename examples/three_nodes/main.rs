@@ -23,6 +23,7 @@ mod director;
 mod fault;
 mod fencer;
 mod kept;
+mod keys;
 mod ledger;
 mod manager;
 mod node;

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::fencer::{self, Fencer, ProcessGroups};
+use crate::keys;
 use crate::manager::Manager;
 use crate::pace::Pace;
 use crate::process;
@@ -125,9 +126,10 @@ async fn enter(place: &Place, fencer: Fencer) -> Result<Cluster> {
     let Stop::Deadman { lateness } = config.timing.plan().stop else {
         anyhow::bail!("the timings of this demo must be for a dead-man");
     };
-    let node = Cluster::builder(NodeId::new(place.number))
+    let number = NodeId::new(place.number);
+    let node = Cluster::builder(number)
         .data(place.folder.join(format!("n{}", place.number)))
-        .listen_plaintext("127.0.0.1:0".parse()?)
+        .listen_tls("127.0.0.1:0".parse()?, keys::of(number, &place.folder)?)
         .fencing(move |request| fencer.clone().fence(request))
         .fence_hint(fencer::hint()?)
         .fencer_tells_lives_apart()

@@ -12,13 +12,14 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use quorate::Identity;
+use quorate::{Identity, NodeId};
 use rustix::process::Signal;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{ChildStdin, Command};
 use tokio::sync::mpsc;
 
 use crate::fencer::ProcessGroups;
+use crate::keys::Keys;
 use crate::ledger::{self, Line, Reader};
 use crate::pace::Pace;
 use crate::process;
@@ -48,6 +49,7 @@ pub(crate) struct Actor {
 /// The processes of a run, their folder and their network.
 pub(crate) struct Stage {
     folder: tempfile::TempDir,
+    keys: Keys,
     pace: Pace,
     pub(crate) actors: BTreeMap<u64, Actor>,
     /// The process group of every daemon that was ever started, so that none is left behind.
@@ -82,9 +84,11 @@ impl Stage {
         let folder = tempfile::tempdir()?;
         let file = folder.path().join("ledger");
         let groups = ProcessGroups { folder: folder.path().join("groups") };
+        let keys = Keys::new(folder.path())?;
         let (written, tried) = (Reader::new(file.clone()), Reader::new(ledger::attempts(&file)));
         Ok(Self {
             folder,
+            keys,
             pace,
             actors: BTreeMap::new(),
             daemons: vec![],
@@ -137,7 +141,10 @@ impl Stage {
     pub(crate) async fn start(&mut self, node: u64, way: &str) -> Result<()> {
         let entry = match self.entries.get(&node) {
             Some(entry) => *entry,
-            None => self.relays.open(node).await?,
+            None => {
+                self.keys.issue(NodeId::new(node))?;
+                self.relays.open(node).await?
+            }
         };
         self.entries.insert(node, entry);
         let me = i32::try_from(std::process::id())?;

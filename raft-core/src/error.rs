@@ -49,8 +49,7 @@ pub enum Refusal {
         /// The disk of the caller.
         got: Disk,
     },
-    /// The caller's disk was opened less often than the disk that called under this number before: it is a copy, or an
-    /// old state was restored.
+    /// The caller's disk was opened less often than the one that called under this number before: a copy, or an old state.
     #[error("{node} calls from a disk opened {} times, and has called from one opened {} times before: a copy or an old state of it is running; stop one of the two", got.opened, known.opened)]
     ClonedDisk {
         /// The caller's number.
@@ -88,6 +87,9 @@ pub enum Refusal {
     /// The rules of the cluster refuse the join.
     #[error(transparent)]
     Rejected(#[from] Rejection),
+    /// The caller's certificate does not allow the call.
+    #[error("not allowed: {0}")]
+    NotAllowed(String),
     /// The node cannot do it at the moment. A join with this answer may have taken effect all the same; it may be repeated.
     #[error("{0}; try again")]
     Unavailable(String),
@@ -145,8 +147,7 @@ pub enum ProposeError {
         /// How long this node tried.
         waited: Duration,
     },
-    /// The command was proposed, and its result is not known: it may take effect now, later or never. Every command may
-    /// be repeated safely.
+    /// The command was proposed. It may take effect now, later or never. Every command may be repeated safely.
     #[error("the outcome is unknown: {reason}; look at the state, or repeat the command")]
     OutcomeUnknown {
         /// What kept the result from this node.

@@ -1,5 +1,5 @@
 //! The manual: what is promised and what is not, how to fence, how a node stops by itself, what it stores for you, how to
-//! run it, how it is built, the rules by number, and the words.
+//! run it, who may do what over the network, how it is built, the rules by number, and the words.
 
 #[doc = include_str!("guarantees.md")]
 pub mod guarantees {}
@@ -15,6 +15,9 @@ pub mod locks {}
 
 #[doc = include_str!("operations.md")]
 pub mod operations {}
+
+#[doc = include_str!("security.md")]
+pub mod security {}
 
 #[doc = include_str!("architecture.md")]
 pub mod architecture {}

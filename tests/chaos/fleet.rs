@@ -14,11 +14,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use quorate::NodeId;
 use quorate::testing::sim::Rng;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::disk::Disk;
 use crate::host::Part;
+use crate::keys::Keys;
 use crate::log::now;
 use crate::net::Net;
 
@@ -110,6 +112,8 @@ impl Drop for Fleet {
 impl Fleet {
     pub(crate) fn new(run: PathBuf, hosts: u64, seed: u64) -> Result<Self> {
         let net = Net::new(hosts)?;
+        let keys = Keys::new(&run)?;
+        (1..=hosts).try_for_each(|host| keys.issue(NodeId::new(host)))?;
         let disks = (1..=hosts).map(|host| Disk::new(&run.join(format!("h{host}")), host < hosts));
         let disks = disks.collect::<Result<_>>()?;
         let due = Instant::now();

@@ -26,7 +26,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinSet;
 
 use crate::log::{self, Log, now};
-use crate::{clients, worker};
+use crate::{clients, keys, worker};
 
 const PART: &str = "QUORATE_CHAOS_HOST";
 
@@ -192,7 +192,7 @@ async fn live(part: &Part, log: &Arc<Log>) -> Result<()> {
 async fn enter(part: &Part, orders: &mut UnboundedReceiver<String>) -> Result<Option<(Cluster, VecDeque<String>)>> {
     let builder = Cluster::builder(NodeId::new(part.node))
         .data(&part.data)
-        .listen_plaintext(part.address.parse()?)
+        .listen_tls(part.address.parse()?, keys::of(NodeId::new(part.node), &part.run)?)
         .without_fencing()
         .self_fencing(Deadman::new())
         .trust_vm_clock()

@@ -27,6 +27,8 @@ mod fleet;
 mod harm;
 mod health;
 mod host;
+#[path = "../../examples/three_nodes/keys.rs"]
+mod keys;
 mod ledger;
 #[path = "../history/linear.rs"]
 #[expect(dead_code, reason = "its own tests run in the test that it belongs to")]

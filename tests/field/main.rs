@@ -7,6 +7,8 @@
 //!   main.rs ──▶ rows.rs ──▶ site.rs ──spawns──▶ node.rs    one process in each network namespace
 //! ```
 
+#[path = "../../examples/three_nodes/keys.rs"]
+mod keys;
 #[cfg(target_os = "linux")]
 #[path = "../chaos/net.rs"]
 #[expect(dead_code, reason = "the chaos runs use all of it")]

@@ -17,6 +17,8 @@ use quorate::{Cluster, Config, Deadman, Evidence, FenceRequest, LockGuard, NodeI
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use tokio::task::JoinSet;
 
+use crate::keys;
+
 /// `NUMBER FOLDER ADDRESS found|resume|SEED`.
 pub(crate) fn run(part: &str) -> Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env();
@@ -27,7 +29,9 @@ pub(crate) fn run(part: &str) -> Result<()> {
         let hint = FenceHint::new(format!("pid {}", std::process::id()))?;
         let describe = || {
             let listen = address.parse()?;
-            let node = Cluster::builder(NodeId::new(number.parse()?)).data(folder).listen_plaintext(listen);
+            let number = NodeId::new(number.parse()?);
+            let keys = keys::of(number, std::env::var_os("KEYS").context("KEYS")?.as_ref())?;
+            let node = Cluster::builder(number).data(folder).listen_tls(listen, keys);
             let profile = match std::env::var("PROFILE").as_deref() {
                 Ok("patient") => Profile::Patient,
                 _ => Profile::Standard,

@@ -8,8 +8,10 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use quorate::NodeId;
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::keys::Keys;
 use crate::net::Net;
 
 /// No answer takes longer.
@@ -70,6 +72,7 @@ impl Drop for Process {
 pub(crate) struct Site {
     pub(crate) net: Net,
     folder: tempfile::TempDir,
+    keys: Keys,
     pub(crate) nodes: BTreeMap<u64, Process>,
     fencer: &'static str,
     spares_idle: bool,
@@ -78,9 +81,11 @@ pub(crate) struct Site {
 impl Site {
     /// Hosts without processes.
     pub(crate) fn empty(hosts: u64) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
         Ok(Self {
             net: Net::new(hosts)?,
-            folder: tempfile::tempdir()?,
+            keys: Keys::new(folder.path())?,
+            folder,
             nodes: BTreeMap::new(),
             fencer: "ends processes",
             spares_idle: false,
@@ -120,10 +125,12 @@ impl Site {
     }
 
     pub(crate) fn begin(&mut self, node: u64, way: &str) -> Result<()> {
+        self.keys.issue(NodeId::new(node))?;
         let part = format!("{node} {} {} {way}", self.data(node).display(), self.net.address(node));
         let mut command = self.net.command(node, &std::env::current_exe()?);
         let piped = command
             .env("QUORATE_FIELD_NODE", part)
+            .env("KEYS", self.folder.path())
             .env("FENCER", self.fencer)
             .env("SPARES_IDLE", self.spares_idle.to_string())
             .stdin(Stdio::piped())

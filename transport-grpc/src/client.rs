@@ -39,6 +39,7 @@ use crate::pipeline::Pipeline;
 use crate::progress::Progress;
 use crate::refusing;
 use crate::settings::{APPEND_LIMIT, CHUNK_LIMIT, ClientSettings, MESSAGE_LIMIT, SNAPSHOT_LIMIT};
+use crate::tls::Tls;
 
 /// A [`Transport`] over gRPC. Clones share their connections; the connections close with the last of them.
 ///
@@ -62,7 +63,12 @@ impl GrpcTransport {
 
     /// A transport with other settings; values outside their bounds are moved to the nearest bound.
     pub fn with_settings(settings: ClientSettings) -> Self {
-        Self { links: Arc::new(Links::new(settings.bounded())) }
+        Self { links: Arc::new(Links::new(settings.bounded(), None)) }
+    }
+
+    /// [`Self::with_settings`] over TLS: each node that is called has to show its own certificate, and is shown that of `tls`.
+    pub fn over_tls(settings: ClientSettings, tls: Tls) -> Self {
+        Self { links: Arc::new(Links::new(settings.bounded(), Some(tls))) }
     }
 }
 

@@ -1,10 +1,11 @@
-//! The gRPC service Cluster: decodes what clients and operators ask, and passes it to the [`Service`].
+//! The gRPC service Cluster: decodes what clients and operators ask, and passes it to the [`ClientService`]; a
+//! join goes to the [`PeerService`].
 
 use std::sync::Arc;
 
 use futures_util::stream::{BoxStream, StreamExt};
 use quorate_membership::{Command, NodeId, Revision};
-use quorate_raft_core::{Filter, Service};
+use quorate_raft_core::{ClientService, Filter, PeerService, Service};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
@@ -15,15 +16,23 @@ use crate::pb::cluster_server::Cluster;
 use crate::places::{OpenConnections, Places};
 use crate::standing::with_standing;
 
+#[derive(Clone)]
 pub(crate) struct ClusterService {
-    service: Arc<dyn Service>,
+    service: Arc<dyn ClientService>,
+    /// What answers a node that asks to join.
+    peers: Arc<dyn PeerService>,
     places: Places,
     stop: CancellationToken,
 }
 
 impl ClusterService {
     pub(crate) fn new(service: Arc<dyn Service>, places: Places, stop: CancellationToken) -> Self {
-        Self { service, places, stop }
+        Self { service: service.clone(), peers: service, places, stop }
+    }
+
+    /// The service of one connection, which passes the calls of nodes to `peers`.
+    pub(crate) fn passing_to(&self, peers: Arc<dyn PeerService>) -> Self {
+        Self { peers, ..self.clone() }
     }
 
     async fn command<Q>(&self, request: Request<Q>) -> Result<Response<pb::CommandResponse>, Status>
@@ -58,7 +67,7 @@ impl Cluster for ClusterService {
 
     async fn join(&self, request: Request<pb::JoinRequest>) -> Result<Response<pb::JoinResponse>, Status> {
         let join = convert::join_command(request.into_inner()).map_err(|malformed| refused(&malformed.into()))?;
-        let answer = self.service.join(join).await.map_err(|refusal| refused(&refusal))?;
+        let answer = self.peers.join(join).await.map_err(|refusal| refused(&refusal))?;
         Ok(Response::new(answer.into()))
     }
 

@@ -45,6 +45,7 @@ pub(crate) fn refused(refusal: &Refusal) -> Status {
             Code::Unavailable
         }
         Refusal::Malformed(_) => Code::InvalidArgument,
+        Refusal::NotAllowed(_) => Code::PermissionDenied,
         _ => Code::FailedPrecondition,
     };
     let refusal = pb::Refusal::from(refusal);

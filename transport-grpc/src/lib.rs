@@ -21,9 +21,9 @@
 //! * A dead peer is tried a few times a second however often it is called, and a revived one is found by the next try.
 //! * No client can make a server panic, or keep it from serving others, by what it sends or fails to send.
 //!
-//! It does not authenticate callers or encrypt data. Without TLS, anyone who reaches the port can give commands,
-//! an operator's confirmation included. A [`Refusal`](quorate_raft_core::Refusal) protects from mistakes, not from
-//! attacks.
+//! With [`tls`], each side proves who it is, and may do what its certificate allows. Without it, nobody is authenticated and nothing
+//! is encrypted: anyone who reaches the port can give commands, an operator's confirmation included. A
+//! [`Refusal`](quorate_raft_core::Refusal) then protects from mistakes, not from attacks.
 //!
 //! [`TransportError::Unreachable`]: quorate_raft_core::TransportError::Unreachable
 //! [`TransportError::Timeout`]: quorate_raft_core::TransportError::Timeout
@@ -46,11 +46,13 @@ mod places;
 mod progress;
 mod raft_service;
 mod refusing;
+mod rights;
 mod router;
 mod server;
 mod settings;
 mod standing;
 mod store_service;
+pub mod tls;
 
 #[expect(
     unreachable_pub,

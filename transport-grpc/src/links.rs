@@ -20,6 +20,7 @@ use futures_util::future::{BoxFuture, Shared};
 use parking_lot::Mutex;
 use quorate_membership::{Address, NodeId};
 use quorate_raft_core::{Lane, Peer, TransportError};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::broadcast;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
@@ -28,6 +29,7 @@ use crate::connection::Connection;
 use crate::net::{TcpStream, lookup_host};
 use crate::paced::{Paced, RoundTrip};
 use crate::settings::ClientSettings;
+use crate::tls::Tls;
 
 /// The pause after the first failure in a row; doubled by each further one.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -51,6 +53,7 @@ const CLOSED: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Links {
     settings: ClientSettings,
+    tls: Option<Tls>,
     table: Mutex<BTreeMap<(NodeId, Lane), Arc<Link>>>,
     /// The round trip to each node, by the connections of all lanes.
     round_trips: Mutex<BTreeMap<NodeId, Arc<RoundTrip>>>,
@@ -59,9 +62,9 @@ pub(crate) struct Links {
 }
 
 impl Links {
-    pub(crate) fn new(settings: ClientSettings) -> Self {
+    pub(crate) fn new(settings: ClientSettings, tls: Option<Tls>) -> Self {
         let closed = broadcast::Sender::new(CLOSED);
-        Self { settings, table: Mutex::default(), round_trips: Mutex::default(), closed }
+        Self { settings, tls, table: Mutex::default(), round_trips: Mutex::default(), closed }
     }
 
     /// The nodes to which a connection closes, from now on.
@@ -82,7 +85,7 @@ impl Links {
         }
         let round_trip = self.round_trips.lock().entry(peer.node).or_default().clone();
         let fresh = || {
-            let link = Link::new(peer.node.to_string(), peer.addresses.clone(), settings);
+            let link = Link::new(peer.node.to_string(), peer.addresses.clone(), settings, self.tls.clone());
             let closed = Some((peer.node, self.closed.clone()));
             Arc::new(Link { paced, round_trip: round_trip.clone(), closed, ..link })
         };
@@ -95,7 +98,7 @@ impl Links {
 
     /// A link for one call to an address whose node is not known yet.
     pub(crate) fn to_address(&self, address: &Address) -> Arc<Link> {
-        Arc::new(Link::new(address.to_string(), vec![address.clone()], self.settings))
+        Arc::new(Link::new(address.to_string(), vec![address.clone()], self.settings, self.tls.clone()))
     }
 }
 
@@ -120,6 +123,8 @@ pub(crate) struct Link {
     name: String,
     addresses: Vec<Address>,
     settings: ClientSettings,
+    /// How it proves whom it reaches; `None`: not at all.
+    tls: Option<Tls>,
     /// Whether it carries much, of which little may wait in the queues of the network.
     paced: bool,
     round_trip: Arc<RoundTrip>,
@@ -131,10 +136,10 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    fn new(name: String, addresses: Vec<Address>, settings: ClientSettings) -> Self {
+    fn new(name: String, addresses: Vec<Address>, settings: ClientSettings, tls: Option<Tls>) -> Self {
         let state = State { connection: None, attempt: None, preferred: 0, failures: 0, not_before: Instant::now() };
         let (round_trip, calls) = Default::default();
-        Self { name, addresses, settings, paced: false, round_trip, state: Mutex::new(state), calls, closed: None }
+        Self { name, addresses, settings, tls, paced: false, round_trip, state: Mutex::new(state), calls, closed: None }
     }
 
     /// The stream of small calls on this connection, opened by `open` if there is none.
@@ -245,7 +250,7 @@ impl Link {
     }
 
     async fn dial_one(&self, address: &str) -> Result<Connection, String> {
-        let ClientSettings { connect_timeout, ping_every, ping_timeout } = self.settings;
+        let connect_timeout = self.settings.connect_timeout;
         let found = match timeout(RESOLVE, lookup_host(address)).await {
             Ok(found) => found.map_err(|error| format!("cannot be resolved: {error}"))?,
             Err(_) => return Err(format!("not resolved within {RESOLVE:?}")),
@@ -258,16 +263,10 @@ impl Link {
                 let stream = TcpStream::connect(place).await.map_err(|error| error.to_string())?;
                 let round_trip = self.round_trip.note(began.elapsed(), Instant::now());
                 stream.set_nodelay(true).map_err(|error| error.to_string())?;
-                let closed = self.closed.clone();
-                let ended = move || {
-                    // Perhaps nobody listens.
-                    let _heard = closed.map(|(node, closed)| closed.send(node));
-                };
-                let opened = match self.paced {
-                    true => Connection::open(Paced::new(stream, round_trip), ping_every, ping_timeout, ended).await,
-                    false => Connection::open(stream, ping_every, ping_timeout, ended).await,
-                };
-                opened.map_err(|error| error.to_string())
+                match self.paced {
+                    true => self.open(Paced::new(stream, round_trip)).await,
+                    false => self.open(stream).await,
+                }
             });
             match opened.await {
                 Ok(Ok(connection)) => return Ok(connection),
@@ -276,6 +275,28 @@ impl Link {
             }
         }
         Err(last)
+    }
+
+    /// Begins TLS, if there is any, and HTTP/2.
+    async fn open<T>(&self, stream: T) -> Result<Connection, String>
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let ClientSettings { ping_every, ping_timeout, .. } = self.settings;
+        let closed = self.closed.clone();
+        let node = closed.as_ref().map(|(node, _)| *node);
+        let ended = move || {
+            // Perhaps nobody listens.
+            let _heard = closed.map(|(node, closed)| closed.send(node));
+        };
+        let opened = match &self.tls {
+            None => Connection::open(stream, ping_every, ping_timeout, ended).await,
+            Some(tls) => {
+                let stream = tls.connect(node, stream).await.map_err(|error| format!("TLS: {error}"))?;
+                Connection::open(stream, ping_every, ping_timeout, ended).await
+            }
+        };
+        opened.map_err(|error| error.to_string())
     }
 }
 

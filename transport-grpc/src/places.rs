@@ -7,8 +7,8 @@
 //! ```
 //!
 //! A connection shows who it is only by what it calls. However many places clients hold, a peer gets in by the reserve, and
-//! then frees its place there. Without TLS a client can pretend to be a peer, so this protects from clients that are many
-//! and not from those that lie.
+//! then frees its place there. With TLS the certificate shows whose a connection is, before any call. Without it a client can
+//! pretend to be a peer, so this protects from clients that are many and not from those that lie.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -16,14 +16,15 @@ use std::sync::Arc;
 
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
-use futures_util::stream::BoxStream;
+use futures_util::stream::{self, BoxStream};
 use parking_lot::Mutex;
-use quorate_membership::NodeId;
+use quorate_membership::{Command, NodeId, codec};
 use quorate_raft_core::rpc::{Answer, Append, Call, Caller, StreamAppended};
 use quorate_raft_core::transport::{JoinAnswer, JoinRequest};
 use quorate_raft_core::{PeerService, Refusal};
 
 use crate::settings::ServerSettings;
+use crate::tls::CallerRole;
 
 /// The open connections of a server.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -171,14 +172,41 @@ impl Drop for Place {
     }
 }
 
-/// The service as one connection sees it: notes which node calls there, once a call of it was admitted.
+/// The service as one connection sees it: refuses calls of another than its certificate names, and notes which node calls
+/// there, once a call of it was admitted.
 pub(crate) struct OfConnection {
     pub(crate) service: Arc<dyn PeerService>,
     pub(crate) place: Arc<Place>,
+    /// Whom its certificate names; `None` without TLS.
+    pub(crate) role: Option<CallerRole>,
+}
+
+impl OfConnection {
+    /// Whether this connection may speak for `node`.
+    fn may_be(&self, node: NodeId) -> Result<(), Refusal> {
+        match &self.role {
+            None => Ok(()),
+            Some(CallerRole::Node(own)) if *own == node || quorate_membership::mutant!("speaks_for_another") => Ok(()),
+            Some(other) => Err(Refusal::NotAllowed(format!(
+                "the call is one of {node}, and the certificate is that of {other}; each node needs its own"
+            ))),
+        }
+    }
+}
+
+/// The node that asks to be let in, if that is what is asked for.
+fn joining(request: &JoinRequest) -> Option<NodeId> {
+    match codec::decode(request.command.as_bytes()) {
+        Ok(Command::Join { node, .. }) => Some(node),
+        _ => None,
+    }
 }
 
 impl PeerService for OfConnection {
     fn call(&self, caller: Caller, call: Call) -> BoxFuture<'static, Result<Answer, Refusal>> {
+        if let Err(refusal) = self.may_be(caller.from) {
+            return Box::pin(std::future::ready(Err(refusal)));
+        }
         let (answer, place) = (self.service.call(caller, call), self.place.clone());
         Box::pin(async move {
             let answer = answer.await;
@@ -194,6 +222,9 @@ impl PeerService for OfConnection {
         caller: Caller,
         requests: BoxStream<'static, Append>,
     ) -> BoxStream<'static, Result<StreamAppended, Refusal>> {
+        if let Err(refusal) = self.may_be(caller.from) {
+            return stream::iter([Err(refusal)]).boxed();
+        }
         let place = self.place.clone();
         let answers = self.service.append_stream(caller, requests);
         let noted = answers.inspect(move |answer| {
@@ -205,7 +236,10 @@ impl PeerService for OfConnection {
     }
 
     fn join(&self, request: JoinRequest) -> BoxFuture<'static, Result<JoinAnswer, Refusal>> {
-        self.service.join(request)
+        match joining(&request).map_or(Ok(()), |node| self.may_be(node)) {
+            Ok(()) => self.service.join(request),
+            Err(refusal) => Box::pin(std::future::ready(Err(refusal))),
+        }
     }
 }
 

@@ -38,8 +38,10 @@ use crate::pb::raft_server::{self, RaftServer};
 use crate::pb::store_server::{self, StoreServer};
 use crate::places::{OfConnection, Place, Places};
 use crate::raft_service::RaftService;
+use crate::rights;
 use crate::settings::{APPEND_LIMIT, MESSAGE_LIMIT, ServerSettings};
 use crate::store_service::StoreService;
+use crate::tls::CallerRole;
 
 /// The header with the id of the cluster: 32 hexadecimal digits.
 const CLUSTER: &str = "quorate-cluster";
@@ -53,10 +55,13 @@ pub(crate) struct Router {
     service: Arc<dyn ClientService>,
     peers: Arc<dyn PeerService>,
     calls: RaftService,
+    members: ClusterService,
     /// The cluster of the node, once it has one. It never changes.
     cluster_id: Arc<OnceLock<ClusterId>>,
     /// The place of the connection that this copy serves.
     place: Option<Arc<Place>>,
+    /// What its caller may do; `None`: everything.
+    role: Option<CallerRole>,
     raft: RaftServer<RaftService>,
     log: RaftServer<RaftService>,
     cluster: ClusterServer<ClusterService>,
@@ -73,14 +78,17 @@ impl Router {
     ) -> Self {
         let calls = RaftService::new(service.clone(), settings, stop.clone());
         let raft = Arc::new(calls.clone());
-        let cluster = ClusterServer::new(ClusterService::new(service.clone(), places, stop.clone()));
+        let members = ClusterService::new(service.clone(), places, stop.clone());
+        let cluster = ClusterServer::new(members.clone());
         let store = StoreServer::new(StoreService::new(service.clone(), settings, stop));
         Self {
             service: service.clone(),
             peers: service,
             calls,
+            members,
             cluster_id: Arc::default(),
             place: None,
+            role: None,
             raft: RaftServer::from_arc(raft.clone()).max_decoding_message_size(MESSAGE_LIMIT),
             log: RaftServer::from_arc(raft).max_decoding_message_size(APPEND_LIMIT),
             cluster: cluster.max_decoding_message_size(MESSAGE_LIMIT),
@@ -90,11 +98,15 @@ impl Router {
     }
 
     /// The router of the connection in this place.
-    pub(crate) fn at(&self, place: Arc<Place>) -> Self {
-        let of_peers = OfConnection { service: self.peers.clone(), place: place.clone() };
-        let raft = Arc::new(self.calls.passing_to(Arc::new(of_peers)));
+    pub(crate) fn at(&self, place: Arc<Place>, role: Option<CallerRole>) -> Self {
+        let of_peers: Arc<dyn PeerService> =
+            Arc::new(OfConnection { service: self.peers.clone(), place: place.clone(), role: role.clone() });
+        let raft = Arc::new(self.calls.passing_to(of_peers.clone()));
+        let cluster = ClusterServer::new(self.members.passing_to(of_peers));
         Self {
             place: Some(place),
+            role,
+            cluster: cluster.max_decoding_message_size(MESSAGE_LIMIT),
             raft: RaftServer::from_arc(raft.clone()).max_decoding_message_size(MESSAGE_LIMIT),
             log: RaftServer::from_arc(raft).max_decoding_message_size(APPEND_LIMIT),
             ..self.clone()
@@ -122,7 +134,8 @@ impl hyper::service::Service<Request<Incoming>> for Router {
         let (service, method) = path.strip_prefix('/').and_then(|path| path.split_once('/')).unwrap_or_default();
         let for_clients = matches!(service, cluster_server::SERVICE_NAME | store_server::SERVICE_NAME);
         let cluster = if for_clients { self.cluster_id() } else { None };
-        if let Err(refused) = meant_for(request.headers(), cluster, for_clients) {
+        let allowed = rights::check(self.role.as_ref(), service, method).map_err(|refusal| refused(&refusal));
+        if let Err(refused) = allowed.and_then(|()| meant_for(request.headers(), cluster, for_clients)) {
             return Box::pin(async { Ok(refused.into_http()) });
         }
         let limit = match method {

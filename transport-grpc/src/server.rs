@@ -17,8 +17,10 @@ use std::time::Duration;
 
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use parking_lot::Mutex;
 use quorate_raft_core::{PeerService, Service};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -28,6 +30,7 @@ use crate::net::{TcpListener, TcpStream};
 use crate::places::{Place, Places};
 use crate::router::Router;
 use crate::settings::ServerSettings;
+use crate::tls::{CallerRole, Tls};
 
 /// A running server. Dropping it aborts every call at once; [`Server::shutdown`] lets them finish first.
 #[derive(Debug)]
@@ -47,7 +50,7 @@ impl Server {
     /// # Errors
     /// The system's error if it cannot listen on the address.
     pub async fn bind(address: SocketAddr, service: Arc<dyn Service>) -> io::Result<Self> {
-        Self::run(TcpListener::bind(address).await?, service, ServerSettings::default())
+        Self::run(TcpListener::bind(address).await?, service, ServerSettings::default(), None)
     }
 
     /// Serves on a listener that is bound already, because its address had to be known before there was a service, or
@@ -56,10 +59,11 @@ impl Server {
     /// # Errors
     /// The system's error if the listener cannot be used.
     pub fn start(listener: std::net::TcpListener, service: Arc<dyn Service>) -> io::Result<Self> {
-        Self::start_with(listener, service, ServerSettings::default())
+        Self::start_with(listener, service, ServerSettings::default(), None)
     }
 
-    /// [`Server::start`] with other settings; values outside their bounds are moved to the nearest bound.
+    /// [`Server::start`] with other settings; values outside their bounds are moved to the nearest bound. With `tls`, whoever
+    /// calls shows a certificate first, and may do what its role allows ([`CallerRole`]). Without, anybody may do anything.
     ///
     /// # Errors
     /// The system's error if the listener cannot be used.
@@ -67,18 +71,25 @@ impl Server {
         listener: std::net::TcpListener,
         service: Arc<dyn Service>,
         settings: ServerSettings,
+        tls: Option<Tls>,
     ) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
-        Self::run(TcpListener::from_std(listener)?, service, settings)
+        Self::run(TcpListener::from_std(listener)?, service, settings, tls)
     }
 
-    fn run(listener: TcpListener, service: Arc<dyn Service>, settings: ServerSettings) -> io::Result<Self> {
+    fn run(
+        listener: TcpListener,
+        service: Arc<dyn Service>,
+        settings: ServerSettings,
+        tls: Option<Tls>,
+    ) -> io::Result<Self> {
         let address = listener.local_addr()?;
         let settings = fit_descriptors(settings.bounded())?;
         let stop = CancellationToken::new();
         let places = Places::new(settings);
         let router = Router::new(service, settings, places.clone(), stop.clone());
-        let accepting = tokio::spawn(accept(listener, router, places, settings, stop.clone()));
+        let serving = Serving { router, places, settings, tls, refused: Arc::default(), stop: stop.clone() };
+        let accepting = tokio::spawn(accept(listener, serving));
         tracing::info!(%address, "listening");
         Ok(Self { address, stop, accepting, grace: settings.shutdown_grace })
     }
@@ -107,14 +118,21 @@ impl Drop for Server {
     }
 }
 
-/// Owns the listener and every connection, which end with it.
-async fn accept(
-    listener: TcpListener,
+/// What every connection of a server shares.
+#[derive(Clone)]
+struct Serving {
     router: Router,
     places: Places,
     settings: ServerSettings,
+    tls: Option<Tls>,
+    /// When a refused handshake was last told of.
+    refused: Arc<Mutex<WarningLimit>>,
     stop: CancellationToken,
-) {
+}
+
+/// Owns the listener and every connection, which end with it.
+async fn accept(listener: TcpListener, serving: Serving) {
+    let Serving { places, stop, .. } = &serving;
     let mut connections = JoinSet::new();
     let (mut full, mut failing) = (WarningLimit::default(), WarningLimit::default());
     loop {
@@ -136,7 +154,7 @@ async fn accept(
         };
         match places.take(from.ip()) {
             Some(place) => {
-                connections.spawn(serve(stream, from, router.clone(), place, settings, stop.clone()));
+                connections.spawn(serve(stream, from, place, serving.clone()));
             }
             None if full.is_due() => {
                 tracing::warn!(%from, open = ?places.open(), "closed a connection: too many are open");
@@ -162,17 +180,37 @@ impl Drop for Closing {
     }
 }
 
-async fn serve(
-    stream: TcpStream,
-    from: SocketAddr,
-    router: Router,
-    place: Arc<Place>,
-    settings: ServerSettings,
-    stop: CancellationToken,
-) {
+/// Serves one connection, from its handshake to its end.
+async fn serve(stream: TcpStream, from: SocketAddr, place: Arc<Place>, serving: Serving) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%from, %error, "cannot set TCP_NODELAY");
     }
+    let Some(tls) = &serving.tls else { return converse(stream, from, place, None, serving).await };
+    let shown = tokio::select! {
+        shown = tls.accept(stream, serving.settings.handshake_timeout) => shown,
+        () = serving.stop.cancelled() => return,
+    };
+    match shown {
+        Ok((stream, role)) => {
+            if let CallerRole::Node(_) = role {
+                place.is_of_a_peer();
+            }
+            converse(stream, from, place, Some(role), serving).await;
+        }
+        // Who only looks whether the port is open says nothing.
+        Err(error) if error.kind() != io::ErrorKind::UnexpectedEof && serving.refused.lock().is_due() => {
+            tracing::warn!(%from, %error, "refused a connection");
+        }
+        Err(error) => tracing::debug!(%from, %error, "refused a connection"),
+    }
+}
+
+/// HTTP/2 with a caller, whose certificate has shown its role.
+async fn converse<T>(stream: T, from: SocketAddr, place: Arc<Place>, role: Option<CallerRole>, serving: Serving)
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let Serving { router, settings, stop, .. } = serving;
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
@@ -180,7 +218,7 @@ async fn serve(
         .keep_alive_interval(settings.ping_every)
         .keep_alive_timeout(settings.ping_timeout);
     let stream = HandshakeTimeout::new(stream, settings.handshake_timeout);
-    let connection = builder.serve_connection(TokioIo::new(stream), router.at(place.clone()));
+    let connection = builder.serve_connection(TokioIo::new(stream), router.at(place.clone(), role));
     let service = router.peers();
     tokio::pin!(connection);
     let trial = async {

@@ -53,6 +53,7 @@ impl From<&Refusal> for pb::Refusal {
             Refusal::Stopped(why) => ("stopped", Some(Out::Stopped(clip(why)))),
             Refusal::Malformed(why) => ("malformed", Some(Out::Malformed(clip(why)))),
             Refusal::Rejected(rejection) => ("rejected", Some(Out::Rejected(rejection.into()))),
+            Refusal::NotAllowed(why) => ("not_allowed", Some(Out::NotAllowed(clip(why)))),
             Refusal::Unavailable(why) => ("unavailable", Some(Out::Unavailable(clip(why)))),
             _ => ("unknown", None),
         };
@@ -100,6 +101,7 @@ fn refusal(kind: pb::refusal::Kind) -> Result<Refusal, Malformed> {
         In::Stopped(why) => Refusal::Stopped(why),
         In::Malformed(why) => Refusal::Malformed(why),
         In::Rejected(rejection) => Refusal::Rejected(Rejection::from_wire(rejection)?),
+        In::NotAllowed(why) => Refusal::NotAllowed(why),
         In::Unavailable(why) => Refusal::Unavailable(why),
     })
 }

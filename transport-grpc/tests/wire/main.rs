@@ -13,6 +13,7 @@
 
 mod call_streams;
 mod calls;
+mod certificates;
 mod clients;
 mod events;
 mod fake;

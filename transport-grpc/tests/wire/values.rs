@@ -20,6 +20,7 @@ use quorate_raft_core::rpc::{
 use quorate_raft_core::transport::JoinAnswer;
 use quorate_raft_core::{Peer, TransportError, TransportExt};
 use quorate_transport_grpc::{ClientSettings, GrpcTransport, Server, ServerSettings};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tonic::body::Body as HttpBody;
 
@@ -128,7 +129,7 @@ pub(crate) async fn serve(fake: &Arc<Fake>) -> Server {
 
 pub(crate) fn serve_with(fake: &Arc<Fake>, settings: ServerSettings) -> Server {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    Server::start_with(listener, Arc::new(FakeService(fake.clone())), settings).unwrap()
+    Server::start_with(listener, Arc::new(FakeService(fake.clone())), settings, None).unwrap()
 }
 
 /// Keeps trying to bind a port that was in use a moment ago.
@@ -142,10 +143,14 @@ pub(crate) async fn serve_at(fake: &Arc<Fake>, address: SocketAddr) -> Server {
     panic!("{address} stays in use");
 }
 
-/// A transport that is in no hurry to give a connection up, whatever else the machine is doing.
-pub(crate) fn patient() -> GrpcTransport {
+/// The settings of who is in no hurry to give a connection up, whatever else the machine is doing.
+pub(crate) fn unhurried() -> ClientSettings {
     let s = Duration::from_secs;
-    GrpcTransport::with_settings(ClientSettings { connect_timeout: s(10), ping_every: s(10), ping_timeout: s(30) })
+    ClientSettings { connect_timeout: s(10), ping_every: s(10), ping_timeout: s(30) }
+}
+
+pub(crate) fn patient() -> GrpcTransport {
+    GrpcTransport::with_settings(unhurried())
 }
 
 pub(crate) async fn vote(transport: &GrpcTransport, peer: &Peer) -> Result<VoteAnswer, TransportError> {
@@ -158,8 +163,11 @@ pub(crate) struct Plain(hyper::client::conn::http2::SendRequest<HttpBody>);
 
 impl Plain {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).await.unwrap();
-        let connecting = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+        Self::over(TcpStream::connect(address).await.unwrap()).await
+    }
+
+    pub(crate) async fn over(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Self {
+        let connecting = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(io));
         let (sender, driver) = connecting.await.unwrap();
         tokio::spawn(driver);
         Self(sender)

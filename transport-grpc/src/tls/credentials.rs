@@ -1,0 +1,133 @@
+//! What a process shows of itself, and whom it trusts: certificates and a key, in PEM.
+//!
+//! ```text
+//!   trust   the certificates of the CA, two while one replaces the other     whom to believe
+//!   chain   the own certificate, then those between it and the CA             what to show
+//!   key     the private key of the own certificate                            never leaves this process
+//! ```
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::tls::subject::Subject;
+
+/// Credentials that cannot be used. Nothing was changed: a node keeps those that it had.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CredentialsError {
+    /// A file cannot be read or written.
+    #[error("{what} in {} is out of reach: {cause}", path.display())]
+    File {
+        /// The certificate or key, in words.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The error of the system.
+        cause: std::io::Error,
+    },
+    /// The text is not PEM, or has not what it should have.
+    #[error("{what} is not usable: {why}; it should be PEM")]
+    Pem {
+        /// The certificate or key, in words.
+        what: &'static str,
+        /// What is wrong.
+        why: String,
+    },
+    /// The certificate does not say whose it is.
+    #[error("the certificate does not say whose it is: {0}")]
+    Subject(String),
+    /// The certificate is another's than it should be.
+    #[error("the certificate is that of {got}, and has to be that of {want}; use the one that was issued for it")]
+    OtherSubject {
+        /// Whose it should be.
+        want: String,
+        /// Whose it is.
+        got: String,
+    },
+    /// A certificate cannot be made. There is none.
+    #[error("the certificate cannot be made: {0}")]
+    Issue(String),
+    /// There is no TLS to replace the credentials of.
+    #[error("this node listens without TLS; start it with `listen_tls`")]
+    Plaintext,
+    /// The certificate, the key and the trusted ones do not fit together.
+    #[error("certificate and key do not fit: {0}")]
+    Unfit(String),
+}
+
+/// A certificate with its key, and the certificates that are trusted. Printed without the key.
+pub struct Credentials {
+    pub(super) roots: RootCertStore,
+    pub(super) chain: Vec<CertificateDer<'static>>,
+    pub(super) key: PrivateKeyDer<'static>,
+    pub(super) subject: Subject,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials").field("subject", &self.subject).finish_non_exhaustive()
+    }
+}
+
+impl Credentials {
+    /// Takes PEM texts: the certificates of the CA or CAs to trust, the own certificate with those between it and the CA, and
+    /// its private key (PKCS #8, SEC 1 or PKCS #1).
+    ///
+    /// # Errors
+    /// [`CredentialsError`]. Whether the key belongs to the certificate, and whether it has expired, is found out where they
+    /// are used.
+    pub fn from_pem(trust: &[u8], chain: &[u8], key: &[u8]) -> Result<Self, CredentialsError> {
+        let unusable = |what, why: &dyn fmt::Display| CredentialsError::Pem { what, why: why.to_string() };
+        let mut roots = RootCertStore::empty();
+        for root in certificates(trust, "the certificate of the CA")? {
+            roots.add(root).map_err(|error| unusable("the certificate of the CA", &error))?;
+        }
+        let chain = certificates(chain, "the certificate")?;
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| unusable("the private key", &error))?;
+        let own = chain.first().ok_or_else(|| unusable("the certificate", &"there is none"))?;
+        let subject = subject_of(own).map_err(CredentialsError::Subject)?;
+        Ok(Self { roots, chain, key, subject })
+    }
+
+    /// [`Self::from_pem`] with the content of files. Reads them at once, so it blocks on the disk.
+    ///
+    /// # Errors
+    /// [`CredentialsError`], which names the file that cannot be read.
+    pub fn read(
+        trust: impl AsRef<Path>,
+        chain: impl AsRef<Path>,
+        key: impl AsRef<Path>,
+    ) -> Result<Self, CredentialsError> {
+        let read = |what, path: &Path| {
+            std::fs::read(path).map_err(|cause| CredentialsError::File { what, path: path.into(), cause })
+        };
+        let trust = read("the certificate of the CA", trust.as_ref())?;
+        let chain = read("the certificate", chain.as_ref())?;
+        let key = read("the private key", key.as_ref())?;
+        Self::from_pem(&trust, &chain, &key)
+    }
+
+    /// Whom the own certificate names.
+    pub fn subject(&self) -> &Subject {
+        &self.subject
+    }
+}
+
+/// The certificates in a PEM text, one at the least.
+fn certificates(pem: &[u8], what: &'static str) -> Result<Vec<CertificateDer<'static>>, CredentialsError> {
+    let unusable = |why: String| CredentialsError::Pem { what, why };
+    let found: Vec<_> = CertificateDer::pem_slice_iter(pem)
+        .collect::<Result<_, _>>()
+        .map_err(|error: rustls::pki_types::pem::Error| unusable(error.to_string()))?;
+    if found.is_empty() { Err(unusable("there is no certificate in it".into())) } else { Ok(found) }
+}
+
+/// Whom a certificate names. It is believed only of one that was verified, or of the own.
+pub(super) fn subject_of(certificate: &CertificateDer<'_>) -> Result<Subject, String> {
+    let parsed = webpki::EndEntityCert::try_from(certificate).map_err(|error| error.to_string())?;
+    Subject::among(parsed.valid_dns_names())
+}
