@@ -9,20 +9,19 @@
 //! Each step has its own type, so a program that leaves out a decision does not compile. The risky choice of each step
 //! has a name that stands out in a review.
 
+mod open;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_membership::{FenceHint, Identity, NodeId, Role, Timing};
-use quorate_raft_core::{Config, Fencer, Node, NodeSettings, StartError, StopMechanism, Transport};
+use quorate_raft_core::{Config, Fencer, Node, StartError, StopMechanism};
 use quorate_transport_grpc::tls::Credentials;
-use quorate_transport_grpc::{ClientSettings, GrpcTransport, Server, ServerSettings};
 
 use crate::cluster::Cluster;
-#[cfg(feature = "testing")]
-use crate::listening::invalid;
-use crate::listening::{self, Listening, addresses, reachable};
+use crate::listening::{ClientPort, Listening, addresses, reachable};
 
 /// The default of [`Ready::timeout`].
 const TIMEOUT: Duration = Duration::from_secs(120);
@@ -51,6 +50,7 @@ pub struct Ready {
     node: NodeId,
     data: PathBuf,
     wire: Wire,
+    clients: ClientPort,
     fencer: Option<Arc<dyn Fencer>>,
     stop: Option<Box<dyn StopMechanism>>,
     trust_vm_clock: bool,
@@ -136,6 +136,7 @@ impl WantsFencing {
             node,
             data,
             wire,
+            clients: ClientPort::Same,
             fencer,
             stop,
             trust_vm_clock,
@@ -154,6 +155,19 @@ impl Ready {
     /// that the node listens on. A wildcard address such as `0.0.0.0` cannot be advertised, so it needs this setting.
     pub fn advertise(mut self, addresses: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.advertised = addresses.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Serves clients and operators at this address, and other nodes alone at the first. So a firewall can tell them apart, and
+    /// neither takes the connections of the other. Port 0 takes a free port. The default is one port for all.
+    pub fn clients_at(mut self, address: SocketAddr) -> Self {
+        self.clients = ClientPort::At(address);
+        self
+    }
+
+    /// Serves other nodes alone: clients and operators have to use other nodes, or the program that embeds this one.
+    pub fn without_clients(mut self) -> Self {
+        self.clients = ClientPort::Nowhere;
         self
     }
 
@@ -284,47 +298,6 @@ impl Ready {
         let (node, listening) = self.open().await?;
         let entered = node.resume_with(&seeds, timeout).await;
         finish(node, listening, entered).await
-    }
-
-    async fn open(self) -> Result<(Node, Listening), StartError> {
-        let Self { node, data, wire, fencer, stop, trust_vm_clock, advertised, mut config, timeout, .. } = self;
-        config.fence_hint = self.hint.or(config.fence_hint);
-        config.fencer_tells_lives_apart |= self.tells_lives_apart;
-        match wire {
-            Wire::Socket(address, credentials) => {
-                let tls = credentials.map(|shown| listening::tls_of(node, shown)).transpose()?;
-                let failed = |cause| StartError::Listen { address: address.to_string(), cause };
-                let listener = listening::bind(address).await.map_err(failed)?;
-                let bound = listener.local_addr().map_err(failed)?;
-                let own = if advertised.is_empty() { vec![bound.to_string()] } else { advertised };
-                let addresses = addresses("an advertised address", own)?;
-                reachable("an advertised address", &addresses)?;
-                let client = ClientSettings::for_heartbeat(config.timing.plan().heartbeat);
-                let transport: Arc<dyn Transport> = match &tls {
-                    Some(tls) => Arc::new(GrpcTransport::over_tls(client, tls.clone())),
-                    None => Arc::new(GrpcTransport::with_settings(client)),
-                };
-                // A call outlives the command that it carries, so that the caller hears how the command ended.
-                let call_timeout = config.propose_timeout + Duration::from_secs(30);
-                let settings = NodeSettings { node, data, addresses, config, transport, fencer, stop, trust_vm_clock };
-                let node = Node::start_within(settings, timeout).await?;
-                // The node stops before its server does, so calls that are still running cannot succeed any more.
-                let shutdown_grace = Duration::from_millis(200);
-                let settings = ServerSettings { shutdown_grace, call_timeout, ..Default::default() };
-                let server = Server::start_with(listener, node.service(), settings, tls.clone()).map_err(failed)?;
-                Ok((node, Listening::Socket(server, tls)))
-            }
-            #[cfg(feature = "testing")]
-            Wire::Memory(board) => {
-                let own = quorate_raft_core::testing::MemoryNetwork::address(node);
-                let addresses = vec![own.map_err(|e| invalid("the address", &node.to_string(), &e))?];
-                let transport = board.transport(node);
-                let settings = NodeSettings { node, data, addresses, config, transport, fencer, stop, trust_vm_clock };
-                let started = Node::start_within(settings, timeout).await?;
-                board.connect(node, started.service());
-                Ok((started, Listening::Memory(board, node)))
-            }
-        }
     }
 }
 

@@ -45,6 +45,12 @@ impl Cluster {
         self.listening.local_addr()
     }
 
+    /// The address at which clients and operators are served, if it is one of its own; see
+    /// [`clients_at`](crate::builder::Ready::clients_at).
+    pub fn client_addr(&self) -> Option<SocketAddr> {
+        self.listening.client_addr()
+    }
+
     /// Shows and trusts other certificates from now on, such as renewed ones, or those of a CA that replaces another: on each
     /// connection that opens, of this node to others and of others to it. Those that are open stay.
     ///

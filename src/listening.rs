@@ -6,13 +6,41 @@ use std::time::Duration;
 
 use quorate_membership::{Address, NodeId};
 use quorate_raft_core::StartError;
-use quorate_transport_grpc::Server;
 use quorate_transport_grpc::tls::{CallerRole, Credentials, Subject, Tls};
+use quorate_transport_grpc::{PortUse, Server};
 use tokio::time::{Instant, sleep};
+
+/// The servers of a node.
+pub(crate) struct Sockets {
+    /// For nodes, and for everybody if there is no other.
+    pub(crate) nodes: Server,
+    /// For clients and operators, if they have a port of their own.
+    pub(crate) clients: Option<Server>,
+    pub(crate) tls: Option<Tls>,
+}
+
+/// Where clients and operators reach a node.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum ClientPort {
+    /// At the port for nodes.
+    Same,
+    At(SocketAddr),
+    Nowhere,
+}
+
+impl ClientPort {
+    /// Whom the port is for at which other nodes reach this one.
+    pub(crate) fn of_the_other(self) -> PortUse {
+        match self {
+            Self::Same => PortUse::All,
+            Self::At(_) | Self::Nowhere => PortUse::Nodes,
+        }
+    }
+}
 
 /// What receives calls for a node.
 pub(crate) enum Listening {
-    Socket(Server, Option<Tls>),
+    Sockets(Sockets),
     /// Nothing any more.
     Closed,
     #[cfg(feature = "testing")]
@@ -25,17 +53,25 @@ pub(crate) enum Listening {
 impl Listening {
     pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
         match self {
-            Self::Socket(server, _) => Some(server.local_addr()),
+            Self::Sockets(sockets) => Some(sockets.nodes.local_addr()),
             Self::Closed => None,
             #[cfg(feature = "testing")]
             Self::Memory(..) | Self::World => None,
         }
     }
 
+    /// Where clients and operators reach it.
+    pub(crate) fn client_addr(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Sockets(Sockets { clients: Some(clients), .. }) => Some(clients.local_addr()),
+            _ => None,
+        }
+    }
+
     /// The TLS of the server and of the calls; `None` without.
     pub(crate) fn tls(&self) -> Option<&Tls> {
         match self {
-            Self::Socket(_, tls) => tls.as_ref(),
+            Self::Sockets(sockets) => sockets.tls.as_ref(),
             Self::Closed => None,
             #[cfg(feature = "testing")]
             Self::Memory(..) | Self::World => None,
@@ -44,7 +80,14 @@ impl Listening {
 
     pub(crate) async fn shut_down(self) {
         match self {
-            Self::Socket(server, _) => server.shutdown().await,
+            Self::Sockets(Sockets { nodes, clients, .. }) => {
+                let clients = async {
+                    if let Some(clients) = clients {
+                        clients.shutdown().await;
+                    }
+                };
+                tokio::join!(nodes.shutdown(), clients);
+            }
             Self::Closed => {}
             #[cfg(feature = "testing")]
             Self::Memory(board, node) => board.disconnect(node),

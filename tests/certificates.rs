@@ -87,15 +87,30 @@ async fn who_has_no_certificate_of_the_cluster_does_not_get_in() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_certificate_of_a_node_that_was_removed_opens_nothing_any_more() -> Result<()> {
+async fn a_node_that_was_removed_does_not_come_back_with_a_certificate_that_is_still_valid() -> Result<()> {
     let (folder, blue) = (tempfile::tempdir()?, Authority::new("blue")?);
     let mut nodes = three(&blue, folder.path()).await?;
     let third = nodes.pop().context("three")?;
     third.leave().await?;
     tokio::time::timeout(LIMIT, nodes[0].remove(NodeId::new(3))).await??;
-    // With a certificate that is still valid, on its own folder.
     let again = describe(3, folder.path(), credentials(&blue, 3, blue.certificate())?)?;
     let error = again.timeout(BRIEFLY).resume().await.err().context("n3 was removed")?.to_string();
     assert!(error.contains("n3 was removed from this cluster"), "{error}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_and_nodes_may_have_a_port_each() -> Result<()> {
+    let (folder, blue) = (tempfile::tempdir()?, Authority::new("blue")?);
+    let shown = |node| credentials(&blue, node, blue.certificate());
+    let first = describe(1, folder.path(), shown(1)?)?.clients_at("127.0.0.1:0".parse()?).bootstrap().await?;
+    let for_clients = first.client_addr().context("it has a port for clients")?;
+    assert_ne!(first.local_addr(), Some(for_clients));
+    let wrong = describe(2, folder.path(), shown(2)?)?.timeout(BRIEFLY).join([for_clients.to_string()]).await;
+    let error = wrong.err().context("no node gets in at the port for clients")?.to_string();
+    assert!(error.contains("this port is for clients; use the port for nodes"), "{error}");
+    let second = describe(2, folder.path(), shown(2)?)?.without_clients().join([address(&first)?]).await?;
+    tokio::time::timeout(LIMIT, second.active()).await??;
+    assert_eq!(second.client_addr(), None);
     Ok(())
 }

@@ -14,7 +14,7 @@ import time
 
 import grpc
 from grpc_status import rpc_status
-from quorate.v1 import cluster_pb2, raft_pb2, store_pb2
+from quorate.v1 import cluster_pb2, store_pb2, types_pb2
 
 TIMEOUT = 120  # seconds: how long an expected step may take before the test fails
 
@@ -22,7 +22,7 @@ TIMEOUT = 120  # seconds: how long an expected step may take before the test fai
 
 def name(since=0):
     """A name for a request, which makes it safe to repeat. `since`: a revision that was read before."""
-    return raft_pb2.RequestName(nonce=os.urandom(16), since=since)
+    return types_pb2.RequestName(nonce=os.urandom(16), since=since)
 
 
 def failure(error):

@@ -20,7 +20,7 @@ import time
 
 import grpc
 from client import TIMEOUT, Reader, Session, anywhere, failure, name, refused
-from quorate.v1 import cluster_pb2, cluster_pb2_grpc, raft_pb2, store_pb2, store_pb2_grpc
+from quorate.v1 import cluster_pb2, cluster_pb2_grpc, store_pb2, store_pb2_grpc, types_pb2
 
 TTL, LOCK_DELAY = 4.0, 1.0  # seconds
 
@@ -58,7 +58,7 @@ class Node:
 
 
 def holds(lock, token):
-    return store_pb2.Check(holds=raft_pb2.LockToken(name=lock, token=token))
+    return store_pb2.Check(holds=types_pb2.LockToken(name=lock, token=token))
 
 
 def put(key, value):

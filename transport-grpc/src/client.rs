@@ -12,14 +12,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::Stream;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use http::Uri;
 use prost::Message;
 use quorate_membership::{Address, NodeId};
-use quorate_raft_core::rpc::{Answer, Append, AskReceipts, Call, Caller, InstallSnapshot};
+use quorate_raft_core::rpc::{Answer, Append, AskReceipts, Call, Caller};
 use quorate_raft_core::transport::{AppendReplies, JoinAnswer, JoinRequest};
 use quorate_raft_core::{Lane, Peer, Refusal, Transport, TransportError};
 use tokio::sync::broadcast;
@@ -36,9 +34,9 @@ use crate::pb;
 use crate::pb::cluster_client::ClusterClient;
 use crate::pb::raft_client::RaftClient;
 use crate::pipeline::Pipeline;
-use crate::progress::Progress;
+use crate::progress::{Progress, snapshot_messages};
 use crate::refusing;
-use crate::settings::{APPEND_LIMIT, CHUNK_LIMIT, ClientSettings, MESSAGE_LIMIT, SNAPSHOT_LIMIT};
+use crate::settings::{APPEND_LIMIT, ClientSettings, MESSAGE_LIMIT};
 use crate::tls::Tls;
 
 /// A [`Transport`] over gRPC. Clones share their connections; the connections close with the last of them.
@@ -107,7 +105,17 @@ where
     A: FromWire<P>,
 {
     let (connection, left) = connect(&link, deadline).await?;
-    match timeout(left, send(connection, timed(message, left))).await {
+    sent(&link, deadline, left, send(connection, timed(message, left))).await
+}
+
+/// The answer to a call that is being sent, within what is `left` of its deadline.
+async fn sent<P, A: FromWire<P>>(
+    link: &Link,
+    deadline: Duration,
+    left: Duration,
+    call: impl Future<Output = Result<Response<P>, Status>>,
+) -> Result<A, TransportError> {
+    match timeout(left, call).await {
         Ok(Ok(answer)) => A::from_wire(answer.into_inner()).map_err(unreadable),
         Ok(Err(status)) => {
             let error = transport_error(&status, deadline);
@@ -120,20 +128,27 @@ where
     }
 }
 
-/// [`call`] with a single message, whose size is checked first.
+/// [`call`] with a single message, whose size is checked first. It is sent once more if its connection closed before it was sent.
 async fn bounded<Q, F, P, A>(
     link: Arc<Link>,
     deadline: Duration,
     (message, limit, what): (Q, usize, &str),
-    send: impl FnOnce(Connection, tonic::Request<Q>) -> F,
+    send: impl Fn(Connection, tonic::Request<Q>) -> F,
 ) -> Result<A, TransportError>
 where
-    Q: Message,
+    Q: Message + Clone,
     F: Future<Output = Result<Response<P>, Status>>,
     A: FromWire<P>,
 {
     check_size(message.encoded_len(), limit, what)?;
-    call(link, deadline, message, send).await
+    let begun = Instant::now();
+    let (connection, left) = connect(&link, deadline).await?;
+    match sent(&link, deadline, left, send(connection, timed(message.clone(), left))).await {
+        Err(TransportError::Unreachable(_)) => {
+            call(link, deadline.saturating_sub(begun.elapsed()), message, send).await
+        }
+        answered => answered,
+    }
 }
 
 /// One call between nodes: makes its message, checks the size, sends it on the link, and wraps the reply.
@@ -215,9 +230,17 @@ async fn on_stream(
     call: pb::numbered_call::Call,
     deadline: Duration,
 ) -> Result<Answer, TransportError> {
+    let begun = Instant::now();
     let (connection, left) = connect(&link, deadline).await?;
-    let stream = link.call_stream(&connection, || CallStream::open(connection.clone(), raft(connection.clone())));
-    let answer = stream.call(caller, call, left, deadline).await;
+    let stream = |connection: &Connection| {
+        link.call_stream(connection, || CallStream::open(connection.clone(), raft(connection.clone())))
+    };
+    let mut answer = stream(&connection).call(caller, call.clone(), left, deadline).await;
+    if let Err(TransportError::Unreachable(_)) = answer {
+        // The connection closed before it was sent.
+        let (connection, left) = connect(&link, deadline.saturating_sub(begun.elapsed())).await?;
+        answer = stream(&connection).call(caller, call, left, deadline).await;
+    }
     if let Err(TransportError::Refused(Refusal::OtherNode { .. } | Refusal::OtherCluster { .. })) = answer {
         link.reject_address();
     }
@@ -226,34 +249,6 @@ async fn on_stream(
 
 /// The end of a snapshot that never stands still.
 const SNAPSHOT_END: Duration = Duration::from_secs(12 * 3600);
-
-/// The size of a piece: small, so that a thin link shows progress and sends other streams in between.
-const PIECE: usize = CHUNK_LIMIT / 4;
-
-/// A snapshot as the messages of its stream: a header, then pieces.
-fn snapshot_messages(
-    caller: Option<pb::Caller>,
-    request: InstallSnapshot,
-) -> Result<impl Stream<Item = pb::SnapshotRequest> + Send + 'static, TransportError> {
-    use pb::snapshot_request::Message;
-    let InstallSnapshot { ballot, meta, data } = request;
-    check_size(data.len(), SNAPSHOT_LIMIT, "the snapshot")?;
-    let header = pb::SnapshotHeader {
-        caller,
-        ballot: Some(ballot.into()),
-        meta: Some(meta.into()),
-        length: data.len() as u64,
-        crc32c: crc32c::crc32c(&data),
-    };
-    check_size(header.encoded_len(), MESSAGE_LIMIT, "the header of the snapshot")?;
-    let data = Bytes::from_owner(data);
-    let chunks = (0..data.len()).step_by(PIECE).map(move |from| {
-        let to = data.len().min(from + PIECE);
-        Message::Chunk(data.slice(from..to))
-    });
-    let messages = std::iter::once(Message::Header(header)).chain(chunks);
-    Ok(stream::iter(messages).map(|message| pb::SnapshotRequest { message: Some(message) }))
-}
 
 impl Transport for GrpcTransport {
     fn call(

@@ -8,8 +8,8 @@
 //!                                             any language, Cluster, Store ═══▶
 //! ```
 //!
-//! The protocol is `proto/quorate/v1`: `raft.proto` between nodes, `cluster.proto` and `store.proto` for clients. Its generated types
-//! stay inside this crate; `convert` translates between them and the types of [`quorate_raft_core::rpc`].
+//! The protocol is `proto/quorate/v1`: `raft.proto` between nodes, `cluster.proto` and `store.proto` for clients, `types.proto` for
+//! all. Its generated types stay inside this crate; `convert` translates between them and the types of [`quorate_raft_core::rpc`].
 //!
 //! What a caller can rely on:
 //!
@@ -66,4 +66,4 @@ mod pb {
 
 pub use client::GrpcTransport;
 pub use server::Server;
-pub use settings::{APPEND_LIMIT, CHUNK_LIMIT, ClientSettings, MESSAGE_LIMIT, SNAPSHOT_LIMIT, ServerSettings};
+pub use settings::{APPEND_LIMIT, CHUNK_LIMIT, ClientSettings, MESSAGE_LIMIT, PortUse, SNAPSHOT_LIMIT, ServerSettings};

@@ -108,6 +108,8 @@ type Attempt = Shared<BoxFuture<'static, Result<Connection, Arc<str>>>>;
 struct State {
     /// The last connection and when it was opened. It may be closed by now.
     connection: Option<(Connection, Instant)>,
+    /// How often the credentials had been replaced when its attempt began.
+    shown: u64,
     attempt: Option<Attempt>,
     /// The index of the address that worked last.
     preferred: usize,
@@ -137,7 +139,8 @@ pub(crate) struct Link {
 
 impl Link {
     fn new(name: String, addresses: Vec<Address>, settings: ClientSettings, tls: Option<Tls>) -> Self {
-        let state = State { connection: None, attempt: None, preferred: 0, failures: 0, not_before: Instant::now() };
+        let state =
+            State { connection: None, shown: 0, attempt: None, preferred: 0, failures: 0, not_before: Instant::now() };
         let (round_trip, calls) = Default::default();
         Self { name, addresses, settings, tls, paced: false, round_trip, state: Mutex::new(state), calls, closed: None }
     }
@@ -193,7 +196,10 @@ impl Link {
     /// The open connection, or the attempt to open one, which starts now if none is in progress.
     fn current(self: &Arc<Self>) -> Result<Connection, Attempt> {
         let mut state = self.state.lock();
+        let replaced = self.tls.as_ref().map_or(0, Tls::replaced);
         match &state.connection {
+            // One that shows former credentials is left to the calls that are on it.
+            Some((connection, _)) if !connection.is_closed() && state.shown != replaced => state.connection = None,
             Some((connection, _)) if !connection.is_closed() => return Ok(connection.clone()),
             Some((_, made)) => {
                 let stable = made.elapsed() >= STABLE;
@@ -205,6 +211,7 @@ impl Link {
         if let Some(attempt) = state.attempt.as_ref().filter(|attempt| attempt.peek().is_none()) {
             return Err(attempt.clone());
         }
+        state.shown = replaced;
         let running = tokio::spawn(self.clone().attempt(state.preferred, state.not_before));
         let ended = |end: Result<_, tokio::task::JoinError>| end.unwrap_or_else(|error| Err(error.to_string().into()));
         let attempt = running.map(ended).boxed().shared();

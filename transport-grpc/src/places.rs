@@ -11,6 +11,7 @@
 //! pretend to be a peer, so this protects from clients that are many and not from those that lie.
 
 use std::collections::BTreeMap;
+use std::future::ready;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -194,6 +195,25 @@ impl OfConnection {
     }
 }
 
+/// The node as whose leader or candidate a call speaks, if it does.
+fn ballot_of(call: &Call) -> Option<NodeId> {
+    let ballot = match call {
+        Call::Append(append) => append.ballot,
+        Call::Vote(request) => request.ballot,
+        Call::PreVote(request) => request.ballot,
+        Call::Snapshot(snapshot) => snapshot.ballot,
+        Call::Transfer(transfer) => transfer.from,
+        Call::Receipts(asked) => asked.ballot,
+        Call::Propose(_)
+        | Call::ReadIndex
+        | Call::Renew(_)
+        | Call::KeepAlive(_)
+        | Call::CanFence(_)
+        | Call::Refuses(_) => return None,
+    };
+    Some(ballot.node)
+}
+
 /// The node that asks to be let in, if that is what is asked for.
 fn joining(request: &JoinRequest) -> Option<NodeId> {
     match codec::decode(request.command.as_bytes()) {
@@ -204,8 +224,10 @@ fn joining(request: &JoinRequest) -> Option<NodeId> {
 
 impl PeerService for OfConnection {
     fn call(&self, caller: Caller, call: Call) -> BoxFuture<'static, Result<Answer, Refusal>> {
-        if let Err(refusal) = self.may_be(caller.from) {
-            return Box::pin(std::future::ready(Err(refusal)));
+        let spoken_for =
+            self.may_be(caller.from).and_then(|()| ballot_of(&call).map_or(Ok(()), |node| self.may_be(node)));
+        if let Err(refusal) = spoken_for {
+            return Box::pin(ready(Err(refusal)));
         }
         let (answer, place) = (self.service.call(caller, call), self.place.clone());
         Box::pin(async move {
@@ -226,7 +248,10 @@ impl PeerService for OfConnection {
             return stream::iter([Err(refusal)]).boxed();
         }
         let place = self.place.clone();
-        let answers = self.service.append_stream(caller, requests);
+        // Only a leader sends entries, and in its own name.
+        let own = self.role.as_ref().map(|_| caller.from);
+        let requests = requests.take_while(move |append| ready(own.is_none_or(|own| append.ballot.node == own)));
+        let answers = self.service.append_stream(caller, requests.boxed());
         let noted = answers.inspect(move |answer| {
             if answer.is_ok() {
                 place.is_of(caller.from);
@@ -238,7 +263,7 @@ impl PeerService for OfConnection {
     fn join(&self, request: JoinRequest) -> BoxFuture<'static, Result<JoinAnswer, Refusal>> {
         match joining(&request).map_or(Ok(()), |node| self.may_be(node)) {
             Ok(()) => self.service.join(request),
-            Err(refusal) => Box::pin(std::future::ready(Err(refusal))),
+            Err(refusal) => Box::pin(ready(Err(refusal))),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! How far a snapshot has been handed to the connection, so that it may take as long as it makes progress.
+//! A snapshot in pieces, and how far they have been handed to the connection, so that it may take as long as it makes progress.
 //!
 //! ```text
 //!   pieces ──▶ noted ──▶ HTTP/2 flow control ──▶ the receiver
@@ -15,9 +15,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::{Stream, StreamExt};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt, stream};
 use parking_lot::Mutex;
+use prost::Message as _;
+use quorate_raft_core::TransportError;
+use quorate_raft_core::rpc::InstallSnapshot;
 use tokio::time::{Instant, sleep_until};
+
+use crate::grpc_errors::check_size;
+use crate::pb;
+use crate::settings::{CHUNK_LIMIT, MESSAGE_LIMIT, SNAPSHOT_LIMIT};
 
 /// How far the pieces are: when the last one was taken, and whether that was the end.
 #[derive(Debug, Clone)]
@@ -40,7 +48,7 @@ impl Progress {
     {
         let (each, end) = (self.inside.clone(), self.inside.clone());
         let noted = pieces.inspect(move |_| each.lock().0 = Instant::now());
-        let ended = futures_util::stream::once(async move {
+        let ended = stream::once(async move {
             *end.lock() = (Instant::now(), true);
             None
         });
@@ -58,4 +66,32 @@ impl Progress {
             sleep_until(end).await;
         }
     }
+}
+
+/// The size of a piece: small, so that a thin link shows progress and sends other streams in between.
+const PIECE: usize = CHUNK_LIMIT / 4;
+
+/// A snapshot as the messages of its stream: a header, then pieces.
+pub(crate) fn snapshot_messages(
+    caller: Option<pb::Caller>,
+    request: InstallSnapshot,
+) -> Result<impl Stream<Item = pb::SnapshotRequest> + Send + 'static, TransportError> {
+    use pb::snapshot_request::Message;
+    let InstallSnapshot { ballot, meta, data } = request;
+    check_size(data.len(), SNAPSHOT_LIMIT, "the snapshot")?;
+    let header = pb::SnapshotHeader {
+        caller,
+        ballot: Some(ballot.into()),
+        meta: Some(meta.into()),
+        length: data.len() as u64,
+        crc32c: crc32c::crc32c(&data),
+    };
+    check_size(header.encoded_len(), MESSAGE_LIMIT, "the header of the snapshot")?;
+    let data = Bytes::from_owner(data);
+    let chunks = (0..data.len()).step_by(PIECE).map(move |from| {
+        let to = data.len().min(from + PIECE);
+        Message::Chunk(data.slice(from..to))
+    });
+    let messages = std::iter::once(Message::Header(header)).chain(chunks);
+    Ok(stream::iter(messages).map(|message| pb::SnapshotRequest { message: Some(message) }))
 }

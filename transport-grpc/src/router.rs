@@ -23,7 +23,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::body::Incoming;
-use quorate_membership::ClusterId;
+use quorate_membership::{ClusterId, NodeId};
 use quorate_raft_core::{ClientService, Local, PeerService, Refusal, Service};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -118,6 +118,24 @@ impl Router {
         self.peers.clone()
     }
 
+    /// Whether the caller on this connection may make this call.
+    fn allows(&self, service: &str, method: &str, for_clients: bool) -> Result<(), Refusal> {
+        rights::check(self.settings.port_use, self.role.as_ref(), service, method)?;
+        let Some(CallerRole::Node(node)) = self.role.as_ref().filter(|_| for_clients && method != "Join") else {
+            return Ok(());
+        };
+        let mut member = Err(Refusal::NotReady);
+        self.service.look(&mut |state| member = rights::of_member(state, *node));
+        member
+    }
+
+    /// Whether this node was removed, as far as is known here.
+    pub(crate) fn is_retired(&self, node: NodeId) -> bool {
+        let mut retired = false;
+        self.service.look(&mut |state| retired = state.retired().contains(&node));
+        retired
+    }
+
     fn cluster_id(&self) -> Option<ClusterId> {
         let look = || self.service.view().cluster.id().map(|id| *self.cluster_id.get_or_init(|| id));
         self.cluster_id.get().copied().or_else(look)
@@ -134,7 +152,7 @@ impl hyper::service::Service<Request<Incoming>> for Router {
         let (service, method) = path.strip_prefix('/').and_then(|path| path.split_once('/')).unwrap_or_default();
         let for_clients = matches!(service, cluster_server::SERVICE_NAME | store_server::SERVICE_NAME);
         let cluster = if for_clients { self.cluster_id() } else { None };
-        let allowed = rights::check(self.role.as_ref(), service, method).map_err(|refusal| refused(&refusal));
+        let allowed = self.allows(service, method, for_clients).map_err(|refusal| refused(&refusal));
         if let Err(refused) = allowed.and_then(|()| meant_for(request.headers(), cluster, for_clients)) {
             return Box::pin(async { Ok(refused.into_http()) });
         }

@@ -1,14 +1,13 @@
 //! The server: accepts connections, bounds them, and shuts them down in order.
 //!
 //! ```text
-//!   listener ──▶ a place? (places.rs) ──▶ HandshakeTimeout ──▶ HTTP/2 ──▶ Router ──▶ Service
+//!   listener ──▶ a place? (places.rs) ──▶ TLS (tls/) ──▶ HandshakeTimeout ──▶ HTTP/2 ──▶ Router ──▶ Service
 //!      │                                                            │
 //!      └── shutdown: no new ones ──▶ event streams end, calls in progress finish ──▶ after the grace: all are aborted
 //! ```
 //!
 //! tonic's own server is not used, for three reasons: it bounds neither the connections nor the silent ones, its
-//! shutdown may never end, and it has no place for TLS certificates that can be replaced while it runs (that place is
-//! between `accept` and [`HandshakeTimeout`]).
+//! shutdown may never end, and it has no place for TLS certificates that can be replaced while it runs.
 
 use std::io;
 use std::net::SocketAddr;
@@ -29,8 +28,8 @@ use crate::handshake::HandshakeTimeout;
 use crate::net::{TcpListener, TcpStream};
 use crate::places::{Place, Places};
 use crate::router::Router;
-use crate::settings::ServerSettings;
-use crate::tls::{CallerRole, Tls};
+use crate::settings::{PortUse, ServerSettings};
+use crate::tls::{CallerRole, Shown, Tls};
 
 /// A running server. Dropping it aborts every call at once; [`Server::shutdown`] lets them finish first.
 #[derive(Debug)]
@@ -185,17 +184,21 @@ async fn serve(stream: TcpStream, from: SocketAddr, place: Arc<Place>, serving: 
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%from, %error, "cannot set TCP_NODELAY");
     }
-    let Some(tls) = &serving.tls else { return converse(stream, from, place, None, serving).await };
+    let began = Instant::now();
+    let Some(tls) = &serving.tls else { return converse(stream, from, place, None, began, serving).await };
     let shown = tokio::select! {
         shown = tls.accept(stream, serving.settings.handshake_timeout) => shown,
         () = serving.stop.cancelled() => return,
     };
     match shown {
-        Ok((stream, role)) => {
-            if let CallerRole::Node(_) = role {
-                place.is_of_a_peer();
+        Ok((stream, shown)) => {
+            match shown.role {
+                CallerRole::Node(node) if !serving.router.is_retired(node) => place.is_of_a_peer(),
+                // The reserve, and a port for nodes, are for nodes.
+                _ if place.is_on_trial() || serving.settings.port_use == PortUse::Nodes => return,
+                _ => {}
             }
-            converse(stream, from, place, Some(role), serving).await;
+            converse(stream, from, place, Some(shown), began, serving).await;
         }
         // Who only looks whether the port is open says nothing.
         Err(error) if error.kind() != io::ErrorKind::UnexpectedEof && serving.refused.lock().is_due() => {
@@ -205,26 +208,40 @@ async fn serve(stream: TcpStream, from: SocketAddr, place: Arc<Place>, serving: 
     }
 }
 
-/// HTTP/2 with a caller, whose certificate has shown its role.
-async fn converse<T>(stream: T, from: SocketAddr, place: Arc<Place>, role: Option<CallerRole>, serving: Serving)
-where
+/// HTTP/2 with a caller, who has shown a certificate if there is TLS. The connection was accepted when it `began`.
+async fn converse<T>(
+    stream: T,
+    from: SocketAddr,
+    place: Arc<Place>,
+    shown: Option<Shown>,
+    began: Instant,
+    serving: Serving,
+) where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let Serving { router, settings, stop, .. } = serving;
+    let Serving { router, settings, tls, stop, .. } = serving;
+    let role = shown.as_ref().map(|shown| shown.role.clone());
+    let left = settings.handshake_timeout.saturating_sub(began.elapsed()).max(LEAST);
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(settings.max_streams)
         .keep_alive_interval(settings.ping_every)
         .keep_alive_timeout(settings.ping_timeout);
-    let stream = HandshakeTimeout::new(stream, settings.handshake_timeout);
+    let stream = HandshakeTimeout::new(stream, left);
     let connection = builder.serve_connection(TokioIo::new(stream), router.at(place.clone(), role));
     let service = router.peers();
     tokio::pin!(connection);
     let trial = async {
-        sleep(settings.handshake_timeout).await;
+        sleep(left).await;
         if !place.is_on_trial() {
             std::future::pending::<()>().await;
+        }
+    };
+    let withdrawn = async {
+        match (&tls, &shown) {
+            (Some(tls), Some(shown)) => tls.withdrawn(shown).await,
+            _ => std::future::pending().await,
         }
     };
     // Whatever way this task ends, what the connection's node holds is counted.
@@ -235,6 +252,12 @@ where
             tracing::debug!(%from, "closed a connection in the reserve that is no peer's");
             return;
         }
+        why = withdrawn => {
+            tracing::info!(%from, role = ?shown.map(|shown| shown.role), %why, "closed a connection whose certificate does not count any more");
+            connection.as_mut().graceful_shutdown();
+            // What does not end by then, such as a stream, ends with the connection.
+            timeout(FINISH, connection).await.unwrap_or(Ok(()))
+        }
         () = stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await
@@ -244,6 +267,12 @@ where
         tracing::debug!(%from, %error, "connection closed");
     }
 }
+
+/// The least time for the HTTP/2 preface, however long the TLS handshake took.
+const LEAST: Duration = Duration::from_millis(50);
+
+/// How long calls in progress may go on whose caller's certificate does not count any more.
+const FINISH: Duration = Duration::from_secs(1);
 
 /// How many descriptors the rest of the process may use: the log, its own connections, what the consumer opens.
 const OTHER_DESCRIPTORS: u64 = 256;

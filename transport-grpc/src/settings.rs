@@ -21,7 +21,7 @@ pub const CHUNK_LIMIT: usize = 256 << 10;
 /// How a [`GrpcTransport`](crate::GrpcTransport) connects, and how it notices a dead connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClientSettings {
-    /// How long one address may take to accept a connection before the next is tried. A short timeout reaches the next
+    /// How long one address may take to open a connection, TLS included, before the next is tried. A short timeout reaches the next
     /// address sooner, and fails on slow networks. 50 ms to 10 s, default 500 ms.
     pub connect_timeout: Duration,
     /// The interval between pings on a silent connection. 100 ms to 1 min, default 500 ms. Four times as long on the lanes of entries
@@ -65,9 +65,24 @@ impl ClientSettings {
     }
 }
 
+/// Whom a port is for. With a port for each, a firewall can tell them apart, and neither takes the connections of the other.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PortUse {
+    /// Everybody.
+    #[default]
+    All,
+    /// Other nodes: the service Raft, and `Join`.
+    Nodes,
+    /// Clients and operators: everything else.
+    Clients,
+}
+
 /// What a [`Server`](crate::Server) allows its callers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ServerSettings {
+    /// Whom the port is for. Default: everybody.
+    pub port_use: PortUse,
     /// The number of connections that clients may have open at a time. A client needs one. 16 to 65 536, default 1 024.
     /// The connections of peers, four for each, do not count, once they have shown whose they are.
     pub max_connections: usize,
@@ -78,7 +93,7 @@ pub struct ServerSettings {
     pub peer_reserve: usize,
     /// The number of calls that one connection may have in progress. 8 to 1 024, default 128.
     pub max_streams: u32,
-    /// How long a new connection may take to send the HTTP/2 preface. 100 ms to 1 min, default 5 s.
+    /// How long a new connection may take for the TLS handshake and to send the HTTP/2 preface. 100 ms to 1 min, default 5 s.
     pub handshake_timeout: Duration,
     /// The longest wait for a lock in one call, whatever the client asks for. A long limit saves calls of clients that
     /// wait for long, and each wait occupies one of `max_streams`. 0 s to 1 day, default 1 h.
@@ -104,6 +119,7 @@ impl Default for ServerSettings {
     fn default() -> Self {
         let s = Duration::from_secs;
         Self {
+            port_use: PortUse::All,
             max_connections: 1024,
             max_per_address: 512,
             peer_reserve: 64,
@@ -125,6 +141,7 @@ impl ServerSettings {
     pub(crate) fn bounded(self) -> Self {
         let (ms, s) = (Duration::from_millis, Duration::from_secs);
         Self {
+            port_use: self.port_use,
             max_connections: self.max_connections.clamp(16, 65_536),
             max_per_address: self.max_per_address.clamp(8, 65_536),
             peer_reserve: self.peer_reserve.clamp(4, 1024),

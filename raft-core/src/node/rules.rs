@@ -4,7 +4,7 @@
 //!   about a life (leave, locks, inherit)           only the process of that life
 //!   about elapsed time (expiries, activations)     only the leader, on its own engine
 //!   about the voters                               only Raft itself
-//!   about an operator's decision                   any client
+//!   about an operator's decision                   any client; with TLS any operator (transport-grpc/src/rights.rs)
 //! ```
 //!
 //! These checks prevent mistakes, not attacks: without TLS, any caller can claim any identity.

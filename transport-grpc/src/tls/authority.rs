@@ -18,11 +18,15 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
 
+use crate::tls::Tls;
 use crate::tls::credentials::{Credentials, CredentialsError};
 use crate::tls::subject::{CallerRole, Subject, is_label};
 
 /// How much earlier than now a certificate becomes valid, for those whose clock is behind.
 const EARLIER: Duration = Duration::from_secs(3600);
+
+/// The longest that a certificate may be valid: a hundred years. The calendar of X.509 ends with the year 9999.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// How long the certificate of an authority is valid: ten years.
 const VALID: Duration = Duration::from_secs(3650 * 24 * 3600);
@@ -100,8 +104,8 @@ fn failed(error: rcgen::Error) -> CredentialsError {
 /// The moment that is `after` from now. Certificates say their times by the wall clock.
 #[expect(clippy::disallowed_methods, reason = "X.509 knows no other clock")]
 fn from_now(after: Duration) -> Result<SystemTime, CredentialsError> {
-    let moment = SystemTime::now().checked_add(after);
-    moment.ok_or_else(|| CredentialsError::Issue(format!("{after:?} from now is beyond the calendar")))
+    let moment = SystemTime::now().checked_add(after).filter(|_| after <= LONGEST);
+    moment.ok_or_else(|| CredentialsError::Issue(format!("{after:?} is more than the limit of {LONGEST:?}")))
 }
 
 /// What the certificate of an authority says, but for its times.
@@ -133,14 +137,27 @@ impl Authority {
         Ok(Self { cluster: cluster.into(), certificate, key })
     }
 
-    /// The authority that was kept as its certificate and key, in PEM.
+    /// The authority that was kept as its certificate and key, in PEM. It has to be one that [`Self::new`] made.
     ///
     /// # Errors
-    /// [`CredentialsError`] for a key that cannot be read. Whether it belongs to the certificate shows when one that it issues is
-    /// used.
+    /// [`CredentialsError`] for a key that cannot be read, and [`CredentialsError::Unfit`] if key and label are not those of the
+    /// certificate.
     pub fn from_pem(cluster: &str, certificate: &str, key: &str) -> Result<Self, CredentialsError> {
         let key = KeyPair::from_pem(key).map_err(failed)?;
-        of_authority(cluster).map(|_| Self { cluster: cluster.into(), certificate: certificate.into(), key })
+        of_authority(cluster)?;
+        let kept = Self { cluster: cluster.into(), certificate: certificate.into(), key };
+        // What it issues has to be trusted by whoever trusts it.
+        let tried = kept.issue(CallerRole::Client("trial".into()), &[], EARLIER)?;
+        Tls::new(tried.credentials(certificate)?)?;
+        Ok(kept)
+    }
+
+    /// Writes its certificate and its key to files, as [`Issued::write`] does.
+    ///
+    /// # Errors
+    /// [`CredentialsError::File`] names the file that could not be written.
+    pub fn write(&self, certificate: impl AsRef<Path>, key: impl AsRef<Path>) -> Result<(), CredentialsError> {
+        Issued { certificate: self.certificate.clone(), key: self.key() }.write(certificate, key)
     }
 
     /// The label of its cluster.
@@ -159,15 +176,18 @@ impl Authority {
     }
 
     /// Makes a certificate for `role`, and its key. That of a node may have further DNS names or IP addresses, by which clients
-    /// reach it. It is valid from an hour ago until `valid` from now.
+    /// reach it. It is valid from an hour ago until `valid` from now, at most a hundred years.
     ///
     /// # Errors
-    /// [`CredentialsError::Issue`] for a name that cannot be in a certificate.
+    /// [`CredentialsError::Issue`] for a name that cannot be in a certificate, or that is another's.
     pub fn issue(&self, role: CallerRole, hosts: &[&str], valid: Duration) -> Result<Issued, CredentialsError> {
         let subject = Subject { cluster: self.cluster.clone(), role };
         let own = subject.dns_name();
         if Subject::among([own.as_str()].into_iter()).as_ref() != Ok(&subject) {
             return Err(CredentialsError::Issue(format!("`{own}` is not a DNS name that names {subject}")));
+        }
+        if let Some(other) = hosts.iter().find(|host| !subject.may_have(host)) {
+            return Err(CredentialsError::Issue(format!("{subject} may not have the name {other}; leave it out")));
         }
         let mut names = vec![own.clone()];
         let mut uses = vec![ExtendedKeyUsagePurpose::ClientAuth];

@@ -20,7 +20,7 @@ use crate::tls::subject::Subject;
 #[non_exhaustive]
 pub enum CredentialsError {
     /// A file cannot be read or written.
-    #[error("{what} in {} is out of reach: {cause}", path.display())]
+    #[error("{what} in {} is out of reach: {cause}; check the path, and who may use it", path.display())]
     File {
         /// The certificate or key, in words.
         what: &'static str,
@@ -52,10 +52,12 @@ pub enum CredentialsError {
     #[error("the certificate cannot be made: {0}")]
     Issue(String),
     /// There is no TLS to replace the credentials of.
-    #[error("this node listens without TLS; start it with `listen_tls`")]
+    #[error("there is no TLS here: this node has stopped, or was started without `listen_tls`")]
     Plaintext,
-    /// The certificate, the key and the trusted ones do not fit together.
-    #[error("certificate and key do not fit: {0}")]
+    /// The certificate, the key and the trusted ones do not fit together, or the certificate has expired.
+    #[error(
+        "the credentials do not fit: {0}; a certificate that is valid now, its own key and the authority that signed it do"
+    )]
     Unfit(String),
 }
 
@@ -78,8 +80,7 @@ impl Credentials {
     /// its private key (PKCS #8, SEC 1 or PKCS #1).
     ///
     /// # Errors
-    /// [`CredentialsError`]. Whether the key belongs to the certificate, and whether it has expired, is found out where they
-    /// are used.
+    /// [`CredentialsError`]. Whether they fit together is found out where they are used.
     pub fn from_pem(trust: &[u8], chain: &[u8], key: &[u8]) -> Result<Self, CredentialsError> {
         let unusable = |what, why: &dyn fmt::Display| CredentialsError::Pem { what, why: why.to_string() };
         let mut roots = RootCertStore::empty();

@@ -5,9 +5,10 @@
 //!        └──── certificate: n1 ────────────────────────────────────▶ n3        calls of n1 and of nobody else
 //! ```
 //!
-//! Certificates can be replaced while the node runs: connections that are open stay, new ones show the new certificate. No
-//! session is resumed, so each connection is checked against what is trusted when it opens. Whether a certificate has expired is
-//! decided by the wall clock, as everywhere; nothing else here or in the cluster is.
+//! Certificates can be replaced while the node runs: what is called next goes over connections that show the new one. No session
+//! is resumed. The server looks at the certificate of each open connection again every 30 s, and when what it trusts has changed,
+//! and closes the connection of one that has expired or is not trusted any more. Whether a certificate has expired is decided by the
+//! wall clock, as everywhere; nothing else here or in the cluster is.
 
 mod authority;
 mod credentials;
@@ -21,10 +22,12 @@ use parking_lot::RwLock;
 use quorate_membership::NodeId;
 use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, ring};
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{ClientConfig, ServerConfig, version};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
@@ -35,15 +38,28 @@ pub use self::subject::{CallerRole, Subject};
 /// What HTTP/2 is called in the handshake (RFC 9113, section 3.2). Both sides insist on it.
 const HTTP_2: &[u8] = b"h2";
 
+/// How often the certificate of an open connection is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+
 /// The TLS of one process: for its server, and for its calls. Clones share it, and what replaces its certificate.
 #[derive(Debug, Clone)]
 pub struct Tls {
     current: Arc<RwLock<Arc<Current>>>,
+    /// How often the credentials were replaced.
+    replaced: Arc<watch::Sender<u64>>,
+}
+
+/// What a caller has shown: its certificate and those between it and the authority, which were verified, and what it may do.
+#[derive(Debug, Clone)]
+pub(crate) struct Shown {
+    pub(crate) role: CallerRole,
+    chain: Vec<CertificateDer<'static>>,
 }
 
 #[derive(Debug)]
 struct Current {
     subject: Subject,
+    verifier: Arc<dyn ClientCertVerifier>,
     server: Arc<ServerConfig>,
     client: Arc<ClientConfig>,
 }
@@ -54,10 +70,12 @@ impl Tls {
     /// # Errors
     /// [`CredentialsError::Unfit`] if the key does not belong to the certificate.
     pub fn new(credentials: Credentials) -> Result<Self, CredentialsError> {
-        Ok(Self { current: Arc::new(RwLock::new(Arc::new(Current::new(credentials)?))) })
+        let current = Arc::new(RwLock::new(Arc::new(Current::new(credentials)?)));
+        Ok(Self { current, replaced: Arc::new(watch::Sender::new(0)) })
     }
 
-    /// Shows and trusts what these credentials say, on each connection that opens from now on. Those that are open stay.
+    /// Shows and trusts what these credentials say, on each connection that opens from now on. What is called next opens new ones.
+    /// An open connection to this process is closed if the certificate that it has shown is not trusted any more.
     ///
     /// # Errors
     /// [`CredentialsError::OtherSubject`] if they name another than the ones before, and [`CredentialsError::Unfit`]. The former
@@ -70,12 +88,32 @@ impl Tls {
             return Err(CredentialsError::OtherSubject { want, got });
         }
         *current = Arc::new(next);
+        drop(current);
+        self.replaced.send_modify(|count| *count += 1);
         Ok(())
     }
 
     /// Whom the own certificate names.
     pub fn subject(&self) -> Subject {
         self.current().subject.clone()
+    }
+
+    /// How often the credentials were replaced.
+    pub(crate) fn replaced(&self) -> u64 {
+        *self.replaced.borrow()
+    }
+
+    /// Why what a caller has shown does not count any more, once that is so.
+    pub(crate) async fn withdrawn(&self, shown: &Shown) -> rustls::Error {
+        let mut replaced = self.replaced.subscribe();
+        loop {
+            let looked = self.current().check(&shown.chain);
+            if let Err(why) = looked {
+                return why;
+            }
+            // It ends with the last clone of `self`, and this is one.
+            let _in_time = timeout(LOOK_AGAIN, replaced.changed()).await;
+        }
     }
 
     fn current(&self) -> Arc<Current> {
@@ -87,7 +125,7 @@ impl Tls {
     /// # Errors
     /// If it is not done `within` that time, if the certificate of the other side is missing, expired or not trusted, or if it
     /// names nobody or somebody of another cluster.
-    pub(crate) async fn accept<T>(&self, io: T, within: Duration) -> io::Result<(server::TlsStream<T>, CallerRole)>
+    pub(crate) async fn accept<T>(&self, io: T, within: Duration) -> io::Result<(server::TlsStream<T>, Shown)>
     where
         T: AsyncRead + AsyncWrite + Unpin,
     {
@@ -96,9 +134,9 @@ impl Tls {
         let accepted = TlsAcceptor::from(current.server.clone()).accept(io);
         let stream = timeout(within, accepted).await.map_err(late)??;
         let (_, session) = stream.get_ref();
-        let role = role_of(&current.subject.cluster, session.peer_certificates(), session.alpn_protocol());
-        let role = role.map_err(|why| io::Error::new(io::ErrorKind::PermissionDenied, why))?;
-        Ok((stream, role))
+        let chain: Vec<_> = session.peer_certificates().unwrap_or_default().to_vec();
+        let role = role_of(&current.subject.cluster, &chain, session.alpn_protocol()).map_err(denied)?;
+        Ok((stream, Shown { role, chain }))
     }
 
     /// Begins TLS on a connection to `node`, or to any node of the cluster.
@@ -117,20 +155,27 @@ impl Tls {
             None => Subject::any_node(&cluster),
         };
         let name = ServerName::try_from(name).map_err(io::Error::other)?;
-        TlsConnector::from(current.client.clone()).connect(name, io).await
+        let stream = TlsConnector::from(current.client.clone()).connect(name, io).await?;
+        let (_, session) = stream.get_ref();
+        let shown = session.peer_certificates().unwrap_or_default();
+        // The name may be matched by a wildcard, or be one of several.
+        match role_of(&current.subject.cluster, shown, session.alpn_protocol()).map_err(denied)? {
+            CallerRole::Node(there) if node.is_none_or(|node| node == there) => Ok(stream),
+            other => Err(denied(format!("the certificate there is that of {other}; correct the address"))),
+        }
     }
 }
 
+fn denied(why: String) -> io::Error {
+    io::Error::new(io::ErrorKind::PermissionDenied, why)
+}
+
 /// Who is on the other side of a connection, whose certificate has been verified.
-fn role_of(
-    cluster: &str,
-    certificates: Option<&[rustls::pki_types::CertificateDer<'_>]>,
-    protocol: Option<&[u8]>,
-) -> Result<CallerRole, String> {
+fn role_of(cluster: &str, certificates: &[CertificateDer<'_>], protocol: Option<&[u8]>) -> Result<CallerRole, String> {
     if protocol != Some(HTTP_2) {
         return Err("the other side does not speak HTTP/2".into());
     }
-    let certificate = certificates.and_then(|shown| shown.first()).ok_or("the other side shows no certificate")?;
+    let certificate = certificates.first().ok_or("the other side shows no certificate")?;
     let subject = credentials::subject_of(certificate)?;
     if subject.cluster == cluster {
         Ok(subject.role)
@@ -142,6 +187,7 @@ fn role_of(
 impl Current {
     fn new(credentials: Credentials) -> Result<Self, CredentialsError> {
         let unfit = |error: &dyn std::fmt::Display| CredentialsError::Unfit(error.to_string());
+        let own = credentials.chain.clone();
         let Credentials { roots, chain, key, subject } = credentials;
         // Passed by hand: a provider for the whole process is not a library's to install.
         let provider: Arc<CryptoProvider> = Arc::new(ring::default_provider());
@@ -152,7 +198,7 @@ impl Current {
         let mut server = ServerConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(&[&version::TLS13])
             .map_err(|error| unfit(&error))?
-            .with_client_cert_verifier(verifier)
+            .with_client_cert_verifier(verifier.clone())
             .with_single_cert(chain.clone(), key.clone_key())
             .map_err(|error| unfit(&error))?;
         server.alpn_protocols = vec![HTTP_2.into()];
@@ -166,6 +212,17 @@ impl Current {
             .map_err(|error| unfit(&error))?;
         client.alpn_protocols = vec![HTTP_2.into()];
         client.resumption = Resumption::disabled();
-        Ok(Self { subject, server: Arc::new(server), client: Arc::new(client) })
+        let made = Self { subject, verifier, server: Arc::new(server), client: Arc::new(client) };
+        // What the others will do. While an authority is replaced, everybody trusts both, so this holds at each step.
+        made.check(&own).map_err(|error| unfit(&error))?;
+        Ok(made)
+    }
+
+    /// Whether these certificates are trusted, and have not expired.
+    fn check(&self, chain: &[CertificateDer<'_>]) -> Result<(), rustls::Error> {
+        let Some((certificate, between)) = chain.split_first() else {
+            return Err(rustls::Error::NoCertificatesPresented);
+        };
+        self.verifier.verify_client_cert(certificate, between, UnixTime::now()).map(drop)
     }
 }

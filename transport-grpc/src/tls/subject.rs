@@ -79,13 +79,24 @@ impl Subject {
         let names: Vec<&str> = names.collect();
         let mut subjects = names.iter().filter_map(|name| Self::named(name));
         match (subjects.next(), subjects.next()) {
-            (Some(only), None) => Ok(only),
+            (Some(only), None) => match names.iter().find(|name| !only.may_have(name)) {
+                Some(other) => Err(format!("{only} may not have the name {other}; leave it out")),
+                None => Ok(only),
+            },
             (Some(one), Some(other)) => Err(format!("it names {one} and {other}; a certificate names one")),
             (None, _) => Err(format!(
                 "none of its DNS names ({}) is that of a node, an operator or a client, such as n1.<cluster>{ENDING}",
                 names.join(", ")
             )),
         }
+    }
+
+    /// Whether a certificate of this subject may have that name: its own, any that is not quorate's, and the name of any node if it
+    /// is one.
+    pub(crate) fn may_have(&self, name: &str) -> bool {
+        let is_node = matches!(self.role, CallerRole::Node(_));
+        let ours = is_quorates(name);
+        !ours || name == self.dns_name() || is_node && name == Self::any_node(&self.cluster)
     }
 
     /// `None` for a name that is not a subject's.
@@ -102,6 +113,11 @@ impl Subject {
         };
         Some(Self { cluster: (*cluster).into(), role })
     }
+}
+
+/// Whether a name is one of quorate's, however it is written.
+fn is_quorates(name: &str) -> bool {
+    name.trim_end_matches('.').to_ascii_lowercase().ends_with(ENDING)
 }
 
 /// Whether this can be one label of a DNS name, as this crate writes it: in small letters.
@@ -134,7 +150,7 @@ mod tests {
         for role in roles {
             let subject = Subject { cluster: "blue".into(), role };
             let name = subject.dns_name();
-            assert_eq!(among(&["db3.example.net", &Subject::any_node("blue"), &name]), Ok(subject));
+            assert_eq!(among(&["db3.example.net", &name]), Ok(subject));
         }
     }
 
@@ -157,6 +173,17 @@ mod tests {
         ] {
             assert!(among(names).unwrap_err().contains("none of its DNS names"), "{names:?}");
         }
+        for other in [
+            "N2.blue.quorate.internal",
+            "n2.blue.quorate.internal.",
+            "amber.quorate.internal",
+            "x.y.z.quorate.internal",
+        ] {
+            let mixed = among(&["n1.blue.quorate.internal", other]).unwrap_err();
+            assert!(mixed.contains("may not have the name"), "{mixed}");
+        }
+        among(&["n1.blue.quorate.internal", "blue.quorate.internal"]).unwrap();
+        among(&["alice.operators.blue.quorate.internal", "blue.quorate.internal"]).unwrap_err();
         let two = among(&["n1.blue.quorate.internal", "alice.operators.blue.quorate.internal"]).unwrap_err();
         assert_eq!(
             two,

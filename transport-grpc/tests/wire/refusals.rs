@@ -81,6 +81,7 @@ fn refusals() -> Vec<Refusal> {
         Refusal::NotReady,
         Refusal::Stopped("storage failed: ENOSPC".into()),
         Refusal::Malformed("no sense – at all".into()),
+        Refusal::NotAllowed("for an operator".into()),
         Refusal::Unavailable("busy".into()),
     ];
     all.extend(rejections().into_iter().map(Refusal::Rejected));
