@@ -7,9 +7,10 @@
 //!   client         nothing         Status, Members, Events         all
 //! ```
 //!
-//! A node of the table is a member: one that was removed, or has never joined, may do nothing here but join. A port for nodes has the
-//! first column and `Join`, a port for clients has the rest. "As itself" is checked where the call is read (`places.rs`). What is not listed for a client is refused, so a method that is added
-//! one day is the operators' until somebody decides otherwise.
+//! A node of the table is a member: one that was removed, or has never joined, may do nothing here but join. A port for nodes
+//! has the first column and `Join`, a port for clients has the rest. "As itself" is checked where the call is read
+//! (`places.rs`). What is not listed for a client is refused, so a method that is added one day is the operators' until
+//! somebody decides otherwise.
 
 use quorate_membership::{ClusterState, NodeId};
 use quorate_raft_core::Refusal;
@@ -21,7 +22,8 @@ use crate::tls::CallerRole;
 /// What a client may ask of the service Cluster: it changes nothing.
 const FOR_CLIENTS: [&str; 3] = ["Status", "Members", "Events"];
 
-/// Whether a caller of this role may call this method on this port. Without TLS (no role) everybody may call what the port is for.
+/// Whether a caller of this role may call this method on this port. Without TLS, and so without a role, everybody may call what
+/// the port is for.
 ///
 /// # Errors
 /// [`Refusal::NotAllowed`], with who may, or where. Nothing was changed.

@@ -194,9 +194,12 @@ async fn serve(stream: TcpStream, from: SocketAddr, place: Arc<Place>, serving: 
         Ok((stream, shown)) => {
             match shown.role {
                 CallerRole::Node(node) if !serving.router.is_retired(node) => place.is_of_a_peer(),
+                // One that was removed is told so, unless only the reserve is left.
+                CallerRole::Node(_) if !place.is_on_trial() => {}
+                CallerRole::Operator(_) | CallerRole::Client(_)
+                    if !place.is_on_trial() && serving.settings.port_use != PortUse::Nodes => {}
                 // The reserve, and a port for nodes, are for nodes.
-                _ if place.is_on_trial() || serving.settings.port_use == PortUse::Nodes => return,
-                _ => {}
+                CallerRole::Node(_) | CallerRole::Operator(_) | CallerRole::Client(_) => return,
             }
             converse(stream, from, place, Some(shown), began, serving).await;
         }

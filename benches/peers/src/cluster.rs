@@ -9,7 +9,10 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 use tokio::time::sleep;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+
+use quorate::NodeId;
+use quorate::tls::{Authority, CallerRole, Issued, Subject};
 
 use crate::etcd;
 use crate::ours::{self, Way};
@@ -99,6 +102,39 @@ pub struct Cluster {
     pub system: System,
     folder: PathBuf,
     nodes: Vec<Child>,
+    keys: Option<Keys>,
+}
+
+/// What the clients of a cluster with TLS trust and show.
+struct Keys {
+    authority: Authority,
+    operator: Issued,
+}
+
+impl Keys {
+    const VALID: Duration = Duration::from_secs(24 * 3600);
+
+    /// A new authority, and certificates for the nodes in `folder`.
+    fn new(folder: &Path) -> Result<Self> {
+        let authority = Authority::new("peers")?;
+        for node in 0..NODES {
+            let keys = folder.join(format!("keys{node}"));
+            std::fs::create_dir_all(&keys)?;
+            std::fs::write(keys.join("authority.pem"), authority.certificate())?;
+            let issued = authority.issue(CallerRole::Node(NodeId::new(node as u64 + 1)), &[], Self::VALID)?;
+            issued.write(keys.join("node.pem"), keys.join("node.key"))?;
+        }
+        let operator = authority.issue(CallerRole::Operator("bench".into()), &[], Self::VALID)?;
+        Ok(Self { authority, operator })
+    }
+
+    fn of_client(&self) -> ClientTlsConfig {
+        let Issued { certificate, key } = &self.operator;
+        ClientTlsConfig::new()
+            .ca_certificate(Certificate::from_pem(self.authority.certificate()))
+            .identity(Identity::from_pem(certificate, key))
+            .domain_name(Subject::any_node(self.authority.cluster()))
+    }
 }
 
 impl Cluster {
@@ -107,7 +143,9 @@ impl Cluster {
         let folder = folder.join(system.name().replace(' ', "-"));
         let _there_before = std::fs::remove_dir_all(&folder);
         std::fs::create_dir_all(&folder)?;
-        let mut cluster = Self { system, folder, nodes: vec![] };
+        let with_tls = matches!(system, System::Quorate { way: Way::Tls, .. });
+        let keys = with_tls.then(|| Keys::new(&folder)).transpose()?;
+        let mut cluster = Self { system, folder, nodes: vec![], keys };
         for node in 0..NODES {
             let child = cluster.spawn(node, true)?;
             cluster.nodes.push(child);
@@ -160,6 +198,9 @@ impl Cluster {
                     (true, _) => command.args(["join", &format!("127.0.0.1:{}", self.port(0))]),
                 };
                 command.env("QUORATE_TIMING", timing).env("RUST_LOG", "warn,openraft=off");
+                if self.keys.is_some() {
+                    command.env("QUORATE_TLS", self.folder.join(format!("keys{node}")));
+                }
                 command
             }
         };
@@ -182,7 +223,11 @@ impl Cluster {
     }
 
     pub async fn client(&self, node: usize) -> Result<Client> {
-        let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{}", self.port(node)))?;
+        let scheme = if self.keys.is_some() { "https" } else { "http" };
+        let mut endpoint = Endpoint::from_shared(format!("{scheme}://127.0.0.1:{}", self.port(node)))?;
+        if let Some(keys) = &self.keys {
+            endpoint = endpoint.tls_config(keys.of_client())?;
+        }
         let channel: Channel = endpoint.tcp_nodelay(true).connect_timeout(Duration::from_millis(500)).connect().await?;
         Ok(match &self.system {
             System::Etcd { .. } => Client::Etcd(etcd::Client::new(channel)),

@@ -11,8 +11,8 @@
 //!   make peers WHAT=writes     bytes, writes, syncs, system calls and switches of the leader for one put
 //!
 //! `ETCD` names the program of etcd. Without it there is only quorate. `BEFORE` names a daemon of an earlier build, which is
-//! measured as well. `KINDS="put get"`, `CLIENTS="1 64"` and `WAYS=stream` choose rows and columns of the speeds. Run it on a
-//! quiet machine; the load is printed with each pass.
+//! measured as well. `KINDS="put get"`, `CLIENTS="1 64"` and `WAYS=stream` choose rows and columns of the speeds; `WAYS="stream
+//! tls"` shows what TLS costs. Run it on a quiet machine; the load is printed with each pass.
 
 mod calls;
 mod cluster;
@@ -95,6 +95,7 @@ impl Places {
 
 const UNARY: (&str, Way) = ("quorate", Way::Unary);
 const STREAM: (&str, Way) = ("on a stream", Way::Stream);
+const TLS: (&str, Way) = ("with TLS", Way::Tls);
 
 /// How our clients call.
 fn ways() -> Result<Vec<(&'static str, Way)>> {
@@ -102,7 +103,8 @@ fn ways() -> Result<Vec<(&'static str, Way)>> {
     let way = |name: &str| match name {
         "unary" => Ok(UNARY),
         "stream" => Ok(STREAM),
-        other => bail!("WAYS has `{other}`, which is not one of unary, stream"),
+        "tls" => Ok(TLS),
+        other => bail!("WAYS has `{other}`, which is not one of unary, stream, tls"),
     };
     chosen.split_whitespace().map(way).collect()
 }

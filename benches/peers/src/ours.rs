@@ -21,6 +21,8 @@ mod pb {
 pub enum Way {
     Unary,
     Stream,
+    /// As `Stream`, over mutual TLS, between the nodes as well.
+    Tls,
 }
 
 /// One connection to one node.
@@ -72,7 +74,7 @@ impl Client {
         let store = StoreClient::new(channel.clone());
         let stream = match way {
             Way::Unary => None,
-            Way::Stream => Some(Calls::open(store.clone()).await?),
+            Way::Stream | Way::Tls => Some(Calls::open(store.clone()).await?),
         };
         Ok(Self { cluster: ClusterClient::new(channel), store, stream, session: 0 })
     }

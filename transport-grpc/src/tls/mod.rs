@@ -68,7 +68,8 @@ impl Tls {
     /// Begins with these credentials.
     ///
     /// # Errors
-    /// [`CredentialsError::Unfit`] if the key does not belong to the certificate.
+    /// [`CredentialsError::Unfit`] if the key does not belong to the certificate, or if the certificate has expired or is not
+    /// trusted by these credentials themselves.
     pub fn new(credentials: Credentials) -> Result<Self, CredentialsError> {
         let current = Arc::new(RwLock::new(Arc::new(Current::new(credentials)?)));
         Ok(Self { current, replaced: Arc::new(watch::Sender::new(0)) })
