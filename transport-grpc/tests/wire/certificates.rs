@@ -109,7 +109,7 @@ async fn a_node_that_was_removed_and_one_that_never_joined_command_nothing() {
     for (number, why) in [(3, "n3 was removed"), (9, "n9 is no member")] {
         let mut client = outside_with(&server, &blue, node(number)).await;
         let refused = client.vouch(vouch()).await.unwrap_err();
-        assert!(refused.message().contains(why), "{refused}");
+        assert!(refused.message().contains(why), "{why}: {refused}");
         client.status(pb::StatusRequest::default()).await.unwrap_err();
     }
     assert_eq!(fake.calls(), []);
