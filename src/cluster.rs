@@ -52,7 +52,8 @@ impl Cluster {
     }
 
     /// Shows and trusts other certificates from now on, such as renewed ones, or those of a CA that replaces another: on each
-    /// connection that opens, of this node to others and of others to it. Those that are open stay.
+    /// connection that opens, of this node to others and of others to it. Calls in progress go on. A connection to this node whose
+    /// certificate is not trusted any more is closed.
     ///
     /// To replace a CA, first give every node credentials that trust both, then certificates of the new one, and then credentials
     /// that trust the new one alone.

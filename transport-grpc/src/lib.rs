@@ -36,6 +36,7 @@ mod client;
 mod cluster_service;
 mod connection;
 mod convert;
+mod descriptors;
 mod grpc_errors;
 mod handshake;
 mod links;

@@ -22,7 +22,7 @@ use parking_lot::Mutex;
 use quorate_membership::{Command, NodeId, codec};
 use quorate_raft_core::rpc::{Answer, Append, Call, Caller, StreamAppended};
 use quorate_raft_core::transport::{JoinAnswer, JoinRequest};
-use quorate_raft_core::{PeerService, Refusal};
+use quorate_raft_core::{ClientService, PeerService, Refusal};
 
 use crate::settings::ServerSettings;
 use crate::tls::CallerRole;
@@ -177,12 +177,21 @@ impl Drop for Place {
 /// there, once a call of it was admitted.
 pub(crate) struct OfConnection {
     pub(crate) service: Arc<dyn PeerService>,
+    /// Whose committed state says who is a member.
+    pub(crate) state: Arc<dyn ClientService>,
     pub(crate) place: Arc<Place>,
     /// Whom its certificate names; `None` without TLS.
     pub(crate) role: Option<CallerRole>,
 }
 
 impl OfConnection {
+    fn is_member(&self, node: NodeId) -> bool {
+        let mut member = false;
+        self.state.look(&mut |state| member = state.member(node).is_some() || state.retired().contains(&node));
+        // The gate has a refusal of its own for one that was removed.
+        member
+    }
+
     /// Whether this connection may speak for `node`.
     fn may_be(&self, node: NodeId) -> Result<(), Refusal> {
         match &self.role {
@@ -193,6 +202,11 @@ impl OfConnection {
             ))),
         }
     }
+}
+
+/// Whether only members make this call. The others are answers of a voter or entries of a leader, which Raft judges itself.
+fn is_of_members(call: &Call) -> bool {
+    matches!(call, Call::Propose(_) | Call::ReadIndex | Call::Renew(_) | Call::KeepAlive(_))
 }
 
 /// The node as whose leader or candidate a call speaks, if it does.
@@ -228,6 +242,10 @@ impl PeerService for OfConnection {
             self.may_be(caller.from).and_then(|()| ballot_of(&call).map_or(Ok(()), |node| self.may_be(node)));
         if let Err(refusal) = spoken_for {
             return Box::pin(ready(Err(refusal)));
+        }
+        if self.role.is_some() && is_of_members(&call) && !self.is_member(caller.from) {
+            // It may be one that this node has not heard of yet.
+            return Box::pin(ready(Err(Refusal::NotReady)));
         }
         let (answer, place) = (self.service.call(caller, call), self.place.clone());
         Box::pin(async move {

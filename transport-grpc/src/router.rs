@@ -25,7 +25,7 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use quorate_membership::{ClusterId, NodeId};
 use quorate_raft_core::{ClientService, Local, PeerService, Refusal, Service};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::{Code, Status};
@@ -45,6 +45,9 @@ use crate::tls::CallerRole;
 
 /// The header with the id of the cluster: 32 hexadecimal digits.
 const CLUSTER: &str = "quorate-cluster";
+
+/// How often it is looked whether a node that is connected was removed.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// How much sooner than at its deadline a client has its answer: an eighth of it, and at most so much.
 const SOONER: Duration = Duration::from_millis(500);
@@ -99,8 +102,12 @@ impl Router {
 
     /// The router of the connection in this place.
     pub(crate) fn at(&self, place: Arc<Place>, role: Option<CallerRole>) -> Self {
-        let of_peers: Arc<dyn PeerService> =
-            Arc::new(OfConnection { service: self.peers.clone(), place: place.clone(), role: role.clone() });
+        let of_peers: Arc<dyn PeerService> = Arc::new(OfConnection {
+            service: self.peers.clone(),
+            state: self.service.clone(),
+            place: place.clone(),
+            role: role.clone(),
+        });
         let raft = Arc::new(self.calls.passing_to(of_peers.clone()));
         let cluster = ClusterServer::new(self.members.passing_to(of_peers));
         Self {
@@ -134,6 +141,13 @@ impl Router {
         let mut retired = false;
         self.service.look(&mut |state| retired = state.retired().contains(&node));
         retired
+    }
+
+    /// Returns once that is so.
+    pub(crate) async fn retired(&self, node: NodeId) {
+        while !self.is_retired(node) {
+            sleep(LOOK).await;
+        }
     }
 
     fn cluster_id(&self) -> Option<ClusterId> {

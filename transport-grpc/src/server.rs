@@ -18,12 +18,12 @@ use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use quorate_raft_core::{PeerService, Service};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::descriptors::fit_descriptors;
 use crate::handshake::HandshakeTimeout;
 use crate::net::{TcpListener, TcpStream};
 use crate::places::{Place, Places};
@@ -241,12 +241,6 @@ async fn converse<T>(
             std::future::pending::<()>().await;
         }
     };
-    let withdrawn = async {
-        match (&tls, &shown) {
-            (Some(tls), Some(shown)) => tls.withdrawn(shown).await,
-            _ => std::future::pending().await,
-        }
-    };
     // Whatever way this task ends, what the connection's node holds is counted.
     let _closing = Closing { place: place.clone(), service };
     let ended = tokio::select! {
@@ -255,8 +249,8 @@ async fn converse<T>(
             tracing::debug!(%from, "closed a connection in the reserve that is no peer's");
             return;
         }
-        why = withdrawn => {
-            tracing::info!(%from, role = ?shown.map(|shown| shown.role), %why, "closed a connection whose certificate does not count any more");
+        why = revoked(tls.as_ref(), shown.as_ref(), &router) => {
+            tracing::info!(%from, %why, "closed a connection whose caller may do nothing any more");
             connection.as_mut().graceful_shutdown();
             // What does not end by then, such as a stream, ends with the connection.
             timeout(FINISH, connection).await.unwrap_or(Ok(()))
@@ -271,52 +265,27 @@ async fn converse<T>(
     }
 }
 
+/// Why a caller may do nothing any more that could do something when it connected, once that is so.
+async fn revoked(tls: Option<&Tls>, shown: Option<&Shown>, router: &Router) -> String {
+    let (Some(tls), Some(shown)) = (tls, shown) else { return std::future::pending().await };
+    let removed = async {
+        match shown.role {
+            CallerRole::Node(node) if !router.is_retired(node) => router.retired(node).await,
+            // Who was removed before is told so, call by call.
+            _ => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        why = tls.withdrawn(shown) => format!("the certificate of {}: {why}", shown.role),
+        () = removed => format!("{} was removed", shown.role),
+    }
+}
+
 /// The least time for the HTTP/2 preface, however long the TLS handshake took.
 const LEAST: Duration = Duration::from_millis(50);
 
 /// How long calls in progress may go on whose caller's certificate does not count any more.
 const FINISH: Duration = Duration::from_secs(1);
-
-/// How many descriptors the rest of the process may use: the log, its own connections, what the consumer opens.
-const OTHER_DESCRIPTORS: u64 = 256;
-
-/// Raises the soft limit of descriptors of this process, as far as the connections need it and the hard limit allows.
-/// Allows fewer connections where that is not enough.
-///
-/// # Errors
-/// When the limit leaves no room for even the fewest connections: it names the limit, and what is needed.
-fn fit_descriptors(settings: ServerSettings) -> io::Result<ServerSettings> {
-    let limit = getrlimit(Resource::Nofile);
-    let reserve = settings.peer_reserve as u64 * 2 + OTHER_DESCRIPTORS;
-    let wanted = settings.max_connections as u64 + reserve;
-    let (soft, hard) = (limit.current.unwrap_or(u64::MAX), limit.maximum.unwrap_or(u64::MAX));
-    let mut allowed = soft;
-    if soft < wanted {
-        let raised = wanted.min(hard);
-        match setrlimit(Resource::Nofile, Rlimit { current: Some(raised), maximum: limit.maximum }) {
-            Ok(()) => allowed = raised,
-            Err(error) => tracing::warn!(%error, soft, raised, "the limit of descriptors cannot be raised"),
-        }
-    }
-    connections_within(settings, allowed, reserve)
-}
-
-/// The settings with as many connections as this limit of descriptors allows.
-fn connections_within(settings: ServerSettings, allowed: u64, reserve: u64) -> io::Result<ServerSettings> {
-    let room = usize::try_from(allowed.saturating_sub(reserve)).unwrap_or(usize::MAX);
-    if room >= settings.max_connections {
-        return Ok(settings);
-    }
-    let fewer = ServerSettings { max_connections: room, ..settings };
-    if fewer.bounded().max_connections != room {
-        return Err(io::Error::other(format!(
-            "this process may open {allowed} files, and a server needs {} at least; raise its limit (ulimit -n, LimitNOFILE)",
-            reserve + 16
-        )));
-    }
-    tracing::warn!(allowed, max_connections = room, "fewer connections are allowed: raise the limit of open files");
-    Ok(fewer)
-}
 
 /// Limits a warning to one every ten seconds.
 #[derive(Debug, Default)]
@@ -329,20 +298,5 @@ impl WarningLimit {
             self.0 = Some(Instant::now());
         }
         due
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn as_many_connections_are_allowed_as_there_are_descriptors_for() {
-        let settings = ServerSettings::default();
-        let within = |allowed| connections_within(settings, allowed, 384).map(|fit| fit.max_connections);
-        assert_eq!(within(1_048_576).unwrap(), 1024);
-        assert_eq!(within(1024).unwrap(), 640);
-        let refused = within(256).unwrap_err().to_string();
-        assert!(refused.contains("256 files") && refused.contains("400") && refused.contains("ulimit"), "{refused}");
     }
 }

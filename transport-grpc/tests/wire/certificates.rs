@@ -21,6 +21,7 @@ use crate::pb;
 use crate::pb::cluster_client::ClusterClient;
 use crate::pb::raft_client::RaftClient;
 use crate::pki::*;
+use crate::refusals::pb_caller;
 use crate::stored::kept;
 use crate::values::*;
 
@@ -134,15 +135,19 @@ async fn who_shows_no_certificate_of_the_cluster_is_not_let_in() {
     for issued in [amber, two] {
         if let Ok(plain) = dial(address, blue.certificate(), Some(&issued)).await {
             let mut raft = RaftClient::with_origin(plain, Uri::from_static("http://anybody"));
-            raft.vote(pb::VoteRequest::default()).await.unwrap_err();
+            // A question that is answered with yes, were it let in.
+            let ballot = Some(pb::Ballot { term: 7, node: 1, committed: false });
+            raft.vote(pb::VoteRequest { caller: Some(pb_caller()), ballot, last: None, transfer: false })
+                .await
+                .unwrap_err();
         }
     }
     // Of another authority of the same name; and one that has expired.
     let both = format!("{}{}", blue.certificate(), other.certificate());
     let foreign = Tls::new(other.issue(node(1), &[], DAY).unwrap().credentials(&both).unwrap()).unwrap();
-    let brief = blue.issue(node(1), &[], Duration::from_secs(3)).unwrap().credentials(blue.certificate()).unwrap();
+    let brief = blue.issue(node(1), &[], Duration::from_secs(8)).unwrap().credentials(blue.certificate()).unwrap();
     let expired = Tls::new(brief).unwrap();
-    tokio::time::sleep(Duration::from_secs(4)).await;
+    tokio::time::sleep(Duration::from_secs(9)).await;
     for (case, tls) in [("foreign", foreign), ("expired", expired)] {
         let answer = transport(tls).request(&peer, caller(), vote_request(), Duration::from_secs(5)).await;
         assert!(

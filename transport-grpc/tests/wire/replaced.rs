@@ -1,8 +1,10 @@
 //! Credentials that are replaced while calls are made, and connections that show nothing, or too little, for long.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_raft_core::TransportExt;
+use quorate_membership::{ClusterState, Command, Revision};
+use quorate_raft_core::{Local, TransportExt, View};
 use quorate_transport_grpc::ServerSettings;
 use quorate_transport_grpc::tls::{Authority, CallerRole, Credentials, CredentialsError, Issued, Tls};
 use tokio::io::AsyncReadExt;
@@ -11,6 +13,7 @@ use tokio::net::TcpStream;
 use crate::fake::*;
 use crate::pb;
 use crate::pki::*;
+use crate::stored::kept;
 use crate::values::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -164,9 +167,10 @@ async fn clients_that_hold_all_their_connections_leave_the_reserve_to_nodes() {
         held.push(client);
     }
     let issued = blue.issue(client(), &[], DAY).unwrap();
+    let mut more = vec![];
     for _ in 0..200 {
-        // In the reserve, which is not for it: more of them than the reserve has places.
-        let _closed = dial(server.local_addr(), blue.certificate(), Some(&issued)).await;
+        // In the reserve, which is not for it: more of them than the reserve has places, and all of them kept.
+        more.push(dial(server.local_addr(), blue.certificate(), Some(&issued)).await);
     }
     let first = transport(tls(&blue, node(1)));
     assert_eq!(vote(&first, &peer(server.local_addr())).await, Ok(vote_answer()));
@@ -178,8 +182,33 @@ async fn clients_that_hold_all_their_connections_leave_the_reserve_to_nodes() {
 #[tokio::test]
 async fn a_server_stops_in_time_while_somebody_is_silent() {
     let blue = blue();
-    let server = serve_tls(&Fake::new(), &tls(&blue, node(2)));
+    let settings =
+        ServerSettings { handshake_timeout: LIVENESS, shutdown_grace: LIVENESS * 2, ..ServerSettings::default() };
+    let server = serve_tls_with(&Fake::new(), &tls(&blue, node(2)), settings);
     let _silent = TcpStream::connect(server.local_addr()).await.unwrap();
     tokio::time::sleep(Duration::from_millis(50)).await;
-    tokio::time::timeout(LIVENESS, server.shutdown()).await.unwrap();
+    tokio::time::timeout(LIVENESS / 2, server.shutdown()).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_node_had_opened_is_closed_when_it_is_removed() {
+    let blue = blue();
+    let (fake, ours) = (Fake::new(), tls(&blue, node(2)));
+    let server = serve_tls(&fake, &ours);
+    let (mut state, _) = kept();
+    let shows = |state: &ClusterState| View::new(Arc::new(state.clone()), Local::unknown(n(2)));
+    fake.set(|script| script.view = shows(&state));
+    let mut third = outside_with(&server, &blue, node(3)).await;
+    let status = pb::StatusRequest::default;
+    third.status(status()).await.unwrap();
+    let at = Revision::new(state.revision().get() + 1);
+    quorate_membership::apply(&mut state, at, &Command::Remove { node: n(3) }).unwrap();
+    fake.set(|script| script.view = shows(&state));
+    let closed = async {
+        // It is told so, until the connection is closed.
+        while third.status(status()).await.unwrap_err().message().contains("n3 was removed") {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(LIVENESS, closed).await.unwrap();
 }
