@@ -158,8 +158,9 @@ impl Ready {
         self
     }
 
-    /// Serves clients and operators at this address, and other nodes alone at the first. So a firewall can tell them apart, and
-    /// neither takes the connections of the other. Port 0 takes a free port. The default is one port for all.
+    /// Serves clients and operators at this address, and other nodes alone at the first. So a firewall can tell them apart. Each
+    /// port has bounds of its own on connections; both take file descriptors of this process. Port 0 takes a free port. The default
+    /// is one port for all.
     pub fn clients_at(mut self, address: SocketAddr) -> Self {
         self.clients = ClientPort::At(address);
         self

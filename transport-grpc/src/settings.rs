@@ -65,7 +65,7 @@ impl ClientSettings {
     }
 }
 
-/// Whom a port is for. With a port for each, a firewall can tell them apart, and neither takes the connections of the other.
+/// Whom a port is for. With a port for each, a firewall can tell them apart, and each has its own bounds on connections.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PortUse {

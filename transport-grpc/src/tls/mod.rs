@@ -112,7 +112,7 @@ impl Tls {
             if let Err(why) = looked {
                 return why;
             }
-            // It ends with the last clone of `self`, and this is one.
+            // Replaced or not, the certificate may have expired. The sender lives as long as `self`, so this does not fail.
             let _in_time = timeout(LOOK_AGAIN, replaced.changed()).await;
         }
     }
