@@ -23,7 +23,7 @@ use crate::command::Command;
 use crate::id::{Activation, Revision, SessionId};
 use crate::lease::Reading;
 use crate::store::lock::Name;
-pub use crate::store::session::{MAX_SESSIONS, MAX_TTL, MIN_TTL, Session, wait};
+pub use crate::store::session::{MAX_SESSIONS, MAX_TTL, MIN_TTL, Principal, Session, wait};
 
 /// When the leader heard each session last, and since when each lock-delay lasts. It has no clock: `now` is an
 /// argument.
@@ -116,7 +116,7 @@ mod tests {
     fn whose_end_is_proposed_is_not_told_that_it_lives() {
         let (mut state, id, under) = (ClusterState::new(), SessionId::new(7), Activation::new(3));
         let label = Reason::clipped("tool");
-        let session = Session { ttl: MIN_TTL, lock_delay: Duration::ZERO, label };
+        let session = Session { ttl: MIN_TTL, lock_delay: Duration::ZERO, label, owner: None };
         evolve(&mut state, Revision::new(7), &Event::SessionOpened { id, session });
         let at = |ms| Reading::steady(Duration::from_millis(ms));
         let mut sessions = Sessions::default();

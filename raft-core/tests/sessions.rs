@@ -22,7 +22,7 @@ async fn ask(t: &mut TestCluster, at: u64, nonce: u128, make: impl FnOnce(Reques
 }
 
 async fn open(t: &mut TestCluster, at: u64, nonce: u128, lock_delay: Duration) -> Result<SessionId> {
-    let session = Session { ttl: TTL, lock_delay, label: Reason::new("a tool")? };
+    let session = Session { ttl: TTL, lock_delay, label: Reason::new("a tool")?, owner: None };
     let revision = ask(t, at, nonce, |request| Command::OpenSession { request, session }).await?;
     Ok(SessionId::new(revision.get()))
 }

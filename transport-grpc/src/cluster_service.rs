@@ -14,25 +14,29 @@ use crate::grpc_errors::{command_failed, hand_over_failed, refused, revision_ahe
 use crate::pb;
 use crate::pb::cluster_server::Cluster;
 use crate::places::{OpenConnections, Places};
+use crate::rights;
 use crate::standing::with_standing;
+use crate::tls::CallerRole;
 
 #[derive(Clone)]
 pub(crate) struct ClusterService {
     service: Arc<dyn ClientService>,
     /// What answers a node that asks to join.
     peers: Arc<dyn PeerService>,
+    /// Whose certificate the connection has shown; `None` without TLS.
+    role: Option<CallerRole>,
     places: Places,
     stop: CancellationToken,
 }
 
 impl ClusterService {
     pub(crate) fn new(service: Arc<dyn Service>, places: Places, stop: CancellationToken) -> Self {
-        Self { service: service.clone(), peers: service, places, stop }
+        Self { service: service.clone(), peers: service, role: None, places, stop }
     }
 
-    /// The service of one connection, which passes the calls of nodes to `peers`.
-    pub(crate) fn passing_to(&self, peers: Arc<dyn PeerService>) -> Self {
-        Self { peers, ..self.clone() }
+    /// The service of one connection, whose caller is this one. It passes the calls of nodes to `peers`.
+    pub(crate) fn of(&self, role: Option<CallerRole>, peers: Arc<dyn PeerService>) -> Self {
+        Self { role, peers, ..self.clone() }
     }
 
     async fn command<Q>(&self, request: Request<Q>) -> Result<Response<pb::CommandResponse>, Status>
@@ -40,6 +44,7 @@ impl ClusterService {
         Command: FromWire<Q>,
     {
         let command = Command::from_wire(request.into_inner()).map_err(|malformed| refused(&malformed.into()))?;
+        rights::in_own_name(self.role.as_ref(), &command).map_err(|refusal| refused(&refusal))?;
         let outcome = self.service.command(command).await.map_err(|error| command_failed(&error))?;
         Ok(Response::new(pb::CommandResponse { revision: outcome.revision.get() }))
     }

@@ -12,7 +12,7 @@
 //! (`places.rs`). What is not listed for a client is refused, so a method that is added one day is the operators' until
 //! somebody decides otherwise.
 
-use quorate_membership::{ClusterState, NodeId};
+use quorate_membership::{ClusterState, Command, Confirmation, NodeId, Reason};
 use quorate_raft_core::Refusal;
 
 use crate::pb::{cluster_server, raft_server, store_server};
@@ -65,6 +65,29 @@ pub(crate) fn of_member(state: &ClusterState, node: NodeId) -> Result<(), Refusa
     match state.retired().contains(&node) {
         true => Err(Refusal::Retired(node)),
         false => Err(Refusal::NotAllowed(format!("{node} is no member of this cluster; it has to join first"))),
+    }
+}
+
+/// Whether a caller gives its own word: an operator confirms in the name that its certificate has.
+///
+/// # Errors
+/// [`Refusal::NotAllowed`] for the word of another. Nothing was changed.
+pub(crate) fn in_own_name(role: Option<&CallerRole>, command: &Command) -> Result<(), Refusal> {
+    let (Some(CallerRole::Operator(own)), Some(name)) = (role, word_of(command)) else { return Ok(()) };
+    if name.as_str() == own {
+        return Ok(());
+    }
+    Err(Refusal::NotAllowed(format!(
+        "the word is that of `{name}`, and the certificate is that of operator `{own}`; give it in that name"
+    )))
+}
+
+/// The operator who answers for a command, if one does.
+fn word_of(command: &Command) -> Option<&Reason> {
+    match command {
+        Command::Vouch { name, .. }
+        | Command::ConfirmFence { confirmation: Confirmation::Operator { name, .. }, .. } => Some(name),
+        _ => None,
     }
 }
 

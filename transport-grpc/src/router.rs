@@ -59,6 +59,7 @@ pub(crate) struct Router {
     peers: Arc<dyn PeerService>,
     calls: RaftService,
     members: ClusterService,
+    stores: StoreService,
     /// The cluster of the node, once it has one. It never changes.
     cluster_id: Arc<OnceLock<ClusterId>>,
     /// The place of the connection that this copy serves.
@@ -83,12 +84,14 @@ impl Router {
         let raft = Arc::new(calls.clone());
         let members = ClusterService::new(service.clone(), places, stop.clone());
         let cluster = ClusterServer::new(members.clone());
-        let store = StoreServer::new(StoreService::new(service.clone(), settings, stop));
+        let stores = StoreService::new(service.clone(), settings, stop);
+        let store = StoreServer::new(stores.clone());
         Self {
             service: service.clone(),
             peers: service,
             calls,
             members,
+            stores,
             cluster_id: Arc::default(),
             place: None,
             role: None,
@@ -109,10 +112,12 @@ impl Router {
             role: role.clone(),
         });
         let raft = Arc::new(self.calls.passing_to(of_peers.clone()));
-        let cluster = ClusterServer::new(self.members.passing_to(of_peers));
+        let cluster = ClusterServer::new(self.members.of(role.clone(), of_peers));
+        let store = StoreServer::new(self.stores.of(role.clone()));
         Self {
             place: Some(place),
             role,
+            store: store.max_decoding_message_size(MESSAGE_LIMIT),
             cluster: cluster.max_decoding_message_size(MESSAGE_LIMIT),
             raft: RaftServer::from_arc(raft.clone()).max_decoding_message_size(MESSAGE_LIMIT),
             log: RaftServer::from_arc(raft).max_decoding_message_size(APPEND_LIMIT),

@@ -6,10 +6,12 @@
 //!   Get, List, GetLock       ──▶ the state of this node, after a read barrier if the request asks for one
 //!   Calls                    ──▶ all of the above, many on one stream (calls.rs)
 //!   Watch                    ──▶ events; missing ones as a gap, its parts, and its end (watch.rs)
+//!   each that names a session──▶ only by the owner of the session (ownership.rs)
 //! ```
 
 mod calls;
 mod lock;
+mod ownership;
 mod watch;
 
 use std::collections::BTreeSet;
@@ -38,6 +40,7 @@ use crate::pb::failure::Kind;
 use crate::pb::store_server::Store;
 use crate::settings::ServerSettings;
 use crate::standing::with_standing;
+use crate::tls::CallerRole;
 
 /// How long a call without its own timeout looks for a leader that a quorum confirms.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -57,6 +60,8 @@ pub(crate) struct StoreService {
     call_timeout: Duration,
     /// How many calls of one stream may be in progress.
     max_calls: usize,
+    /// Whose certificate the connection has shown; `None` without TLS.
+    role: Option<CallerRole>,
     stop: CancellationToken,
 }
 
@@ -84,8 +89,14 @@ impl StoreService {
             max_lock_wait,
             call_timeout,
             max_calls: usize::try_from(max_streams).unwrap_or(usize::MAX),
+            role: None,
             stop,
         }
+    }
+
+    /// The service of one connection, whose caller is this one.
+    pub(crate) fn of(&self, role: Option<CallerRole>) -> Self {
+        Self { role, ..self.clone() }
     }
 
     async fn once(&self, name: Option<pb::RequestName>, make: MakeCommand) -> Result<(Nonce, Revision), Status> {
@@ -136,7 +147,7 @@ impl Store for StoreService {
         request: Request<pb::OpenSessionRequest>,
     ) -> Result<Response<pb::OpenSessionResponse>, Status> {
         let pb::OpenSessionRequest { name, ttl_ms, lock_delay_ms, label } = request.into_inner();
-        let session = convert::session(ttl_ms, lock_delay_ms, label).map_err(invalid)?;
+        let session = convert::session(ttl_ms, lock_delay_ms, label, self.owner()?).map_err(invalid)?;
         let make = move |request| Command::OpenSession { request, session: session.clone() };
         let (_, revision) = self.once(name, Box::new(make)).await?;
         Ok(Response::new(pb::OpenSessionResponse { session: revision.get() }))
@@ -148,6 +159,7 @@ impl Store for StoreService {
     ) -> Result<Response<pb::KeepAliveResponse>, Status> {
         use pb::keep_alive_response::Result as Out;
         let session = SessionId::new(request.into_inner().session);
+        self.may_use(session).await?;
         let result = match self.service.keep_session(session, TIMEOUT).await {
             KeptAlive::Alive { ttl } => Out::AliveTtlMs(convert::millis(ttl)),
             KeptAlive::Ended => Out::Ended(pb::Done {}),
@@ -164,11 +176,14 @@ impl Store for StoreService {
         &self,
         request: Request<pb::CloseSessionRequest>,
     ) -> Result<Response<pb::CommandResponse>, Status> {
-        self.command(Command::CloseSession { session: SessionId::new(request.into_inner().session) }).await
+        let session = SessionId::new(request.into_inner().session);
+        self.may_use(session).await?;
+        self.command(Command::CloseSession { session }).await
     }
 
     async fn lock(&self, request: Request<pb::LockRequest>) -> Result<Response<pb::LockResponse>, Status> {
         let pb::LockRequest { request: named, session, name, wait_ms } = request.into_inner();
+        self.may_use(SessionId::new(session)).await?;
         let waiting = LockWait {
             service: self.service.clone(),
             stop: self.stop.clone(),
@@ -183,6 +198,7 @@ impl Store for StoreService {
 
     async fn unlock(&self, request: Request<pb::UnlockRequest>) -> Result<Response<pb::CommandResponse>, Status> {
         let pb::UnlockRequest { session, name, token } = request.into_inner();
+        self.may_use(SessionId::new(session)).await?;
         let (name, holder) = (convert::name(name).map_err(invalid)?, Holder::Session(SessionId::new(session)));
         self.command(Command::Unlock { name, holder, token: Revision::new(token) }).await
     }
@@ -200,6 +216,7 @@ impl Store for StoreService {
     async fn write(&self, request: Request<pb::WriteRequest>) -> Result<Response<pb::WriteResponse>, Status> {
         let pb::WriteRequest { name, checks, changes } = request.into_inner();
         let (checks, changes): (Vec<Check>, Vec<Change>) = (decode_all(checks)?, decode_all(changes)?);
+        self.may_change(&changes).await?;
         let make = move |request| Command::Write { request, checks: checks.clone(), changes: changes.clone() };
         let (_, revision) = self.once(name, Box::new(make)).await?;
         Ok(Response::new(pb::WriteResponse { revision: revision.get() }))
@@ -240,6 +257,7 @@ impl Store for StoreService {
         let named = convert::named(name).map_err(invalid)?;
         let (queue, token) = (convert::name(queue).map_err(invalid)?, Revision::new(token));
         let before = self.taken_before(&queue, token).await;
+        self.may_act_under(&queue, token).await?;
         let make = {
             let queue = queue.clone();
             move |request| Command::Take { request, queue: queue.clone(), token }

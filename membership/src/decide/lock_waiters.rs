@@ -71,7 +71,8 @@ mod tests {
         let lock = Lock { waiters: waiting.clone().map(waiter).collect(), ..Lock::default() };
         state.store.locks.insert(name.clone(), lock);
         let ttl = Duration::from_secs(10);
-        let session = || Session { ttl, lock_delay: Duration::ZERO, label: Reason::new("a client").unwrap() };
+        let session =
+            || Session { ttl, lock_delay: Duration::ZERO, label: Reason::new("a client").unwrap(), owner: None };
         state.store.sessions.extend(waiting.map(|number| (SessionId::new(number), session())));
         name
     }

@@ -13,7 +13,7 @@ use crate::store::MAX_BYTES;
 use crate::store::lock::Name;
 use crate::store::record::{Change, Check, Key, MAX_BOUND, MAX_RECORDS, MAX_STEPS, MAX_VALUE, MAX_WRITE};
 use crate::store::request::Request;
-use crate::store::session::{self, MAX_SESSIONS, MAX_TTL, MIN_TTL, Session};
+use crate::store::session::{self, MAX_SESSIONS, MAX_TTL, MIN_TTL, Principal, Session};
 use crate::store::work_queue::{Item, MAX_ITEMS, MAX_QUEUE};
 
 /// A transaction: if every check holds, every change is made in one entry; otherwise none is.
@@ -193,6 +193,7 @@ pub(super) fn open(
         return Ok(vec![]);
     }
     session.label.check().map_err(Rejection::Text)?;
+    session.owner.iter().try_for_each(Principal::check).map_err(Rejection::Text)?;
     let between = |what: &str, got: Duration, from| match got >= from && got <= MAX_TTL {
         true => Ok(()),
         false => Err(Rejection::SessionTimes { what: what.into(), got, from, to: MAX_TTL }),

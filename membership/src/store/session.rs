@@ -14,8 +14,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::bounded_text::Reason;
+use crate::bounded_text::{Reason, text};
 use crate::contract::Drift;
+
+text!(
+    /// Who asks, as a certificate names it: `billing.clients`, `alice.operators`, `n3`. At most 80 bytes.
+    Principal, "a principal", 80
+);
 
 /// The most sessions that may be open at a time.
 pub const MAX_SESSIONS: usize = 4096;
@@ -35,6 +40,8 @@ pub struct Session {
     pub lock_delay: Duration,
     /// The name of the client, for operators.
     pub label: Reason,
+    /// Whose it is: the other clients may not use it. `None` for one that was opened without a certificate.
+    pub owner: Option<Principal>,
 }
 
 /// How long a leader has to wait on its own clock so that at least `ttl` has passed on the clock of any client: E1

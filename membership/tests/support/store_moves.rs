@@ -99,7 +99,7 @@ pub(crate) fn key() -> Key {
 
 pub(crate) fn session() -> Session {
     let times = |ms| Duration::from_millis(ms);
-    Session { ttl: times(5000), lock_delay: times(1000), label: Reason::new("tool").unwrap() }
+    Session { ttl: times(5000), lock_delay: times(1000), label: Reason::new("tool").unwrap(), owner: None }
 }
 
 pub(crate) fn join(node: u64, life: u64, boot: u64) -> Command {

@@ -39,7 +39,7 @@ pub(super) fn choose(walk: &Walk, pick: Pick) -> Command {
         11 => {
             let times = |ms| Duration::from_millis(ms);
             let (ttl, lock_delay) = (times(if wrong { 1 } else { 1000 }), times(u64::from(twist % 2) * 1000));
-            Command::OpenSession { request, session: Session { ttl, lock_delay, label: reason(twist) } }
+            Command::OpenSession { request, session: Session { ttl, lock_delay, label: reason(twist), owner: None } }
         }
         12 => sessions(&state, which, twist),
         13 => {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_membership::lock::{Delay, Grant, Waiter};
+use quorate_membership::session::Principal;
 use quorate_membership::work_queue::Item;
 use quorate_membership::{
     Change, Check, Holder, ItemId, Key, Lock, Name, Nonce, Reason, Record, Request, Revision, Session, SessionId, Value,
@@ -79,10 +80,16 @@ pub(crate) fn named(name: Option<pb::RequestName>) -> Result<Option<RequestName>
     Ok(Some(RequestName { nonce, since: (since > Revision::default()).then_some(since) }))
 }
 
-/// A session as a client asks for it.
-pub(crate) fn session(ttl_ms: u64, lock_delay_ms: u64, label: String) -> Result<Session, Malformed> {
+/// A session as a client asks for it, which has shown that it is `owner`.
+pub(crate) fn session(
+    ttl_ms: u64,
+    lock_delay_ms: u64,
+    label: String,
+    owner: Option<Principal>,
+) -> Result<Session, Malformed> {
     let label = Reason::new(label).map_err(|error| Malformed(format!("the label of a session: {error}")))?;
-    Ok(Session { ttl: Duration::from_millis(ttl_ms), lock_delay: Duration::from_millis(lock_delay_ms), label })
+    let (ttl, lock_delay) = (Duration::from_millis(ttl_ms), Duration::from_millis(lock_delay_ms));
+    Ok(Session { ttl, lock_delay, label, owner })
 }
 
 impl FromWire<pb::Check> for Check {
@@ -161,11 +168,12 @@ pub(crate) fn item(queue: &Name, id: ItemId, item: &Item, again: bool) -> pb::It
 }
 
 /// An open session.
-pub(crate) fn opened(id: SessionId, Session { ttl, lock_delay, label }: &Session) -> pb::SessionOpened {
+pub(crate) fn opened(id: SessionId, Session { ttl, lock_delay, label, owner }: &Session) -> pb::SessionOpened {
     pb::SessionOpened {
         session: id.get(),
         ttl_ns: super::nanos(*ttl),
         lock_delay_ns: super::nanos(*lock_delay),
         label: label.to_string(),
+        owner: owner.as_ref().map(ToString::to_string),
     }
 }

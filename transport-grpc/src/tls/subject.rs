@@ -49,6 +49,17 @@ impl fmt::Display for CallerRole {
     }
 }
 
+impl CallerRole {
+    /// The caller in the log: what its DNS name begins with, such as `billing.clients`, `alice.operators` or `n3`.
+    pub fn principal(&self) -> String {
+        match self {
+            Self::Node(node) => node.to_string(),
+            Self::Operator(name) => format!("{name}.operators"),
+            Self::Client(name) => format!("{name}.clients"),
+        }
+    }
+}
+
 impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} of cluster `{}`", self.role, self.cluster)
@@ -58,12 +69,7 @@ impl fmt::Display for Subject {
 impl Subject {
     /// The DNS name that a certificate of this subject has.
     pub fn dns_name(&self) -> String {
-        let whom = match &self.role {
-            CallerRole::Node(node) => node.to_string(),
-            CallerRole::Operator(name) => format!("{name}.operators"),
-            CallerRole::Client(name) => format!("{name}.clients"),
-        };
-        format!("{whom}.{}{ENDING}", self.cluster)
+        format!("{}.{}{ENDING}", self.role.principal(), self.cluster)
     }
 
     /// The DNS name that the certificate of every node of `cluster` has beside its own.

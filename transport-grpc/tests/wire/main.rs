@@ -24,6 +24,7 @@ mod links;
 mod locks;
 mod nodes;
 mod outside;
+mod ownership;
 mod pki;
 mod refusals;
 mod refusing;

@@ -43,7 +43,8 @@ async fn every_request_arrives_as_what_it_says_under_the_name_that_it_was_given(
     let _ = client.unlock(pb::UnlockRequest { session: 77, name: "vm/100".into(), token: 78 }).await;
 
     let (r, drawn) = (Revision::new, Request { nonce: DRAWN, since: Revision::new(9) });
-    let session = Session { ttl: Duration::from_millis(1500), lock_delay: Duration::ZERO, label: reason("backup") };
+    let session =
+        Session { ttl: Duration::from_millis(1500), lock_delay: Duration::ZERO, label: reason("backup"), owner: None };
     let named = |nonce, since| RequestName { nonce: Nonce::new(nonce), since };
     let five = Request { nonce: Nonce::new(5), since: r(12) };
     let six = Request { nonce: Nonce::new(6), since: r(9) };

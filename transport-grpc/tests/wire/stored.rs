@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use quorate_membership::session::Principal;
 use quorate_membership::{
     Activation, Change, Check, ClusterState, Command, Event, Holder, ItemId, Key, Name, Nonce, Rejection, Request,
     Revision, Session, SessionId, Value, apply,
@@ -32,7 +33,7 @@ pub(crate) fn pb_session(number: u64) -> Option<pb::Holder> {
     Some(pb::Holder { holder: Some(pb::holder::Holder::Session(number)) })
 }
 
-fn pb_first() -> Option<pb::Holder> {
+pub(crate) fn pb_first() -> Option<pb::Holder> {
     Some(pb::Holder { holder: Some(pb::holder::Holder::Life(pb_life(1, 1))) })
 }
 
@@ -42,7 +43,12 @@ pub(crate) fn kept() -> (ClusterState, Vec<(Revision, Event)>) {
     let (r, s) = (Revision::new, Duration::from_secs);
     let open = |nonce, ttl, lock_delay, label| Command::OpenSession {
         request: request(nonce),
-        session: Session { ttl: s(ttl), lock_delay: s(lock_delay), label: reason(label) },
+        session: Session {
+            ttl: s(ttl),
+            lock_delay: s(lock_delay),
+            label: reason(label),
+            owner: Principal::new(format!("{label}.clients")).ok(),
+        },
     };
     let lock = |nonce, lock, holder, wait| Command::Lock { request: request(nonce), name: name(lock), holder, wait };
     let write = |nonce, changes| Command::Write { request: request(nonce), checks: vec![], changes };
@@ -114,6 +120,7 @@ pub(crate) fn stored_kinds() -> Vec<Kind> {
             ttl_ns: 10_000_000_000,
             lock_delay_ns: 2_000_000_000,
             label: "backup".into(),
+            owner: Some("backup.clients".into()),
         }),
         Kind::SessionEnded(pb::SessionEnded { session: 21, clean: false }),
     ]

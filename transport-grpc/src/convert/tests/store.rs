@@ -116,14 +116,14 @@ proptest! {
         read::<KeptAlive, pb::RelayKeepAliveResponse>(&bytes);
         if let Ok(pb::OpenSessionRequest { name, ttl_ms, lock_delay_ms, label }) = pb::OpenSessionRequest::decode(&bytes[..]) {
             let _ = crate::convert::named(name);
-            let _ = crate::convert::session(ttl_ms, lock_delay_ms, label);
+            let _ = crate::convert::session(ttl_ms, lock_delay_ms, label, None);
         }
     }
 
     /// A client's milliseconds arrive as they are; whether a session may live so, the rules say.
     #[test]
     fn a_session_is_read_and_not_judged((ttl_ms, delay_ms) in any::<(u64, u64)>()) {
-        let Session { ttl, lock_delay, label } = crate::convert::session(ttl_ms, delay_ms, "backup".into()).unwrap();
+        let Session { ttl, lock_delay, label, .. } = crate::convert::session(ttl_ms, delay_ms, "backup".into(), None).unwrap();
         prop_assert_eq!((crate::convert::millis(ttl), crate::convert::millis(lock_delay), label.as_str()), (ttl_ms, delay_ms, "backup"));
     }
 }
