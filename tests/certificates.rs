@@ -6,7 +6,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use quorate::builder::Ready;
 use quorate::tls::{Authority, CallerRole, Credentials, CredentialsError};
-use quorate::{Cluster, Evidence, FenceRequest, NodeId, Role, StartError};
+use quorate::{Cluster, Evidence, FenceRequest, NodeId, Profile, Role, StartError};
+use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// A liveness limit for what must come; a busy machine does not reach it.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -32,11 +34,16 @@ fn address(cluster: &Cluster) -> Result<String> {
 }
 
 async fn three(authority: &Authority, folder: &Path) -> Result<Vec<Cluster>> {
+    three_with(authority, folder, Profile::Standard).await
+}
+
+async fn three_with(authority: &Authority, folder: &Path, profile: Profile) -> Result<Vec<Cluster>> {
     let shown = |node| credentials(authority, node, authority.certificate());
-    let mut nodes = vec![describe(1, folder, shown(1)?)?.bootstrap().await?];
+    let describe = |node, shown| anyhow::Ok(describe(node, folder, shown)?.timing(profile));
+    let mut nodes = vec![describe(1, shown(1)?)?.bootstrap().await?];
     for node in 2..=3 {
         let seed = address(&nodes[0])?;
-        nodes.push(describe(node, folder, shown(node)?)?.join([seed]).await?);
+        nodes.push(describe(node, shown(node)?)?.join([seed]).await?);
     }
     for cluster in &nodes {
         tokio::time::timeout(LIMIT, cluster.active()).await??;
@@ -62,6 +69,72 @@ async fn a_cluster_goes_on_while_its_certificates_and_its_authority_are_replaced
     assert!(fourth.records().get_latest("at/3", LIMIT).await?.value.is_some());
     let other = nodes[0].replace_credentials(credentials(&new, 2, new.certificate())?);
     assert!(matches!(other, Err(CredentialsError::OtherSubject { .. })), "{other:?}");
+    Ok(())
+}
+
+/// Puts records at one node until it is told to stop; each has to succeed. Returns how many there were, and the longest.
+fn writer(cluster: &Cluster, stop: &watch::Receiver<bool>) -> tokio::task::JoinHandle<Result<(usize, Duration)>> {
+    let (records, node, stop) = (cluster.records(), cluster.identity().node, stop.clone());
+    tokio::spawn(async move {
+        let (mut count, mut longest) = (0, Duration::ZERO);
+        while !*stop.borrow() {
+            let began = Instant::now();
+            records
+                .put(format!("load/{node}"), count.to_string())
+                .await
+                .with_context(|| format!("put {count} at {node}"))?;
+            (count, longest) = (count + 1, longest.max(began.elapsed()));
+        }
+        Ok((count, longest))
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_rotations_under_load_cost_no_election_no_commit_and_no_lease() -> Result<()> {
+    let (folder, mut now) = (tempfile::tempdir()?, Authority::new("blue")?);
+    // So that a stall of a busy machine is no reason for an election.
+    let nodes = three_with(&now, folder.path(), Profile::Patient).await?;
+    let before = nodes[0].view();
+    for cluster in &nodes {
+        tokio::time::timeout(LIMIT, cluster.lease().held()).await?;
+    }
+    let leases: Vec<_> = nodes.iter().map(Cluster::lease).collect();
+    let lost = futures_util::future::select_all(leases.iter().map(|lease| Box::pin(lease.lost())));
+    let (stop, stopped) = watch::channel(false);
+    let writers: Vec<_> = nodes.iter().map(|cluster| writer(cluster, &stopped)).collect();
+    let rotated = async {
+        for _ in 0..10 {
+            let next = Authority::new("blue")?;
+            let both = format!("{}{}", now.certificate(), next.certificate());
+            for (of, trust) in [(&now, both.as_str()), (&next, &both), (&next, next.certificate())] {
+                for (number, cluster) in (1..).zip(&nodes) {
+                    cluster.replace_credentials(credentials(of, number, trust)?)?;
+                }
+                // So long that calls are made at each step, and now and then a look at what is connected.
+                tokio::time::sleep(Duration::from_millis(250)).await;
+            }
+            now = next;
+        }
+        anyhow::Ok(())
+    };
+    tokio::select! {
+        rotated = rotated => rotated?,
+        _ = lost => anyhow::bail!("a lease was lost"),
+    }
+    stop.send(true)?;
+    let mut commits = 0;
+    for writer in writers {
+        let (count, longest) = tokio::time::timeout(LIMIT, writer).await???;
+        println!("{count} commits, the longest after {longest:?}");
+        commits += count;
+    }
+    let after = nodes[0].view();
+    let elected = after.cluster.leadership().map(|leader| leader.activation);
+    assert_eq!(elected, before.cluster.leadership().map(|leader| leader.activation), "no election");
+    assert_eq!(after.local.term, before.local.term, "and none was tried");
+    assert_eq!(after.cluster.epoch(), before.cluster.epoch(), "nobody left, and nobody was fenced");
+    assert!(commits > 30, "{commits} commits");
+    println!("10 rotations of certificates and authority: {commits} commits, 0 failed, 0 elections, 0 leases lost");
     Ok(())
 }
 

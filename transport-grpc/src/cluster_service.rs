@@ -58,10 +58,10 @@ impl Cluster for ClusterService {
         let pb::StatusRequest { history_limit } = request.into_inner();
         let mut status = convert::status(&self.service.view(), history_limit);
         if let Some(local) = &mut status.local {
-            let OpenConnections { clients, peers, on_trial } = self.places.open();
             let open = |count| u32::try_from(count).unwrap_or(u32::MAX);
-            local.connections =
-                Some(pb::Connections { clients: open(clients), peers: open(peers), on_trial: open(on_trial) });
+            let OpenConnections { clients, peers, operators, on_trial } = self.places.open();
+            let (clients, peers, operators) = (open(clients), open(peers), open(operators));
+            local.connections = Some(pb::Connections { clients, peers, operators, on_trial: open(on_trial) });
         }
         Ok(Response::new(status))
     }

@@ -1,7 +1,8 @@
 //! How many connections a server allows, by the descriptors that its process may open.
 //!
 //! ```text
-//!   connections of clients + the reserve, twice + the rest of the process ──▶ the soft limit, raised as far as the hard one allows
+//!   connections of clients + the reserve, three times (on trial, nodes, operators) + the rest of the process
+//!      ──▶ the soft limit, raised as far as the hard one allows
 //! ```
 
 use std::io;
@@ -20,7 +21,7 @@ const OTHER_DESCRIPTORS: u64 = 256;
 /// When the limit leaves no room for even the fewest connections: it names the limit, and what is needed.
 pub(crate) fn fit_descriptors(settings: ServerSettings) -> io::Result<ServerSettings> {
     let limit = getrlimit(Resource::Nofile);
-    let reserve = settings.peer_reserve as u64 * 2 + OTHER_DESCRIPTORS;
+    let reserve = settings.peer_reserve as u64 * 3 + OTHER_DESCRIPTORS;
     let wanted = settings.max_connections as u64 + reserve;
     let (soft, hard) = (limit.current.unwrap_or(u64::MAX), limit.maximum.unwrap_or(u64::MAX));
     let mut allowed = soft;
@@ -58,10 +59,10 @@ mod tests {
     #[test]
     fn as_many_connections_are_allowed_as_there_are_descriptors_for() {
         let settings = ServerSettings::default();
-        let within = |allowed| connections_within(settings, allowed, 384).map(|fit| fit.max_connections);
+        let within = |allowed| connections_within(settings, allowed, 448).map(|fit| fit.max_connections);
         assert_eq!(within(1_048_576).unwrap(), 1024);
-        assert_eq!(within(1024).unwrap(), 640);
+        assert_eq!(within(1024).unwrap(), 576);
         let refused = within(256).unwrap_err().to_string();
-        assert!(refused.contains("256 files") && refused.contains("400") && refused.contains("ulimit"), "{refused}");
+        assert!(refused.contains("256 files") && refused.contains("464") && refused.contains("ulimit"), "{refused}");
     }
 }

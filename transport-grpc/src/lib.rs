@@ -41,6 +41,7 @@ mod grpc_errors;
 mod handshake;
 mod links;
 mod net;
+mod of_connection;
 mod paced;
 mod pipeline;
 mod places;

@@ -4,25 +4,22 @@
 //!   accept ─┬─ room for a client ──────────────▶ client ──── a call of a peer was admitted ───┐
 //!           ├─ none, but in the reserve ───────▶ on trial ── a call of a peer was admitted ───┴─▶ peer
 //!           └─ none                                 └─ none within the handshake timeout ─▶ closed
+//!
+//!   with TLS, the certificate says it before any call:   a node ─▶ peer     an operator ─▶ beside the clients
+//!                                                        a client ─▶ client, and its address counts no more
 //! ```
 //!
-//! A connection shows who it is only by what it calls. However many places clients hold, a peer gets in by the reserve, and
-//! then frees its place there. With TLS the certificate shows whose a connection is, before any call. Without it a client can
-//! pretend to be a peer, so this protects from clients that are many and not from those that lie.
+//! Without TLS a connection shows who it is only by what it calls. However many places clients hold, a peer gets in by the reserve,
+//! and then frees its place there. A client can pretend to be a peer, so this protects from clients that are many and not from
+//! those that lie. With TLS each client and each operator has a bound of its own, so one that leaks connections keeps out nobody
+//! else, not even from the same address.
 
 use std::collections::BTreeMap;
-use std::future::ready;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use futures_util::StreamExt;
-use futures_util::future::BoxFuture;
-use futures_util::stream::{self, BoxStream};
 use parking_lot::Mutex;
-use quorate_membership::{Command, NodeId, codec};
-use quorate_raft_core::rpc::{Answer, Append, Call, Caller, StreamAppended};
-use quorate_raft_core::transport::{JoinAnswer, JoinRequest};
-use quorate_raft_core::{ClientService, PeerService, Refusal};
+use quorate_membership::NodeId;
 
 use crate::settings::ServerSettings;
 use crate::tls::CallerRole;
@@ -34,6 +31,8 @@ pub(crate) struct OpenConnections {
     pub(crate) clients: usize,
     /// Those of other nodes.
     pub(crate) peers: usize,
+    /// Those of operators, with TLS.
+    pub(crate) operators: usize,
     /// Those in the reserve.
     pub(crate) on_trial: usize,
 }
@@ -51,11 +50,17 @@ struct Taken {
     of_address: BTreeMap<IpAddr, usize>,
     /// How many connections each node holds.
     of_node: BTreeMap<NodeId, usize>,
+    /// How many connections each client and each operator holds that has shown a certificate.
+    of_caller: BTreeMap<String, usize>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Holder {
+    /// A client, or nobody knows yet. Its address counts.
     Client,
+    /// A client by its certificate.
+    KnownClient,
+    Operator,
     OnTrial,
     Peer,
 }
@@ -68,6 +73,8 @@ pub(crate) struct Place {
     holder: Mutex<Holder>,
     /// The node that calls on this connection, once a call of it was admitted.
     node: Mutex<CalledBy>,
+    /// The client or operator that has shown its certificate.
+    caller: OnceLock<String>,
 }
 
 /// Who calls on a connection.
@@ -101,7 +108,8 @@ impl Places {
         };
         drop(taken);
         let node = Mutex::new(CalledBy::Unknown);
-        Some(Arc::new(Place { places: self.clone(), from, holder: Mutex::new(holder), node }))
+        let caller = OnceLock::new();
+        Some(Arc::new(Place { places: self.clone(), from, holder: Mutex::new(holder), node, caller }))
     }
 
     pub(crate) fn open(&self) -> OpenConnections {
@@ -119,6 +127,8 @@ impl Taken {
                 }
                 self.of_address.retain(|_, count| *count > 0);
             }
+            Holder::KnownClient => self.open.clients -= 1,
+            Holder::Operator => self.open.operators -= 1,
             Holder::OnTrial => self.open.on_trial -= 1,
             Holder::Peer => self.open.peers -= 1,
         }
@@ -136,6 +146,34 @@ impl Place {
             taken.open.peers += 1;
             *holder = Holder::Peer;
         }
+    }
+
+    /// A client or an operator has shown its certificate. Returns whether there is a place for it: each has a bound, and so have
+    /// all clients, and all operators, together.
+    pub(crate) fn is_of_caller(&self, role: &CallerRole) -> bool {
+        let mut holder = self.holder.lock();
+        let mut taken = self.places.taken.lock();
+        let ServerSettings { max_connections, max_per_caller, peer_reserve, .. } = self.places.settings;
+        // One that counts as a client already gives that place up.
+        let clients = taken.open.clients - usize::from(*holder == Holder::Client);
+        let (next, room) = match role {
+            CallerRole::Client(_) => (Holder::KnownClient, clients < max_connections),
+            CallerRole::Operator(_) => (Holder::Operator, taken.open.operators < peer_reserve),
+            CallerRole::Node(_) => return true,
+        };
+        let caller = role.principal();
+        let own = taken.of_caller.get(&caller).copied().unwrap_or_default();
+        if !room || own >= max_per_caller || self.caller.set(caller.clone()).is_err() {
+            return false;
+        }
+        *taken.of_caller.entry(caller).or_default() += 1;
+        taken.free(self.from, *holder);
+        match next {
+            Holder::Operator => taken.open.operators += 1,
+            _ => taken.open.clients += 1,
+        }
+        *holder = next;
+        true
     }
 
     /// A call of `node` was admitted on this connection. Only the first one counts: a process is one node.
@@ -167,122 +205,15 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let holder = *self.holder.get_mut();
-        self.places.taken.lock().free(self.from, holder);
+        let mut taken = self.places.taken.lock();
+        taken.free(self.from, holder);
+        if let Some(count) = self.caller.get().and_then(|caller| taken.of_caller.get_mut(caller)) {
+            *count -= 1;
+            taken.of_caller.retain(|_, count| *count > 0);
+        }
+        drop(taken);
         // Closed before, unless the server was dropped with all its connections.
         let _nobody_to_tell = self.close();
-    }
-}
-
-/// The service as one connection sees it: refuses calls of another than its certificate names, and notes which node calls
-/// there, once a call of it was admitted.
-pub(crate) struct OfConnection {
-    pub(crate) service: Arc<dyn PeerService>,
-    /// Whose committed state says who is a member.
-    pub(crate) state: Arc<dyn ClientService>,
-    pub(crate) place: Arc<Place>,
-    /// Whom its certificate names; `None` without TLS.
-    pub(crate) role: Option<CallerRole>,
-}
-
-impl OfConnection {
-    fn is_member(&self, node: NodeId) -> bool {
-        let mut member = false;
-        self.state.look(&mut |state| member = state.member(node).is_some() || state.retired().contains(&node));
-        // The gate has a refusal of its own for one that was removed.
-        member
-    }
-
-    /// Whether this connection may speak for `node`.
-    fn may_be(&self, node: NodeId) -> Result<(), Refusal> {
-        match &self.role {
-            None => Ok(()),
-            Some(CallerRole::Node(own)) if *own == node || quorate_membership::mutant!("speaks_for_another") => Ok(()),
-            Some(other) => Err(Refusal::NotAllowed(format!(
-                "the call is one of {node}, and the certificate is that of {other}; each node needs its own"
-            ))),
-        }
-    }
-}
-
-/// Whether only members make this call. The others are answers of a voter or entries of a leader, which Raft judges itself.
-fn is_of_members(call: &Call) -> bool {
-    matches!(call, Call::Propose(_) | Call::ReadIndex | Call::Renew(_) | Call::KeepAlive(_))
-}
-
-/// The node as whose leader or candidate a call speaks, if it does.
-fn ballot_of(call: &Call) -> Option<NodeId> {
-    let ballot = match call {
-        Call::Append(append) => append.ballot,
-        Call::Vote(request) => request.ballot,
-        Call::PreVote(request) => request.ballot,
-        Call::Snapshot(snapshot) => snapshot.ballot,
-        Call::Transfer(transfer) => transfer.from,
-        Call::Receipts(asked) => asked.ballot,
-        Call::Propose(_)
-        | Call::ReadIndex
-        | Call::Renew(_)
-        | Call::KeepAlive(_)
-        | Call::CanFence(_)
-        | Call::Refuses(_) => return None,
-    };
-    Some(ballot.node)
-}
-
-/// The node that asks to be let in, if that is what is asked for.
-fn joining(request: &JoinRequest) -> Option<NodeId> {
-    match codec::decode(request.command.as_bytes()) {
-        Ok(Command::Join { node, .. }) => Some(node),
-        _ => None,
-    }
-}
-
-impl PeerService for OfConnection {
-    fn call(&self, caller: Caller, call: Call) -> BoxFuture<'static, Result<Answer, Refusal>> {
-        let spoken_for =
-            self.may_be(caller.from).and_then(|()| ballot_of(&call).map_or(Ok(()), |node| self.may_be(node)));
-        if let Err(refusal) = spoken_for {
-            return Box::pin(ready(Err(refusal)));
-        }
-        if self.role.is_some() && is_of_members(&call) && !self.is_member(caller.from) {
-            // It may be one that this node has not heard of yet.
-            return Box::pin(ready(Err(Refusal::NotReady)));
-        }
-        let (answer, place) = (self.service.call(caller, call), self.place.clone());
-        Box::pin(async move {
-            let answer = answer.await;
-            if answer.is_ok() {
-                place.is_of(caller.from);
-            }
-            answer
-        })
-    }
-
-    fn append_stream(
-        &self,
-        caller: Caller,
-        requests: BoxStream<'static, Append>,
-    ) -> BoxStream<'static, Result<StreamAppended, Refusal>> {
-        if let Err(refusal) = self.may_be(caller.from) {
-            return stream::iter([Err(refusal)]).boxed();
-        }
-        let place = self.place.clone();
-        // Only a leader sends entries, and in its own name.
-        let own = self.role.as_ref().map(|_| caller.from);
-        let requests = requests.take_while(move |append| ready(own.is_none_or(|own| append.ballot.node == own)));
-        let answers = self.service.append_stream(caller, requests.boxed());
-        let noted = answers.inspect(move |answer| {
-            if answer.is_ok() {
-                place.is_of(caller.from);
-            }
-        });
-        noted.boxed()
-    }
-
-    fn join(&self, request: JoinRequest) -> BoxFuture<'static, Result<JoinAnswer, Refusal>> {
-        match joining(&request).map_or(Ok(()), |node| self.may_be(node)) {
-            Ok(()) => self.service.join(request),
-            Err(refusal) => Box::pin(ready(Err(refusal))),
-        }
     }
 }
 
@@ -307,7 +238,7 @@ mod tests {
         assert!(peer.is_on_trial(), "clients have all places");
         assert!(places.take(address(4)).is_none(), "the reserve is taken");
         peer.is_of_a_peer();
-        assert_eq!(places.open(), OpenConnections { clients: 3, peers: 1, on_trial: 0 });
+        assert_eq!(places.open(), OpenConnections { clients: 3, peers: 1, ..OpenConnections::default() });
         let next = places.take(address(4)).unwrap();
         assert!(!peer.is_on_trial() && next.is_on_trial());
         drop((clients, peer, next));
@@ -337,6 +268,32 @@ mod tests {
         second.is_of_a_peer();
         assert!(!places.take(address(1)).unwrap().is_on_trial());
         drop(first);
-        assert_eq!(places.open(), OpenConnections { clients: 0, peers: 1, on_trial: 0 });
+        assert_eq!(places.open(), OpenConnections { peers: 1, ..OpenConnections::default() });
+    }
+
+    #[test]
+    fn one_that_shows_its_certificate_has_a_bound_of_its_own_and_its_address_counts_no_more() {
+        let settings = ServerSettings {
+            max_connections: 4,
+            max_per_address: 1,
+            max_per_caller: 2,
+            peer_reserve: 1,
+            ..Default::default()
+        };
+        let places = Places::new(settings);
+        let named = |name: &str| CallerRole::Client(name.into());
+        let one = |role: &CallerRole| places.take(address(1)).filter(|place| place.is_of_caller(role));
+        let leaked = [0; 5].map(|_| one(&named("leaky")));
+        assert_eq!(leaked.iter().flatten().count(), 2, "and the others gave their places back");
+        let others = ["billing", "cron"].map(|name| one(&named(name)).unwrap());
+        assert!(one(&named("fifth")).is_none(), "all places of clients are taken");
+        let operator = one(&CallerRole::Operator("alice".into())).unwrap();
+        assert!(one(&CallerRole::Operator("bob".into())).is_none(), "operators have a bound as well");
+        assert_eq!(places.open(), OpenConnections { clients: 4, operators: 1, ..OpenConnections::default() });
+        drop(leaked);
+        let again = one(&named("leaky")).unwrap();
+        drop((others, operator, again));
+        assert_eq!(places.open(), OpenConnections::default());
+        assert!(places.taken.lock().of_caller.is_empty() && places.taken.lock().of_address.is_empty());
     }
 }

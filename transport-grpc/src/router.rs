@@ -33,10 +33,11 @@ use tower_service::Service as _;
 
 use crate::cluster_service::ClusterService;
 use crate::grpc_errors::{malformed, refused};
+use crate::of_connection::OfConnection;
 use crate::pb::cluster_server::{self, ClusterServer};
 use crate::pb::raft_server::{self, RaftServer};
 use crate::pb::store_server::{self, StoreServer};
-use crate::places::{OfConnection, Place, Places};
+use crate::places::{Place, Places};
 use crate::raft_service::RaftService;
 use crate::rights;
 use crate::settings::{APPEND_LIMIT, MESSAGE_LIMIT, ServerSettings};

@@ -197,9 +197,15 @@ async fn serve(stream: TcpStream, from: SocketAddr, place: Arc<Place>, serving: 
                 // One that was removed is told so, unless only the reserve is left.
                 CallerRole::Node(_) if !place.is_on_trial() => {}
                 CallerRole::Operator(_) | CallerRole::Client(_)
-                    if !place.is_on_trial() && serving.settings.port_use != PortUse::Nodes => {}
-                // The reserve, and a port for nodes, are for nodes.
-                CallerRole::Node(_) | CallerRole::Operator(_) | CallerRole::Client(_) => return,
+                    if serving.settings.port_use != PortUse::Nodes && place.is_of_caller(&shown.role) => {}
+                CallerRole::Operator(_) | CallerRole::Client(_) => {
+                    if serving.refused.lock().is_due() {
+                        tracing::warn!(%from, caller = %shown.role, open = ?serving.places.open(), "closed a connection: its caller has no place here");
+                    }
+                    return;
+                }
+                // The reserve is for members.
+                CallerRole::Node(_) => return,
             }
             converse(stream, from, place, Some(shown), began, serving).await;
         }

@@ -88,8 +88,13 @@ pub struct ServerSettings {
     pub max_connections: usize,
     /// How many of them may come from one address. 8 to 65 536, default 512.
     pub max_per_address: usize,
+    /// With TLS, how many connections one client or one operator may hold, whatever its addresses: those of its certificate's name.
+    /// More are closed once they have shown it. Then `max_per_address` counts only those that have not shown theirs. 1 to 65 536,
+    /// default 128.
+    pub max_per_caller: usize,
     /// How many further connections may be open for as long as `handshake_timeout`, in case they are a peer's. What is not
-    /// by then is closed, and more than these are closed at once. 4 to 1 024, default 64.
+    /// by then is closed, and more than these are closed at once. With TLS all operators together may hold as many, beside the
+    /// clients. 4 to 1 024, default 64.
     pub peer_reserve: usize,
     /// The number of calls that one connection may have in progress. 8 to 1 024, default 128.
     pub max_streams: u32,
@@ -122,6 +127,7 @@ impl Default for ServerSettings {
             port_use: PortUse::All,
             max_connections: 1024,
             max_per_address: 512,
+            max_per_caller: 128,
             peer_reserve: 64,
             max_streams: 128,
             handshake_timeout: s(5),
@@ -144,6 +150,7 @@ impl ServerSettings {
             port_use: self.port_use,
             max_connections: self.max_connections.clamp(16, 65_536),
             max_per_address: self.max_per_address.clamp(8, 65_536),
+            max_per_caller: self.max_per_caller.clamp(1, 65_536),
             peer_reserve: self.peer_reserve.clamp(4, 1024),
             max_streams: self.max_streams.clamp(8, 1024),
             handshake_timeout: self.handshake_timeout.clamp(ms(100), s(60)),

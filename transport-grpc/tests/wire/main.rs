@@ -20,6 +20,7 @@ mod fake;
 mod fencers;
 mod hostile;
 mod keep_alives;
+mod leaks;
 mod links;
 mod locks;
 mod nodes;

@@ -124,7 +124,7 @@ async fn status_tells_what_is_committed_and_what_is_seen_apart() {
         damped: Some("let others lead".into()),
         connections: None,
     };
-    let open = pb::Connections { clients: 1, peers: 0, on_trial: 0 };
+    let open = pb::Connections { clients: 1, peers: 0, operators: 0, on_trial: 0 };
     assert_eq!(status.local, Some(pb::LocalView { connections: Some(open), ..expected }));
 
     let members = client.members(pb::MembersRequest {}).await.unwrap().into_inner();

@@ -80,7 +80,7 @@ pub(crate) async fn dial(to: SocketAddr, roots: &str, issued: Option<&Issued>) -
     let name = ServerName::try_from("blue.quorate.internal").unwrap();
     let stream = TcpStream::connect(to).await.unwrap();
     let stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
-    Ok(Plain::over(stream).await)
+    Plain::over(stream).await
 }
 
 pub(crate) async fn outside_with(server: &Server, of: &Authority, role: CallerRole) -> ClusterClient<Plain> {

@@ -163,14 +163,14 @@ pub(crate) struct Plain(hyper::client::conn::http2::SendRequest<HttpBody>);
 
 impl Plain {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
-        Self::over(TcpStream::connect(address).await.unwrap()).await
+        Self::over(TcpStream::connect(address).await.unwrap()).await.unwrap()
     }
 
-    pub(crate) async fn over(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Self {
+    pub(crate) async fn over(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> std::io::Result<Self> {
         let connecting = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(io));
-        let (sender, driver) = connecting.await.unwrap();
+        let (sender, driver) = connecting.await.map_err(std::io::Error::other)?;
         tokio::spawn(driver);
-        Self(sender)
+        Ok(Self(sender))
     }
 
     pub(crate) async fn send(&mut self, request: Request<HttpBody>) -> Result<Response<Incoming>, hyper::Error> {

@@ -1,0 +1,90 @@
+//! A client with a valid certificate that leaks connections and streams: nobody else is kept out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use http::Uri;
+use quorate_raft_core::TransportExt;
+use quorate_transport_grpc::tls::{CallerRole, Issued};
+use quorate_transport_grpc::{Server, ServerSettings};
+use tonic::Streaming;
+
+use crate::fake::*;
+use crate::pb;
+use crate::pb::cluster_client::ClusterClient;
+use crate::pb::store_client::StoreClient;
+use crate::pki::*;
+use crate::values::*;
+
+/// How many connections, and how many streams, are leaked.
+const LEAKED: usize = 5000;
+
+/// How many connections are opened at a time.
+const AT_A_TIME: usize = 50;
+
+fn named(name: &str) -> CallerRole {
+    CallerRole::Client(name.into())
+}
+
+/// A connection with as many streams on it as are wanted, none of which is ever read or closed.
+async fn leak(server: &Server, trust: &str, shown: &Issued, streams: usize) -> Option<Leaked> {
+    let plain = dial(server.local_addr(), trust, Some(shown)).await.ok()?;
+    let mut store = StoreClient::with_origin(plain, Uri::from_static("http://anybody"));
+    let mut open = Vec::new();
+    for _ in 0..streams {
+        open.push(store.watch(pb::WatchRequest::default()).await.ok()?.into_inner());
+    }
+    Some(Leaked { _store: store, streams: open })
+}
+
+struct Leaked {
+    _store: StoreClient<Plain>,
+    streams: Vec<Streaming<pb::WatchResponse>>,
+}
+
+/// Whether somebody new gets in: a node, an operator, another client. From the same address.
+async fn everybody_else_gets_in(server: &Server, of: &quorate_transport_grpc::tls::Authority, when: &str) {
+    let asked = transport(tls(of, node(1))).request(&peer(server.local_addr()), caller(), vote_request(), LIVENESS);
+    assert_eq!(asked.await, Ok(vote_answer()), "a node, {when}");
+    for role in [operator(), named("billing")] {
+        let issued = of.issue(role.clone(), &[], DAY).unwrap();
+        let plain = dial(server.local_addr(), of.certificate(), Some(&issued)).await;
+        let plain = plain.unwrap_or_else(|error| panic!("{role}, {when}: {error}"));
+        let mut client = ClusterClient::with_origin(plain, Uri::from_static("http://anybody"));
+        let answered = tokio::time::timeout(LIVENESS, client.status(pb::StatusRequest::default())).await;
+        let status = answered.expect("an answer").unwrap_or_else(|error| panic!("{role}, {when}: {error}"));
+        let open = status.into_inner().local.unwrap().connections.unwrap();
+        assert!(open.clients <= 128 + 8 + AT_A_TIME as u32, "{open:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_leaks_connections_and_streams_keeps_nobody_out() {
+    let blue = blue();
+    let fake = Fake::new();
+    let server = serve_tls_with(&fake, &tls(&blue, node(2)), ServerSettings::default());
+    let leaky = Arc::new(blue.issue(named("leaky"), &[], DAY).unwrap());
+    let mut held = Vec::new();
+    for begun in (0..LEAKED).step_by(AT_A_TIME) {
+        // As many streams in all, on the connections that stay open.
+        let streams = LEAKED / 128 + 1;
+        let opening = (0..AT_A_TIME).map(|_| leak(&server, blue.certificate(), &leaky, streams));
+        held.extend(join_all(opening).await.into_iter().flatten());
+        if begun % 500 == 0 {
+            everybody_else_gets_in(&server, &blue, &format!("after {begun} connections")).await;
+        }
+    }
+    let streams: usize = held.iter().map(|leaked| leaked.streams.len()).sum();
+    assert_eq!((held.len(), streams), (128, 128 * (LEAKED / 128 + 1)), "as many connections as one client may hold");
+    assert!(streams >= LEAKED);
+    everybody_else_gets_in(&server, &blue, "while all of them are held").await;
+    // What it gives back it may take again.
+    held.truncate(100);
+    let again = async {
+        while leak(&server, blue.certificate(), &leaky, 1).await.is_none() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(LIVENESS, again).await.expect("a place that was given back");
+}
