@@ -1,14 +1,16 @@
 //! The builder of a node. It asks for three decisions in order: the network, fencing, and the way into a cluster.
 //!
 //! ```text
-//!   Cluster::builder(n3) ─▶ .data(folder) ─▶ .listen_tls(addr, credentials) ─▶ .fencing(yours)      ─▶ .bootstrap()
-//!                                            .listen_plaintext(addr)           .without_fencing()      .join([...])
-//!                                            (or in memory, for tests)           .self_fencing(…)      .resume()
+//!   Cluster::builder(n3) ─▶ .data(folder) ─▶ .listen(addr)                  ─▶ .fencing(yours)      ─▶ .bootstrap()
+//!                                            .listen_tls(addr, credentials)    .without_fencing()      .join_with(token)
+//!                                            .listen_plaintext(addr)             .self_fencing(…)      .join([...])
+//!                                            (or in memory, for tests)                                 .resume()
 //! ```
 //!
 //! Each step has its own type, so a program that leaves out a decision does not compile. The risky choice of each step
 //! has a name that stands out in a review.
 
+mod enter;
 mod open;
 
 use std::net::SocketAddr;
@@ -16,12 +18,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_membership::{FenceHint, Identity, NodeId, Role, Timing};
-use quorate_raft_core::{Config, Fencer, Node, StartError, StopMechanism};
-use quorate_transport_grpc::tls::Credentials;
+use quorate_membership::{FenceHint, NodeId, Role, Timing};
+use quorate_raft_core::{Config, Fencer, StopMechanism};
+use quorate_transport_grpc::tls::{Credentials, Tls};
 
 use crate::cluster::Cluster;
-use crate::listening::{ClientPort, Listening, addresses, reachable};
+use crate::listening::ClientPort;
 
 /// The default of [`Ready::timeout`].
 const TIMEOUT: Duration = Duration::from_secs(120);
@@ -51,6 +53,8 @@ pub struct Ready {
     data: PathBuf,
     wire: Wire,
     clients: ClientPort,
+    /// Whether plaintext beyond loopback was said twice.
+    plaintext_anywhere: bool,
     fencer: Option<Arc<dyn Fencer>>,
     stop: Option<Box<dyn StopMechanism>>,
     trust_vm_clock: bool,
@@ -73,9 +77,18 @@ macro_rules! opaque {
 opaque!(Builder, WantsWire, WantsFencing, Ready);
 
 enum Wire {
-    Socket(SocketAddr, Option<Credentials>),
+    Socket(SocketAddr, Security),
     #[cfg(feature = "testing")]
     Memory(quorate_raft_core::testing::MemoryNetwork),
+}
+
+/// What protects the connections of a node.
+enum Security {
+    Plaintext,
+    /// Certificates that the program has.
+    Shown(Credentials),
+    /// Those that the cluster makes itself; `None` until the way in is known.
+    Own(Option<Tls>),
 }
 
 impl Cluster {
@@ -94,17 +107,27 @@ impl Builder {
 }
 
 impl WantsWire {
-    /// Listens on `address` with mutual TLS 1.3, and calls other nodes over it. The certificate has to be that of this node; see
+    /// Listens on `address` with mutual TLS 1.3, with certificates that the cluster makes itself. [`Ready::bootstrap`] makes an
+    /// authority of the cluster, [`Cluster::invite`] gives a token to each further node, and [`Ready::join_with`] gets a certificate
+    /// with it. They are in the folder `tls` below the data folder, with the key of the authority on voters only, and are renewed
+    /// while the node runs. Port 0 takes a free port.
+    pub fn listen(self, address: SocketAddr) -> WantsFencing {
+        let wire = Wire::Socket(address, Security::Own(None));
+        WantsFencing { node: self.node, data: self.data, wire }
+    }
+
+    /// Listens on `address` with mutual TLS 1.3, with a certificate of your own authority, and calls other nodes over it. The certificate has to be that of this node; see
     /// [`Subject`](crate::tls::Subject). Whoever calls shows a certificate of a CA in `credentials`, and may do what its role
     /// allows; see [`CallerRole`](crate::tls::CallerRole). Every node of a cluster has to use TLS, or none. Port 0 takes a free port.
     pub fn listen_tls(self, address: SocketAddr, credentials: Credentials) -> WantsFencing {
-        WantsFencing { node: self.node, data: self.data, wire: Wire::Socket(address, Some(credentials)) }
+        WantsFencing { node: self.node, data: self.data, wire: Wire::Socket(address, Security::Shown(credentials)) }
     }
 
-    /// Listens on `address` without encryption or authentication. Anyone who can reach the port can control the
-    /// cluster, so use this only on a network where every machine is trusted. Port 0 takes a free port.
+    /// Listens on `address` without encryption or authentication. Anyone who can reach the port can control the cluster, fence its
+    /// nodes, and vouch for ends that have not happened. So beyond loopback it has to be said twice: see
+    /// [`Ready::plaintext_beyond_loopback`]. Port 0 takes a free port.
     pub fn listen_plaintext(self, address: SocketAddr) -> WantsFencing {
-        WantsFencing { node: self.node, data: self.data, wire: Wire::Socket(address, None) }
+        WantsFencing { node: self.node, data: self.data, wire: Wire::Socket(address, Security::Plaintext) }
     }
 
     /// Uses a network in memory, for tests within one process.
@@ -137,6 +160,7 @@ impl WantsFencing {
             data,
             wire,
             clients: ClientPort::Same,
+            plaintext_anywhere: false,
             fencer,
             stop,
             trust_vm_clock,
@@ -169,6 +193,13 @@ impl Ready {
     /// Serves other nodes alone: clients and operators have to use other nodes, or the program that embeds this one.
     pub fn without_clients(mut self) -> Self {
         self.clients = ClientPort::Nowhere;
+        self
+    }
+
+    /// Allows [`WantsWire::listen_plaintext`] on an address that other machines can reach: the second time that it is said. Use it only
+    /// where every machine that reaches the port is trusted as an operator is. The status of the node says that it listens so.
+    pub fn plaintext_beyond_loopback(mut self) -> Self {
+        self.plaintext_anywhere = true;
         self
     }
 
@@ -237,83 +268,5 @@ impl Ready {
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
-    }
-
-    /// Founds a new cluster with this node as its only member. The data folder must not belong to a cluster. Returns
-    /// when this life has joined; [`Cluster::active`] waits until it may be given work.
-    ///
-    /// # Errors
-    /// [`StartError`]. After a crash or a failure part-way, call it again and it continues. [`StartError::Occupied`]
-    /// means that the folder already belongs to a cluster, perhaps the one that an earlier attempt founded; use
-    /// `resume` then.
-    pub async fn bootstrap(self) -> Result<Cluster, StartError> {
-        let (role, timeout) = (self.role, self.timeout);
-        let (node, listening) = self.open().await?;
-        let entered = node.bootstrap(role, timeout).await;
-        finish(node, listening, entered).await
-    }
-
-    /// Joins the cluster that the nodes at `seeds` belong to. A seed is a host and a port, such as `10.0.0.1:7400`; one
-    /// that answers is enough. The data folder must not belong to a cluster. Returns when this life has joined.
-    ///
-    /// # Errors
-    /// [`StartError::Join`] with the last answer of a seed: nothing was changed here, though an answer that got lost
-    /// may have made this node a member; joining again is safe. [`StartError::Occupied`] for a folder that belongs to a
-    /// cluster, and [`StartError::Config`] for a seed that is not an address. [`StartError::NotActive`] when this node
-    /// became a member, but the log did not arrive in time.
-    pub async fn join(self, seeds: impl IntoIterator<Item = impl Into<String>>) -> Result<Cluster, StartError> {
-        let seeds = addresses("a seed", seeds.into_iter().map(Into::into))?;
-        if matches!(self.wire, Wire::Socket(..)) {
-            reachable("a seed", &seeds)?;
-        }
-        let (role, timeout) = (self.role, self.timeout);
-        let (node, listening) = self.open().await?;
-        let entered = node.join(&seeds, role, timeout).await;
-        finish(node, listening, entered).await
-    }
-
-    /// Starts a member again after a stop, as a new life. The data folder must belong to a cluster.
-    ///
-    /// # Errors
-    /// [`StartError::Vacant`] when it does not; the folder is not created. [`StartError::Propose`] when the new life
-    /// was refused. [`StartError::Resume`] when no majority was reached in time, with each address that was asked. In
-    /// that case it may still take effect, and resuming again is safe.
-    pub async fn resume(self) -> Result<Cluster, StartError> {
-        self.resume_with(std::iter::empty::<String>()).await
-    }
-
-    /// As [`Self::resume`], and looks for other members at `seeds` too. It is for a cluster whose members have all moved
-    /// to other addresses while no majority was up: give each of them the present addresses of the others.
-    ///
-    /// # Errors
-    /// As [`Self::resume`], and [`StartError::Config`] for a seed that is not an address.
-    pub async fn resume_with(self, seeds: impl IntoIterator<Item = impl Into<String>>) -> Result<Cluster, StartError> {
-        let seeds = addresses("a seed", seeds.into_iter().map(Into::into))?;
-        if matches!(self.wire, Wire::Socket(..)) {
-            reachable("a seed", &seeds)?;
-        }
-        let timeout = self.timeout;
-        if !self.data.join("node").exists() {
-            return Err(StartError::Vacant(self.data)); // a mistyped path must not create a folder
-        }
-        let (node, listening) = self.open().await?;
-        let entered = node.resume_with(&seeds, timeout).await;
-        finish(node, listening, entered).await
-    }
-}
-
-/// Returns the running node, or stops it if it did not enter the cluster.
-async fn finish(
-    node: Node,
-    listening: Listening,
-    entered: Result<Identity, StartError>,
-) -> Result<Cluster, StartError> {
-    match entered {
-        Ok(identity) => Ok(Cluster { node: Arc::new(node), identity, listening }),
-        Err(error) => {
-            node.shutdown().await;
-            listening.shut_down().await;
-            Err(error)
-        }
     }
 }

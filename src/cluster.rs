@@ -59,9 +59,11 @@ impl Cluster {
     /// that trust the new one alone.
     ///
     /// # Errors
-    /// [`CredentialsError`]; the former stay in use. [`CredentialsError::Plaintext`] if this node listens without TLS.
+    /// [`CredentialsError`]; the former stay in use. [`CredentialsError::Plaintext`] if this node listens without TLS, and
+    /// [`CredentialsError::Managed`] if it listens with [`listen`](crate::builder::WantsWire::listen).
     pub fn replace_credentials(&self, credentials: Credentials) -> Result<(), CredentialsError> {
-        self.listening.tls().ok_or(CredentialsError::Plaintext)?.replace(credentials)
+        let tls = self.listening.tls().ok_or(CredentialsError::Plaintext)?;
+        if tls.is_managed() { Err(CredentialsError::Managed) } else { tls.replace(credentials) }
     }
 
     /// The latest view: the committed state and this node's own observations. It may be stale; see

@@ -72,6 +72,7 @@ pub mod error;
 mod events;
 #[cfg(feature = "testing")]
 mod in_tests;
+mod invitations;
 mod listening;
 pub mod manual;
 mod next_life;
@@ -143,7 +144,10 @@ pub mod state {
 pub mod tls {
     //! Mutual TLS: certificates, whom they name, and what their holders may do.
 
-    pub use quorate_transport_grpc::tls::{Authority, CallerRole, Credentials, CredentialsError, Issued, Subject};
+    pub use quorate_transport_grpc::enrollment::{Invite, InviteError};
+    pub use quorate_transport_grpc::tls::{
+        Authority, CallerRole, Credentials, CredentialsError, Issued, JoinToken, Subject, TokenError,
+    };
 }
 
 pub mod timing {

@@ -8,6 +8,7 @@ use quorate_membership::{Address, NodeId};
 use quorate_raft_core::StartError;
 use quorate_transport_grpc::tls::{CallerRole, Credentials, Subject, Tls};
 use quorate_transport_grpc::{PortUse, Server};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 /// The servers of a node.
@@ -17,6 +18,8 @@ pub(crate) struct Sockets {
     /// For clients and operators, if they have a port of their own.
     pub(crate) clients: Option<Server>,
     pub(crate) tls: Option<Tls>,
+    /// What renews its certificate. Ends with it.
+    pub(crate) _upkeep: JoinSet<()>,
 }
 
 /// Where clients and operators reach a node.
@@ -29,6 +32,14 @@ pub(crate) enum ClientPort {
 }
 
 impl ClientPort {
+    /// The address of a port of their own.
+    pub(crate) fn address(self) -> Option<SocketAddr> {
+        match self {
+            Self::At(address) => Some(address),
+            Self::Same | Self::Nowhere => None,
+        }
+    }
+
     /// Whom the port is for at which other nodes reach this one.
     pub(crate) fn of_the_other(self) -> PortUse {
         match self {

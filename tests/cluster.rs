@@ -167,8 +167,11 @@ async fn bad_input_is_named_with_its_remedy_and_loses_nothing() -> Result<()> {
     let asked = Asked::default();
     let wildcard =
         Cluster::builder(NodeId::new(1)).data(folder.path().join("w")).listen_plaintext("0.0.0.0:0".parse()?);
-    let error = said(wildcard.without_fencing().bootstrap().await)?;
+    let error = said(wildcard.without_fencing().plaintext_beyond_loopback().bootstrap().await)?;
     assert!(error.contains("cannot reach a wildcard") && error.contains("advertise"), "{error}");
+    let open = Cluster::builder(NodeId::new(1)).data(folder.path().join("p")).listen_plaintext("0.0.0.0:0".parse()?);
+    let error = said(open.without_fencing().advertise(["127.0.0.1:7400"]).bootstrap().await)?;
+    assert!(error.contains("0.0.0.0:0") && error.contains("plaintext_beyond_loopback"), "{error}");
     let zero = said(describe(0, folder.path(), &asked)?.bootstrap().await)?;
     assert!(zero.contains("n0") && zero.contains("numbered from 1"), "{zero}");
     let config = Config { suspect_after: Some(Duration::from_millis(1)), ..Config::default() };

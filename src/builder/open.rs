@@ -10,22 +10,42 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_raft_core::{Node, NodeSettings, StartError, Transport};
+use quorate_transport_grpc::enrollment::keep_certificates;
 use quorate_transport_grpc::{ClientSettings, GrpcTransport, PortUse, Server, ServerSettings};
 
-use super::{Ready, Wire};
-#[cfg(feature = "testing")]
-use crate::listening::invalid;
-use crate::listening::{self, ClientPort, Listening, Sockets, addresses, reachable};
+use tokio::task::JoinSet;
+
+use super::{Ready, Security, Wire};
+use crate::listening::{self, ClientPort, Listening, Sockets, addresses, invalid, reachable};
 
 impl Ready {
+    /// Whether plaintext is used where only this machine reaches it, or was allowed elsewhere.
+    fn said_twice(&self) -> Result<(), StartError> {
+        let Wire::Socket(address, Security::Plaintext) = &self.wire else { return Ok(()) };
+        let at = [Some(*address), self.clients.address()];
+        match at.into_iter().flatten().find(|at| !at.ip().is_loopback()) {
+            Some(open) if !self.plaintext_anywhere => {
+                let why = "without TLS, whoever reaches it controls the cluster; use `listen`, or say it a second time with \
+                           `plaintext_beyond_loopback`";
+                Err(invalid("the address to listen on", &open.to_string(), &why))
+            }
+            _ => Ok(()),
+        }
+    }
+
     pub(super) async fn open(self) -> Result<(Node, Listening), StartError> {
+        self.said_twice()?;
         let Self { node, data, wire, clients, fencer, stop, trust_vm_clock, advertised, mut config, timeout, .. } =
             self;
         config.fence_hint = self.hint.or(config.fence_hint);
         config.fencer_tells_lives_apart |= self.tells_lives_apart;
         match wire {
-            Wire::Socket(address, credentials) => {
-                let tls = credentials.map(|shown| listening::tls_of(node, shown)).transpose()?;
+            Wire::Socket(address, security) => {
+                let tls = match security {
+                    Security::Plaintext => None,
+                    Security::Shown(credentials) => Some(listening::tls_of(node, credentials)?),
+                    Security::Own(tls) => tls,
+                };
                 let failed = |cause| StartError::Listen { address: address.to_string(), cause };
                 let listener = listening::bind(address).await.map_err(failed)?;
                 let for_clients = match clients {
@@ -57,7 +77,11 @@ impl Ready {
                 };
                 let nodes = serve(listener, clients.of_the_other())?;
                 let clients = for_clients.map(|listener| serve(listener, PortUse::Clients)).transpose()?;
-                Ok((node, Listening::Sockets(Sockets { nodes, clients, tls })))
+                let mut upkeep = JoinSet::new();
+                if let Some(tls) = &tls {
+                    upkeep.spawn(keep_certificates(node.service(), tls.clone()));
+                }
+                Ok((node, Listening::Sockets(Sockets { nodes, clients, tls, _upkeep: upkeep })))
             }
             #[cfg(feature = "testing")]
             Wire::Memory(board) => {

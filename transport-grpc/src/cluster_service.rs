@@ -2,21 +2,23 @@
 //! join goes to the [`PeerService`].
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::stream::{BoxStream, StreamExt};
-use quorate_membership::{Command, NodeId, Revision};
-use quorate_raft_core::{ClientService, Filter, PeerService, Service};
+use quorate_membership::{Command, NodeId, Revision, Role};
+use quorate_raft_core::{ClientService, Filter, PeerService, Refusal, Service};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use crate::convert::{self, FromWire};
+use crate::enrollment::{Grants, Invite, InviteError, invite};
 use crate::grpc_errors::{command_failed, hand_over_failed, refused, revision_ahead};
 use crate::pb;
 use crate::pb::cluster_server::Cluster;
 use crate::places::{OpenConnections, Places};
 use crate::rights;
 use crate::standing::with_standing;
-use crate::tls::CallerRole;
+use crate::tls::{CallerRole, Tls};
 
 #[derive(Clone)]
 pub(crate) struct ClusterService {
@@ -25,13 +27,15 @@ pub(crate) struct ClusterService {
     peers: Arc<dyn PeerService>,
     /// Whose certificate the connection has shown; `None` without TLS.
     role: Option<CallerRole>,
+    grants: Grants,
     places: Places,
     stop: CancellationToken,
 }
 
 impl ClusterService {
-    pub(crate) fn new(service: Arc<dyn Service>, places: Places, stop: CancellationToken) -> Self {
-        Self { service: service.clone(), peers: service, role: None, places, stop }
+    pub(crate) fn new(service: Arc<dyn Service>, tls: Option<Tls>, places: Places, stop: CancellationToken) -> Self {
+        let grants = Grants::new(service.clone(), tls);
+        Self { service: service.clone(), peers: service, role: None, grants, places, stop }
     }
 
     /// The service of one connection, whose caller is this one. It passes the calls of nodes to `peers`.
@@ -61,6 +65,8 @@ impl Cluster for ClusterService {
             let open = |count| u32::try_from(count).unwrap_or(u32::MAX);
             let OpenConnections { clients, peers, operators, on_trial } = self.places.open();
             let (clients, peers, operators) = (open(clients), open(peers), open(operators));
+            local.plaintext = self.grants.tls().is_none();
+            local.certificate_left_s = self.grants.tls().map(|tls| tls.valid_for().as_secs());
             local.connections = Some(pb::Connections { clients, peers, operators, on_trial: open(on_trial) });
         }
         Ok(Response::new(status))
@@ -74,6 +80,35 @@ impl Cluster for ClusterService {
         let join = convert::join_command(request.into_inner()).map_err(|malformed| refused(&malformed.into()))?;
         let answer = self.peers.join(join).await.map_err(|refusal| refused(&refusal))?;
         Ok(Response::new(answer.into()))
+    }
+
+    async fn invite(&self, request: Request<pb::InviteRequest>) -> Result<Response<pb::InviteResponse>, Status> {
+        let pb::InviteRequest { node, valid_ms, .. } = *request.get_ref();
+        let role = request.get_ref().role();
+        let role = Role::from_wire(role).map_err(|malformed| refused(&malformed.into()))?;
+        let whom = Invite { node: node.map(NodeId::new), role, valid: Duration::from_millis(valid_ms) };
+        let not_managed = || refused(&Refusal::NotAllowed(InviteError::NotManaged.to_string()));
+        let tls = self.grants.tls().ok_or_else(not_managed)?;
+        let token = invite(&*self.service, tls, whom).await.map_err(|error| match error {
+            InviteError::Propose(error) => command_failed(&error),
+            other => refused(&Refusal::NotAllowed(other.to_string())),
+        })?;
+        Ok(Response::new(pb::InviteResponse { token: token.to_string(), node: token.node().get() }))
+    }
+
+    async fn enroll(&self, request: Request<pb::EnrollRequest>) -> Result<Response<pb::CertificateResponse>, Status> {
+        self.grants.enroll(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn certify(&self, request: Request<pb::CertifyRequest>) -> Result<Response<pb::CertificateResponse>, Status> {
+        self.grants.certify(self.role.as_ref(), request.into_inner()).map(Response::new)
+    }
+
+    async fn share_authority(
+        &self,
+        _: Request<pb::ShareAuthorityRequest>,
+    ) -> Result<Response<pb::ShareAuthorityResponse>, Status> {
+        self.grants.share(self.role.as_ref()).map(Response::new)
     }
 
     async fn set_role(&self, request: Request<pb::SetRoleRequest>) -> Result<Response<pb::CommandResponse>, Status> {

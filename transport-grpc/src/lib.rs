@@ -37,6 +37,7 @@ mod cluster_service;
 mod connection;
 mod convert;
 mod descriptors;
+pub mod enrollment;
 mod grpc_errors;
 mod handshake;
 mod links;

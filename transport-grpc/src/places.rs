@@ -160,6 +160,17 @@ impl Place {
             CallerRole::Client(_) => (Holder::KnownClient, clients < max_connections),
             CallerRole::Operator(_) => (Holder::Operator, taken.open.operators < peer_reserve),
             CallerRole::Node(_) => return true,
+            // It has to be done within the time of a handshake.
+            CallerRole::Joiner => {
+                let on_trial = *holder == Holder::OnTrial;
+                let room = on_trial || taken.open.on_trial < peer_reserve;
+                if room && !on_trial {
+                    taken.free(self.from, *holder);
+                    taken.open.on_trial += 1;
+                    *holder = Holder::OnTrial;
+                }
+                return room;
+            }
         };
         let caller = role.principal();
         let own = taken.of_caller.get(&caller).copied().unwrap_or_default();

@@ -22,6 +22,12 @@ use crate::tls::CallerRole;
 /// What a client may ask of the service Cluster: it changes nothing.
 const FOR_CLIENTS: [&str; 3] = ["Status", "Members", "Events"];
 
+/// The call of a machine that has a join token and no certificate yet.
+const ENROLL: &str = "Enroll";
+
+/// What only nodes ask of the service Cluster, or machines that are to become one.
+const OF_NODES: [&str; 4] = ["Join", ENROLL, "Certify", "ShareAuthority"];
+
 /// Whether a caller of this role may call this method on this port. Without TLS, and so without a role, everybody may call what
 /// the port is for.
 ///
@@ -42,6 +48,12 @@ pub(crate) fn check(port: PortUse, role: Option<&CallerRole>, service: &str, met
     }
     let Some(role) = role else { return Ok(()) };
     let needed = match (role, service) {
+        (CallerRole::Joiner, _) if method == ENROLL => return Ok(()),
+        (CallerRole::Joiner, _) => {
+            return Err(Refusal::NotAllowed(format!(
+                "`{method}` needs a certificate of this cluster, and none was shown"
+            )));
+        }
         (CallerRole::Node(_), _) => return Ok(()),
         _ if of_nodes => "a node",
         (CallerRole::Operator(_), _) | (CallerRole::Client(_), store_server::SERVICE_NAME) => return Ok(()),
@@ -91,9 +103,14 @@ fn word_of(command: &Command) -> Option<&Reason> {
     }
 }
 
+/// Whether a node makes this call before it is a member.
+pub(crate) fn is_of_a_stranger(method: &str) -> bool {
+    matches!(method, "Join" | ENROLL)
+}
+
 /// Whether only nodes make this call.
 fn is_of_nodes(service: &str, method: &str) -> bool {
-    service == raft_server::SERVICE_NAME || service == cluster_server::SERVICE_NAME && method == "Join"
+    service == raft_server::SERVICE_NAME || service == cluster_server::SERVICE_NAME && OF_NODES.contains(&method)
 }
 
 #[cfg(test)]

@@ -42,7 +42,7 @@ use crate::raft_service::RaftService;
 use crate::rights;
 use crate::settings::{APPEND_LIMIT, MESSAGE_LIMIT, ServerSettings};
 use crate::store_service::StoreService;
-use crate::tls::CallerRole;
+use crate::tls::{CallerRole, Tls};
 
 /// The header with the id of the cluster: 32 hexadecimal digits.
 const CLUSTER: &str = "quorate-cluster";
@@ -78,12 +78,13 @@ impl Router {
     pub(crate) fn new(
         service: Arc<dyn Service>,
         settings: ServerSettings,
+        tls: Option<Tls>,
         places: Places,
         stop: CancellationToken,
     ) -> Self {
         let calls = RaftService::new(service.clone(), settings, stop.clone());
         let raft = Arc::new(calls.clone());
-        let members = ClusterService::new(service.clone(), places, stop.clone());
+        let members = ClusterService::new(service.clone(), tls, places, stop.clone());
         let cluster = ClusterServer::new(members.clone());
         let stores = StoreService::new(service.clone(), settings, stop);
         let store = StoreServer::new(stores.clone());
@@ -134,7 +135,9 @@ impl Router {
     /// Whether the caller on this connection may make this call.
     fn allows(&self, service: &str, method: &str, for_clients: bool) -> Result<(), Refusal> {
         rights::check(self.settings.port_use, self.role.as_ref(), service, method)?;
-        let Some(CallerRole::Node(node)) = self.role.as_ref().filter(|_| for_clients && method != "Join") else {
+        let Some(CallerRole::Node(node)) =
+            self.role.as_ref().filter(|_| for_clients && !rights::is_of_a_stranger(method))
+        else {
             return Ok(());
         };
         let mut member = Err(Refusal::NotReady);

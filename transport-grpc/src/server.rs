@@ -86,7 +86,7 @@ impl Server {
         let settings = fit_descriptors(settings.bounded())?;
         let stop = CancellationToken::new();
         let places = Places::new(settings);
-        let router = Router::new(service, settings, places.clone(), stop.clone());
+        let router = Router::new(service, settings, tls.clone(), places.clone(), stop.clone());
         let serving = Serving { router, places, settings, tls, refused: Arc::default(), stop: stop.clone() };
         let accepting = tokio::spawn(accept(listener, serving));
         tracing::info!(%address, "listening");
@@ -196,9 +196,11 @@ async fn serve(stream: TcpStream, from: SocketAddr, place: Arc<Place>, serving: 
                 CallerRole::Node(node) if !serving.router.is_retired(node) => place.is_of_a_peer(),
                 // One that was removed is told so, unless only the reserve is left.
                 CallerRole::Node(_) if !place.is_on_trial() => {}
+                CallerRole::Joiner
+                    if serving.settings.port_use != PortUse::Clients && place.is_of_caller(&shown.role) => {}
                 CallerRole::Operator(_) | CallerRole::Client(_)
                     if serving.settings.port_use != PortUse::Nodes && place.is_of_caller(&shown.role) => {}
-                CallerRole::Operator(_) | CallerRole::Client(_) => {
+                CallerRole::Operator(_) | CallerRole::Client(_) | CallerRole::Joiner => {
                     if serving.refused.lock().is_due() {
                         tracing::warn!(%from, caller = %shown.role, open = ?serving.places.open(), "closed a connection: its caller has no place here");
                     }
@@ -282,7 +284,7 @@ async fn revoked(tls: Option<&Tls>, shown: Option<&Shown>, router: &Router) -> S
         }
     };
     tokio::select! {
-        why = tls.withdrawn(shown) => format!("the certificate of {}: {why}", shown.role),
+        why = tls.withdrawn(shown), if shown.role != CallerRole::Joiner => format!("the certificate of {}: {why}", shown.role),
         () = removed => format!("{} was removed", shown.role),
     }
 }

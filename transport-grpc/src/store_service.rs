@@ -32,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use self::lock::LockWait;
+use self::ownership::not_reserved;
 use self::watch::Subscription;
 use crate::convert::{self, FromWire, Malformed};
 use crate::grpc_errors::{command_failed, failed, read_failed, refused};
@@ -216,6 +217,7 @@ impl Store for StoreService {
     async fn write(&self, request: Request<pb::WriteRequest>) -> Result<Response<pb::WriteResponse>, Status> {
         let pb::WriteRequest { name, checks, changes } = request.into_inner();
         let (checks, changes): (Vec<Check>, Vec<Change>) = (decode_all(checks)?, decode_all(changes)?);
+        not_reserved(&changes)?;
         self.may_change(&changes).await?;
         let make = move |request| Command::Write { request, checks: checks.clone(), changes: changes.clone() };
         let (_, revision) = self.once(name, Box::new(make)).await?;

@@ -101,8 +101,10 @@ fn local(local: &Local) -> pb::LocalView {
         disk: disk.as_deref().map(clip),
         unreached: unreached.as_deref().map(clip),
         damped: damped.as_deref().map(clip),
-        // The server knows them.
+        // The server knows the rest.
         connections: None,
+        plaintext: false,
+        certificate_left_s: None,
     }
 }
 

@@ -17,6 +17,7 @@ use tonic::Status;
 
 use super::{StoreService, TIMEOUT, invalid, looked};
 use crate::convert::Malformed;
+use crate::enrollment::RESERVED;
 use crate::grpc_errors::{command_failed, read_failed, refused};
 use crate::tls::CallerRole;
 
@@ -95,6 +96,24 @@ impl StoreService {
             Known::NotYet(rejection) => Err(command_failed(&rejection.into())),
             Known::Refused(why) => Err(refused(&Refusal::NotAllowed(why))),
         }
+    }
+}
+
+/// Whether none of these changes touches a record of quorate's own, such as an invitation.
+///
+/// # Errors
+/// [`Refusal::NotAllowed`]. Nothing was changed.
+pub(super) fn not_reserved(changes: &[Change]) -> Result<(), Status> {
+    let key = |change: &Change| match change {
+        Change::Put { key, .. } | Change::Delete { key } => Some(key.clone()),
+        _ => None,
+    };
+    match changes.iter().filter_map(key).find(|key| key.as_str().starts_with(RESERVED)) {
+        Some(key) if !quorate_membership::mutant!("reserved_keys_written") => {
+            let why = format!("`{key}`: keys that begin with `{RESERVED}` are quorate's own; choose another");
+            Err(refused(&Refusal::NotAllowed(why)))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -8,14 +8,15 @@
 //! Any other CA does as well, if its certificates have the names of `subject.rs`: an operator who has one needs none of this.
 
 use std::fmt;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, PublicKeyData,
 };
 
 use crate::tls::Tls;
@@ -83,8 +84,23 @@ impl Issued {
     }
 }
 
+/// The label of a cluster that nobody has given a name.
+fn label_of(key: &KeyPair) -> String {
+    let hash = sha256(key.public_key_raw());
+    let digits: String = hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    format!("q{digits}")
+}
+
+/// The SHA-256 of these bytes.
+pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest.as_ref());
+    hash
+}
+
 /// Puts a file in the place of another, if there is one, with these permissions.
-fn replace(path: &Path, text: &str, mode: u32) -> io::Result<()> {
+pub(super) fn replace(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     let mut name = path.as_os_str().to_owned();
     name.push(".new");
     match std::fs::remove_file(&name) {
@@ -94,7 +110,9 @@ fn replace(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&name)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
-    std::fs::rename(&name, path)
+    std::fs::rename(&name, path)?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
 }
 
 fn failed(error: rcgen::Error) -> CredentialsError {
@@ -129,10 +147,25 @@ impl Authority {
     /// # Errors
     /// [`CredentialsError::Issue`] for a label that cannot be part of a DNS name, or if the system gives no randomness.
     pub fn new(cluster: &str) -> Result<Self, CredentialsError> {
+        Self::with_key(cluster, KeyPair::generate().map_err(failed)?)
+    }
+
+    /// A new authority whose label nobody has chosen: it is made of the key.
+    pub(crate) fn unnamed() -> Result<Self, CredentialsError> {
+        let key = KeyPair::generate().map_err(failed)?;
+        Self::with_key(&label_of(&key), key)
+    }
+
+    /// One that [`Self::unnamed`] made, from its certificate and key in PEM.
+    pub(crate) fn unnamed_from_pem(certificate: &str, key: &str) -> Result<Self, CredentialsError> {
+        let label = label_of(&KeyPair::from_pem(key).map_err(failed)?);
+        Self::from_pem(&label, certificate, key)
+    }
+
+    fn with_key(cluster: &str, key: KeyPair) -> Result<Self, CredentialsError> {
         let mut params = of_authority(cluster)?;
         params.not_before = (from_now(Duration::ZERO)? - EARLIER).into();
         params.not_after = from_now(VALID)?.into();
-        let key = KeyPair::generate().map_err(failed)?;
         let certificate = params.self_signed(&key).map_err(failed)?.pem();
         Ok(Self { cluster: cluster.into(), certificate, key })
     }
@@ -160,6 +193,14 @@ impl Authority {
         Issued { certificate: self.certificate.clone(), key: self.key() }.write(certificate, key)
     }
 
+    /// The SHA-256 of the certificate in this PEM text.
+    pub(crate) fn hash_of(certificate: &str) -> Result<[u8; 32], CredentialsError> {
+        let what = "the certificate of the CA";
+        let found = super::credentials::certificates(certificate.as_bytes(), what)?;
+        let first = found.first().ok_or(CredentialsError::Pem { what, why: "there is none".into() })?;
+        Ok(sha256(first))
+    }
+
     /// The label of its cluster.
     pub fn cluster(&self) -> &str {
         &self.cluster
@@ -181,6 +222,25 @@ impl Authority {
     /// # Errors
     /// [`CredentialsError::Issue`] for a name that cannot be in a certificate, or that is another's.
     pub fn issue(&self, role: CallerRole, hosts: &[&str], valid: Duration) -> Result<Issued, CredentialsError> {
+        let key = KeyPair::generate().map_err(failed)?;
+        let certificate = self.certify(role, hosts, valid, &key)?;
+        Ok(Issued { certificate, key: key.serialize_pem() })
+    }
+
+    /// As [`Self::issue`], for a key that somebody else has: the request (PKCS #10, DER) is signed with it. Of the request nothing but
+    /// the key counts.
+    pub(crate) fn sign(&self, role: CallerRole, request: &[u8], valid: Duration) -> Result<String, CredentialsError> {
+        let request = CertificateSigningRequestParams::from_der(&request.into()).map_err(failed)?;
+        self.certify(role, &[], valid, &request.public_key)
+    }
+
+    fn certify(
+        &self,
+        role: CallerRole,
+        hosts: &[&str],
+        valid: Duration,
+        key: &impl PublicKeyData,
+    ) -> Result<String, CredentialsError> {
         let subject = Subject { cluster: self.cluster.clone(), role };
         let own = subject.dns_name();
         if Subject::among([own.as_str()].into_iter()).as_ref() != Ok(&subject) {
@@ -204,9 +264,16 @@ impl Authority {
         params.extended_key_usages = uses;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.use_authority_key_identifier_extension = true;
-        let key = KeyPair::generate().map_err(failed)?;
         let authority = Issuer::new(of_authority(&self.cluster)?, &self.key);
-        let certificate = params.signed_by(&key, &authority).map_err(failed)?.pem();
-        Ok(Issued { certificate, key: key.serialize_pem() })
+        Ok(params.signed_by(key, &authority).map_err(failed)?.pem())
     }
+}
+
+/// The SHA-256 of the public key that this request (PKCS #10, DER) is signed with.
+///
+/// # Errors
+/// [`CredentialsError::Issue`] for one that is malformed, or not signed with that key.
+pub(crate) fn key_hash(request: &[u8]) -> Result<[u8; 32], CredentialsError> {
+    let request = CertificateSigningRequestParams::from_der(&request.into()).map_err(failed)?;
+    Ok(sha256(request.public_key.der_bytes()))
 }

@@ -8,10 +8,11 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 
 use crate::tls::subject::Subject;
 
@@ -54,6 +55,14 @@ pub enum CredentialsError {
     /// There is no TLS to replace the credentials of.
     #[error("there is no TLS here: this node has stopped, or was started without `listen_tls`")]
     Plaintext,
+    /// The cluster has an authority of its own, which makes and renews the certificates of its nodes.
+    #[error("the cluster makes and renews the certificates of this node itself; there is nothing to replace")]
+    Managed,
+    /// This node does not keep the key of the cluster's own authority.
+    #[error(
+        "this node does not keep the authority of the cluster; ask a voter, or use your own authority if there is none"
+    )]
+    NoAuthority,
     /// The certificate, the key and the trusted ones do not fit together, or the certificate has expired.
     #[error(
         "the credentials do not fit: {0}; a certificate that is valid now, its own key and the authority that signed it do"
@@ -64,6 +73,8 @@ pub enum CredentialsError {
 /// A certificate with its key, and the certificates that are trusted. Printed without the key.
 pub struct Credentials {
     pub(super) roots: RootCertStore,
+    /// What the roots were made of.
+    pub(super) authorities: Vec<CertificateDer<'static>>,
     pub(super) chain: Vec<CertificateDer<'static>>,
     pub(super) key: PrivateKeyDer<'static>,
     pub(super) subject: Subject,
@@ -84,14 +95,15 @@ impl Credentials {
     pub fn from_pem(trust: &[u8], chain: &[u8], key: &[u8]) -> Result<Self, CredentialsError> {
         let unusable = |what, why: &dyn fmt::Display| CredentialsError::Pem { what, why: why.to_string() };
         let mut roots = RootCertStore::empty();
-        for root in certificates(trust, "the certificate of the CA")? {
-            roots.add(root).map_err(|error| unusable("the certificate of the CA", &error))?;
+        let authorities = certificates(trust, "the certificate of the CA")?;
+        for root in &authorities {
+            roots.add(root.clone()).map_err(|error| unusable("the certificate of the CA", &error))?;
         }
         let chain = certificates(chain, "the certificate")?;
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| unusable("the private key", &error))?;
         let own = chain.first().ok_or_else(|| unusable("the certificate", &"there is none"))?;
         let subject = subject_of(own).map_err(CredentialsError::Subject)?;
-        Ok(Self { roots, chain, key, subject })
+        Ok(Self { roots, authorities, chain, key, subject })
     }
 
     /// [`Self::from_pem`] with the content of files. Reads them at once, so it blocks on the disk.
@@ -119,7 +131,7 @@ impl Credentials {
 }
 
 /// The certificates in a PEM text, one at the least.
-fn certificates(pem: &[u8], what: &'static str) -> Result<Vec<CertificateDer<'static>>, CredentialsError> {
+pub(super) fn certificates(pem: &[u8], what: &'static str) -> Result<Vec<CertificateDer<'static>>, CredentialsError> {
     let unusable = |why: String| CredentialsError::Pem { what, why };
     let found: Vec<_> = CertificateDer::pem_slice_iter(pem)
         .collect::<Result<_, _>>()
@@ -131,4 +143,12 @@ fn certificates(pem: &[u8], what: &'static str) -> Result<Vec<CertificateDer<'st
 pub(super) fn subject_of(certificate: &CertificateDer<'_>) -> Result<Subject, String> {
     let parsed = webpki::EndEntityCert::try_from(certificate).map_err(|error| error.to_string())?;
     Subject::among(parsed.valid_dns_names())
+}
+
+/// When the first of these certificates expires.
+pub(super) fn expires(chain: &[CertificateDer<'_>]) -> Result<UnixTime, String> {
+    let first = chain.first().ok_or("there is none")?;
+    let (_, parsed) = x509_parser::parse_x509_certificate(first).map_err(|error| error.to_string())?;
+    let seconds = u64::try_from(parsed.validity().not_after.timestamp()).map_err(|error| error.to_string())?;
+    Ok(UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
 }

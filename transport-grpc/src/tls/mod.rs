@@ -12,9 +12,14 @@
 
 mod authority;
 mod credentials;
+mod key_folder;
+mod managed;
+mod pinned;
 mod subject;
+mod token;
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,8 +37,13 @@ use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
 pub use self::authority::{Authority, Issued};
+pub(crate) use self::authority::{key_hash, sha256};
 pub use self::credentials::{Credentials, CredentialsError};
+pub(crate) use self::key_folder::{KeyFolder, NODE_VALID};
+pub(crate) use self::managed::Managed;
+pub(crate) use self::pinned::Pinned;
 pub use self::subject::{CallerRole, Subject};
+pub use self::token::{JoinToken, TokenError};
 
 /// What HTTP/2 is called in the handshake (RFC 9113, section 3.2). Both sides insist on it.
 const HTTP_2: &[u8] = b"h2";
@@ -47,6 +57,8 @@ pub struct Tls {
     current: Arc<RwLock<Arc<Current>>>,
     /// How often the credentials were replaced.
     replaced: Arc<watch::Sender<u64>>,
+    /// What belongs to an authority of the cluster's own; `None` if its certificates are made elsewhere.
+    managed: Option<Arc<Managed>>,
 }
 
 /// What a caller has shown: its certificate and those between it and the authority, which were verified, and what it may do.
@@ -62,6 +74,8 @@ struct Current {
     verifier: Arc<dyn ClientCertVerifier>,
     server: Arc<ServerConfig>,
     client: Arc<ClientConfig>,
+    /// When the own certificate expires.
+    expires: UnixTime,
 }
 
 impl Tls {
@@ -71,8 +85,70 @@ impl Tls {
     /// [`CredentialsError::Unfit`] if the key does not belong to the certificate, or if the certificate has expired or is not
     /// trusted by these credentials themselves.
     pub fn new(credentials: Credentials) -> Result<Self, CredentialsError> {
-        let current = Arc::new(RwLock::new(Arc::new(Current::new(credentials)?)));
-        Ok(Self { current, replaced: Arc::new(watch::Sender::new(0)) })
+        Self::with(credentials, None)
+    }
+
+    /// Begins with the authority of a new cluster, which is made in this data folder of its first node, with a certificate for that
+    /// node. What is there already is used. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`CredentialsError`] with the file that cannot be read or written. What was made is used the next time.
+    pub fn found(data: &Path, node: NodeId) -> Result<Self, CredentialsError> {
+        KeyFolder::below(data, node).found()?;
+        Self::open(data, node)
+    }
+
+    /// Begins with what [`Self::found`], or a join token, has left in this data folder. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`CredentialsError`] with the file that is missing or not usable.
+    pub fn open(data: &Path, node: NodeId) -> Result<Self, CredentialsError> {
+        let managed = Managed::open(KeyFolder::below(data, node))?;
+        let credentials = managed.folder().credentials()?;
+        Self::with(credentials, Some(Arc::new(managed)))
+    }
+
+    fn with(credentials: Credentials, managed: Option<Arc<Managed>>) -> Result<Self, CredentialsError> {
+        let current = Arc::new(RwLock::new(Arc::new(Current::new(credentials, managed.is_some())?)));
+        Ok(Self { current, replaced: Arc::new(watch::Sender::new(0)), managed })
+    }
+
+    /// What belongs to the cluster's own authority.
+    pub(crate) fn managed(&self) -> Option<&Managed> {
+        self.managed.as_deref()
+    }
+
+    /// Whether the cluster has an authority of its own, which makes and renews its certificates.
+    pub fn is_managed(&self) -> bool {
+        self.managed.is_some()
+    }
+
+    /// The SHA-256 of the certificate of the cluster's own authority; `None` if it has none.
+    pub fn authority_hash(&self) -> Option<[u8; 32]> {
+        self.managed().map(Managed::hash)
+    }
+
+    /// Whether this node keeps the key of the cluster's own authority, as every voter does.
+    pub fn keeps_authority(&self) -> bool {
+        self.managed().is_some_and(Managed::keeps)
+    }
+
+    /// As [`Authority::issue`], by the cluster's own authority, for operators and clients.
+    ///
+    /// # Errors
+    /// [`CredentialsError::NoAuthority`] if this node does not keep it, and [`CredentialsError::Issue`] for the role of a node: nodes
+    /// are invited.
+    pub fn issue(&self, role: CallerRole, valid: Duration) -> Result<Issued, CredentialsError> {
+        if let CallerRole::Node(node) = role {
+            return Err(CredentialsError::Issue(format!("{node} gets its certificate with a join token; invite it")));
+        }
+        let managed = self.managed().ok_or(CredentialsError::NoAuthority)?;
+        managed.with_authority(|authority| authority.issue(role, &[], valid)).ok_or(CredentialsError::NoAuthority)?
+    }
+
+    /// How long the own certificate is valid still, by the wall clock. Zero if it has expired.
+    pub fn valid_for(&self) -> Duration {
+        Duration::from_secs(self.current().expires.as_secs().saturating_sub(UnixTime::now().as_secs()))
     }
 
     /// Shows and trusts what these credentials say, on each connection that opens from now on. What is called next opens new ones.
@@ -82,7 +158,7 @@ impl Tls {
     /// [`CredentialsError::OtherSubject`] if they name another than the ones before, and [`CredentialsError::Unfit`]. The former
     /// stay in use.
     pub fn replace(&self, credentials: Credentials) -> Result<(), CredentialsError> {
-        let next = Current::new(credentials)?;
+        let next = Current::new(credentials, self.managed.is_some())?;
         let mut current = self.current.write();
         if current.subject != next.subject {
             let (want, got) = (current.subject.to_string(), next.subject.to_string());
@@ -136,7 +212,13 @@ impl Tls {
         let stream = timeout(within, accepted).await.map_err(late)??;
         let (_, session) = stream.get_ref();
         let chain: Vec<_> = session.peer_certificates().unwrap_or_default().to_vec();
-        let role = role_of(&current.subject.cluster, &chain, session.alpn_protocol()).map_err(denied)?;
+        let protocol = session.alpn_protocol();
+        let role = match chain.is_empty() && self.managed.is_some() {
+            // It may ask for its first certificate, and for nothing else.
+            true => speaks_http_2(protocol).map(|()| CallerRole::Joiner),
+            false => role_of(&current.subject.cluster, &chain, protocol),
+        };
+        let role = role.map_err(denied)?;
         Ok((stream, Shown { role, chain }))
     }
 
@@ -171,11 +253,13 @@ fn denied(why: String) -> io::Error {
     io::Error::new(io::ErrorKind::PermissionDenied, why)
 }
 
+fn speaks_http_2(protocol: Option<&[u8]>) -> Result<(), String> {
+    if protocol == Some(HTTP_2) { Ok(()) } else { Err("the other side does not speak HTTP/2".into()) }
+}
+
 /// Who is on the other side of a connection, whose certificate has been verified.
 fn role_of(cluster: &str, certificates: &[CertificateDer<'_>], protocol: Option<&[u8]>) -> Result<CallerRole, String> {
-    if protocol != Some(HTTP_2) {
-        return Err("the other side does not speak HTTP/2".into());
-    }
+    speaks_http_2(protocol)?;
     let certificate = certificates.first().ok_or("the other side shows no certificate")?;
     let subject = credentials::subject_of(certificate)?;
     if subject.cluster == cluster {
@@ -186,16 +270,18 @@ fn role_of(cluster: &str, certificates: &[CertificateDer<'_>], protocol: Option<
 }
 
 impl Current {
-    fn new(credentials: Credentials) -> Result<Self, CredentialsError> {
+    /// `joiners`: whether who shows no certificate is let in, to ask for one.
+    fn new(credentials: Credentials, joiners: bool) -> Result<Self, CredentialsError> {
         let unfit = |error: &dyn std::fmt::Display| CredentialsError::Unfit(error.to_string());
         let own = credentials.chain.clone();
-        let Credentials { roots, chain, key, subject } = credentials;
+        let expires = credentials::expires(&own).map_err(|error| unfit(&error))?;
+        let Credentials { roots, chain, key, subject, .. } = credentials;
         // Passed by hand: a provider for the whole process is not a library's to install.
         let provider: Arc<CryptoProvider> = Arc::new(ring::default_provider());
         let roots = Arc::new(roots);
-        let verifier = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone())
-            .build()
-            .map_err(|error| unfit(&error))?;
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone());
+        let verifier = if joiners { verifier.allow_unauthenticated() } else { verifier };
+        let verifier = verifier.build().map_err(|error| unfit(&error))?;
         let mut server = ServerConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(&[&version::TLS13])
             .map_err(|error| unfit(&error))?
@@ -213,7 +299,7 @@ impl Current {
             .map_err(|error| unfit(&error))?;
         client.alpn_protocols = vec![HTTP_2.into()];
         client.resumption = Resumption::disabled();
-        let made = Self { subject, verifier, server: Arc::new(server), client: Arc::new(client) };
+        let made = Self { subject, verifier, server: Arc::new(server), client: Arc::new(client), expires };
         // What the others will do. While an authority is replaced, everybody trusts both, so this holds at each step.
         made.check(&own).map_err(|error| unfit(&error))?;
         Ok(made)

@@ -37,6 +37,9 @@ pub enum CallerRole {
     Operator(String),
     /// A client of this name: it reads the cluster, and uses locks, records, queues and sessions.
     Client(String),
+    /// It shows no certificate: it may ask for one, with a join token, and do nothing else. Only where the cluster has an authority
+    /// of its own.
+    Joiner,
 }
 
 impl fmt::Display for CallerRole {
@@ -45,6 +48,7 @@ impl fmt::Display for CallerRole {
             Self::Node(node) => write!(f, "node {node}"),
             Self::Operator(name) => write!(f, "operator `{name}`"),
             Self::Client(name) => write!(f, "client `{name}`"),
+            Self::Joiner => f.write_str("nobody"),
         }
     }
 }
@@ -56,6 +60,7 @@ impl CallerRole {
             Self::Node(node) => node.to_string(),
             Self::Operator(name) => format!("{name}.operators"),
             Self::Client(name) => format!("{name}.clients"),
+            Self::Joiner => "nobody".into(),
         }
     }
 }

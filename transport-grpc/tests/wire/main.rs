@@ -15,6 +15,7 @@ mod call_streams;
 mod calls;
 mod certificates;
 mod clients;
+mod enrollment;
 mod events;
 mod fake;
 mod fencers;

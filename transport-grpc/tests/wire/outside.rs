@@ -123,6 +123,8 @@ async fn status_tells_what_is_committed_and_what_is_seen_apart() {
         unreached: Some("open its port".into()),
         damped: Some("let others lead".into()),
         connections: None,
+        plaintext: true,
+        certificate_left_s: None,
     };
     let open = pb::Connections { clients: 1, peers: 0, operators: 0, on_trial: 0 };
     assert_eq!(status.local, Some(pb::LocalView { connections: Some(open), ..expected }));

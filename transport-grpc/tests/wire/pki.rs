@@ -64,6 +64,16 @@ pub(crate) fn second(of: &Authority) -> (Arc<Fake>, Server) {
 
 /// A connection as a program in another language would make it: trusts `roots`, shows `issued` if there is one.
 pub(crate) async fn dial(to: SocketAddr, roots: &str, issued: Option<&Issued>) -> std::io::Result<Plain> {
+    dial_as(to, roots, issued, "blue.quorate.internal").await
+}
+
+/// The same to the node of this name.
+pub(crate) async fn dial_as(
+    to: SocketAddr,
+    roots: &str,
+    issued: Option<&Issued>,
+    name: &str,
+) -> std::io::Result<Plain> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut trusted = rustls::RootCertStore::empty();
     trusted.add(CertificateDer::from_pem_slice(roots.as_bytes()).unwrap()).unwrap();
@@ -77,7 +87,7 @@ pub(crate) async fn dial(to: SocketAddr, roots: &str, issued: Option<&Issued>) -
         None => config.with_no_client_auth(),
     };
     config.alpn_protocols = vec![b"h2".to_vec()];
-    let name = ServerName::try_from("blue.quorate.internal").unwrap();
+    let name = ServerName::try_from(name.to_owned()).unwrap();
     let stream = TcpStream::connect(to).await.unwrap();
     let stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
     Plain::over(stream).await
