@@ -46,6 +46,7 @@ pub struct ClusterState {
     pub(crate) revision: Revision,
     pub(crate) epoch: Epoch,
     /// A change copies the member that it is of, and a part of the map.
+    #[serde(deserialize_with = "crate::collections::map")]
     pub(crate) members: OrdMap<NodeId, Shared<Member>>,
     pub(crate) retired: Shared<BTreeSet<NodeId>>,
     pub(crate) configuration: Shared<Configuration>,

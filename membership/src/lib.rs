@@ -20,7 +20,7 @@
 //!   verbs    apply ──▶ decide/ ──▶ evolve/ · duty                          what follows from a command, an event, a state
 //!   state    cluster · command · event, topic · rejection                  what is committed, asked and answered
 //!   types    member · proof, fencing · store/                              what the state is made of
-//!   ground   id · text · quorum · contract, timing · detector · codec      numbers, bounds, arithmetic, bytes
+//!   ground   id · text · quorum · contract, timing · detector · codec · collections      numbers, bounds, arithmetic, bytes
 //! ```
 //!
 //! Where to read on: [`member`](mod@member) for the phases of a life, [`fencing`] for orders, [`FenceProof`] for
@@ -70,6 +70,7 @@ mod bounded_text;
 mod candidacy;
 pub mod cluster;
 pub mod codec;
+mod collections;
 mod command;
 mod contract;
 mod decide;

@@ -37,10 +37,14 @@ pub const MAX_BYTES: u64 = 16 << 20;
 /// The locks, records, queues and sessions of a cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Store {
+    #[serde(deserialize_with = "crate::collections::map")]
     pub(crate) locks: OrdMap<Name, Lock>,
     /// A write copies a part of the map, and not the records in it.
+    #[serde(deserialize_with = "crate::collections::map")]
     pub(crate) records: OrdMap<Key, Shared<Record>>,
+    #[serde(deserialize_with = "crate::collections::map")]
     pub(crate) queues: OrdMap<Name, Queue>,
+    #[serde(deserialize_with = "crate::collections::map")]
     pub(crate) sessions: OrdMap<SessionId, Session>,
     pub(crate) answered: Answered,
     pub(crate) last_item: ItemId,

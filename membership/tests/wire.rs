@@ -66,6 +66,7 @@ const COMMAND_VECTORS: &[(&str, &str)] = &[
     ),
     ("command-take", "take vm r9 req=7"),
     ("command-open", "open req=8 ttl=5000 delay=1000 \"a backup tool\""),
+    ("command-open-owned", "open req=8 ttl=5000 delay=1000 \"a backup tool\" backup.clients"),
     ("command-close", "close s77"),
     ("command-run-out", "run-out s77 under a9 after 6000"),
     ("command-lift", "lift vm/100 r9 under a9 after 6000"),
@@ -132,7 +133,7 @@ process-bound n1#1
 join n1 voter disk=1/2 nonce=12 boot=11
 inherit n1#2 n1#1
 open req=1 ttl=5000 delay=2000 \"tool\"
-open req=2 ttl=5000 delay=2000 \"other\"
+open req=2 ttl=5000 delay=2000 \"other\" other.clients
 lock a n2#1 req=3 wait
 lock a n3#1 req=4 wait
 lock b s55 req=5 wait

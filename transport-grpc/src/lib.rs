@@ -38,6 +38,9 @@ mod connection;
 mod convert;
 mod descriptors;
 pub mod enrollment;
+#[cfg(any(test, feature = "testing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod grpc_errors;
 mod handshake;
 mod links;

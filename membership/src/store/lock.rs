@@ -108,6 +108,7 @@ pub struct Lock {
     pub grant: Option<Grant>,
     /// The lock-delay, while it lasts.
     pub delay: Option<Delay>,
+    #[serde(deserialize_with = "crate::collections::vector")]
     pub(crate) waiters: Vector<Waiter>,
 }
 

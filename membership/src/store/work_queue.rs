@@ -53,6 +53,7 @@ impl Item {
 /// The items for the holders of one lock.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Queue {
+    #[serde(deserialize_with = "crate::collections::map")]
     pub(crate) items: OrdMap<ItemId, Item>,
 }
 

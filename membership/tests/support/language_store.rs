@@ -63,7 +63,10 @@ fn inherit(words: &mut Words<'_>) -> Result<Command, String> {
 
 fn open(words: &mut Words<'_>) -> Result<Command, String> {
     let (request, ttl, lock_delay) = (request(words)?, words.millis("ttl=")?, words.millis("delay=")?);
-    Ok(Command::OpenSession { request, session: Session { ttl, lock_delay, label: words.text()?, owner: None } })
+    let label = words.text()?;
+    // Whose certificate opened it, if it says so.
+    let owner = if words.rest.is_empty() { None } else { Some(words.text()?) };
+    Ok(Command::OpenSession { request, session: Session { ttl, lock_delay, label, owner } })
 }
 
 fn run_out(words: &mut Words<'_>) -> Result<Command, String> {
