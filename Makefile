@@ -1,6 +1,6 @@
 # `make verify` only reads, `make fix` writes. The other targets prove or measure something.
 
-.PHONY: verify fix model sim worlds edges mutants bench demo line processes chaos field peers
+.PHONY: verify fix model sim worlds edges mutants bench demo line processes chaos field peers fuzz
 
 verify:
 	cargo fmt --all --check
@@ -65,3 +65,7 @@ chaos:
 # JOINER=3mbit, PROFILE=patient.
 field:
 	cargo test --release -p quorate --test field
+
+# What arrives from outside, with libFuzzer from the committed corpus: SECS=600 for longer. Needs a C++ compiler.
+fuzz:
+	.ci/fuzz
