@@ -25,11 +25,13 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::{Response, Status};
 
+use crate::both_ways;
 use crate::call_stream::{self, CallStream};
 use crate::connection::Connection;
 use crate::convert::{self, FromWire};
 use crate::grpc_errors::{check_size, transport_error, unreadable};
-use crate::links::{Link, Links};
+use crate::link_table::Links;
+use crate::links::Link;
 use crate::pb;
 use crate::pb::cluster_client::ClusterClient;
 use crate::pb::raft_client::RaftClient;
@@ -258,10 +260,16 @@ impl Transport for GrpcTransport {
         call: Call,
         deadline: Duration,
     ) -> BoxFuture<'static, Result<Answer, TransportError>> {
-        let link = self.links.link(peer, call.lane());
+        let lane = call.lane();
+        let twice = both_ways::may_go_twice(&call);
         match call_stream::small(&call) {
-            Some(call) => Box::pin(on_stream(link, caller, call, deadline)),
-            None => Box::pin(request(link, caller, call, deadline)),
+            Some(small) => match self.links.both(peer, lane).filter(|_| twice) {
+                Some(links) => {
+                    both_ways::call(links, move |link| Box::pin(on_stream(link, caller, small.clone(), deadline)))
+                }
+                None => Box::pin(on_stream(self.links.link(peer, lane), caller, small, deadline)),
+            },
+            None => Box::pin(request(self.links.link(peer, lane), caller, call, deadline)),
         }
     }
 

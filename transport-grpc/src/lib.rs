@@ -30,6 +30,7 @@
 //! [`TransportError::Broken`]: quorate_raft_core::TransportError::Broken
 //! [`TransportError::Refused`]: quorate_raft_core::TransportError::Refused
 
+mod both_ways;
 mod call_service;
 mod call_stream;
 mod client;
@@ -43,6 +44,7 @@ pub mod enrollment;
 pub mod fuzzing;
 mod grpc_errors;
 mod handshake;
+mod link_table;
 mod links;
 mod net;
 mod of_connection;

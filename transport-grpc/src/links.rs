@@ -11,7 +11,6 @@
 //! reaching the second address. The pause bounds both how often a dead peer is tried and how long a revived one goes
 //! unnoticed. When the addresses of a node change, its link is replaced; calls in progress finish on the old one.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +18,7 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use parking_lot::Mutex;
 use quorate_membership::{Address, NodeId};
-use quorate_raft_core::{Lane, Peer, TransportError};
+use quorate_raft_core::TransportError;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::broadcast;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
@@ -46,62 +45,6 @@ const RESOLVE: Duration = Duration::from_secs(2);
 /// How many addresses of one name are tried.
 const PER_NAME: usize = 8;
 
-/// How many closed connections a listener may be behind.
-const CLOSED: usize = 64;
-
-/// The links of one transport.
-#[derive(Debug)]
-pub(crate) struct Links {
-    settings: ClientSettings,
-    tls: Option<Tls>,
-    table: Mutex<BTreeMap<(NodeId, Lane), Arc<Link>>>,
-    /// The round trip to each node, by the connections of all lanes.
-    round_trips: Mutex<BTreeMap<NodeId, Arc<RoundTrip>>>,
-    /// Whoever listens hears to which node a connection has closed.
-    closed: broadcast::Sender<NodeId>,
-}
-
-impl Links {
-    pub(crate) fn new(settings: ClientSettings, tls: Option<Tls>) -> Self {
-        let closed = broadcast::Sender::new(CLOSED);
-        Self { settings, tls, table: Mutex::default(), round_trips: Mutex::default(), closed }
-    }
-
-    /// The nodes to which a connection closes, from now on.
-    pub(crate) fn closed(&self) -> broadcast::Receiver<NodeId> {
-        self.closed.subscribe()
-    }
-
-    /// The link to `peer` for calls of one lane.
-    pub(crate) fn link(&self, peer: &Peer, lane: Lane) -> Arc<Link> {
-        let mut table = self.table.lock();
-        let mut settings = self.settings;
-        let paced = matches!(lane, Lane::Snapshot | Lane::Log);
-        if paced {
-            // A ping waits behind the entries, or the piece of the snapshot, that are being sent. On a slow network that does
-            // not mean that the peer is dead.
-            settings.ping_timeout *= 10;
-            settings.ping_every *= 4;
-        }
-        let round_trip = self.round_trips.lock().entry(peer.node).or_default().clone();
-        let fresh = || {
-            let link = Link::new(peer.node.to_string(), peer.addresses.clone(), settings, self.tls.clone());
-            let closed = Some((peer.node, self.closed.clone()));
-            Arc::new(Link { paced, round_trip: round_trip.clone(), closed, ..link })
-        };
-        let link = table.entry((peer.node, lane)).or_insert_with(fresh);
-        if link.addresses != peer.addresses {
-            *link = fresh();
-        }
-        link.clone()
-    }
-
-    /// A link for one call to an address whose node is not known yet.
-    pub(crate) fn to_address(&self, address: &Address) -> Arc<Link> {
-        Arc::new(Link::new(address.to_string(), vec![address.clone()], self.settings, self.tls.clone()))
-    }
-}
-
 type Attempt = Shared<BoxFuture<'static, Result<Connection, Arc<str>>>>;
 
 #[derive(Debug)]
@@ -127,22 +70,38 @@ pub(crate) struct Link {
     settings: ClientSettings,
     /// How it proves whom it reaches; `None`: not at all.
     tls: Option<Tls>,
-    /// Whether it carries much, of which little may wait in the queues of the network.
-    paced: bool,
-    round_trip: Arc<RoundTrip>,
+    traffic: Traffic,
     state: Mutex<State>,
     /// The stream of small calls that was opened last. It may have ended by now.
     calls: Mutex<Option<CallStream>>,
+}
+
+/// What a link is for. The default is a single call.
+#[derive(Debug, Default)]
+pub(crate) struct Traffic {
+    /// Whether it carries much, of which little may wait in the queues of the network.
+    pub(crate) paced: bool,
+    pub(crate) round_trip: Arc<RoundTrip>,
     /// Which node it is, and who hears that a connection to it has closed.
-    closed: Option<(NodeId, broadcast::Sender<NodeId>)>,
+    pub(crate) closed: Option<(NodeId, broadcast::Sender<NodeId>)>,
 }
 
 impl Link {
-    fn new(name: String, addresses: Vec<Address>, settings: ClientSettings, tls: Option<Tls>) -> Self {
+    pub(crate) fn new(
+        name: String,
+        addresses: Vec<Address>,
+        settings: ClientSettings,
+        tls: Option<Tls>,
+        traffic: Traffic,
+    ) -> Self {
         let state =
             State { connection: None, shown: 0, attempt: None, preferred: 0, failures: 0, not_before: Instant::now() };
-        let (round_trip, calls) = Default::default();
-        Self { name, addresses, settings, tls, paced: false, round_trip, state: Mutex::new(state), calls, closed: None }
+        Self { name, addresses, settings, tls, traffic, state: Mutex::new(state), calls: Mutex::default() }
+    }
+
+    /// The addresses that it tries.
+    pub(crate) fn addresses(&self) -> &[Address] {
+        &self.addresses
     }
 
     /// The stream of small calls on this connection, opened by `open` if there is none.
@@ -268,9 +227,9 @@ impl Link {
             let opened = timeout_at(deadline, async {
                 let began = Instant::now();
                 let stream = TcpStream::connect(place).await.map_err(|error| error.to_string())?;
-                let round_trip = self.round_trip.note(began.elapsed(), Instant::now());
+                let round_trip = self.traffic.round_trip.note(began.elapsed(), Instant::now());
                 stream.set_nodelay(true).map_err(|error| error.to_string())?;
-                match self.paced {
+                match self.traffic.paced {
                     true => self.open(Paced::new(stream, round_trip)).await,
                     false => self.open(stream).await,
                 }
@@ -290,7 +249,7 @@ impl Link {
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let ClientSettings { ping_every, ping_timeout, .. } = self.settings;
-        let closed = self.closed.clone();
+        let closed = self.traffic.closed.clone();
         let node = closed.as_ref().map(|(node, _)| *node);
         let ended = move || {
             // Perhaps nobody listens.

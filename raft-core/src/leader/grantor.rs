@@ -35,6 +35,12 @@ use crate::lease::ledger::{Ledger, Note};
 use crate::lease::renewals::{GrantorQueue, PendingRenewal};
 use crate::rpc::{RenewRefusal, Renewal, Renewed};
 
+/// Who waits for the answer to one renewal: the callers of it and of its copies, which came by other networks.
+type Waiters = Vec<oneshot::Sender<Renewed>>;
+
+/// How many of them there may be.
+const COPIES: usize = 8;
+
 /// The purpose of a proposal that has ended.
 enum Proposal {
     Activation,
@@ -48,7 +54,7 @@ struct Task {
     activation: watch::Sender<Option<Activation>>,
     grantor: Grantor,
     /// The members that wait for an answer, by life and sequence number, and when their renewals were received.
-    waiting: BTreeMap<(Identity, u64), (oneshot::Sender<Renewed>, Reading)>,
+    waiting: BTreeMap<(Identity, u64), (Waiters, Reading)>,
     /// The term in which this node leads, according to the engine.
     leading: Option<u64>,
     /// The reads under way, and for which renewals each is. One that an earlier activation began may still run.
@@ -189,12 +195,20 @@ impl Task {
     fn received(&mut self, ask: PendingRenewal) {
         let PendingRenewal { renewal, answer } = ask;
         let Renewal { who, seq } = renewal;
+        if let Some((waiters, _)) = self.waiting.get_mut(&(who, seq)) {
+            // A copy, by another network. What is granted to the first is granted to this one: the lease is counted from the
+            // sending, which was before both, and the read begins after the first.
+            if waiters.len() < COPIES {
+                waiters.push(answer);
+            }
+            return;
+        }
         // P7: the clock is read after the receipt.
         let now = clock::reading();
         let taken = self.engine.look(|state| self.grantor.handle_renewal(who, seq, state, now));
         match taken {
             Ok(()) => {
-                self.waiting.insert((who, seq), (answer, now));
+                self.waiting.insert((who, seq), (vec![answer], now));
                 self.begin_read();
             }
             Err(why) => {
@@ -214,7 +228,7 @@ impl Task {
 
     fn refuse_all(&mut self, refusal: RenewRefusal) {
         let answer = self.refusal(refusal);
-        for (waiter, _) in std::mem::take(&mut self.waiting).into_values() {
+        for waiter in std::mem::take(&mut self.waiting).into_values().flat_map(|(waiters, _)| waiters) {
             let _gone = waiter.send(answer);
         }
     }

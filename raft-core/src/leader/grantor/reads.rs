@@ -87,13 +87,15 @@ impl Task {
     fn answer(&mut self, who: Identity, seq: u64, granted: bool) {
         let refused = self.refusal(RenewRefusal::NotConfirmed);
         let earlier: Vec<_> = self.waiting.range((who, 0)..(who, seq)).map(|(key, _)| *key).collect();
-        for (waiter, _) in earlier.iter().filter_map(|key| self.waiting.remove(key)) {
+        for waiter in earlier.iter().filter_map(|key| self.waiting.remove(key)).flat_map(|(waiters, _)| waiters) {
             let _gone = waiter.send(refused);
         }
-        let Some((waiter, received)) = self.waiting.remove(&(who, seq)) else { return };
+        let Some((waiters, received)) = self.waiting.remove(&(who, seq)) else { return };
         if let (true, Some(activation)) = (granted, self.grantor.activation()) {
             self.ledger.note(Note::Granted { who, seq, activation, received });
         }
-        let _gone = waiter.send(if granted { Renewed::Granted(Renewal { who, seq }) } else { refused });
+        for waiter in waiters {
+            let _gone = waiter.send(if granted { Renewed::Granted(Renewal { who, seq }) } else { refused });
+        }
     }
 }

@@ -1,0 +1,107 @@
+//! What leases and leadership depend on goes over two networks at once, where a node has two addresses.
+//!
+//! ```text
+//!   heartbeat, confirmation, renewal, keep-alive ─┬─▶ the most preferred address ─┐
+//!                                                 └─▶ one of the others ──────────┴─▶ the first answer counts
+//!   everything else ────────────────────────────────▶ whichever address works
+//! ```
+//!
+//! Such a call may arrive twice, and in any order. That does no harm: each states a fact that is true when it was sent, or asks a
+//! question. A call that could take effect twice, such as a proposal, goes one way only. When one network is cut, nothing has to be
+//! noticed first: the other copy is answered.
+
+use std::sync::Arc;
+
+use futures_util::future::{BoxFuture, Either, select};
+use quorate_raft_core::TransportError;
+use quorate_raft_core::rpc::{Answer, Call};
+
+use crate::links::Link;
+
+/// Whether a copy of this call does no harm, and leases or leadership may depend on it.
+pub(crate) fn may_go_twice(call: &Call) -> bool {
+    match call {
+        Call::Append(append) => append.entries.is_empty(),
+        Call::Renew(_) | Call::KeepAlive(_) | Call::ReadIndex => true,
+        Call::Propose(_)
+        | Call::Vote(_)
+        | Call::PreVote(_)
+        | Call::Snapshot(_)
+        | Call::Transfer(_)
+        | Call::CanFence(_)
+        | Call::Refuses(_)
+        | Call::Receipts(_) => false,
+    }
+}
+
+type Answering = BoxFuture<'static, Result<Answer, TransportError>>;
+
+/// Makes a call on both links, and gives the answer that comes first. If neither has one, the error is that of the way which may
+/// have reached the node.
+pub(crate) fn call(links: [Arc<Link>; 2], make: impl Fn(Arc<Link>) -> Answering + Send + 'static) -> Answering {
+    let [first, rest] = links.map(make);
+    Box::pin(async move {
+        match select(first, rest).await {
+            Either::Left((answer, other)) | Either::Right((answer, other)) => match answer {
+                Ok(answer) => Ok(answer),
+                Err(error) if is_final(&error) => Err(error),
+                Err(error) => match other.await {
+                    Err(TransportError::Unreachable(_)) => Err(error),
+                    answered => answered,
+                },
+            },
+        }
+    })
+}
+
+/// Whether the node itself has given this error.
+fn is_final(error: &TransportError) -> bool {
+    matches!(error, TransportError::Refused(_))
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_raft_core::Refusal;
+    use quorate_raft_core::rpc::{Append, Ballot, Payload};
+
+    use super::*;
+    use crate::links::Traffic;
+    use crate::settings::ClientSettings;
+
+    #[test]
+    fn what_could_take_effect_twice_goes_one_way() {
+        let ballot = Ballot { term: 7, node: quorate_membership::NodeId::new(1), committed: true };
+        let heartbeat = Append { ballot, prev: None, entries: vec![], commit: None, renewed: None };
+        assert!(may_go_twice(&Call::Append(heartbeat)) && may_go_twice(&Call::ReadIndex));
+        assert!(!may_go_twice(&Call::Propose(Payload::new(vec![1]))));
+    }
+
+    #[tokio::test]
+    async fn the_first_answer_counts_and_a_refusal_is_one() {
+        let unreachable = || Err(TransportError::Unreachable("cut".into()));
+        let broken = || Err(TransportError::Broken("closed".into()));
+        let refused = || Err(TransportError::Refused(Refusal::NotReady));
+        let never = || Err(TransportError::Timeout(std::time::Duration::MAX));
+        for (ways, expected) in [
+            ([unreachable(), refused()], refused()),
+            ([refused(), never()], refused()),
+            ([broken(), unreachable()], broken()),
+            ([unreachable(), broken()], broken()),
+            ([unreachable(), unreachable()], unreachable()),
+        ] {
+            let [first, rest] = ways.map(|answer| -> Answering {
+                Box::pin(async move {
+                    match answer {
+                        Err(TransportError::Timeout(_)) => std::future::pending().await,
+                        answer => answer,
+                    }
+                })
+            });
+            let ways = std::sync::Mutex::new(vec![rest, first]);
+            let to_nowhere =
+                |()| Link::new("nobody".into(), vec![], ClientSettings::default(), None, Traffic::default());
+            let links = [(); 2].map(|()| Arc::new(to_nowhere(())));
+            assert_eq!(call(links, move |_| ways.lock().unwrap().pop().unwrap()).await, expected);
+        }
+    }
+}
