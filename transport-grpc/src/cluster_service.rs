@@ -101,14 +101,14 @@ impl Cluster for ClusterService {
     }
 
     async fn certify(&self, request: Request<pb::CertifyRequest>) -> Result<Response<pb::CertificateResponse>, Status> {
-        self.grants.certify(self.role.as_ref(), request.into_inner()).map(Response::new)
+        self.grants.certify(self.role.as_ref(), request.into_inner()).await.map(Response::new)
     }
 
     async fn share_authority(
         &self,
         _: Request<pb::ShareAuthorityRequest>,
     ) -> Result<Response<pb::ShareAuthorityResponse>, Status> {
-        self.grants.share(self.role.as_ref()).map(Response::new)
+        self.grants.share(self.role.as_ref()).await.map(Response::new)
     }
 
     async fn set_role(&self, request: Request<pb::SetRoleRequest>) -> Result<Response<pb::CommandResponse>, Status> {

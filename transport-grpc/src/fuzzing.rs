@@ -162,7 +162,8 @@ mod tests {
     /// The committed corpus, and what was found with it before.
     #[test]
     fn no_file_of_the_corpus_makes_anything_panic() {
-        let targets: [(&str, fn(&[u8])); 4] = [
+        type Target = fn(&[u8]);
+        let targets: [(&str, Target); 4] = [
             ("codec", super::codec),
             ("conversions", super::conversions),
             ("token", super::token),

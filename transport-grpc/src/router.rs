@@ -47,6 +47,9 @@ use crate::tls::{CallerRole, Tls};
 /// The header with the id of the cluster: 32 hexadecimal digits.
 const CLUSTER: &str = "quorate-cluster";
 
+/// The largest message of a machine without a certificate, in bytes.
+const STRANGER_LIMIT: usize = 16 << 10;
+
 /// How often it is looked whether a node that is connected was removed.
 const LOOK: Duration = Duration::from_secs(5);
 
@@ -116,11 +119,13 @@ impl Router {
         let raft = Arc::new(self.calls.passing_to(of_peers.clone()));
         let cluster = ClusterServer::new(self.members.of(role.clone(), of_peers));
         let store = StoreServer::new(self.stores.of(role.clone()));
+        // Nobody knows yet who asks for a first certificate, and little is enough for that.
+        let limit = if role == Some(CallerRole::Joiner) { STRANGER_LIMIT } else { MESSAGE_LIMIT };
         Self {
             place: Some(place),
             role,
             store: store.max_decoding_message_size(MESSAGE_LIMIT),
-            cluster: cluster.max_decoding_message_size(MESSAGE_LIMIT),
+            cluster: cluster.max_decoding_message_size(limit),
             raft: RaftServer::from_arc(raft.clone()).max_decoding_message_size(MESSAGE_LIMIT),
             log: RaftServer::from_arc(raft).max_decoding_message_size(APPEND_LIMIT),
             ..self.clone()

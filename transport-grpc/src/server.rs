@@ -236,7 +236,7 @@ async fn converse<T>(
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
-        .max_concurrent_streams(settings.max_streams)
+        .max_concurrent_streams(if role == Some(CallerRole::Joiner) { 1 } else { settings.max_streams })
         .keep_alive_interval(settings.ping_every)
         .keep_alive_timeout(settings.ping_timeout);
     let stream = HandshakeTimeout::new(stream, left);

@@ -24,8 +24,8 @@ use crate::pb;
 use crate::pb::cluster_client::ClusterClient;
 use crate::tls::{Authority, CredentialsError, JoinToken, KeyFolder, Pinned, Subject, Tls, sha256};
 
-/// How long one node may take to answer. A node closes the connection of a machine without a certificate a little later.
-const ANSWER: Duration = Duration::from_secs(4);
+/// How long one node may take for a call. A node closes the connection of a machine without a certificate a little later.
+pub(super) const ANSWER: Duration = Duration::from_secs(4);
 
 /// The pause before all are asked again.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -57,26 +57,27 @@ pub enum EnrollError {
 }
 
 /// Gets the first certificate of the node that a token names, and keeps it in the data folder. Where there is one by the same
-/// authority, nobody is asked.
+/// authority that has not expired, nobody is asked.
 ///
 /// # Errors
 /// [`EnrollError`].
 pub async fn enroll(data: &Path, token: &JoinToken, within: Duration) -> Result<(), EnrollError> {
     let folder = KeyFolder::below(data, token.node());
-    if folder.is_complete() {
-        // Tried against the hash of the token: what a former cluster has left here is not used.
-        return match Tls::open(data, token.node())?.managed().is_some_and(|managed| managed.hash() == token.authority) {
-            true => Ok(()),
-            false => Err(CredentialsError::Unfit("the data folder has the keys of another cluster".into()).into()),
-        };
+    let (kept, wanted) = (folder.clone(), token.clone());
+    if on_disk(move || is_kept(&kept, &wanted)).await? {
+        return Ok(());
     }
-    let request = folder.request(&token.cluster)?;
+    let (kept, cluster) = (folder.clone(), token.cluster.clone());
+    let request = on_disk(move || kept.request(&cluster)).await?;
     let give_up = Instant::now() + within;
     let mut last = "the token names no address".to_string();
     loop {
         for seed in token.seeds() {
             match timeout_at(give_up, timeout(ANSWER, ask(token, seed, request.clone()))).await {
-                Ok(Ok(Ok(answer))) => return Ok(keep(&folder, token, &answer)?),
+                Ok(Ok(Ok(answer))) => {
+                    let wanted = token.clone();
+                    return Ok(on_disk(move || keep(&folder, &wanted, &answer)).await?);
+                }
                 Ok(Ok(Err(Failed::Refused(why)))) => return Err(EnrollError::Refused { at: seed.clone(), why }),
                 Ok(Ok(Err(Failed::Elsewhere(why)))) => last = format!("{seed}: {why}"),
                 Ok(Err(_)) => last = format!("{seed}: no answer within {ANSWER:?}"),
@@ -90,14 +91,38 @@ pub async fn enroll(data: &Path, token: &JoinToken, within: Duration) -> Result<
     }
 }
 
+/// Whether the data folder has a certificate of this cluster that counts.
+fn is_kept(folder: &KeyFolder, token: &JoinToken) -> Result<bool, CredentialsError> {
+    if !folder.is_complete() {
+        return Ok(false);
+    }
+    let kept = folder.credentials()?;
+    folder.is_own(&kept)?;
+    // What a former cluster has left here is not used, and not replaced.
+    if kept.authority_hash() != Some(token.authority) {
+        return Err(CredentialsError::Unfit("the data folder has the keys of another cluster".into()));
+    }
+    Ok(Tls::new(kept).is_ok())
+}
+
 /// Keeps the certificate, if the answer is what was asked for.
 fn keep(folder: &KeyFolder, token: &JoinToken, answer: &pb::CertificateResponse) -> Result<(), CredentialsError> {
     let pb::CertificateResponse { certificate, authority } = answer;
     if Authority::hash_of(authority)? != token.authority {
         return Err(CredentialsError::Unfit("the answer names another authority than the token".into()));
     }
-    Tls::new(folder.credentials_with(certificate, authority)?)?;
+    let next = folder.credentials_with(certificate, authority)?;
+    folder.is_own(&next)?;
+    Tls::new(next)?;
     folder.keep_certificate(certificate, authority)
+}
+
+/// Does something with files, where it holds up no other task.
+pub(super) async fn on_disk<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, CredentialsError> + Send + 'static,
+) -> Result<T, CredentialsError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| Err(CredentialsError::Issue(error.to_string())))
 }
 
 enum Failed {
@@ -129,8 +154,8 @@ async fn ask(token: &JoinToken, seed: &Address, request: Vec<u8>) -> Result<pb::
         return Err(Failed::Elsewhere("the node there has not shown the authority of the token".into()));
     }
     let mut client = client(stream).await.map_err(|error| elsewhere(&error))?;
-    let asked =
-        pb::EnrollRequest { node: token.node().get(), secret: token.secret.to_vec().into(), request: request.into() };
+    let signature = token.sign(&request).ok_or_else(|| Failed::Refused("its secret is none".into()))?;
+    let asked = pb::EnrollRequest { node: token.node().get(), signature: signature.into(), request: request.into() };
     Ok(client.enroll(asked).await?.into_inner())
 }
 

@@ -5,15 +5,15 @@ use std::time::Duration;
 use prost::Message;
 use quorate_membership::session::{MAX_TTL, MIN_TTL, Principal};
 use quorate_membership::{
-    Address, Change, Check, ClusterState, Command, Holder, Key, NodeId, Reason, Rejection, Request, Role, Session,
-    SessionId, TextError, Value,
+    Address, Change, Check, ClusterState, Command, Holder, Key, NodeId, Reason, Record, Rejection, Request, Revision,
+    Role, Session, SessionId, TextError, Value,
 };
 use quorate_raft_core::{ClientService, ProposeError, Refusal};
 use ring::rand::{SecureRandom, SystemRandom};
 
-use super::{RESERVED, key_of};
+use super::{RESERVED, key_of, read};
 use crate::pb;
-use crate::tls::{JoinToken, Managed, Tls, sha256};
+use crate::tls::{JoinToken, Tls};
 
 /// How many voters a token names.
 const SEEDS: usize = 5;
@@ -57,6 +57,16 @@ pub enum InviteError {
     /// The node was removed, and its number is never given again.
     #[error("{0} was removed from this cluster, and its number is never given again; choose another")]
     Retired(NodeId),
+    /// A machine has used an invitation of the node, and has not joined.
+    #[error(
+        "a machine got the certificate of {node} at {at}, and has not joined; choose another number, unless it is yours and joins"
+    )]
+    Used {
+        /// The node.
+        node: NodeId,
+        /// When the machine got it.
+        at: Revision,
+    },
     /// Others invite nodes at the same time, and were faster each time.
     #[error("no free number was found, because other nodes are being invited; try again")]
     Busy,
@@ -85,23 +95,23 @@ pub async fn invite(service: &dyn ClientService, tls: &Tls, whom: Invite) -> Res
         return Err(InviteError::Validity(valid));
     }
     for _ in 0..TRIES {
-        let (node, seeds) = look(service, |state| (wanted.unwrap_or_else(|| free(state)), seeds(state)));
-        look(service, |state| may_be_invited(state, node))?;
+        let node = look(service, |state| wanted.unwrap_or_else(|| free(state)));
         let key = key_of(node)?;
-        let former = look(service, |state| session_of(state, &key));
-        let secret = random()?;
+        let former = look(service, |state| may_be_invited(state, node, &key))?;
+        let seeds = look(service, seeds);
+        let (cluster, authority, secret) = (managed.cluster().to_owned(), managed.hash(), random()?);
+        let token = JoinToken { cluster, node, role, authority, secret, seeds };
         let session = open(service, tls, node, valid).await?;
-        let put = put(node, &secret, session, wanted.is_none())?;
+        let put = put(key, token.public_key().ok_or(InviteError::Random)?, session, former.map(|(version, _)| version));
         match service.once(None, Box::new(put)).await {
             Ok(_) => {
-                if let Some(former) = former {
+                if let Some((_, Some(former))) = former {
                     close(service, former).await;
                 }
-                return Ok(token(managed, node, role, secret, seeds));
+                return Ok(token);
             }
-            Err(ProposeError::Rejected(Rejection::Version { .. })) if wanted.is_none() => {
-                close(service, session).await;
-            }
+            // It was used, or invited again, in this moment.
+            Err(ProposeError::Rejected(Rejection::Version { .. })) => close(service, session).await,
             Err(error) => {
                 close(service, session).await;
                 return Err(error.into());
@@ -109,10 +119,6 @@ pub async fn invite(service: &dyn ClientService, tls: &Tls, whom: Invite) -> Res
         }
     }
     Err(InviteError::Busy)
-}
-
-fn token(managed: &Managed, node: NodeId, role: Role, secret: [u8; 32], seeds: Vec<Address>) -> JoinToken {
-    JoinToken { cluster: managed.cluster().into(), node, role, authority: managed.hash(), secret, seeds }
 }
 
 /// Opens the session of an invitation. It belongs to this node, so no client can keep it alive.
@@ -132,22 +138,21 @@ async fn close(service: &dyn ClientService, session: SessionId) {
     }
 }
 
-/// Makes the command that writes an invitation; `only_first`: where there is none yet.
+/// Makes the command that writes an invitation, where there is none yet or an unused one of this version.
 fn put(
-    node: NodeId,
-    secret: &[u8; 32],
+    key: Key,
+    public_key: Vec<u8>,
     session: SessionId,
-    only_first: bool,
-) -> Result<impl Fn(Request) -> Command + Send + Sync + 'static, TextError> {
-    let key = key_of(node)?;
-    let kept = pb::Invitation { secret_sha256: sha256(secret).to_vec().into(), used_by_sha256: None };
+    version: Option<Revision>,
+) -> impl Fn(Request) -> Command + Send + Sync + 'static {
+    let kept = pb::Invitation { public_key: public_key.into(), used_by_sha256: None, session: session.get() };
     let value = Value::from(kept.encode_to_vec());
-    Ok(move |request| {
-        let checks = only_first.then(|| Check::Version { key: key.clone(), version: None });
+    move |request| {
+        let checks = vec![Check::Version { key: key.clone(), version }];
         let bound = Some(Holder::Session(session));
         let changes = vec![Change::Put { key: key.clone(), value: value.clone(), bound }];
-        Command::Write { request, checks: checks.into_iter().collect(), changes }
-    })
+        Command::Write { request, checks, changes }
+    }
 }
 
 fn look<T>(service: &dyn ClientService, look: impl Fn(&ClusterState) -> T) -> T {
@@ -156,11 +161,22 @@ fn look<T>(service: &dyn ClientService, look: impl Fn(&ClusterState) -> T) -> T 
     found.unwrap_or_else(|| look(&service.view().cluster))
 }
 
-fn may_be_invited(state: &ClusterState, node: NodeId) -> Result<(), InviteError> {
-    match () {
-        () if state.member(node).is_some() => Err(InviteError::Member(node)),
-        () if state.retired().contains(&node) => Err(InviteError::Retired(node)),
-        () => Ok(()),
+/// The version and the session of the unused invitation that a new one replaces, if there is one.
+fn may_be_invited(
+    state: &ClusterState,
+    node: NodeId,
+    key: &Key,
+) -> Result<Option<(Revision, Option<SessionId>)>, InviteError> {
+    if state.member(node).is_some() {
+        return Err(InviteError::Member(node));
+    }
+    if state.retired().contains(&node) {
+        return Err(InviteError::Retired(node));
+    }
+    let Some(record) = state.store().record(key) else { return Ok(None) };
+    match read(record) {
+        Some(invitation) if invitation.used_by_sha256.is_some() => Err(InviteError::Used { node, at: record.version }),
+        _ => Ok(Some((record.version, session_of(record)))),
     }
 }
 
@@ -181,8 +197,8 @@ fn seeds(state: &ClusterState) -> Vec<Address> {
 }
 
 /// The session of the open invitation in this record.
-fn session_of(state: &ClusterState, key: &Key) -> Option<SessionId> {
-    match state.store().record(key)?.bound? {
+fn session_of(record: &Record) -> Option<SessionId> {
+    match record.bound? {
         Holder::Session(session) => Some(session),
         _ => None,
     }

@@ -3,12 +3,13 @@
 //! ```text
 //!   operator ── invite n4 ──▶ any node ──▶ log: a session, and bound to it the record quorate/invitations/n4 (invite.rs)
 //!                                  └──▶ join token, which an operator carries to the machine
-//!   machine ── Enroll(secret, request) ──▶ a voter: open? its secret? unused? ──▶ log: used by this key ──▶ certificate (grant.rs)
+//!   machine ── Enroll(request, signed) ──▶ a voter: open? its secret? unused? ──▶ log: used by this key ──▶ certificate (grant.rs)
 //!   member  ── Certify(request), ShareAuthority ──▶ a voter                                          (upkeep.rs asks, in time)
 //! ```
 //!
 //! An invitation is a record like any other, so the log tells when it was made and when it was used. It ends when its session
-//! does, and the leader ends that on its own clock, like every session. The keys of such records are reserved: the service Store
+//! does, and the leader ends that on its own clock, like every session. Once it is used its record stays: the number is that machine's.
+//! The keys of such records are reserved: the service Store
 //! refuses to write them.
 
 mod ask;
@@ -52,7 +53,7 @@ mod tests {
         assert_eq!(key_of(NodeId::new(4)).unwrap().as_str(), "quorate/invitations/n4");
         let at = Revision::new(7);
         let record = |value: Vec<u8>| Record { value: Value::from(value), version: at, created: at, bound: None };
-        let kept = pb::Invitation { secret_sha256: vec![1; 32].into(), used_by_sha256: None };
+        let kept = pb::Invitation { public_key: vec![1; 32].into(), used_by_sha256: None, session: 7 };
         assert_eq!(read(&record(kept.encode_to_vec())), Some(kept));
         assert_eq!(read(&record(vec![0xff; 40])), None);
         assert_eq!(read(&record(b"text".to_vec())), None);

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   every few seconds:  a third of the time left? ─▶ a new certificate, by this node's own authority or by a voter ─▶ files, connections
-//!                  a voter without the authority ─▶ asks the other voters          no voter any more ─▶ deletes its key
+//!                  a voter without the authority ─▶ asks the other members
+//!                  no voter any more, and another one has it; or removed ─▶ deletes its key
 //! ```
 //!
 //! All of it is about certificates, whose times are those of the wall clock, and none of it about leases or elections. What fails is
@@ -13,11 +14,11 @@ use std::time::Duration;
 
 use quorate_membership::{Address, NodeId, Role};
 use quorate_raft_core::ClientService;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
-use super::ask::to_node;
+use super::ask::{ANSWER, on_disk, to_node};
 use crate::pb;
-use crate::tls::{CallerRole, Managed, NODE_VALID, Tls};
+use crate::tls::{CallerRole, CredentialsError, Managed, NODE_VALID, Tls};
 
 /// The pause between two looks.
 const LOOK: Duration = Duration::from_secs(5);
@@ -31,21 +32,36 @@ const WARNING: Duration = Duration::from_secs(14 * 24 * 3600);
 /// The least time between two warnings.
 const QUIET: Duration = Duration::from_secs(24 * 3600);
 
+/// How long what is missing is not warned of, because it may be on its way.
+const QUIET_FIRST: Duration = Duration::from_secs(60);
+
 /// The pause after a renewal that failed.
 const RENEW_AGAIN: Duration = Duration::from_secs(10);
 
 /// Looks after the certificate of the node that `service` is, for as long as the future is polled.
 pub async fn keep_certificates(service: Arc<dyn ClientService>, tls: Tls) {
-    let (mut warn_at, mut renew_at) = (Instant::now(), Instant::now());
+    let began = Instant::now();
+    let (mut warn_at, mut renew_at, mut missing_at) = (began + QUIET_FIRST, began, began + QUIET_FIRST);
     loop {
         let mut pause = LOOK;
-        if let Some(managed) = tls.managed() {
-            if !keep_authority(&*service, &tls, managed).await {
+        if tls.is_managed() {
+            if keep_authority(&*service, &tls).await {
+                missing_at = Instant::now() + QUIET_FIRST;
+            } else {
                 pause = SOON;
+            }
+            if Instant::now() >= missing_at {
+                missing_at = Instant::now() + QUIET;
+                tracing::warn!(
+                    "this voter has not got the authority of the cluster: no other node that keeps it was reached"
+                );
             }
             if tls.valid_for() < NODE_VALID / 3 && Instant::now() >= renew_at {
                 renew_at = Instant::now() + RENEW_AGAIN;
-                renew(&*service, &tls, managed).await;
+                match renew(&*service, &tls).await {
+                    Ok(()) => tracing::info!("renewed the certificate of this node"),
+                    Err(error) => tracing::debug!(%error, "no new certificate yet; will ask again"),
+                }
             }
         }
         let left = tls.valid_for();
@@ -62,78 +78,106 @@ pub async fn keep_certificates(service: Arc<dyn ClientService>, tls: Tls) {
 }
 
 /// Whether this node has of the authority what its role says.
-async fn keep_authority(service: &dyn ClientService, tls: &Tls, managed: &Managed) -> bool {
+async fn keep_authority(service: &dyn ClientService, tls: &Tls) -> bool {
     let Some(own) = own(tls) else { return true };
-    let mut role = None;
-    service.look(&mut |state| role = state.member(own).map(|member| member.role));
+    let (mut role, mut votes, mut retired) = (None, false, false);
+    service.look(&mut |state| {
+        role = state.member(own).map(|member| member.role);
+        votes = state.configuration().voters().contains(&own);
+        retired = state.retired().contains(&own);
+    });
     match role {
-        Some(Role::Voter) if !managed.keeps() => {
-            for (node, address) in others(service, own) {
-                match ask_for_authority(tls, managed, node, &address).await {
-                    Ok(()) => {
-                        tracing::info!(from = %node, "this voter keeps the authority of the cluster now");
-                        return true;
-                    }
-                    Err(error) => tracing::debug!(%node, %error, "no authority from there"),
-                }
+        Some(Role::Voter) if votes && !tls.keeps_authority() => ask_for_authority(service, tls, own).await,
+        Some(Role::Learner | Role::Witness) if !votes && tls.keeps_authority() => {
+            // Not before another one has it, or nobody would.
+            if ask_for_certificate(service, tls, own).await.is_err() {
+                return false;
             }
-            false
+            forget(tls, "this node is no voter any more, and has deleted the authority of the cluster").await
+        }
+        None if retired && tls.keeps_authority() => {
+            forget(tls, "this node was removed, and has deleted the authority of the cluster").await
         }
         // It does not know its role yet.
-        None => false,
-        Some(Role::Learner | Role::Witness) if managed.keeps() => {
-            match managed.forget() {
-                Ok(()) => {
-                    tracing::info!("this node is no voter any more, and has deleted the authority of the cluster")
-                }
-                Err(error) => tracing::warn!(%error, "the key of the authority could not be deleted"),
-            }
-            true
-        }
-        _ => true,
+        None => retired,
+        Some(_) => true,
     }
+}
+
+async fn forget(tls: &Tls, told: &'static str) -> bool {
+    let own = tls.clone();
+    match on_disk(move || own.managed().map_or(Ok(()), Managed::forget)).await {
+        Ok(()) => tracing::info!("{told}"),
+        Err(error) => tracing::warn!(%error, "the key of the authority could not be deleted"),
+    }
+    true
 }
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
-async fn ask_for_authority(tls: &Tls, managed: &Managed, node: NodeId, address: &Address) -> Result<(), AnyError> {
-    let mut client = to_node(tls, node, address).await?;
-    let answer = client.share_authority(pb::ShareAuthorityRequest {}).await?.into_inner();
-    Ok(managed.keep(&answer.certificate, &answer.key)?)
+/// Asks every member that may keep the authority for it.
+async fn ask_for_authority(service: &dyn ClientService, tls: &Tls, own: NodeId) -> bool {
+    for (node, address) in others(service, own, |_| true) {
+        let asked = async {
+            let mut client = to_node(tls, node, &address).await?;
+            let answer = timeout(ANSWER, client.share_authority(pb::ShareAuthorityRequest {})).await??.into_inner();
+            let own = tls.clone();
+            let kept = move || own.managed().map_or(Ok(()), |managed| managed.keep(&answer.certificate, &answer.key));
+            Ok::<(), AnyError>(on_disk(kept).await?)
+        };
+        match asked.await {
+            Ok(()) => {
+                tracing::info!(from = %node, "this voter keeps the authority of the cluster now");
+                return true;
+            }
+            Err(error) => tracing::debug!(%node, %error, "no authority from there"),
+        }
+    }
+    false
 }
 
 /// Replaces the certificate of this node by a new one, if that can be had.
-async fn renew(service: &dyn ClientService, tls: &Tls, managed: &Managed) {
-    let Some(own) = own(tls) else { return };
-    let renewed = match managed.renew_by_itself(own) {
-        Some(renewed) => renewed.map_err(AnyError::from),
+async fn renew(service: &dyn ClientService, tls: &Tls) -> Result<(), AnyError> {
+    let own = own(tls).ok_or("this is no node")?;
+    let by_itself = tls.clone();
+    let renewed =
+        on_disk(move || by_itself.managed().and_then(|managed| managed.renew_by_itself(own)).transpose()).await?;
+    let renewed = match renewed {
+        Some(renewed) => renewed,
         None => {
-            let mut last = Err("no voter is known here".into());
-            for (node, address) in others(service, own) {
-                last = ask_for_certificate(tls, managed, node, &address).await;
-                if last.is_ok() {
-                    break;
-                }
-            }
-            last
+            let answer = ask_for_certificate(service, tls, own).await?;
+            let kept = tls.clone();
+            let keep = move || {
+                let managed = kept.managed().ok_or(CredentialsError::NoAuthority)?;
+                managed.keep_renewed(&answer.certificate, &answer.authority)
+            };
+            on_disk(keep).await?
         }
     };
-    match renewed.and_then(|credentials| Ok(tls.replace(credentials)?)) {
-        Ok(()) => tracing::info!("renewed the certificate of this node"),
-        Err(error) => tracing::warn!(%error, "the certificate of this node could not be renewed; will try again"),
-    }
+    Ok(tls.replace(renewed)?)
 }
 
+/// A certificate of this node by a voter that keeps the authority.
 async fn ask_for_certificate(
+    service: &dyn ClientService,
     tls: &Tls,
-    managed: &Managed,
-    node: NodeId,
-    address: &Address,
-) -> Result<crate::tls::Credentials, AnyError> {
-    let request = managed.request()?;
-    let mut client = to_node(tls, node, address).await?;
-    let answer = client.certify(pb::CertifyRequest { request: request.into() }).await?.into_inner();
-    Ok(managed.keep_renewed(&answer.certificate, &answer.authority)?)
+    own: NodeId,
+) -> Result<pb::CertificateResponse, AnyError> {
+    let wanted = tls.clone();
+    let request = on_disk(move || wanted.managed().ok_or(CredentialsError::NoAuthority)?.request()).await?;
+    let mut last = "no other voter is known here".into();
+    for (node, address) in others(service, own, |role| role == Role::Voter) {
+        let asked = async {
+            let mut client = to_node(tls, node, &address).await?;
+            let asked = pb::CertifyRequest { request: request.clone().into() };
+            Ok::<_, AnyError>(timeout(ANSWER, client.certify(asked)).await??.into_inner())
+        };
+        match asked.await {
+            Ok(answer) => return Ok(answer),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }
 
 /// The node that this process is.
@@ -144,12 +188,12 @@ fn own(tls: &Tls) -> Option<NodeId> {
     }
 }
 
-/// The other voters, and where they are reached.
-fn others(service: &dyn ClientService, own: NodeId) -> Vec<(NodeId, Address)> {
+/// The other members of these roles, and where they are reached.
+fn others(service: &dyn ClientService, own: NodeId, of: impl Fn(Role) -> bool) -> Vec<(NodeId, Address)> {
     let mut found = Vec::new();
     service.look(&mut |state| {
-        let voters = state.members().filter(|(node, member)| *node != own && member.role == Role::Voter);
-        found = voters.flat_map(|(node, member)| member.addresses.iter().map(move |at| (node, at.clone()))).collect();
+        let members = state.members().filter(|(node, member)| *node != own && of(member.role));
+        found = members.flat_map(|(node, member)| member.addresses.iter().map(move |at| (node, at.clone()))).collect();
     });
     found
 }

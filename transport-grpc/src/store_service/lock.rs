@@ -169,6 +169,14 @@ impl LockWait {
         }
     }
 
+    /// Whether another holder has made the request of this name: it is not this client's to withdraw.
+    fn is_of_another(&self, state: &ClusterState, request: Nonce) -> bool {
+        let Some(lock) = state.store().lock(&self.name) else { return false };
+        let other = |holder, asked| asked == request && holder != Holder::Session(self.session);
+        lock.grant.is_some_and(|grant| other(grant.holder, grant.request))
+            || lock.waiters().any(|waiter| other(waiter.holder, waiter.request))
+    }
+
     /// The error for a request that took effect, and is neither granted nor in line any more.
     fn request_gone(&self) -> Status {
         if !self.is_open() {
@@ -220,6 +228,9 @@ impl LockWait {
 
     /// Withdraws a request without a client that waits for it, and releases what it was granted meanwhile.
     async fn clean_up(&self, request: Request) {
+        if looked(&*self.service, |state| self.is_of_another(state, request.nonce)) {
+            return;
+        }
         self.propose_until_committed(self.settle(request)).await;
         if let (None, Standing::Granted(token)) = (self.named, self.standing(request.nonce)) {
             let holder = Holder::Session(self.session);

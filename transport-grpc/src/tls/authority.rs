@@ -20,7 +20,7 @@ use rcgen::{
 };
 
 use crate::tls::Tls;
-use crate::tls::credentials::{Credentials, CredentialsError};
+use crate::tls::credentials::{Credentials, CredentialsError, sha256};
 use crate::tls::subject::{CallerRole, Subject, is_label};
 
 /// How much earlier than now a certificate becomes valid, for those whose clock is behind.
@@ -89,14 +89,6 @@ fn label_of(key: &KeyPair) -> String {
     let hash = sha256(key.public_key_raw());
     let digits: String = hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
     format!("q{digits}")
-}
-
-/// The SHA-256 of these bytes.
-pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
-    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
-    let mut hash = [0; 32];
-    hash.copy_from_slice(digest.as_ref());
-    hash
 }
 
 /// Puts a file in the place of another, if there is one, with these permissions.

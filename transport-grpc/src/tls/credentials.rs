@@ -124,6 +124,11 @@ impl Credentials {
         Self::from_pem(&trust, &chain, &key)
     }
 
+    /// The SHA-256 of the first certificate that is trusted.
+    pub(crate) fn authority_hash(&self) -> Option<[u8; 32]> {
+        self.authorities.first().map(|root| sha256(root))
+    }
+
     /// Whom the own certificate names.
     pub fn subject(&self) -> &Subject {
         &self.subject
@@ -151,4 +156,12 @@ pub(super) fn expires(chain: &[CertificateDer<'_>]) -> Result<UnixTime, String> 
     let (_, parsed) = x509_parser::parse_x509_certificate(first).map_err(|error| error.to_string())?;
     let seconds = u64::try_from(parsed.validity().not_after.timestamp()).map_err(|error| error.to_string())?;
     Ok(UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
+}
+
+/// The SHA-256 of these bytes.
+pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest.as_ref());
+    hash
 }

@@ -43,6 +43,21 @@ impl KeyFolder {
         Self { path: data.join("tls"), node }
     }
 
+    /// The node whose keys they are.
+    pub(super) fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// Whether credentials are those of this node.
+    pub(crate) fn is_own(&self, credentials: &Credentials) -> Result<(), CredentialsError> {
+        let found = credentials.subject();
+        let want = Subject { role: CallerRole::Node(self.node), ..found.clone() };
+        match *found == want {
+            true => Ok(()),
+            false => Err(CredentialsError::OtherSubject { want: want.to_string(), got: found.to_string() }),
+        }
+    }
+
     /// Whether the node has got its certificate.
     pub(crate) fn is_complete(&self) -> bool {
         [AUTHORITY, NODE, NODE_KEY].iter().all(|name| self.path.join(name).exists())
@@ -127,7 +142,17 @@ impl KeyFolder {
 
     fn create(&self) -> Result<(), CredentialsError> {
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.path);
-        made.map_err(|cause| CredentialsError::File { what: "the folder of the keys", path: self.path.clone(), cause })
+        // Its entry in the data folder, and that one's, have to be there after a power cut.
+        let data = self.path.parent().map(Path::to_path_buf);
+        let above = data.as_deref().and_then(Path::parent).filter(|path| !path.as_os_str().is_empty());
+        let durable = made.and_then(|()| {
+            [data.as_deref(), above].into_iter().flatten().try_for_each(|path| std::fs::File::open(path)?.sync_all())
+        });
+        durable.map_err(|cause| CredentialsError::File {
+            what: "the folder of the keys",
+            path: self.path.clone(),
+            cause,
+        })
     }
 
     fn read(&self, name: &'static str) -> Result<String, CredentialsError> {

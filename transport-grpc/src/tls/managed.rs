@@ -3,11 +3,13 @@
 //! Nothing is asked of other nodes here; what nodes ask of each other about it is in `enrollment/`.
 
 use std::fmt;
+use std::time::Duration;
 
 use parking_lot::RwLock;
 use quorate_membership::NodeId;
+use rustls::pki_types::UnixTime;
 
-use super::authority::{Authority, sha256};
+use super::authority::Authority;
 use super::credentials::{Credentials, CredentialsError};
 use super::key_folder::{KeyFolder, NODE_VALID};
 use super::subject::CallerRole;
@@ -32,13 +34,10 @@ impl Managed {
     pub(super) fn open(folder: KeyFolder) -> Result<Self, CredentialsError> {
         let credentials = folder.credentials()?;
         let cluster = credentials.subject().cluster.clone();
-        let hash = hash_of(&credentials)?;
+        let none = || CredentialsError::Unfit("it trusts nobody".into());
+        let hash = credentials.authority_hash().ok_or_else(none)?;
         let authority = RwLock::new(folder.authority(&cluster)?);
         Ok(Self { folder, cluster, hash, authority })
-    }
-
-    pub(super) fn folder(&self) -> &KeyFolder {
-        &self.folder
     }
 
     /// The label of the cluster.
@@ -81,10 +80,15 @@ impl Managed {
 
     /// A certificate of `node` for the key that this request is signed with, and that of the authority; `None` if this node does
     /// not keep the authority.
-    pub(crate) fn certify(&self, node: NodeId, request: &[u8]) -> Option<Result<(String, String), CredentialsError>> {
+    pub(crate) fn certify(
+        &self,
+        node: NodeId,
+        request: &[u8],
+        valid: Duration,
+    ) -> Option<Result<(String, String), CredentialsError>> {
         let authority = self.authority.read();
         let authority = authority.as_ref()?;
-        let made = authority.sign(CallerRole::Node(node), request, NODE_VALID);
+        let made = authority.sign(CallerRole::Node(node), request, valid);
         Some(made.map(|certificate| (certificate, authority.certificate().to_owned())))
     }
 
@@ -96,7 +100,7 @@ impl Managed {
     /// The next certificate of this node by its own copy of the authority, kept and ready to be used; `None` without that.
     pub(crate) fn renew_by_itself(&self, own: NodeId) -> Option<Result<Credentials, CredentialsError>> {
         let made = match self.request() {
-            Ok(request) => self.certify(own, &request)?,
+            Ok(request) => self.certify(own, &request, NODE_VALID)?,
             Err(error) => Err(error),
         };
         Some(made.and_then(|(certificate, authority)| self.keep_renewed(&certificate, &authority)))
@@ -111,18 +115,26 @@ impl Managed {
         }
         // Tried before it takes the place of the one that is in use.
         let next = self.folder.credentials_with(certificate, authority)?;
+        self.folder.is_own(&next)?;
         super::Tls::new(next)?;
         self.folder.keep_certificate(certificate, authority)?;
         self.folder.credentials()
+    }
+
+    /// The credentials in the folder. A node that keeps the authority gets a new certificate first if its own has expired, such as
+    /// after a long time switched off.
+    pub(super) fn usable(&self) -> Result<Credentials, CredentialsError> {
+        let kept = self.folder.credentials()?;
+        self.folder.is_own(&kept)?;
+        let expired = super::credentials::expires(&kept.chain).is_ok_and(|at| at <= UnixTime::now());
+        match self.folder.node() {
+            node if expired => self.renew_by_itself(node).unwrap_or(Ok(kept)),
+            _ => Ok(kept),
+        }
     }
 
     /// As [`Authority::issue`]; `None` if this node does not keep the authority.
     pub(crate) fn with_authority<T>(&self, use_it: impl FnOnce(&Authority) -> T) -> Option<T> {
         self.authority.read().as_ref().map(use_it)
     }
-}
-
-fn hash_of(credentials: &Credentials) -> Result<[u8; 32], CredentialsError> {
-    let root = credentials.authorities.first().ok_or_else(|| CredentialsError::Unfit("it trusts nobody".into()))?;
-    Ok(sha256(root))
 }

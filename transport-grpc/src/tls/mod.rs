@@ -36,13 +36,15 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
+pub(crate) use self::authority::key_hash;
 pub use self::authority::{Authority, Issued};
-pub(crate) use self::authority::{key_hash, sha256};
+pub(crate) use self::credentials::sha256;
 pub use self::credentials::{Credentials, CredentialsError};
 pub(crate) use self::key_folder::{KeyFolder, NODE_VALID};
 pub(crate) use self::managed::Managed;
 pub(crate) use self::pinned::Pinned;
 pub use self::subject::{CallerRole, Subject};
+pub(crate) use self::token::is_signed;
 pub use self::token::{JoinToken, TokenError};
 
 /// What HTTP/2 is called in the handshake (RFC 9113, section 3.2). Both sides insist on it.
@@ -101,10 +103,11 @@ impl Tls {
     /// Begins with what [`Self::found`], or a join token, has left in this data folder. Blocks on the disk.
     ///
     /// # Errors
-    /// [`CredentialsError`] with the file that is missing or not usable.
+    /// [`CredentialsError`] with the file that is missing or not usable, [`CredentialsError::OtherSubject`] for the keys of another
+    /// node, and [`CredentialsError::Unfit`] for a certificate that has expired, unless this node keeps the authority.
     pub fn open(data: &Path, node: NodeId) -> Result<Self, CredentialsError> {
         let managed = Managed::open(KeyFolder::below(data, node))?;
-        let credentials = managed.folder().credentials()?;
+        let credentials = managed.usable()?;
         Self::with(credentials, Some(Arc::new(managed)))
     }
 

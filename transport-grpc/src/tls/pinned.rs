@@ -14,7 +14,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme, version};
 
 use super::HTTP_2;
-use super::authority::sha256;
+use super::credentials::sha256;
 
 /// Accepts a node whose certificate was signed by the authority with this hash.
 #[derive(Debug)]

@@ -12,6 +12,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use quorate_membership::{Address, NodeId, Role};
+use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 
 use crate::tls::subject::is_label;
 
@@ -54,6 +55,18 @@ impl JoinToken {
         self.role
     }
 
+    /// The public key that belongs to the secret; `None` for a secret that is none, which the system does not give.
+    pub(crate) fn public_key(&self) -> Option<Vec<u8>> {
+        let pair = Ed25519KeyPair::from_seed_unchecked(&self.secret).ok()?;
+        Some(pair.public_key().as_ref().to_vec())
+    }
+
+    /// Signs a request for a certificate with the secret.
+    pub(crate) fn sign(&self, request: &[u8]) -> Option<Vec<u8>> {
+        let pair = Ed25519KeyPair::from_seed_unchecked(&self.secret).ok()?;
+        Some(pair.sign(&signed(&self.cluster, self.node, request)).as_ref().to_vec())
+    }
+
     /// The addresses of members, one of which is enough.
     pub fn seeds(&self) -> &[Address] {
         &self.seeds
@@ -65,6 +78,16 @@ impl JoinToken {
         let (authority, secret, seeds) = (hex(authority), hex(secret), seeds.join(","));
         [BEGINNING, cluster, &node.to_string(), named(*role), &authority, &secret, &seeds].join(&BETWEEN.to_string())
     }
+}
+
+/// Whether this request was signed with the secret that belongs to this public key.
+pub(crate) fn is_signed(public_key: &[u8], cluster: &str, node: NodeId, request: &[u8], signature: &[u8]) -> bool {
+    UnparsedPublicKey::new(&ED25519, public_key).verify(&signed(cluster, node, request), signature).is_ok()
+}
+
+/// What is signed, as `cluster.proto` says.
+fn signed(cluster: &str, node: NodeId, request: &[u8]) -> Vec<u8> {
+    [b"quorate enroll\0", cluster.as_bytes(), b"\0", &node.get().to_be_bytes(), request].concat()
 }
 
 impl fmt::Debug for JoinToken {
@@ -168,6 +191,21 @@ mod tests {
         }
         let shown = format!("{:?}", token(4, Role::Voter));
         assert!(!shown.contains("5c5c") && !shown.contains("92, 92"), "{shown}");
+    }
+
+    #[test]
+    fn a_signature_counts_for_one_cluster_one_node_and_one_request() {
+        let token = token(4, Role::Voter);
+        let (key, signature) = (token.public_key().unwrap(), token.sign(b"request").unwrap());
+        let counts = |cluster, node, request: &[u8], signature: &[u8]| {
+            is_signed(&key, cluster, NodeId::new(node), request, signature)
+        };
+        assert!(counts("blue", 4, b"request", &signature));
+        assert!(!counts("amber", 4, b"request", &signature));
+        assert!(!counts("blue", 5, b"request", &signature));
+        assert!(!counts("blue", 4, b"another", &signature));
+        assert!(!counts("blue", 4, b"request", &signature[1..]));
+        assert!(!is_signed(&[], "blue", NodeId::new(4), b"request", &signature));
     }
 
     #[test]

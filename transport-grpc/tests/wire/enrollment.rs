@@ -14,6 +14,7 @@ use quorate_raft_core::{Local, View};
 use quorate_transport_grpc::tls::{Authority, CallerRole, Tls};
 use quorate_transport_grpc::{Server, ServerSettings};
 use rcgen::{CertificateParams, KeyPair};
+use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::net::TcpStream;
@@ -51,7 +52,7 @@ impl Own {
         let tls = Tls::found(folder.path(), n(2)).unwrap();
         let authority = authority_in(folder.path(), &tls);
         let fake = Fake::new();
-        fake.set(|script| script.view = View::new(Arc::new(invited()), Local::unknown(n(2))));
+        fake.set(|script| script.view = View::new(Arc::new(invited(None)), Local::unknown(n(2))));
         let server = serve_tls_with(&fake, &tls, settings);
         Self { fake, server, authority, _folder: folder }
     }
@@ -78,16 +79,21 @@ fn key() -> Key {
     Key::new("quorate/invitations/n9").unwrap()
 }
 
-/// [`kept`], and n9 is invited.
-fn invited() -> ClusterState {
+fn pair() -> Ed25519KeyPair {
+    Ed25519KeyPair::from_seed_unchecked(&SECRET).unwrap()
+}
+
+/// [`kept`], and n9 is invited; a machine with this key has used the token.
+fn invited(used_by: Option<&[u8]>) -> ClusterState {
     let (mut state, _) = kept();
     let at = |state: &ClusterState| state.revision().get() + 1;
     let request = |nonce| Request { nonce: Nonce::new(nonce), since: state.revision() };
     let session = Session { ttl: DAY / 24, lock_delay: Duration::ZERO, label: Reason::new("n9").unwrap(), owner: None };
     let open = Command::OpenSession { request: request(501), session };
     let session = SessionId::new(at(&state));
-    let hash = ring::digest::digest(&ring::digest::SHA256, &SECRET);
-    let invitation = pb::Invitation { secret_sha256: hash.as_ref().to_vec().into(), used_by_sha256: None };
+    let public_key = pair().public_key().as_ref().to_vec().into();
+    let used_by_sha256 = used_by.map(|key| key.to_vec().into());
+    let invitation = pb::Invitation { public_key, used_by_sha256, session: session.get() };
     let put = Change::Put {
         key: key(),
         value: Value::from(invitation.encode_to_vec()),
@@ -102,12 +108,23 @@ fn invited() -> ClusterState {
 }
 
 fn request() -> Vec<u8> {
-    let params = CertificateParams::new(["anything.example.net".to_owned()]).unwrap();
-    params.serialize_request(&KeyPair::generate().unwrap()).unwrap().der().to_vec()
+    request_of(&KeyPair::generate().unwrap())
 }
 
-fn enroll(node: u64, secret: &[u8], request: Vec<u8>) -> pb::EnrollRequest {
-    pb::EnrollRequest { node, secret: secret.to_vec().into(), request: request.into() }
+fn request_of(key: &KeyPair) -> Vec<u8> {
+    let params = CertificateParams::new(["anything.example.net".to_owned()]).unwrap();
+    params.serialize_request(key).unwrap().der().to_vec()
+}
+
+impl Own {
+    /// A request that is signed with this secret, for this node.
+    fn enroll(&self, node: u64, secret: [u8; 32], request: Vec<u8>) -> pb::EnrollRequest {
+        let pair = Ed25519KeyPair::from_seed_unchecked(&secret).unwrap();
+        let signed =
+            [b"quorate enroll\0", self.authority.cluster().as_bytes(), b"\0", &node.to_be_bytes(), &request[..]];
+        let signature = pair.sign(&signed.concat()).as_ref().to_vec().into();
+        pb::EnrollRequest { node, signature, request: request.into() }
+    }
 }
 
 fn is_refused(status: &Status, why: &str) {
@@ -134,14 +151,14 @@ async fn who_shows_no_certificate_may_ask_for_one_and_for_nothing_else() {
     is_refused(&raft.vote(vote).await.unwrap_err(), why);
     // Nor with a token that is none.
     is_refused(
-        &cluster.enroll(enroll(9, &[0; 32], request())).await.unwrap_err(),
-        "not the secret of the open invitation",
+        &cluster.enroll(own.enroll(9, [0; 32], request())).await.unwrap_err(),
+        "is not that of the open invitation of n9",
     );
-    is_refused(&cluster.enroll(enroll(8, &SECRET, request())).await.unwrap_err(), "n8 has no open invitation");
+    is_refused(&cluster.enroll(own.enroll(8, SECRET, request())).await.unwrap_err(), "n8 has no open invitation");
     for (request, why) in
         [(vec![0; 5000], "more than 4096"), (vec![1, 2, 3], "cannot be made"), (vec![], "cannot be made")]
     {
-        let status = cluster.enroll(enroll(9, &SECRET, request)).await.unwrap_err();
+        let status = cluster.enroll(own.enroll(9, SECRET, request)).await.unwrap_err();
         assert_eq!(status.code(), Code::InvalidArgument, "{status}");
         assert!(status.message().contains(why), "{status}");
     }
@@ -159,15 +176,14 @@ async fn who_shows_no_certificate_may_ask_for_one_and_for_nothing_else() {
 async fn the_log_has_one_machine_first_and_that_one_gets_a_certificate_of_its_node() {
     let own = Own::start(ServerSettings::default());
     let mut cluster = ClusterClient::with_origin(own.as_nobody().await, Uri::from_static("http://anybody"));
-    let answer = cluster.enroll(enroll(9, &SECRET, request())).await.unwrap().into_inner();
+    let answer = cluster.enroll(own.enroll(9, SECRET, request())).await.unwrap().into_inner();
     assert_eq!(answer.authority, own.authority.certificate());
     let calls = own.fake.calls();
     let Some(Call::Once(None, Command::Write { checks, changes, .. })) = calls.last() else { panic!("{calls:?}") };
-    let version = invited().store().record(key()).map(|record| record.version);
+    let version = invited(None).store().record(key()).map(|record| record.version);
     assert_eq!(checks, &[Check::Version { key: key(), version }], "of two machines, one is too late");
-    let [Change::Put { value, bound: Some(Holder::Session(_)), .. }] = changes.as_slice() else {
-        panic!("{changes:?}")
-    };
+    // It stays when the invitation ends, so that nobody else is given the number.
+    let [Change::Put { value, bound: None, .. }] = changes.as_slice() else { panic!("{changes:?}") };
     assert!(pb::Invitation::decode(value.as_bytes()).unwrap().used_by_sha256.is_some());
     // The names are those of n9, whatever the machine has asked for.
     let shown = CertificateDer::from_pem_slice(answer.certificate.as_bytes()).unwrap();
@@ -175,6 +191,48 @@ async fn the_log_has_one_machine_first_and_that_one_gets_a_certificate_of_its_no
     let names = format!("{:?}", parsed.subject_alternative_name().unwrap().unwrap().value.general_names);
     assert!(names.contains(&format!("n9.{}.quorate.internal", own.authority.cluster())), "{names}");
     assert!(!names.contains("example.net"), "{names}");
+}
+
+#[tokio::test]
+async fn a_machine_that_lost_the_answer_is_given_another_and_a_second_machine_is_not() {
+    let own = Own::start(ServerSettings::default());
+    let key = KeyPair::generate().unwrap();
+    let hash = ring::digest::digest(&ring::digest::SHA256, key.public_key_raw());
+    let state = invited(Some(hash.as_ref()));
+    own.fake.set(|script| script.view = View::new(Arc::new(state), Local::unknown(n(2))));
+    let mut cluster = ClusterClient::with_origin(own.as_nobody().await, Uri::from_static("http://anybody"));
+    cluster.enroll(own.enroll(9, SECRET, request_of(&key))).await.unwrap();
+    let second = cluster.enroll(own.enroll(9, SECRET, request())).await.unwrap_err();
+    is_refused(&second, "was used by another machine");
+    // What was signed for another request, which somebody on the way has replaced.
+    let replaced = pb::EnrollRequest { request: request().into(), ..own.enroll(9, SECRET, request_of(&key)) };
+    is_refused(&cluster.enroll(replaced).await.unwrap_err(), "is not that of the open invitation");
+    // Once the time of the invitation has ended, a machine that has not joined gets no other certificate.
+    let mut state = invited(Some(hash.as_ref()));
+    let session = state.store().sessions().map(|(id, _)| id).max().unwrap();
+    let at = quorate_membership::Revision::new(state.revision().get() + 1);
+    apply(&mut state, at, &Command::CloseSession { session }).unwrap();
+    // The record is not bound to it once it was used.
+    let write = Command::Write {
+        request: Request { nonce: Nonce::new(503), since: at },
+        checks: vec![],
+        changes: vec![used(&hash)],
+    };
+    apply(&mut state, quorate_membership::Revision::new(at.get() + 1), &write).unwrap();
+    own.fake.set(|script| script.view = View::new(Arc::new(state), Local::unknown(n(2))));
+    let late = cluster.enroll(own.enroll(9, SECRET, request_of(&key))).await.unwrap_err();
+    is_refused(&late, "which has not joined in time");
+    assert!(
+        !own.fake.calls().iter().any(|call| matches!(call, Call::Once(..) | Call::Command(_))),
+        "nothing was proposed"
+    );
+}
+
+/// The record of n9 after its token was used by this key.
+fn used(key: &ring::digest::Digest) -> Change {
+    let public_key = pair().public_key().as_ref().to_vec().into();
+    let used = pb::Invitation { public_key, used_by_sha256: Some(key.as_ref().to_vec().into()), session: 1 };
+    Change::Put { key: self::key(), value: Value::from(used.encode_to_vec()), bound: None }
 }
 
 #[tokio::test]
