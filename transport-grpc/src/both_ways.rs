@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Such a call may arrive twice, and in any order. That does no harm: each states a fact that is true when it was sent, or asks a
-//! question. A call that could take effect twice, such as a proposal, goes one way only. When one network is cut, nothing has to be
-//! noticed first: the other copy is answered.
+//! question (`Call::may_come_twice`; simulated networks deliver such calls twice). A call that could take effect twice, such as a
+//! proposal, goes one way only. When one network is cut, nothing has to be noticed first: the other copy is answered.
 
 use std::sync::Arc;
 

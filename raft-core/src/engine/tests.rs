@@ -215,6 +215,27 @@ async fn a_restarted_follower_and_a_partition_make_no_stale_grant_valid() -> any
     Ok(())
 }
 
+/// A renewal that comes by two networks is granted to both callers. The first answer counts there, so a copy that was refused would
+/// cost the lease.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_of_a_renewal_is_granted_with_the_first() -> anyhow::Result<()> {
+    let mut t = TestCluster::start(3).await?;
+    let leader = t.leader().await?;
+    let who = t.node(leader.get() % 3 + 1)?.lease()?.who();
+    t.until_active(&who.to_string()).await?;
+    let here = t.node(leader.get())?.handle()?;
+    for seq in 0..20 {
+        let renewal = crate::rpc::Renewal { who, seq: (1 << 40) + seq };
+        let grantor = &here.parts.grantor;
+        let both = futures_util::future::join(grantor.renew(renewal), grantor.renew(renewal));
+        let (first, copy) = tokio::time::timeout(Duration::from_secs(60), both).await?;
+        for answer in [first, copy] {
+            assert_eq!(answer, crate::rpc::Renewed::Granted(renewal), "one of two copies was refused");
+        }
+    }
+    Ok(())
+}
+
 /// The connection to a follower is dead, and keeps what it was given to send. Once another one works, the follower gets entries.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dead_connection_keeps_no_follower_from_its_entries() -> anyhow::Result<()> {

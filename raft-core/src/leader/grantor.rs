@@ -195,7 +195,8 @@ impl Task {
     fn received(&mut self, ask: PendingRenewal) {
         let PendingRenewal { renewal, answer } = ask;
         let Renewal { who, seq } = renewal;
-        if let Some((waiters, _)) = self.waiting.get_mut(&(who, seq)) {
+        let waits = self.waiting.get_mut(&(who, seq));
+        if let Some((waiters, _)) = waits.filter(|_| !quorate_membership::mutant!("copy_replaces_a_renewal")) {
             // A copy, by another network. What is granted to the first is granted to this one: the lease is counted from the
             // sending, which was before both, and the read begins after the first.
             if waiters.len() < COPIES {
