@@ -25,7 +25,7 @@
 //! let folder = tempfile::tempdir()?;
 //! let cluster = Cluster::builder(NodeId::new(1))
 //!     .data(folder.path())
-//!     .in_memory(&MemoryNetwork::new())     // in production: .listen_tls("10.0.0.1:7400".parse()?, …)
+//!     .in_memory(&MemoryNetwork::new())     // in production: .listen("10.0.0.1:7400".parse()?)
 //!     .without_fencing()                  // in production: .fencing(your type, or a closure)
 //!     .bootstrap()
 //!     .await?;
