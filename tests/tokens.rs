@@ -87,6 +87,11 @@ async fn a_cluster_is_founded_joined_with_tokens_and_resumed_without_a_certifica
     first.demote(seventh.identity().node).await?;
     until("who is no voter any more has deleted it", || !key_of_authority(folder.path(), 7).exists()).await?;
     assert!(!seventh.keeps_authority());
+    first.promote(seventh.identity().node).await?;
+    until("and gets it again with its vote", || seventh.keeps_authority()).await?;
+    first.set_role(seventh.identity().node, Role::Witness).await?;
+    until("a witness votes, and does not keep it", || !key_of_authority(folder.path(), 7).exists()).await?;
+    first.demote(seventh.identity().node).await?;
     // It comes back with what it has.
     seventh.leave().await?;
     let seventh = describe(7, folder.path())?.resume().await?;
@@ -200,6 +205,15 @@ async fn certificates_renew_themselves_by_the_own_authority_and_by_that_of_a_vot
     let token = first.invite(of(2, Role::Learner)).await?;
     let second = describe(2, folder.path())?.join_with(&token).await?;
     active(&second).await?;
+    // Its certificate expires while it is off: it comes back with the token that it came with, and with its own key.
+    second.leave().await?;
+    let own = folder.path().join("n2/tls");
+    let key = std::fs::read(own.join("node.key"))?;
+    age(folder.path(), 2, Duration::from_secs(1))?;
+    std::fs::write(own.join("node.key"), &key)?;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let second = describe(2, folder.path())?.join_with(&token).await?;
+    active(&second).await?;
     second.leave().await?;
     first.leave().await?;
     let old = |cluster: &Cluster| cluster.certificate_valid_for().is_none_or(|left| left < 80 * 24 * 60 * MINUTE);
@@ -213,7 +227,6 @@ async fn certificates_renew_themselves_by_the_own_authority_and_by_that_of_a_vot
     let second = describe(2, folder.path())?.resume_with([address]).await?;
     until("a learner is given one by a voter", || !old(&second)).await?;
     // What it shows is what is on the disk.
-    let own = folder.path().join("n2/tls");
     Credentials::read(own.join("authority.pem"), own.join("node.pem"), own.join("node.key"))?;
     active(&second).await?;
     second.leave().await?;

@@ -54,7 +54,8 @@ impl Ready {
 
     /// Joins a cluster with a token from [`Cluster::invite`]: gets the certificate of the node that the token names, which has to be
     /// this one, and joins in the role of the token. For a node that listens with [`listen`](super::WantsWire::listen). The key of the certificate
-    /// is made here, and never leaves this machine. After a failure part-way call it again: the certificate is kept.
+    /// is made here, and never leaves this machine. After a failure part-way call it again: the certificate is kept. A member whose
+    /// certificate has expired while it was off calls it as well, with the token that it came with, and is resumed.
     ///
     /// # Errors
     /// [`StartError::Join`] when a node refused the token, or none gave a certificate in time: nothing was changed here but a key
@@ -77,8 +78,15 @@ impl Ready {
             }
         })?;
         self.timeout = self.timeout.saturating_sub(began.elapsed()).max(Duration::from_secs(1));
-        let seeds: Vec<String> = token.seeds().iter().map(ToString::to_string).collect();
-        self.role(token.role()).join(seeds).await
+        let (role, timeout) = (token.role(), self.timeout);
+        reachable("a seed", token.seeds())?;
+        let (node, listening) = self.with_keys(Keys::Kept).await?.open().await?;
+        let entered = match node.join(token.seeds(), role, timeout).await {
+            // It has joined before, and needed another certificate.
+            Err(StartError::Occupied { .. }) => node.resume_with(token.seeds(), timeout).await,
+            entered => entered,
+        };
+        finish(node, listening, entered).await
     }
 
     /// Starts a member again after a stop, as a new life. The data folder must belong to a cluster.

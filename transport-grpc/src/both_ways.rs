@@ -13,8 +13,8 @@
 use std::sync::Arc;
 
 use futures_util::future::{BoxFuture, Either, select};
-use quorate_raft_core::TransportError;
 use quorate_raft_core::rpc::{Answer, Call};
+use quorate_raft_core::{Refusal, TransportError};
 
 use crate::links::Link;
 
@@ -46,7 +46,7 @@ pub(crate) fn call(links: [Arc<Link>; 2], make: impl Fn(Arc<Link>) -> Answering 
                 Ok(answer) => Ok(answer),
                 Err(error) if is_final(&error) => Err(error),
                 Err(error) => match other.await {
-                    Err(TransportError::Unreachable(_)) => Err(error),
+                    Err(TransportError::Unreachable(_)) if !is_elsewhere(&error) => Err(error),
                     answered => answered,
                 },
             },
@@ -56,12 +56,16 @@ pub(crate) fn call(links: [Arc<Link>; 2], make: impl Fn(Arc<Link>) -> Answering 
 
 /// Whether the node itself has given this error.
 fn is_final(error: &TransportError) -> bool {
-    matches!(error, TransportError::Refused(_))
+    matches!(error, TransportError::Refused(_)) && !is_elsewhere(error)
+}
+
+/// Whether somebody else answers at that address: it says nothing about the node.
+fn is_elsewhere(error: &TransportError) -> bool {
+    matches!(error, TransportError::Refused(Refusal::OtherNode { .. } | Refusal::OtherCluster { .. }))
 }
 
 #[cfg(test)]
 mod tests {
-    use quorate_raft_core::Refusal;
     use quorate_raft_core::rpc::{Append, Ballot, Payload};
 
     use super::*;
@@ -81,6 +85,10 @@ mod tests {
         let unreachable = || Err(TransportError::Unreachable("cut".into()));
         let broken = || Err(TransportError::Broken("closed".into()));
         let refused = || Err(TransportError::Refused(Refusal::NotReady));
+        let elsewhere = || {
+            let [meant, here] = [3, 1].map(quorate_membership::NodeId::new);
+            Err(TransportError::Refused(Refusal::OtherNode { meant, here }))
+        };
         let never = || Err(TransportError::Timeout(std::time::Duration::MAX));
         for (ways, expected) in [
             ([unreachable(), refused()], refused()),
@@ -88,6 +96,10 @@ mod tests {
             ([broken(), unreachable()], broken()),
             ([unreachable(), broken()], broken()),
             ([unreachable(), unreachable()], unreachable()),
+            // A wrong address says nothing about the node that is reached by the right one.
+            ([elsewhere(), refused()], refused()),
+            ([broken(), elsewhere()], elsewhere()),
+            ([elsewhere(), unreachable()], unreachable()),
         ] {
             let [first, rest] = ways.map(|answer| -> Answering {
                 Box::pin(async move {

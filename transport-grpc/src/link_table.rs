@@ -65,7 +65,14 @@ impl Links {
 
     /// Two links to `peer` that share no address: by the most preferred one, and by the others. `None` if it has one only.
     pub(crate) fn both(&self, peer: &Peer, lane: Lane) -> Option<[Arc<Link>; 2]> {
-        let (first, rest) = peer.addresses.split_at_checked(1).filter(|(_, rest)| !rest.is_empty())?;
+        let Some((first, rest)) = peer.addresses.split_at_checked(1).filter(|(_, rest)| !rest.is_empty()) else {
+            // Those that it had before close with their last call.
+            let mut table = self.table.lock();
+            for way in [Way::First, Way::Rest] {
+                table.remove(&(peer.node, lane, way));
+            }
+            return None;
+        };
         Some([self.to(peer, first, lane, Way::First), self.to(peer, rest, lane, Way::Rest)])
     }
 

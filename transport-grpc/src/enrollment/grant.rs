@@ -71,6 +71,14 @@ impl Grants {
         self.tls.as_ref()
     }
 
+    /// The node that this process is.
+    fn own(&self) -> Option<NodeId> {
+        match self.tls.as_ref()?.subject().role {
+            CallerRole::Node(node) => Some(node),
+            _ => None,
+        }
+    }
+
     fn managed(&self) -> Result<&Managed, Status> {
         let none = || not_allowed("this cluster has no authority of its own; its operator makes the certificates");
         self.tls.as_ref().and_then(Tls::managed).ok_or_else(none)
@@ -154,8 +162,13 @@ impl Grants {
         };
         match self.service.once(None, Box::new(make)).await {
             Ok(_) => Ok(()),
-            // It was used, replaced or ended in this moment.
-            Err(ProposeError::Rejected(Rejection::Version { .. })) => Err(used_already(node, record)),
+            // It was used, replaced or ended in this moment; perhaps by this very machine, which asked another node before.
+            Err(ProposeError::Rejected(Rejection::Version { .. })) => {
+                match self.open(node)?.invitation.used_by_sha256 {
+                    Some(used) if used == by.as_slice() => Ok(()),
+                    _ => Err(used_already(node, record)),
+                }
+            }
             Err(error) => Err(command_failed(&error)),
         }
     }
@@ -171,9 +184,17 @@ impl Grants {
         key_in(&asked.request)?;
         // What this node knows may be old: a member that was removed meanwhile gets nothing.
         self.service.read_barrier(TIMEOUT).await.map_err(|error| read_failed(&error))?;
-        let mut member = Err(Refusal::NotReady);
-        self.service.look(&mut |state| member = rights::of_member(state, *node));
+        let (mut member, mut keeps) = (Err(Refusal::NotReady), false);
+        let own = self.own();
+        self.service.look(&mut |state| {
+            member = rights::of_member(state, *node);
+            keeps = own.is_some_and(|own| keeps_authority(state, own));
+        });
         member.map_err(|refusal| refused(&refusal))?;
+        if !keeps {
+            // Who asks may be about to delete its own copy, and this node may be as well.
+            return Err(elsewhere("this node is no voter; ask one"));
+        }
         self.certificate(managed, *node, &asked.request, NODE_VALID)
     }
 

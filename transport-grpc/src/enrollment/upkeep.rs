@@ -42,6 +42,7 @@ const RENEW_AGAIN: Duration = Duration::from_secs(10);
 pub async fn keep_certificates(service: Arc<dyn ClientService>, tls: Tls) {
     let began = Instant::now();
     let (mut warn_at, mut renew_at, mut missing_at) = (began + QUIET_FIRST, began, began + QUIET_FIRST);
+    let mut last = String::new();
     loop {
         let mut pause = LOOK;
         if tls.is_managed() {
@@ -53,14 +54,17 @@ pub async fn keep_certificates(service: Arc<dyn ClientService>, tls: Tls) {
             if Instant::now() >= missing_at {
                 missing_at = Instant::now() + QUIET;
                 tracing::warn!(
-                    "this voter has not got the authority of the cluster: no other node that keeps it was reached"
+                    "this node has not got the authority of the cluster yet: it is no voter so far, or reaches none that keeps it"
                 );
             }
             if tls.valid_for() < NODE_VALID / 3 && Instant::now() >= renew_at {
                 renew_at = Instant::now() + RENEW_AGAIN;
                 match renew(&*service, &tls).await {
                     Ok(()) => tracing::info!("renewed the certificate of this node"),
-                    Err(error) => tracing::debug!(%error, "no new certificate yet; will ask again"),
+                    Err(error) => {
+                        tracing::debug!(%error, "no new certificate yet; will ask again");
+                        last = error.to_string();
+                    }
                 }
             }
         }
@@ -70,6 +74,7 @@ pub async fn keep_certificates(service: Arc<dyn ClientService>, tls: Tls) {
             let hours = left.as_secs() / 3600;
             tracing::warn!(
                 hours,
+                last_renewal = last,
                 "the certificate of this node expires soon, and the others will close its connections then"
             );
         }
@@ -87,11 +92,14 @@ async fn keep_authority(service: &dyn ClientService, tls: &Tls) -> bool {
         retired = state.retired().contains(&own);
     });
     match role {
-        Some(Role::Voter) if votes && !tls.keeps_authority() => ask_for_authority(service, tls, own).await,
-        Some(Role::Learner | Role::Witness) if !votes && tls.keeps_authority() => {
-            // Not before another one has it, or nobody would.
-            if ask_for_certificate(service, tls, own).await.is_err() {
-                return false;
+        Some(Role::Voter) if tls.keeps_authority() => true,
+        Some(Role::Voter) => votes && ask_for_authority(service, tls, own).await,
+        // A witness votes, and is no voter by its role.
+        Some(role) if tls.keeps_authority() && (role == Role::Witness || !votes) => {
+            // Not before another one has it, or nobody would. And not if this node has become a voter meanwhile.
+            let asked = ask_for_certificate(service, tls, own).await.is_ok();
+            if !asked || service.read_barrier(ANSWER).await.is_err() || is_voter(service, own) {
+                return true;
             }
             forget(tls, "this node is no voter any more, and has deleted the authority of the cluster").await
         }
@@ -102,6 +110,12 @@ async fn keep_authority(service: &dyn ClientService, tls: &Tls) -> bool {
         None => retired,
         Some(_) => true,
     }
+}
+
+fn is_voter(service: &dyn ClientService, own: NodeId) -> bool {
+    let mut voter = false;
+    service.look(&mut |state| voter = state.member(own).is_some_and(|member| member.role == Role::Voter));
+    voter
 }
 
 async fn forget(tls: &Tls, told: &'static str) -> bool {

@@ -27,7 +27,7 @@ use crate::convert;
 use crate::grpc_errors::{command_failed, failed};
 use crate::pb;
 use crate::pb::failure::Kind;
-use crate::store_service::looked;
+use crate::store_service::{TIMEOUT, looked};
 
 /// The pause before a withdrawal that was not committed is proposed again.
 const RETRY: Duration = Duration::from_millis(500);
@@ -228,8 +228,18 @@ impl LockWait {
 
     /// Withdraws a request without a client that waits for it, and releases what it was granted meanwhile.
     async fn clean_up(&self, request: Request) {
-        if looked(&*self.service, |state| self.is_of_another(state, request.nonce)) {
-            return;
+        if self.named.is_some() {
+            // A name may be another's, whose request this node has perhaps not applied yet.
+            while let Err(error) = self.service.read_barrier(TIMEOUT).await {
+                tracing::debug!(lock = %self.name, session = %self.session, %error, "will look again whose request it is");
+                if !self.is_open() || self.stop.is_cancelled() {
+                    return;
+                }
+                sleep(RETRY).await;
+            }
+            if looked(&*self.service, |state| self.is_of_another(state, request.nonce)) {
+                return;
+            }
         }
         self.propose_until_committed(self.settle(request)).await;
         if let (None, Standing::Granted(token)) = (self.named, self.standing(request.nonce)) {

@@ -152,10 +152,19 @@ pub(super) fn subject_of(certificate: &CertificateDer<'_>) -> Result<Subject, St
 
 /// When the first of these certificates expires.
 pub(super) fn expires(chain: &[CertificateDer<'_>]) -> Result<UnixTime, String> {
+    valid(chain).map(|(_, until)| until)
+}
+
+/// From when and until when the first of these certificates is valid.
+pub(super) fn valid(chain: &[CertificateDer<'_>]) -> Result<(UnixTime, UnixTime), String> {
     let first = chain.first().ok_or("there is none")?;
     let (_, parsed) = x509_parser::parse_x509_certificate(first).map_err(|error| error.to_string())?;
-    let seconds = u64::try_from(parsed.validity().not_after.timestamp()).map_err(|error| error.to_string())?;
-    Ok(UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
+    let moment = |seconds: i64| {
+        let seconds = u64::try_from(seconds).map_err(|error| error.to_string())?;
+        Ok::<_, String>(UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
+    };
+    let validity = parsed.validity();
+    Ok((moment(validity.not_before.timestamp())?, moment(validity.not_after.timestamp())?))
 }
 
 /// The SHA-256 of these bytes.

@@ -141,12 +141,21 @@ impl KeyFolder {
     }
 
     fn create(&self) -> Result<(), CredentialsError> {
+        if self.path.is_dir() {
+            return Ok(());
+        }
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.path);
         // Its entry in the data folder, and that one's, have to be there after a power cut.
         let data = self.path.parent().map(Path::to_path_buf);
         let above = data.as_deref().and_then(Path::parent).filter(|path| !path.as_os_str().is_empty());
         let durable = made.and_then(|()| {
-            [data.as_deref(), above].into_iter().flatten().try_for_each(|path| std::fs::File::open(path)?.sync_all())
+            data.as_deref().map_or(Ok(()), |path| std::fs::File::open(path)?.sync_all())?;
+            // A folder above that may not be read was there before.
+            let synced = above.map_or(Ok(()), |path| std::fs::File::open(path)?.sync_all());
+            synced.or_else(|error| match error.kind() {
+                io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput => Ok(()),
+                _ => Err(error),
+            })
         });
         durable.map_err(|cause| CredentialsError::File {
             what: "the folder of the keys",

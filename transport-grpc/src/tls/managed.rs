@@ -126,9 +126,11 @@ impl Managed {
     pub(super) fn usable(&self) -> Result<Credentials, CredentialsError> {
         let kept = self.folder.credentials()?;
         self.folder.is_own(&kept)?;
-        let expired = super::credentials::expires(&kept.chain).is_ok_and(|at| at <= UnixTime::now());
+        let now = UnixTime::now();
+        // One that is not valid yet was made while the clock was ahead.
+        let out_of_time = super::credentials::valid(&kept.chain).is_ok_and(|(from, until)| now < from || until <= now);
         match self.folder.node() {
-            node if expired => self.renew_by_itself(node).unwrap_or(Ok(kept)),
+            node if out_of_time => self.renew_by_itself(node).unwrap_or(Ok(kept)),
             _ => Ok(kept),
         }
     }

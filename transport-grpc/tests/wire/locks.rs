@@ -264,13 +264,52 @@ async fn what_was_granted_to_a_call_that_is_gone_is_given_back_unless_it_has_a_n
         let call = tokio::spawn(async move { client.lock(request).await });
         fake.until(|calls| matches!(calls, [Call::Once(..)])).await;
         call.abort();
-        fake.until(|calls| calls.len() >= if nonce.is_some() { 3 } else { 4 }).await;
+        fake.until(|calls| calls.len() >= 4).await;
         let settle = Command::Settle { request: asked, lock: Some(name("x")) };
         let unlock = Command::Unlock { name: name("x"), holder, token: Revision::new(39) };
         let expected = match nonce {
             None => vec![Call::GivenUp, Call::Command(settle), Call::Command(unlock)],
-            Some(_) => vec![Call::GivenUp, Call::Command(settle)],
+            // A name may be another's: whose it is, the newest state says.
+            Some(_) => vec![Call::GivenUp, Call::Barrier(BARRIER), Call::Command(settle)],
         };
         assert_eq!(fake.calls()[1..], expected);
+    }
+}
+
+/// How long a node may take until a quorum confirms that its state is the newest.
+const BARRIER: Duration = Duration::from_secs(5);
+
+/// Who gives up a request under the name of another's withdraws nothing: neither one in line nor one that was granted.
+#[tokio::test]
+async fn a_request_that_is_given_up_withdraws_nobody_elses() {
+    for waits in [false, true] {
+        let (fake, server) = started().await;
+        let (mut state, _) = kept();
+        let lock = |nonce, session| Command::Lock {
+            request: Request { nonce: Nonce::new(nonce), since: state.revision() },
+            name: name("x"),
+            holder: Holder::Session(SessionId::new(session)),
+            wait: true,
+        };
+        // s22 is granted it, or waits behind s38, under the name 605.
+        let commands = if waits { vec![lock(604, 38), lock(605, 22)] } else { vec![lock(605, 22)] };
+        for command in commands {
+            let at = Revision::new(state.revision().get() + 1);
+            let told = apply(&mut state, at, &command).unwrap();
+            assert!(!told.is_empty(), "{command:?} changed nothing");
+        }
+        fake.set(|script| {
+            script.view = View::new(Arc::new(state), script.view.local.clone());
+            script.hang = true;
+        });
+        let mut client = store(server.local_addr()).await;
+        let named = Some(pb::RequestName { nonce: id(605), since: 1 });
+        let request = pb::LockRequest { request: named, session: 38, name: "x".into(), wait_ms: 60_000 };
+        let call = tokio::spawn(async move { client.lock(request).await });
+        fake.until(|calls| matches!(calls, [Call::Once(..)])).await;
+        call.abort();
+        fake.until(|calls| calls.contains(&Call::Barrier(BARRIER))).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert_eq!(fake.calls()[1..], [Call::GivenUp, Call::Barrier(BARRIER)], "waits: {waits}");
     }
 }
