@@ -2,39 +2,12 @@
 //!
 //! imbl asks for as much memory as the bytes announce, before it has read a single entry. A snapshot that says it has 10^15 members then
 //! ends the process: a failed allocation is no error that could be returned. So each such field names a function of this file
-//! (`#[serde(deserialize_with = …)]`). What is announced is believed up to a bound, as serde does for the collections of `std`.
+//! (`#[serde(deserialize_with = …)]`). It reads a collection of `std` first: there serde believes what is announced up to a bound only.
 
-use std::fmt;
-use std::marker::PhantomData;
+use std::collections::BTreeMap;
 
 use imbl::{OrdMap, Vector};
-use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
-
-/// Up to how many entries the memory is taken at once.
-const BELIEVED: usize = 1024;
-
-fn believed(announced: Option<usize>) -> usize {
-    announced.unwrap_or_default().min(BELIEVED)
-}
-
-struct Entries<K, V>(PhantomData<(K, V)>);
-
-impl<'de, K: Deserialize<'de> + Ord + Clone, V: Deserialize<'de> + Clone> Visitor<'de> for Entries<K, V> {
-    type Value = OrdMap<K, V>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a map")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Self::Value, A::Error> {
-        let mut read = Vec::with_capacity(believed(access.size_hint()));
-        while let Some(entry) = access.next_entry()? {
-            read.push(entry);
-        }
-        Ok(OrdMap::from(read))
-    }
-}
 
 /// Reads a map.
 pub(crate) fn map<'de, D, K, V>(deserializer: D) -> Result<OrdMap<K, V>, D::Error>
@@ -43,25 +16,7 @@ where
     K: Deserialize<'de> + Ord + Clone,
     V: Deserialize<'de> + Clone,
 {
-    deserializer.deserialize_map(Entries(PhantomData))
-}
-
-struct Elements<T>(PhantomData<T>);
-
-impl<'de, T: Deserialize<'de> + Clone> Visitor<'de> for Elements<T> {
-    type Value = Vector<T>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a sequence")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Self::Value, A::Error> {
-        let mut read = Vec::with_capacity(believed(access.size_hint()));
-        while let Some(element) = access.next_element()? {
-            read.push(element);
-        }
-        Ok(Vector::from(read))
-    }
+    BTreeMap::deserialize(deserializer).map(OrdMap::from)
 }
 
 /// Reads a vector.
@@ -70,7 +25,7 @@ where
     D: Deserializer<'de>,
     T: Deserialize<'de> + Clone,
 {
-    deserializer.deserialize_seq(Elements(PhantomData))
+    Vec::deserialize(deserializer).map(Vector::from)
 }
 
 #[cfg(test)]

@@ -62,6 +62,18 @@ pub trait ClientService: Send + Sync + 'static {
     fn applied(&self) -> watch::Receiver<Revision>;
 }
 
+/// A look at the committed state that finds something.
+pub trait ClientServiceExt: ClientService {
+    /// What `look` finds in the committed state of the latest view. See [`ClientService::look`] for what it must not do.
+    fn looked<R>(&self, look: impl Fn(&ClusterState) -> R) -> R {
+        let mut found = None;
+        self.look(&mut |state| found = Some(look(state)));
+        found.unwrap_or_else(|| look(&self.view().cluster))
+    }
+}
+
+impl<T: ClientService + ?Sized> ClientServiceExt for T {}
+
 /// Everything that a server offers to the network on behalf of a node.
 pub trait Service: PeerService + ClientService {}
 

@@ -48,7 +48,7 @@ pub mod token_gate;
 pub mod transport;
 mod view;
 
-pub use client_service::{ClientService, MakeCommand, Service};
+pub use client_service::{ClientService, ClientServiceExt, MakeCommand, Service};
 pub use config::Config;
 pub use error::{Fatal, HandOverError, ProposeError, ReadError, Refusal, StartError, SucceedError, TransportError};
 pub use feed::{FeedItem, Filter};

@@ -13,26 +13,10 @@
 use std::sync::Arc;
 
 use futures_util::future::{BoxFuture, Either, select};
-use quorate_raft_core::rpc::{Answer, Call};
+use quorate_raft_core::rpc::Answer;
 use quorate_raft_core::{Refusal, TransportError};
 
 use crate::links::Link;
-
-/// Whether a copy of this call does no harm, and leases or leadership may depend on it.
-pub(crate) fn may_go_twice(call: &Call) -> bool {
-    match call {
-        Call::Append(append) => append.entries.is_empty(),
-        Call::Renew(_) | Call::KeepAlive(_) | Call::ReadIndex => true,
-        Call::Propose(_)
-        | Call::Vote(_)
-        | Call::PreVote(_)
-        | Call::Snapshot(_)
-        | Call::Transfer(_)
-        | Call::CanFence(_)
-        | Call::Refuses(_)
-        | Call::Receipts(_) => false,
-    }
-}
 
 type Answering = BoxFuture<'static, Result<Answer, TransportError>>;
 
@@ -66,19 +50,9 @@ fn is_elsewhere(error: &TransportError) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use quorate_raft_core::rpc::{Append, Ballot, Payload};
-
     use super::*;
     use crate::links::Traffic;
     use crate::settings::ClientSettings;
-
-    #[test]
-    fn what_could_take_effect_twice_goes_one_way() {
-        let ballot = Ballot { term: 7, node: quorate_membership::NodeId::new(1), committed: true };
-        let heartbeat = Append { ballot, prev: None, entries: vec![], commit: None, renewed: None };
-        assert!(may_go_twice(&Call::Append(heartbeat)) && may_go_twice(&Call::ReadIndex));
-        assert!(!may_go_twice(&Call::Propose(Payload::new(vec![1]))));
-    }
 
     #[tokio::test]
     async fn the_first_answer_counts_and_a_refusal_is_one() {

@@ -261,8 +261,9 @@ impl Transport for GrpcTransport {
         deadline: Duration,
     ) -> BoxFuture<'static, Result<Answer, TransportError>> {
         let lane = call.lane();
-        let twice = both_ways::may_go_twice(&call);
+        let twice = call.may_come_twice() || quorate_membership::mutant!("proposals_go_twice");
         match call_stream::small(&call) {
+            // What leases and leadership depend on is small.
             Some(small) => match self.links.both(peer, lane).filter(|_| twice) {
                 Some(links) => {
                     both_ways::call(links, move |link| Box::pin(on_stream(link, caller, small.clone(), deadline)))

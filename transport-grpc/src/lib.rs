@@ -58,6 +58,7 @@ mod rights;
 mod router;
 mod server;
 mod settings;
+mod stalled;
 mod standing;
 mod store_service;
 pub mod tls;

@@ -65,14 +65,7 @@ impl Links {
 
     /// Two links to `peer` that share no address: by the most preferred one, and by the others. `None` if it has one only.
     pub(crate) fn both(&self, peer: &Peer, lane: Lane) -> Option<[Arc<Link>; 2]> {
-        let Some((first, rest)) = peer.addresses.split_at_checked(1).filter(|(_, rest)| !rest.is_empty()) else {
-            // Those that it had before close with their last call.
-            let mut table = self.table.lock();
-            for way in [Way::First, Way::Rest] {
-                table.remove(&(peer.node, lane, way));
-            }
-            return None;
-        };
+        let (first, rest) = peer.addresses.split_at_checked(1).filter(|(_, rest)| !rest.is_empty())?;
         Some([self.to(peer, first, lane, Way::First), self.to(peer, rest, lane, Way::Rest)])
     }
 
@@ -93,10 +86,16 @@ impl Links {
             Arc::new(Link::new(peer.node.to_string(), addresses.to_vec(), settings, self.tls.clone(), traffic))
         };
         let link = table.entry((peer.node, lane, way)).or_insert_with(fresh);
-        if link.addresses() != addresses {
-            *link = fresh();
+        if link.addresses() == addresses {
+            return link.clone();
         }
-        link.clone()
+        let link = fresh();
+        if way == Way::Any {
+            // Where one address is left, nothing asks for these any more. They close with their last call.
+            table.retain(|(node, _, way), _| *node != peer.node || *way == Way::Any);
+        }
+        table.insert((peer.node, lane, way), link.clone());
+        link
     }
 
     /// A link for one call to an address whose node is not known yet.

@@ -14,7 +14,7 @@ use futures_util::stream::{self, BoxStream};
 use quorate_membership::{Command, NodeId, codec};
 use quorate_raft_core::rpc::{Answer, Append, Call, Caller, StreamAppended};
 use quorate_raft_core::transport::{JoinAnswer, JoinRequest};
-use quorate_raft_core::{ClientService, PeerService, Refusal};
+use quorate_raft_core::{ClientService, ClientServiceExt, PeerService, Refusal};
 
 use crate::places::Place;
 use crate::tls::CallerRole;
@@ -32,10 +32,8 @@ pub(crate) struct OfConnection {
 
 impl OfConnection {
     fn is_member(&self, node: NodeId) -> bool {
-        let mut member = false;
-        self.state.look(&mut |state| member = state.member(node).is_some() || state.retired().contains(&node));
         // The gate has a refusal of its own for one that was removed.
-        member
+        self.state.looked(|state| state.member(node).is_some() || state.retired().contains(&node))
     }
 
     /// Whether this connection may speak for `node`.

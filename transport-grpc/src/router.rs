@@ -24,7 +24,7 @@ use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use quorate_membership::{ClusterId, NodeId};
-use quorate_raft_core::{ClientService, Local, PeerService, Refusal, Service};
+use quorate_raft_core::{ClientService, ClientServiceExt, Local, PeerService, Refusal, Service};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
@@ -145,16 +145,12 @@ impl Router {
         else {
             return Ok(());
         };
-        let mut member = Err(Refusal::NotReady);
-        self.service.look(&mut |state| member = rights::of_member(state, *node));
-        member
+        self.service.looked(|state| rights::of_member(state, *node))
     }
 
     /// Whether this node was removed, as far as is known here.
     pub(crate) fn is_retired(&self, node: NodeId) -> bool {
-        let mut retired = false;
-        self.service.look(&mut |state| retired = state.retired().contains(&node));
-        retired
+        self.service.looked(|state| state.retired().contains(&node))
     }
 
     /// Returns once that is so.

@@ -29,6 +29,7 @@ use crate::net::{TcpListener, TcpStream};
 use crate::places::{Place, Places};
 use crate::router::Router;
 use crate::settings::{PortUse, ServerSettings};
+use crate::stalled::Stalled;
 use crate::tls::{CallerRole, Shown, Tls};
 
 /// A running server. Dropping it aborts every call at once; [`Server::shutdown`] lets them finish first.
@@ -185,6 +186,8 @@ async fn serve(stream: TcpStream, from: SocketAddr, place: Arc<Place>, serving: 
         tracing::debug!(%from, %error, "cannot set TCP_NODELAY");
     }
     let began = Instant::now();
+    // No sooner than a peer that answers no ping is given up.
+    let stream = Stalled::new(stream, serving.settings.ping_every + serving.settings.ping_timeout);
     let Some(tls) = &serving.tls else { return converse(stream, from, place, None, began, serving).await };
     let shown = tokio::select! {
         shown = tls.accept(stream, serving.settings.handshake_timeout) => shown,

@@ -114,7 +114,8 @@ pub struct ServerSettings {
     pub max_snapshots: usize,
     /// The interval between pings on a silent connection. 100 ms to 10 min, default 5 s.
     pub ping_every: Duration,
-    /// How long the answer to a ping may take before the connection is closed. 100 ms to 10 min, default 10 s.
+    /// How long the answer to a ping may take before the connection is closed. 100 ms to 10 min, default 10 s. After this and
+    /// `ping_every` together a connection is closed as well of whose data the other side takes nothing.
     pub ping_timeout: Duration,
     /// How long calls in progress may continue after the server was told to shut down. 0 s to 1 h, default 5 s.
     pub shutdown_grace: Duration,

@@ -21,12 +21,10 @@ use std::time::Duration;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use prost::Message;
 use quorate_membership::work_queue::Taken;
-use quorate_membership::{
-    Change, Check, ClusterState, Command, Holder, ItemId, Name, Nonce, Rejection, Revision, SessionId,
-};
+use quorate_membership::{Change, Check, Command, Holder, ItemId, Name, Nonce, Rejection, Revision, SessionId};
 use quorate_raft_core::MakeCommand;
 use quorate_raft_core::rpc::KeptAlive;
-use quorate_raft_core::{ClientService, ProposeError};
+use quorate_raft_core::{ClientService, ClientServiceExt, ProposeError};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status, Streaming};
@@ -73,13 +71,6 @@ fn invalid(malformed: Malformed) -> Status {
 
 fn decode_all<P, T: FromWire<P>>(messages: Vec<P>) -> Result<Vec<T>, Status> {
     messages.into_iter().map(T::from_wire).collect::<Result<_, _>>().map_err(invalid)
-}
-
-/// What `look` finds in the committed state of a node. Nothing is applied there meanwhile.
-fn looked<R>(service: &dyn ClientService, look: impl Fn(&ClusterState) -> R) -> R {
-    let mut found = None;
-    service.look(&mut |state| found = Some(look(state)));
-    found.unwrap_or_else(|| look(&service.view().cluster))
 }
 
 impl StoreService {
@@ -208,7 +199,7 @@ impl Store for StoreService {
         let pb::GetLockRequest { name, reading } = request.into_inner();
         let name = convert::name(name).map_err(invalid)?;
         self.readable(reading).await?;
-        Ok(Response::new(looked(&*self.service, |state| {
+        Ok(Response::new(self.service.looked(|state| {
             let lock = Some(convert::lock(&name, state.store().lock(&name)));
             pb::GetLockResponse { lock, at: state.revision().get() }
         })))
@@ -228,7 +219,7 @@ impl Store for StoreService {
         let pb::GetRequest { key, reading } = request.into_inner();
         let key = convert::key(key).map_err(invalid)?;
         self.readable(reading).await?;
-        Ok(Response::new(looked(&*self.service, |state| {
+        Ok(Response::new(self.service.looked(|state| {
             let record = state.store().record(&key).map(|record| convert::record(&key, record));
             pb::GetResponse { record, at: state.revision().get() }
         })))

@@ -22,7 +22,7 @@ use crate::grpc_errors::refusal;
 use crate::net::{TcpStream, lookup_host};
 use crate::pb;
 use crate::pb::cluster_client::ClusterClient;
-use crate::tls::{Authority, CredentialsError, JoinToken, KeyFolder, Pinned, Subject, Tls, sha256};
+use crate::tls::{CredentialsError, JoinToken, KeyFolder, Pinned, Subject, Tls};
 
 /// How long one node may take for a call. A node closes the connection of a machine without a certificate a little later.
 pub(super) const ANSWER: Duration = Duration::from_secs(4);
@@ -68,15 +68,16 @@ pub async fn enroll(data: &Path, token: &JoinToken, within: Duration) -> Result<
         return Ok(());
     }
     let (kept, cluster) = (folder.clone(), token.cluster.clone());
-    let request = on_disk(move || kept.request(&cluster)).await?;
+    let request = on_disk(move || kept.create().and_then(|()| kept.request(&cluster))).await?;
     let give_up = Instant::now() + within;
     let mut last = "the token names no address".to_string();
     loop {
         for seed in token.seeds() {
             match timeout_at(give_up, timeout(ANSWER, ask(token, seed, request.clone()))).await {
                 Ok(Ok(Ok(answer))) => {
-                    let wanted = token.clone();
-                    return Ok(on_disk(move || keep(&folder, &wanted, &answer)).await?);
+                    let pb::CertificateResponse { certificate, authority } = answer;
+                    let by = token.authority;
+                    return Ok(on_disk(move || folder.take(&certificate, &authority, by).map(drop)).await?);
                 }
                 Ok(Ok(Err(Failed::Refused(why)))) => return Err(EnrollError::Refused { at: seed.clone(), why }),
                 Ok(Ok(Err(Failed::Elsewhere(why)))) => last = format!("{seed}: {why}"),
@@ -102,19 +103,8 @@ fn is_kept(folder: &KeyFolder, token: &JoinToken) -> Result<bool, CredentialsErr
     if kept.authority_hash() != Some(token.authority) {
         return Err(CredentialsError::Unfit("the data folder has the keys of another cluster".into()));
     }
+    // What is wrong with it, such as its time, is mended by another one.
     Ok(Tls::new(kept).is_ok())
-}
-
-/// Keeps the certificate, if the answer is what was asked for.
-fn keep(folder: &KeyFolder, token: &JoinToken, answer: &pb::CertificateResponse) -> Result<(), CredentialsError> {
-    let pb::CertificateResponse { certificate, authority } = answer;
-    if Authority::hash_of(authority)? != token.authority {
-        return Err(CredentialsError::Unfit("the answer names another authority than the token".into()));
-    }
-    let next = folder.credentials_with(certificate, authority)?;
-    folder.is_own(&next)?;
-    Tls::new(next)?;
-    folder.keep_certificate(certificate, authority)
 }
 
 /// Does something with files, where it holds up no other task.
@@ -144,15 +134,10 @@ impl From<Status> for Failed {
 
 async fn ask(token: &JoinToken, seed: &Address, request: Vec<u8>) -> Result<pb::CertificateResponse, Failed> {
     let elsewhere = |error: &dyn std::fmt::Display| Failed::Elsewhere(error.to_string());
-    let pinned = Pinned::new(token.authority);
-    let config = pinned.client().map_err(|error| elsewhere(&error))?;
+    let config = Pinned::client(token.authority).map_err(|error| elsewhere(&error))?;
     let name = ServerName::try_from(Subject::any_node(&token.cluster)).map_err(|error| elsewhere(&error))?;
     let stream = connect(seed).await.map_err(|error| elsewhere(&error))?;
     let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(|error| elsewhere(&error))?;
-    // Believed: the node has shown the authority of the token, and a certificate that it signed.
-    if pinned.authority().is_none_or(|shown| sha256(&shown) != token.authority) {
-        return Err(Failed::Elsewhere("the node there has not shown the authority of the token".into()));
-    }
     let mut client = client(stream).await.map_err(|error| elsewhere(&error))?;
     let signature = token.sign(&request).ok_or_else(|| Failed::Refused("its secret is none".into()))?;
     let asked = pb::EnrollRequest { node: token.node().get(), signature: signature.into(), request: request.into() };

@@ -1,8 +1,8 @@
 //! What a voter does for a machine with a join token, and for members: certificates, and the authority itself for voters.
 //!
 //! ```text
-//!   Enroll ─▶ this node keeps the authority? ─▶ the newest state: is n4 invited, and is this its token? ─▶ used? by this key? ─▶ certificate
-//!                                                                                                 └ no ─▶ log: used by this key
+//!   Enroll ─▶ the newest state: is n4 invited, and is this its token? ─▶ used? by this key? ─▶ certificate
+//!                                                                          └ no ─▶ log: used by this key
 //! ```
 //!
 //! Of two machines with one token, the log has one first: the write is checked against the version that was read. The other one is
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use prost::Message;
 use quorate_membership::{Change, Check, ClusterState, Command, NodeId, Record, Rejection, Role, SessionId, Value};
-use quorate_raft_core::{ClientService, ProposeError, Refusal};
+use quorate_raft_core::{ClientService, ClientServiceExt, ProposeError, Refusal};
 use tokio::sync::Semaphore;
 use tonic::Status;
 
@@ -71,14 +71,6 @@ impl Grants {
         self.tls.as_ref()
     }
 
-    /// The node that this process is.
-    fn own(&self) -> Option<NodeId> {
-        match self.tls.as_ref()?.subject().role {
-            CallerRole::Node(node) => Some(node),
-            _ => None,
-        }
-    }
-
     fn managed(&self) -> Result<&Managed, Status> {
         let none = || not_allowed("this cluster has no authority of its own; its operator makes the certificates");
         self.tls.as_ref().and_then(Tls::managed).ok_or_else(none)
@@ -122,13 +114,11 @@ impl Grants {
     /// The invitation of a node, as the log has it.
     fn open(&self, node: NodeId) -> Result<Open, Status> {
         let key = key_of(node).map_err(|error| malformed(error.to_string()))?;
-        let (mut found, mut retired, mut member, mut open) = (None, false, false, false);
-        self.service.look(&mut |state| {
-            found = state.store().record(&key).map(|record| (record.clone(), read(record)));
+        let (found, open, retired, member) = self.service.looked(|state| {
+            let found = state.store().record(&key).map(|record| (record.clone(), read(record)));
             let session = found.as_ref().and_then(|(_, invitation)| Some(SessionId::new(invitation.as_ref()?.session)));
-            open = session.is_some_and(|session| state.store().session(session).is_some());
-            retired = state.retired().contains(&node);
-            member = state.member(node).is_some();
+            let open = session.is_some_and(|session| state.store().session(session).is_some());
+            (found, open, state.retired().contains(&node), state.member(node).is_some())
         });
         if retired {
             return Err(refused(&Refusal::Retired(node)));
@@ -184,12 +174,10 @@ impl Grants {
         key_in(&asked.request)?;
         // What this node knows may be old: a member that was removed meanwhile gets nothing.
         self.service.read_barrier(TIMEOUT).await.map_err(|error| read_failed(&error))?;
-        let (mut member, mut keeps) = (Err(Refusal::NotReady), false);
-        let own = self.own();
-        self.service.look(&mut |state| {
-            member = rights::of_member(state, *node);
-            keeps = own.is_some_and(|own| keeps_authority(state, own));
-        });
+        let own = self.tls.as_ref().and_then(Tls::node);
+        let (member, keeps) = self
+            .service
+            .looked(|state| (rights::of_member(state, *node), own.is_some_and(|own| keeps_authority(state, own))));
         member.map_err(|refusal| refused(&refusal))?;
         if !keeps {
             // Who asks may be about to delete its own copy, and this node may be as well.
@@ -219,8 +207,7 @@ impl Grants {
         let Some(CallerRole::Node(node)) = role else { return Err(not_allowed("only voters keep the authority")) };
         // A key cannot be taken back, so what this node knows has to be the newest.
         self.service.read_barrier(TIMEOUT).await.map_err(|error| read_failed(&error))?;
-        let mut votes = false;
-        self.service.look(&mut |state| votes = keeps_authority(state, *node));
+        let votes = self.service.looked(|state| keeps_authority(state, *node));
         if !votes && !quorate_membership::mutant!("learners_keep_the_authority") {
             return Err(not_allowed(format!(
                 "only voters keep the authority, and {node} is none, or has not its vote yet"

@@ -1,4 +1,4 @@
-//! An invitation: a record that says the hash of a secret, bound to a session whose end is the end of the invitation.
+//! An invitation: a record with the public key of a secret, bound to a session whose end is the end of the invitation.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use quorate_membership::{
     Address, Change, Check, ClusterState, Command, Holder, Key, NodeId, Reason, Record, Rejection, Request, Revision,
     Role, Session, SessionId, TextError, Value,
 };
-use quorate_raft_core::{ClientService, ProposeError, Refusal};
+use quorate_raft_core::{ClientService, ClientServiceExt, ProposeError, Refusal};
 use ring::rand::{SecureRandom, SystemRandom};
 
 use super::{RESERVED, key_of, read};
@@ -39,7 +39,7 @@ impl Invite {
     }
 }
 
-/// Why there is no invitation. The log may have a session of a moment, and no more.
+/// Why there is no invitation. The log may have a session that ends by itself, and no more.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InviteError {
@@ -67,8 +67,8 @@ pub enum InviteError {
         /// When the machine got it.
         at: Revision,
     },
-    /// Others invite nodes at the same time, and were faster each time.
-    #[error("no free number was found, because other nodes are being invited; try again")]
+    /// Others invited the same node, or took the same free number, at the same time, and were faster each time.
+    #[error("other invitations were made at the same time, again and again; try again")]
     Busy,
     /// The log did not take it.
     #[error(transparent)]
@@ -95,14 +95,15 @@ pub async fn invite(service: &dyn ClientService, tls: &Tls, whom: Invite) -> Res
         return Err(InviteError::Validity(valid));
     }
     for _ in 0..TRIES {
-        let node = look(service, |state| wanted.unwrap_or_else(|| free(state)));
+        let node = service.looked(|state| wanted.unwrap_or_else(|| free(state)));
         let key = key_of(node)?;
-        let former = look(service, |state| may_be_invited(state, node, &key))?;
-        let seeds = look(service, seeds);
+        let former = service.looked(|state| may_be_invited(state, node, &key))?;
+        let seeds = service.looked(seeds);
         let (cluster, authority, secret) = (managed.cluster().to_owned(), managed.hash(), random()?);
         let token = JoinToken { cluster, node, role, authority, secret, seeds };
+        let public_key = token.public_key().ok_or(InviteError::Random)?;
         let session = open(service, tls, node, valid).await?;
-        let put = put(key, token.public_key().ok_or(InviteError::Random)?, session, former.map(|(version, _)| version));
+        let put = put(key, public_key, session, former.map(|(version, _)| version));
         match service.once(None, Box::new(put)).await {
             Ok(_) => {
                 if let Some((_, Some(former))) = former {
@@ -153,12 +154,6 @@ fn put(
         let changes = vec![Change::Put { key: key.clone(), value: value.clone(), bound }];
         Command::Write { request, checks, changes }
     }
-}
-
-fn look<T>(service: &dyn ClientService, look: impl Fn(&ClusterState) -> T) -> T {
-    let mut found = None;
-    service.look(&mut |state| found = Some(look(state)));
-    found.unwrap_or_else(|| look(&service.view().cluster))
 }
 
 /// The version and the session of the unused invitation that a new one replaces, if there is one.

@@ -1,9 +1,9 @@
 //! What a node does about its certificate while it runs: renews it in time, keeps the authority while it is a voter, and warns.
 //!
 //! ```text
-//!   every few seconds:  a third of the time left? ─▶ a new certificate, by this node's own authority or by a voter ─▶ files, connections
-//!                  a voter without the authority ─▶ asks the other members
-//!                  no voter any more, and another one has it; or removed ─▶ deletes its key
+//!   every few seconds:  a third of the time left? ─▶ a new certificate, by its own copy of the authority or by a voter
+//!                       a voter without the authority ─▶ asks the other members
+//!                       no voter any more, and another one has it ─▶ deletes its key
 //! ```
 //!
 //! All of it is about certificates, whose times are those of the wall clock, and none of it about leases or elections. What fails is
@@ -12,13 +12,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_membership::{Address, NodeId, Role};
-use quorate_raft_core::ClientService;
+use quorate_membership::{Address, ClusterState, NodeId, Role};
+use quorate_raft_core::{ClientService, ClientServiceExt};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::ask::{ANSWER, on_disk, to_node};
 use crate::pb;
-use crate::tls::{CallerRole, CredentialsError, Managed, NODE_VALID, Tls};
+use crate::tls::{CredentialsError, Managed, NODE_VALID, Tls};
 
 /// The pause between two looks.
 const LOOK: Duration = Duration::from_secs(5);
@@ -84,13 +84,8 @@ pub async fn keep_certificates(service: Arc<dyn ClientService>, tls: Tls) {
 
 /// Whether this node has of the authority what its role says.
 async fn keep_authority(service: &dyn ClientService, tls: &Tls) -> bool {
-    let Some(own) = own(tls) else { return true };
-    let (mut role, mut votes, mut retired) = (None, false, false);
-    service.look(&mut |state| {
-        role = state.member(own).map(|member| member.role);
-        votes = state.configuration().voters().contains(&own);
-        retired = state.retired().contains(&own);
-    });
+    let Some(own) = tls.node() else { return true };
+    let (role, votes) = service.looked(|state| (role_of(state, own), state.configuration().voters().contains(&own)));
     match role {
         Some(Role::Voter) if tls.keeps_authority() => true,
         Some(Role::Voter) => votes && ask_for_authority(service, tls, own).await,
@@ -98,33 +93,28 @@ async fn keep_authority(service: &dyn ClientService, tls: &Tls) -> bool {
         Some(role) if tls.keeps_authority() && (role == Role::Witness || !votes) => {
             // Not before another one has it, or nobody would. And not if this node has become a voter meanwhile.
             let asked = ask_for_certificate(service, tls, own).await.is_ok();
-            if !asked || service.read_barrier(ANSWER).await.is_err() || is_voter(service, own) {
-                return true;
+            let is_voter = || service.looked(|state| role_of(state, own) == Some(Role::Voter));
+            if asked && service.read_barrier(ANSWER).await.is_ok() && !is_voter() {
+                forget(tls).await;
             }
-            forget(tls, "this node is no voter any more, and has deleted the authority of the cluster").await
+            true
         }
-        None if retired && tls.keeps_authority() => {
-            forget(tls, "this node was removed, and has deleted the authority of the cluster").await
-        }
-        // It does not know its role yet.
-        None => retired,
         Some(_) => true,
+        // It does not know its role yet. One that was removed hears no more, and deletes nothing that others may need.
+        None => false,
     }
 }
 
-fn is_voter(service: &dyn ClientService, own: NodeId) -> bool {
-    let mut voter = false;
-    service.look(&mut |state| voter = state.member(own).is_some_and(|member| member.role == Role::Voter));
-    voter
+fn role_of(state: &ClusterState, node: NodeId) -> Option<Role> {
+    state.member(node).map(|member| member.role)
 }
 
-async fn forget(tls: &Tls, told: &'static str) -> bool {
+async fn forget(tls: &Tls) {
     let own = tls.clone();
     match on_disk(move || own.managed().map_or(Ok(()), Managed::forget)).await {
-        Ok(()) => tracing::info!("{told}"),
+        Ok(()) => tracing::info!("this node is no voter any more, and has deleted the authority of the cluster"),
         Err(error) => tracing::warn!(%error, "the key of the authority could not be deleted"),
     }
-    true
 }
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
@@ -152,7 +142,7 @@ async fn ask_for_authority(service: &dyn ClientService, tls: &Tls, own: NodeId) 
 
 /// Replaces the certificate of this node by a new one, if that can be had.
 async fn renew(service: &dyn ClientService, tls: &Tls) -> Result<(), AnyError> {
-    let own = own(tls).ok_or("this is no node")?;
+    let own = tls.node().ok_or("this is no node")?;
     let by_itself = tls.clone();
     let renewed =
         on_disk(move || by_itself.managed().and_then(|managed| managed.renew_by_itself(own)).transpose()).await?;
@@ -194,20 +184,10 @@ async fn ask_for_certificate(
     Err(last)
 }
 
-/// The node that this process is.
-fn own(tls: &Tls) -> Option<NodeId> {
-    match tls.subject().role {
-        CallerRole::Node(node) => Some(node),
-        _ => None,
-    }
-}
-
 /// The other members of these roles, and where they are reached.
 fn others(service: &dyn ClientService, own: NodeId, of: impl Fn(Role) -> bool) -> Vec<(NodeId, Address)> {
-    let mut found = Vec::new();
-    service.look(&mut |state| {
+    service.looked(|state| {
         let members = state.members().filter(|(node, member)| *node != own && of(member.role));
-        found = members.flat_map(|(node, member)| member.addresses.iter().map(move |at| (node, at.clone()))).collect();
-    });
-    found
+        members.flat_map(|(node, member)| member.addresses.iter().map(move |at| (node, at.clone()))).collect()
+    })
 }

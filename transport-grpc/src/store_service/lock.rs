@@ -17,7 +17,7 @@ use futures_util::StreamExt;
 use parking_lot::Mutex;
 use quorate_membership::{ClusterState, Command, Holder, Name, Nonce, Rejection, Request, Revision, SessionId, Topic};
 use quorate_raft_core::transport::RequestName;
-use quorate_raft_core::{ClientService, Filter, ProposeError};
+use quorate_raft_core::{ClientService, ClientServiceExt, Filter, ProposeError};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -27,7 +27,7 @@ use crate::convert;
 use crate::grpc_errors::{command_failed, failed};
 use crate::pb;
 use crate::pb::failure::Kind;
-use crate::store_service::{TIMEOUT, looked};
+use crate::store_service::TIMEOUT;
 
 /// The pause before a withdrawal that was not committed is proposed again.
 const RETRY: Duration = Duration::from_millis(500);
@@ -115,7 +115,7 @@ impl LockWait {
         let timeout = sleep_until(begun + self.wait);
         tokio::pin!(timeout);
         let (mut standing, at) =
-            looked(&*self.service, |state| (self.standing_in(state, request.nonce), state.revision()));
+            self.service.looked(|state| (self.standing_in(state, request.nonce), state.revision()));
         let mut events = None;
         loop {
             match standing {
@@ -151,11 +151,11 @@ impl LockWait {
     }
 
     fn is_open(&self) -> bool {
-        looked(&*self.service, |state| state.may_hold(Holder::Session(self.session)))
+        self.service.looked(|state| state.may_hold(Holder::Session(self.session)))
     }
 
     fn standing(&self, request: Nonce) -> Standing {
-        looked(&*self.service, |state| self.standing_in(state, request))
+        self.service.looked(|state| self.standing_in(state, request))
     }
 
     fn standing_in(&self, state: &ClusterState, request: Nonce) -> Standing {
@@ -188,7 +188,7 @@ impl LockWait {
     }
 
     fn timed_out(&self, waited: Duration) -> Status {
-        let grant = looked(&*self.service, |state| state.store().lock(&self.name).and_then(|lock| lock.grant));
+        let grant = self.service.looked(|state| state.store().lock(&self.name).and_then(|lock| lock.grant));
         let now = grant.map_or_else(|| "it is free now".into(), |grant| format!("{} holds it", grant.holder));
         let text = format!("lock `{}` was not granted within {waited:.1?}; {now}", self.name);
         let timed_out = pb::LockTimedOut {
@@ -237,7 +237,7 @@ impl LockWait {
                 }
                 sleep(RETRY).await;
             }
-            if looked(&*self.service, |state| self.is_of_another(state, request.nonce)) {
+            if self.service.looked(|state| self.is_of_another(state, request.nonce)) {
                 return;
             }
         }

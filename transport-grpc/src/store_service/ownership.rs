@@ -12,10 +12,10 @@
 
 use quorate_membership::session::Principal;
 use quorate_membership::{Change, ClusterState, Holder, Name, Rejection, Revision, SessionId};
-use quorate_raft_core::Refusal;
+use quorate_raft_core::{ClientServiceExt, Refusal};
 use tonic::Status;
 
-use super::{StoreService, TIMEOUT, invalid, looked};
+use super::{StoreService, TIMEOUT, invalid};
 use crate::convert::Malformed;
 use crate::enrollment::RESERVED;
 use crate::grpc_errors::{command_failed, read_failed, refused};
@@ -86,10 +86,10 @@ impl StoreService {
     }
 
     async fn check(&self, known: impl Fn(&ClusterState) -> Known) -> Result<(), Status> {
-        let mut found = looked(&*self.service, &known);
+        let mut found = self.service.looked(&known);
         if let Known::NotYet(_) = found {
             self.service.read_barrier(TIMEOUT).await.map_err(|error| read_failed(&error))?;
-            found = looked(&*self.service, &known);
+            found = self.service.looked(&known);
         }
         match found {
             Known::Allowed => Ok(()),
@@ -104,11 +104,11 @@ impl StoreService {
 /// # Errors
 /// [`Refusal::NotAllowed`]. Nothing was changed.
 pub(super) fn not_reserved(changes: &[Change]) -> Result<(), Status> {
-    let key = |change: &Change| match change {
-        Change::Put { key, .. } | Change::Delete { key } => Some(key.clone()),
+    let keys = changes.iter().filter_map(|change| match change {
+        Change::Put { key, .. } | Change::Delete { key } => Some(key),
         _ => None,
-    };
-    match changes.iter().filter_map(key).find(|key| key.as_str().starts_with(RESERVED)) {
+    });
+    match { keys }.find(|key| key.as_str().starts_with(RESERVED)) {
         Some(key) if !quorate_membership::mutant!("reserved_keys_written") => {
             let why = format!("`{key}`: keys that begin with `{RESERVED}` are quorate's own; choose another");
             Err(refused(&Refusal::NotAllowed(why)))

@@ -69,7 +69,7 @@ impl KeyFolder {
     }
 
     /// The same with another certificate for the same key.
-    pub(crate) fn credentials_with(&self, node: &str, authority: &str) -> Result<Credentials, CredentialsError> {
+    fn credentials_with(&self, node: &str, authority: &str) -> Result<Credentials, CredentialsError> {
         let key = self.read(NODE_KEY)?;
         Credentials::from_pem(authority.as_bytes(), format!("{node}{authority}").as_bytes(), key.as_bytes())
     }
@@ -100,9 +100,9 @@ impl KeyFolder {
         self.keep_certificate(&made, &certificate)
     }
 
-    /// A request for the certificate of this node (PKCS #10, DER), signed with its key, which is made if there is none.
+    /// A request for the certificate of this node (PKCS #10, DER), signed with its key, which is made if there is none. The folder has
+    /// to be there.
     pub(crate) fn request(&self, cluster: &str) -> Result<Vec<u8>, CredentialsError> {
-        self.create()?;
         let failed = |error: rcgen::Error| CredentialsError::Issue(error.to_string());
         let key = match self.read(NODE_KEY) {
             Ok(key) => KeyPair::from_pem(&key).map_err(failed)?,
@@ -118,8 +118,23 @@ impl KeyFolder {
         Ok(params.serialize_request(&key).map_err(failed)?.der().to_vec())
     }
 
+    /// Keeps a certificate that was asked for, once it is known to be one of this node by the authority with this hash, to fit the
+    /// key, and to be valid now. Else the former ones stay.
+    pub(crate) fn take(&self, node: &str, authority: &str, by: [u8; 32]) -> Result<Credentials, CredentialsError> {
+        if Authority::hash_of(authority)? != by {
+            return Err(CredentialsError::Unfit(
+                "it is signed by another authority than the one that is trusted".into(),
+            ));
+        }
+        let next = self.credentials_with(node, authority)?;
+        self.is_own(&next)?;
+        super::Tls::new(next)?;
+        self.keep_certificate(node, authority)?;
+        self.credentials()
+    }
+
     /// Keeps the certificate of this node, and that of the authority that signed it.
-    pub(crate) fn keep_certificate(&self, node: &str, authority: &str) -> Result<(), CredentialsError> {
+    fn keep_certificate(&self, node: &str, authority: &str) -> Result<(), CredentialsError> {
         self.write("the certificate of the authority", AUTHORITY, authority, 0o644)?;
         self.write("the certificate", NODE, &format!("{node}{authority}"), 0o644)
     }
@@ -140,28 +155,23 @@ impl KeyFolder {
         }
     }
 
-    fn create(&self) -> Result<(), CredentialsError> {
-        if self.path.is_dir() {
-            return Ok(());
-        }
-        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.path);
-        // Its entry in the data folder, and that one's, have to be there after a power cut.
-        let data = self.path.parent().map(Path::to_path_buf);
-        let above = data.as_deref().and_then(Path::parent).filter(|path| !path.as_os_str().is_empty());
-        let durable = made.and_then(|()| {
-            data.as_deref().map_or(Ok(()), |path| std::fs::File::open(path)?.sync_all())?;
-            // A folder above that may not be read was there before.
-            let synced = above.map_or(Ok(()), |path| std::fs::File::open(path)?.sync_all());
-            synced.or_else(|error| match error.kind() {
-                io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput => Ok(()),
-                _ => Err(error),
-            })
-        });
-        durable.map_err(|cause| CredentialsError::File {
-            what: "the folder of the keys",
-            path: self.path.clone(),
-            cause,
-        })
+    /// Makes the folder if there is none. It is there after a power cut: its entry in the data folder is synced, and that one's.
+    pub(crate) fn create(&self) -> Result<(), CredentialsError> {
+        let sync = |path: &Path| std::fs::File::open(path)?.sync_all();
+        let create = || {
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.path)?;
+            let Some(data) = self.path.parent() else { return Ok(()) };
+            sync(data)?;
+            match data.parent().filter(|above| !above.as_os_str().is_empty()).map_or(Ok(()), sync) {
+                // One that this process may not read was not made by it.
+                Err(error) if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput) => {
+                    Ok(())
+                }
+                synced => synced,
+            }
+        };
+        let (what, path) = ("the folder of the keys", self.path.clone());
+        create().map_err(|cause| CredentialsError::File { what, path, cause })
     }
 
     fn read(&self, name: &'static str) -> Result<String, CredentialsError> {

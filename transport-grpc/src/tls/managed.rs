@@ -108,17 +108,7 @@ impl Managed {
 
     /// Keeps the next certificate of this node, if the authority that it trusts has signed it.
     pub(crate) fn keep_renewed(&self, certificate: &str, authority: &str) -> Result<Credentials, CredentialsError> {
-        if Authority::hash_of(authority)? != self.hash {
-            return Err(CredentialsError::Unfit(
-                "another authority than the one that this node trusts has signed it".into(),
-            ));
-        }
-        // Tried before it takes the place of the one that is in use.
-        let next = self.folder.credentials_with(certificate, authority)?;
-        self.folder.is_own(&next)?;
-        super::Tls::new(next)?;
-        self.folder.keep_certificate(certificate, authority)?;
-        self.folder.credentials()
+        self.folder.take(certificate, authority, self.hash)
     }
 
     /// The credentials in the folder. A node that keeps the authority gets a new certificate first if its own has expired, such as
@@ -129,10 +119,7 @@ impl Managed {
         let now = UnixTime::now();
         // One that is not valid yet was made while the clock was ahead.
         let out_of_time = super::credentials::valid(&kept.chain).is_ok_and(|(from, until)| now < from || until <= now);
-        match self.folder.node() {
-            node if out_of_time => self.renew_by_itself(node).unwrap_or(Ok(kept)),
-            _ => Ok(kept),
-        }
+        if out_of_time { self.renew_by_itself(self.folder.node()).unwrap_or(Ok(kept)) } else { Ok(kept) }
     }
 
     /// As [`Authority::issue`]; `None` if this node does not keep the authority.

@@ -38,7 +38,6 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
 pub(crate) use self::authority::key_hash;
 pub use self::authority::{Authority, Issued};
-pub(crate) use self::credentials::sha256;
 pub use self::credentials::{Credentials, CredentialsError};
 pub(crate) use self::key_folder::{KeyFolder, NODE_VALID};
 pub(crate) use self::managed::Managed;
@@ -126,11 +125,6 @@ impl Tls {
         self.managed.is_some()
     }
 
-    /// The SHA-256 of the certificate of the cluster's own authority; `None` if it has none.
-    pub fn authority_hash(&self) -> Option<[u8; 32]> {
-        self.managed().map(Managed::hash)
-    }
-
     /// Whether this node keeps the key of the cluster's own authority, as every voter does.
     pub fn keeps_authority(&self) -> bool {
         self.managed().is_some_and(Managed::keeps)
@@ -176,6 +170,14 @@ impl Tls {
     /// Whom the own certificate names.
     pub fn subject(&self) -> Subject {
         self.current().subject.clone()
+    }
+
+    /// The node that the own certificate names.
+    pub(crate) fn node(&self) -> Option<NodeId> {
+        match self.current().subject.role {
+            CallerRole::Node(node) => Some(node),
+            CallerRole::Operator(_) | CallerRole::Client(_) | CallerRole::Joiner => None,
+        }
     }
 
     /// How often the credentials were replaced.

@@ -6,7 +6,6 @@
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls13_signature};
@@ -16,30 +15,20 @@ use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, Signatur
 use super::HTTP_2;
 use super::credentials::sha256;
 
-/// Accepts a node whose certificate was signed by the authority with this hash.
+/// Accepts a node whose certificate was signed by the authority with this hash, and shows that one as well.
 #[derive(Debug)]
 pub(crate) struct Pinned {
     hash: [u8; 32],
     provider: Arc<CryptoProvider>,
-    /// The certificate with that hash, once a node has shown it.
-    found: Mutex<Option<CertificateDer<'static>>>,
 }
 
 impl Pinned {
-    pub(crate) fn new(hash: [u8; 32]) -> Arc<Self> {
-        Arc::new(Self { hash, provider: Arc::new(ring::default_provider()), found: Mutex::default() })
-    }
-
-    /// The certificate of the authority, once a node has shown it and was believed.
-    pub(crate) fn authority(&self) -> Option<CertificateDer<'static>> {
-        self.found.lock().clone()
-    }
-
-    /// TLS 1.3 to a node, without a certificate of our own.
-    pub(crate) fn client(self: &Arc<Self>) -> Result<ClientConfig, Error> {
-        let config = ClientConfig::builder_with_provider(self.provider.clone());
+    /// TLS 1.3 to a node of the cluster whose authority has this hash, without a certificate of our own.
+    pub(crate) fn client(hash: [u8; 32]) -> Result<ClientConfig, Error> {
+        let provider = Arc::new(ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider.clone());
         let config = config.with_protocol_versions(&[&version::TLS13])?;
-        let config = config.dangerous().with_custom_certificate_verifier(self.clone());
+        let config = config.dangerous().with_custom_certificate_verifier(Arc::new(Self { hash, provider }));
         let mut config = config.with_no_client_auth();
         config.alpn_protocols = vec![HTTP_2.into()];
         config.resumption = Resumption::disabled();
@@ -66,9 +55,7 @@ impl ServerCertVerifier for Pinned {
         roots.add(root.clone().into_owned())?;
         let usual = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), self.provider.clone()).build();
         let usual = usual.map_err(|error| Error::General(error.to_string()))?;
-        let verified = usual.verify_server_cert(shown, between, name, ocsp, now)?;
-        *self.found.lock() = Some(root.clone().into_owned());
-        Ok(verified)
+        usual.verify_server_cert(shown, between, name, ocsp, now)
     }
 
     fn verify_tls12_signature(

@@ -15,9 +15,8 @@ use quorate_transport_grpc::tls::{Authority, CallerRole, Tls};
 use quorate_transport_grpc::{Server, ServerSettings};
 use rcgen::{CertificateParams, KeyPair};
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use tokio::net::TcpStream;
 use tonic::{Code, Status};
 
 use crate::fake::*;
@@ -64,15 +63,7 @@ impl Own {
 
 /// A connection that trusts this authority and shows nothing.
 async fn without_certificate(to: SocketAddr, of: &Authority) -> std::io::Result<Plain> {
-    let mut trusted = rustls::RootCertStore::empty();
-    trusted.add(CertificateDer::from_pem_slice(of.certificate().as_bytes()).unwrap()).unwrap();
-    let config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
-    let config = config.with_safe_default_protocol_versions().unwrap().with_root_certificates(trusted);
-    let mut config = config.with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    let name = ServerName::try_from(format!("{}.quorate.internal", of.cluster())).unwrap();
-    let stream = TcpStream::connect(to).await?;
-    Plain::over(tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await?).await
+    dial_as(to, of.certificate(), None, &format!("{}.quorate.internal", of.cluster())).await
 }
 
 fn key() -> Key {

@@ -268,3 +268,33 @@ async fn an_attempt_outlives_the_call_that_began_it() {
         tokio::time::timeout(LIVENESS, reaching).await.expect("the second address is reached");
     }
 }
+
+/// What leases and leadership depend on comes by both addresses, and the answer of one is enough. What could take effect twice comes
+/// by one.
+#[tokio::test]
+async fn a_renewal_goes_both_ways_and_a_command_goes_one() {
+    let bytes = quorate_membership::codec::encode(&join_command()).unwrap();
+    let proposed = |calls: &[Call]| calls.iter().filter(|call| matches!(call, Call::Propose(..))).count();
+    let renewed = |calls: &[Call]| calls.iter().filter(|call| matches!(call, Call::Renew(..))).count();
+    for dead in 0..2 {
+        let fake = Fake::new();
+        let server = serve(&fake).await;
+        let ways = [Way::to(server.local_addr()).await, Way::to(server.local_addr()).await];
+        // It would notice a dead connection only after the test.
+        let (transport, peer) = (patient(), at_all(&[ways[0].address, ways[1].address]));
+        let command = quorate_raft_core::rpc::Payload::new(bytes.clone());
+        transport.request(&peer, caller(), command, LIVENESS).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert_eq!(proposed(&fake.calls()), 1, "a command came twice");
+        transport.request(&peer, caller(), renewal(1), LIVENESS).await.unwrap();
+        fake.until(|calls| renewed(calls) == 2).await;
+        ways[dead].pull_the_cable();
+        let answer = transport.request(&peer, caller(), renewal(2), LIVENESS).await;
+        assert!(answer.is_ok(), "way {dead} is dead: {answer:?}");
+        fake.until(|calls| renewed(calls) == 3).await;
+        // With one address left there is one way.
+        transport.request(&at_all(&[ways[1 - dead].address]), caller(), renewal(3), LIVENESS).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert_eq!(renewed(&fake.calls()), 4);
+    }
+}

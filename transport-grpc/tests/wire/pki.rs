@@ -11,6 +11,7 @@ use rcgen::{CertificateParams, DnType, Issuer, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 
 use crate::fake::*;
 use crate::pb::cluster_client::ClusterClient;
@@ -74,6 +75,16 @@ pub(crate) async fn dial_as(
     issued: Option<&Issued>,
     name: &str,
 ) -> std::io::Result<Plain> {
+    Plain::over(connect_as(to, roots, issued, name).await?).await
+}
+
+/// TLS to the node of this name, and nothing on it yet.
+pub(crate) async fn connect_as(
+    to: SocketAddr,
+    roots: &str,
+    issued: Option<&Issued>,
+    name: &str,
+) -> std::io::Result<TlsStream<TcpStream>> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut trusted = rustls::RootCertStore::empty();
     trusted.add(CertificateDer::from_pem_slice(roots.as_bytes()).unwrap()).unwrap();
@@ -89,8 +100,7 @@ pub(crate) async fn dial_as(
     config.alpn_protocols = vec![b"h2".to_vec()];
     let name = ServerName::try_from(name.to_owned()).unwrap();
     let stream = TcpStream::connect(to).await.unwrap();
-    let stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
-    Plain::over(stream).await
+    tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await
 }
 
 pub(crate) async fn outside_with(server: &Server, of: &Authority, role: CallerRole) -> ClusterClient<Plain> {

@@ -109,7 +109,7 @@ async fn each_answer_names_the_cluster_and_a_call_for_another_one_is_refused() {
 }
 
 /// [`kept`], and records of 3 MB more.
-fn large() -> ClusterState {
+pub(crate) fn large() -> ClusterState {
     let (mut state, _) = kept();
     for round in 0..5_u64 {
         let put = |number: u64| Change::Put {
