@@ -116,7 +116,7 @@ pub use member::{Address, Disk, FenceHint, Life, Member, Phase, Role};
 pub use proof::{Confirmation, Evidence, FenceProof, Operator};
 pub use proved_end::ProvedEnd;
 pub use quorum::{Configuration, majority};
-pub use reachability::{LeaderContact, Reachability};
+pub use reachability::{LargeMessages, LeaderContact, Reachability};
 pub use rejection::Rejection;
 pub use store::lock::{Holder, Lock, Name, Release};
 pub use store::record::{Change, Check, Key, Record, Value};

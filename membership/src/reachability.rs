@@ -19,6 +19,7 @@ use std::time::Duration;
 use crate::cluster::ClusterState;
 use crate::detector::Moment;
 use crate::id::NodeId;
+use crate::quorum::Configuration;
 
 /// How many renewal intervals without a call mean that a node cannot reach the leader.
 const RENEWALS: u32 = 3;
@@ -96,6 +97,34 @@ impl Reachability {
         let configuration = state.configuration();
         let reach_me = configuration.voters().into_iter().filter(|node| !silent(node)).collect();
         !configuration.has_quorum(&reach_me) && configuration.has_quorum(&answering)
+    }
+}
+
+/// To whom large messages pass, as far as a node knows: from itself, and from others, which say so of themselves.
+///
+/// A way may lose large packets without a word, because it has a smaller MTU somewhere and nobody says so (RFC 2923, section 2.1).
+/// Heartbeats are small, so such a leader leads on for ever, and commits nothing that is large.
+#[derive(Debug, Clone, Default)]
+pub struct LargeMessages {
+    /// The nodes to which none pass from this one. Also those that do not answer at all.
+    pub lost: BTreeSet<NodeId>,
+    /// To whom they have passed from each other node, as it has said just now. Nothing is said of nodes that do not answer.
+    pub reach: BTreeMap<NodeId, BTreeSet<NodeId>>,
+}
+
+impl LargeMessages {
+    /// Whether a leader could commit them in place of `me`, which cannot: they pass from `me` to no majority, and from a voter that
+    /// answers `me` to one. Where no node is better off, it is better to stay.
+    pub fn should_others_lead(&self, configuration: &Configuration, me: NodeId, answering: &BTreeSet<NodeId>) -> bool {
+        let voters = configuration.voters();
+        let from_here = voters.iter().copied().filter(|node| *node == me || !self.lost.contains(node)).collect();
+        let from = |node: NodeId, reach: &BTreeSet<NodeId>| {
+            let to: BTreeSet<NodeId> = reach.iter().copied().chain([node]).collect();
+            voters.contains(&node) && node != me && answering.contains(&node) && configuration.has_quorum(&to)
+        };
+        !configuration.has_quorum(&from_here)
+            && self.reach.iter().any(|(node, reach)| from(*node, reach))
+            && !mutant!("large_messages_lost")
     }
 }
 
@@ -186,5 +215,20 @@ mod tests {
         }
         let mut watch = Reachability::new(R, ELECTION);
         assert!(!until(&mut watch, &state, 1000, 9000, &Scene(true, &[], &[2, 3])));
+    }
+
+    #[test]
+    fn others_lead_where_large_messages_pass_from_one_of_them_to_a_majority_and_from_here_to_none() {
+        let configuration = Configuration::uniform((1..=3).map(n), []);
+        let set = |nodes: &[u64]| -> BTreeSet<NodeId> { nodes.iter().map(|node| n(*node)).collect() };
+        let others_lead = |lost: &[u64], reach: &[(u64, &[u64])], answering: &[u64]| {
+            let reach = reach.iter().map(|(node, to)| (n(*node), set(to))).collect();
+            LargeMessages { lost: set(lost), reach }.should_others_lead(&configuration, n(1), &set(answering))
+        };
+        assert!(others_lead(&[2, 3], &[(2, &[3]), (3, &[2])], &[2, 3]));
+        assert!(!others_lead(&[2, 3], &[(2, &[]), (3, &[])], &[2, 3]), "nobody is better off");
+        assert!(!others_lead(&[3], &[(2, &[3])], &[2, 3]), "n1 and n2 are a majority");
+        assert!(!others_lead(&[2, 3], &[(2, &[3])], &[3]), "n2 does not answer");
+        assert!(!others_lead(&[2, 3], &[(4, &[2, 3])], &[2, 3, 4]), "n4 is no voter");
     }
 }

@@ -64,5 +64,7 @@ pub use node::{Node, NodeSettings};
 pub use probe::{Probe, probe};
 pub use rpc::Committed;
 pub use token_gate::{GateError, TokenGate};
-pub use transport::{Lane, Peer, PeerService, PeerServiceExt, RequestName, Transport, TransportExt};
+pub use transport::{
+    Lane, LinkState, LinkView, NodeLinks, Peer, PeerService, PeerServiceExt, RequestName, Transport, TransportExt,
+};
 pub use view::{Local, Sighting, View};

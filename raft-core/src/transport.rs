@@ -9,6 +9,7 @@
 //! keeps a connection for each, made lazily and kept, puts the given deadline on every call, and tells "never arrived"
 //! ([`TransportError::Unreachable`]) from "may have arrived" ([`TransportError::Broken`]).
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -28,6 +29,51 @@ pub struct Peer {
     pub node: NodeId,
     /// Where it can be reached.
     pub addresses: Vec<Address>,
+}
+
+/// What is known of a link: one address of another node, as it is reached from here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkState {
+    /// No probe has been answered or has failed yet.
+    Unknown,
+    /// The node answers, and large messages pass.
+    Up,
+    /// The node answers, and large messages are lost without a word: somewhere on the way is a smaller MTU (RFC 2923, section 2.1).
+    SmallOnly,
+    /// The node does not answer there.
+    Down,
+}
+
+/// One link to another node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkView {
+    /// The address of the node.
+    pub address: Address,
+    /// What is known of it.
+    pub state: LinkState,
+    /// Whether entries, snapshots and commands go there.
+    pub used: bool,
+}
+
+/// All links to another node, and what the node has said of its own.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NodeLinks {
+    /// One for each address, most preferred first.
+    pub links: Vec<LinkView>,
+    /// To whom large messages pass from that node, as it has said last. Empty if it does not answer.
+    pub reaches: BTreeSet<NodeId>,
+}
+
+impl NodeLinks {
+    /// Whether a large message passes over some link, or may: nothing else is known.
+    pub fn may_pass(&self) -> bool {
+        self.links.iter().any(|link| matches!(link.state, LinkState::Up | LinkState::Unknown))
+    }
+
+    /// Whether a large message has passed over some link.
+    pub fn passes(&self) -> bool {
+        self.links.iter().any(|link| link.state == LinkState::Up)
+    }
 }
 
 /// The answers to a stream of appends, as its sender reads them.
@@ -80,6 +126,15 @@ pub trait Transport: Send + Sync + 'static {
         _deadline: Duration,
     ) -> BoxFuture<'static, Result<(), TransportError>> {
         Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// Tells which other nodes there are, so that their links are probed from now on, and those of all others no more. The default
+    /// probes nothing.
+    fn probe(&self, _peers: Vec<Peer>) {}
+
+    /// What probes have found, of each node that is probed.
+    fn links(&self) -> BTreeMap<NodeId, NodeLinks> {
+        BTreeMap::new()
     }
 
     /// Asks any member, found by an address alone, to admit a process. The only call without a [`Caller`]: a process

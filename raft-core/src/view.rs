@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use crate::error::Fatal;
 use crate::lease::LeaseView;
+use crate::transport::NodeLinks;
 
 /// What a node knows and what it observes.
 #[derive(Debug, Clone, PartialEq)]
@@ -52,9 +53,12 @@ pub struct Local {
     /// hands leadership over, does not stand for election, and keeps its lease as long as it can renew it. It recovers
     /// without a restart.
     pub disk: Option<String>,
+    /// The links from this node to others, where its transport probes them. A link that is lost shows within a second where a node
+    /// has two or more, and one that loses large messages within five.
+    pub links: BTreeMap<NodeId, NodeLinks>,
     /// Why the other nodes cannot reach this one, and the remedy; `None` while they can, as far as it is known. Only a
     /// leader finds out. It then hands leadership over, and does not stand for election before another node has called
-    /// it, or 20 election timeouts have passed.
+    /// it, or 20 election timeouts have passed. Also why large messages from this node reach no majority, while another node's do.
     pub unreached: Option<String>,
     /// Why this node lets others lead, and the remedy; `None` unless it has lost leadership twice within 75 election timeouts
     /// (a minute with the standard profile). It then stands for election only if no leader is heard for four.
@@ -113,6 +117,7 @@ impl Local {
             sightings: BTreeMap::new(),
             lease: LeaseView::default(),
             disk: None,
+            links: BTreeMap::new(),
             unreached: None,
             damped: None,
             stopped: None,

@@ -1,9 +1,9 @@
 //! What leases and leadership depend on goes over two networks at once, where a node has two addresses.
 //!
 //! ```text
-//!   heartbeat, confirmation, renewal, keep-alive ─┬─▶ the most preferred address ─┐
-//!                                                 └─▶ one of the others ──────────┴─▶ the first answer counts
-//!   everything else ────────────────────────────────▶ whichever address works
+//!   heartbeat, confirmation, renewal, keep-alive ─┬─▶ the chosen address ───────┐
+//!                                                 └─▶ the best of the others ───┴─▶ the first answer counts
+//!   everything else ────────────────────────────────▶ the chosen address
 //! ```
 //!
 //! Such a call may arrive twice, and in any order. That does no harm: each states a fact that is true when it was sent, or asks a
@@ -51,6 +51,7 @@ fn is_elsewhere(error: &TransportError) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::addresses::Addresses;
     use crate::links::Traffic;
     use crate::settings::ClientSettings;
 
@@ -84,8 +85,11 @@ mod tests {
                 })
             });
             let ways = std::sync::Mutex::new(vec![rest, first]);
-            let to_nowhere =
-                |()| Link::new("nobody".into(), vec![], ClientSettings::default(), None, Traffic::default());
+            let nowhere = Arc::new(Addresses::new("nobody".into(), vec![], None));
+            let to_nowhere = |()| {
+                let settings = ClientSettings::default();
+                Link::new("nobody".into(), nowhere.clone(), None, settings, None, Traffic::default())
+            };
             let links = [(); 2].map(|()| Arc::new(to_nowhere(())));
             assert_eq!(call(links, move |_| ways.lock().unwrap().pop().unwrap()).await, expected);
         }

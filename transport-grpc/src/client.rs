@@ -9,9 +9,11 @@
 //!
 //! Every future may be dropped at any time. That resets the call and keeps the connection.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::Stream;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use http::Uri;
@@ -19,7 +21,7 @@ use prost::Message;
 use quorate_membership::{Address, NodeId};
 use quorate_raft_core::rpc::{Answer, Append, AskReceipts, Call, Caller};
 use quorate_raft_core::transport::{AppendReplies, JoinAnswer, JoinRequest};
-use quorate_raft_core::{Lane, Peer, Refusal, Transport, TransportError};
+use quorate_raft_core::{Lane, NodeLinks, Peer, Refusal, Transport, TransportError};
 use tokio::sync::broadcast;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -77,7 +79,7 @@ fn origin() -> Uri {
     Uri::from_static("http://quorate")
 }
 
-fn raft(connection: Connection) -> RaftClient<Connection> {
+pub(crate) fn raft(connection: Connection) -> RaftClient<Connection> {
     RaftClient::with_origin(connection, origin())
 }
 
@@ -186,9 +188,16 @@ async fn request(link: Arc<Link>, caller: Caller, call: Call, deadline: Duration
             let progress = Progress::new(deadline);
             let messages = progress.noting(messages);
             let send = |to, messages| async move { raft(to).install_snapshot(messages).await };
+            let over = link.clone();
             tokio::select! { biased;
                 answer = self::call(link, SNAPSHOT_END, messages, send) => Answer::Snapshot(answer?),
-                () = progress.stalled() => return Err(TransportError::Timeout(deadline)),
+                () = progress.stalled() => {
+                    over.replace_current();
+                    return Err(TransportError::Timeout(deadline));
+                }
+                () = over.lost() => {
+                    return Err(TransportError::Broken("its link was lost; another one is used now".into()));
+                }
             }
         }
         Call::Transfer(transfer) => {
@@ -249,6 +258,18 @@ async fn on_stream(
     answer
 }
 
+/// The messages of a stream, until it has `ended` or `moved`.
+fn until<M: Send + 'static>(
+    messages: impl Stream<Item = M> + Send + 'static,
+    ended: CancellationToken,
+    moved: impl Future<Output = ()> + Send + 'static,
+) -> impl Stream<Item = M> + Send + 'static {
+    let end = async move {
+        tokio::select! { () = ended.cancelled() => {}, () = moved => {} }
+    };
+    messages.take_until(end)
+}
+
 /// The end of a snapshot that never stands still.
 const SNAPSHOT_END: Duration = Duration::from_secs(12 * 3600);
 
@@ -284,13 +305,14 @@ impl Transport for GrpcTransport {
         let link = self.links.link(peer, Lane::Log);
         Box::pin(async move {
             let (connection, left) = connect(&link, idle).await?;
-            let silent = connection.clone();
+            let (silent, over) = (connection.clone(), link.clone());
             let pipeline = Pipeline::new(idle, move || link.replace(&silent));
             // Once an answer has begun, hyper goes on sending although no one reads. The guard ends the messages when
             // the reader of the answers drops it, and that resets the call.
             let ended = CancellationToken::new();
             let guard = ended.clone().drop_guard();
-            let outgoing = pipeline.outgoing(caller, requests).take_until(ended.cancelled_owned());
+            // They also end where another link is to be used, and then the call does, once all that was sent is answered.
+            let outgoing = until(pipeline.outgoing(caller, requests), ended, over.moves_from(connection.clone()));
             match timeout(left, raft(connection).append_stream(outgoing)).await {
                 Ok(Ok(answers)) => Ok(pipeline.answers(answers.into_inner(), guard)),
                 Ok(Err(status)) => Err(transport_error(&status, idle)),
@@ -310,6 +332,14 @@ impl Transport for GrpcTransport {
             }
         });
         nodes.boxed()
+    }
+
+    fn probe(&self, peers: Vec<Peer>) {
+        self.links.probe(&peers);
+    }
+
+    fn links(&self) -> BTreeMap<NodeId, NodeLinks> {
+        self.links.view()
     }
 
     fn refuses(&self, peer: &Peer) -> BoxFuture<'static, bool> {

@@ -30,6 +30,7 @@
 //! [`TransportError::Broken`]: quorate_raft_core::TransportError::Broken
 //! [`TransportError::Refused`]: quorate_raft_core::TransportError::Refused
 
+mod addresses;
 mod both_ways;
 mod call_service;
 mod call_stream;
@@ -51,6 +52,7 @@ mod of_connection;
 mod paced;
 mod pipeline;
 mod places;
+mod probes;
 mod progress;
 mod raft_service;
 mod refusing;

@@ -6,10 +6,11 @@
 //!   (n2, Snapshot)──▶ Link  └─ pause                 20, 40, 80, 160, 250 ms … after failures in a row
 //! ```
 //!
-//! An attempt tries the addresses in order, beginning with the one that worked last, and resolves names each time. It
+//! An attempt tries the addresses in order, beginning with the chosen one (addresses.rs), and resolves names each time. It
 //! runs in its own task, so that heartbeats, whose short deadlines expire again and again, cannot keep it from ever
 //! reaching the second address. The pause bounds both how often a dead peer is tried and how long a revived one goes
-//! unnoticed. When the addresses of a node change, its link is replaced; calls in progress finish on the old one.
+//! unnoticed. When another address is chosen, or the addresses of a node change, the next call opens another connection; calls in
+//! progress finish on the old one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,12 +18,13 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use parking_lot::Mutex;
-use quorate_membership::{Address, NodeId};
+use quorate_membership::NodeId;
 use quorate_raft_core::TransportError;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::broadcast;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
+use crate::addresses::Addresses;
 use crate::call_stream::CallStream;
 use crate::connection::Connection;
 use crate::net::{TcpStream, lookup_host};
@@ -47,15 +49,29 @@ const PER_NAME: usize = 8;
 
 type Attempt = Shared<BoxFuture<'static, Result<Connection, Arc<str>>>>;
 
+/// A connection that was opened.
+#[derive(Debug)]
+struct Made {
+    connection: Connection,
+    /// The index of its address.
+    at: usize,
+    since: Instant,
+}
+
+impl Made {
+    /// Whether it was open for so long that its end is no failure of the peer to serve it.
+    fn is_stable(&self) -> bool {
+        self.since.elapsed() >= STABLE
+    }
+}
+
 #[derive(Debug)]
 struct State {
-    /// The last connection and when it was opened. It may be closed by now.
-    connection: Option<(Connection, Instant)>,
+    /// The last connection. It may be closed by now.
+    connection: Option<Made>,
     /// How often the credentials had been replaced when its attempt began.
     shown: u64,
     attempt: Option<Attempt>,
-    /// The index of the address that worked last.
-    preferred: usize,
     /// The number of failures in a row.
     failures: u32,
     /// The earliest time of the next attempt.
@@ -66,7 +82,9 @@ struct State {
 #[derive(Debug)]
 pub(crate) struct Link {
     name: String,
-    addresses: Vec<Address>,
+    addresses: Arc<Addresses>,
+    /// The index of the only address that it uses; `None`: whichever is chosen.
+    only: Option<usize>,
     settings: ClientSettings,
     /// How it proves whom it reaches; `None`: not at all.
     tls: Option<Tls>,
@@ -89,19 +107,24 @@ pub(crate) struct Traffic {
 impl Link {
     pub(crate) fn new(
         name: String,
-        addresses: Vec<Address>,
+        addresses: Arc<Addresses>,
+        only: Option<usize>,
         settings: ClientSettings,
         tls: Option<Tls>,
         traffic: Traffic,
     ) -> Self {
-        let state =
-            State { connection: None, shown: 0, attempt: None, preferred: 0, failures: 0, not_before: Instant::now() };
-        Self { name, addresses, settings, tls, traffic, state: Mutex::new(state), calls: Mutex::default() }
+        let state = State { connection: None, shown: 0, attempt: None, failures: 0, not_before: Instant::now() };
+        Self { name, addresses, only, settings, tls, traffic, state: Mutex::new(state), calls: Mutex::default() }
     }
 
-    /// The addresses that it tries.
-    pub(crate) fn addresses(&self) -> &[Address] {
+    /// The addresses of its node.
+    pub(crate) fn addresses(&self) -> &Arc<Addresses> {
         &self.addresses
+    }
+
+    /// The addresses that it tries, in this order.
+    fn order(&self) -> Vec<usize> {
+        self.only.map_or_else(|| self.addresses.order(), |only| vec![only])
     }
 
     /// The stream of small calls on this connection, opened by `open` if there is none.
@@ -125,7 +148,7 @@ impl Link {
             Err(_) => Err(TransportError::Unreachable(format!(
                 "no connection to {} within {within:?}; still trying {}",
                 self.name,
-                self.addresses.iter().map(Address::as_str).collect::<Vec<_>>().join(", ")
+                self.order().into_iter().map(|at| self.addresses.all()[at].as_str()).collect::<Vec<_>>().join(", ")
             ))),
         }
     }
@@ -134,8 +157,8 @@ impl Link {
     /// next address.
     pub(crate) fn reject_address(&self) {
         let mut state = self.state.lock();
-        if state.connection.take().is_some() {
-            state.preferred = (state.preferred + 1) % self.addresses.len().max(1);
+        if let Some(Made { at, .. }) = state.connection.take() {
+            self.addresses.suspect(at);
             state.note_failure(true);
         }
     }
@@ -144,24 +167,54 @@ impl Link {
     /// before it sends again what was lost, although the network is well by then. A connection younger than [`STABLE`] is
     /// kept: the peer may just be slow, and a connection for each silence would not make it faster.
     pub(crate) fn replace(&self, silent: &Connection) {
+        self.replace_if(|made| made.connection.is_same(silent));
+    }
+
+    /// The same for whichever connection it has.
+    pub(crate) fn replace_current(&self) {
+        self.replace_if(|_| true);
+    }
+
+    fn replace_if(&self, which: impl Fn(&Made) -> bool) {
         let mut state = self.state.lock();
-        let old = |made: &Instant| made.elapsed() >= STABLE;
-        if state.connection.as_ref().is_some_and(|(current, made)| current.is_same(silent) && old(made)) {
-            tracing::debug!(peer = self.name, "a connection was silent for too long; the next call opens another");
-            state.connection = None;
+        let Some(made) = state.connection.take_if(|made| which(made) && made.is_stable()) else { return };
+        tracing::debug!(peer = self.name, "a connection was silent for too long; the next call opens another");
+        self.addresses.suspect(made.at);
+    }
+
+    /// Waits until entries should go over another address than that of this connection.
+    pub(crate) async fn moves_from(self: Arc<Self>, connection: Connection) {
+        match self.only {
+            None => self.addresses.moved_from(self.place_of(&connection)).await,
+            Some(_) => std::future::pending().await,
         }
+    }
+
+    /// Waits until the address of the current connection has failed, and another one is chosen.
+    pub(crate) async fn lost(&self) {
+        let at = self.state.lock().connection.as_ref().map(|made| made.at);
+        self.addresses.lost(at.unwrap_or_else(|| self.addresses.chosen())).await;
+    }
+
+    fn place_of(&self, connection: &Connection) -> usize {
+        let state = self.state.lock();
+        let made = state.connection.as_ref().filter(|made| made.connection.is_same(connection));
+        made.map_or_else(|| self.addresses.chosen(), |made| made.at)
     }
 
     /// The open connection, or the attempt to open one, which starts now if none is in progress.
     fn current(self: &Arc<Self>) -> Result<Connection, Attempt> {
         let mut state = self.state.lock();
         let replaced = self.tls.as_ref().map_or(0, Tls::replaced);
+        let wanted = self.only.unwrap_or_else(|| self.addresses.chosen());
         match &state.connection {
-            // One that shows former credentials is left to the calls that are on it.
-            Some((connection, _)) if !connection.is_closed() && state.shown != replaced => state.connection = None,
-            Some((connection, _)) if !connection.is_closed() => return Ok(connection.clone()),
-            Some((_, made)) => {
-                let stable = made.elapsed() >= STABLE;
+            // One that shows former credentials, or goes to another address than is chosen now, is left to the calls that are on it.
+            Some(made) if !made.connection.is_closed() && (state.shown != replaced || made.at != wanted) => {
+                state.connection = None;
+            }
+            Some(made) if !made.connection.is_closed() => return Ok(made.connection.clone()),
+            Some(made) => {
+                let stable = made.is_stable();
                 state.connection = None;
                 state.note_failure(!stable);
             }
@@ -171,23 +224,23 @@ impl Link {
             return Err(attempt.clone());
         }
         state.shown = replaced;
-        let running = tokio::spawn(self.clone().attempt(state.preferred, state.not_before));
+        let running = tokio::spawn(self.clone().attempt(state.not_before));
         let ended = |end: Result<_, tokio::task::JoinError>| end.unwrap_or_else(|error| Err(error.to_string().into()));
         let attempt = running.map(ended).boxed().shared();
         state.attempt = Some(attempt.clone());
         Err(attempt)
     }
 
-    async fn attempt(self: Arc<Self>, preferred: usize, not_before: Instant) -> Result<Connection, Arc<str>> {
+    async fn attempt(self: Arc<Self>, not_before: Instant) -> Result<Connection, Arc<str>> {
         sleep_until(not_before).await;
-        let made = self.dial(preferred).await;
+        let made = self.dial().await;
         let mut state = self.state.lock();
         state.attempt = None;
         match made {
-            Ok((connection, worked)) => {
-                tracing::debug!(peer = self.name, address = self.addresses[worked].as_str(), "connected");
-                state.preferred = worked;
-                state.connection = Some((connection.clone(), Instant::now()));
+            Ok(made) => {
+                tracing::debug!(peer = self.name, address = self.addresses.all()[made.at].as_str(), "connected");
+                let connection = made.connection.clone();
+                state.connection = Some(made);
                 Ok(connection)
             }
             Err(why) => {
@@ -198,20 +251,25 @@ impl Link {
         }
     }
 
-    /// Tries each address once, from the preferred one on. Returns the connection and the index of its address.
-    async fn dial(&self, preferred: usize) -> Result<(Connection, usize), String> {
-        let mut failed = Vec::new();
-        let count = self.addresses.len();
-        for at in (0..count).map(|step| (preferred + step) % count) {
-            let address = self.addresses[at].as_str();
+    /// Tries each address once, from the chosen one on.
+    async fn dial(&self) -> Result<Made, String> {
+        let (mut failed, mut told) = (vec![], vec![]);
+        for at in self.order() {
+            let address = self.addresses.all()[at].as_str();
             match self.dial_one(address).await {
-                Ok(connection) => return Ok((connection, at)),
-                Err(why) => failed.push(format!("{address}: {why}")),
+                Ok(connection) => {
+                    self.addresses.settle(&failed, at);
+                    return Ok(Made { connection, at, since: Instant::now() });
+                }
+                Err(why) => {
+                    told.push(format!("{address}: {why}"));
+                    failed.push(at);
+                }
             }
         }
-        match failed.is_empty() {
+        match told.is_empty() {
             true => Err("no address of it is known".into()),
-            false => Err(failed.join("; ")),
+            false => Err(told.join("; ")),
         }
     }
 

@@ -16,7 +16,7 @@ use quorate_raft_core::rpc::{
     Append, AskReceipts, Caller, CanFence, InstallSnapshot, KeepAlive, PreVote, ReadIndex, Refuses, Renewal, Rpc,
     SnapshotMeta, Transfer, VoteRequest,
 };
-use quorate_raft_core::{PeerService, PeerServiceExt, Refusal};
+use quorate_raft_core::{ClientService, PeerService, PeerServiceExt, Refusal, Service};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -24,7 +24,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::call_service;
 use crate::convert::{FromWire, Malformed, ballot, need, payload};
-use crate::grpc_errors::refused;
+use crate::grpc_errors::{malformed, refused};
 use crate::pb;
 use crate::pb::raft_server::Raft;
 use crate::settings::{CHUNK_LIMIT, SNAPSHOT_LIMIT, ServerSettings};
@@ -32,9 +32,14 @@ use crate::settings::{CHUNK_LIMIT, SNAPSHOT_LIMIT, ServerSettings};
 /// The longest wait for the next message of a snapshot, and for the first of a stream of appends.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
+/// The largest padding of a probe, in bytes.
+const PADDING_LIMIT: usize = 64 << 10;
+
 #[derive(Clone)]
 pub(crate) struct RaftService {
     service: Arc<dyn PeerService>,
+    /// What it says of itself to a probe.
+    own: Arc<dyn ClientService>,
     /// One permit for each snapshot that may arrive at a time.
     snapshots: Arc<Semaphore>,
     /// How many calls of one stream may be in progress.
@@ -43,9 +48,15 @@ pub(crate) struct RaftService {
 }
 
 impl RaftService {
-    pub(crate) fn new(service: Arc<dyn PeerService>, settings: ServerSettings, stop: CancellationToken) -> Self {
+    pub(crate) fn new(service: Arc<dyn Service>, settings: ServerSettings, stop: CancellationToken) -> Self {
         let max_calls = usize::try_from(settings.max_streams).unwrap_or(usize::MAX);
-        Self { service, snapshots: Arc::new(Semaphore::new(settings.max_snapshots)), max_calls, stop }
+        Self {
+            own: service.clone(),
+            service,
+            snapshots: Arc::new(Semaphore::new(settings.max_snapshots)),
+            max_calls,
+            stop,
+        }
     }
 
     /// The service of one connection, which passes its calls to `service`.
@@ -122,6 +133,16 @@ impl Raft for RaftService {
         let _place = self.snapshots.try_acquire().map_err(busy).map_err(|refusal| refused(&refusal))?;
         let (caller, snapshot) = receive(request.into_inner()).await.map_err(|refusal| refused(&refusal))?;
         self.unary(caller, snapshot).await
+    }
+
+    async fn probe(&self, request: Request<pb::ProbeRequest>) -> Result<Response<pb::ProbeResponse>, Status> {
+        let pb::ProbeRequest { padding } = request.into_inner();
+        if padding.len() > PADDING_LIMIT {
+            return Err(malformed(format!("a probe of {} bytes; at most {PADDING_LIMIT} are allowed", padding.len())));
+        }
+        let local = self.own.view().local;
+        let reaches = local.links.iter().filter(|(_, links)| links.passes()).map(|(node, _)| node.get()).collect();
+        Ok(Response::new(pb::ProbeResponse { node: local.node.get(), reaches, padding }))
     }
 
     async fn transfer(&self, request: Request<pb::TransferRequest>) -> Result<Response<pb::TransferResponse>, Status> {

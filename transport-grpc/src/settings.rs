@@ -31,12 +31,25 @@ pub struct ClientSettings {
     /// sooner, and drops connections to a machine that only stalls for a moment. Ten times as long on the lanes of
     /// entries and snapshots, where a ping queues behind the data. 100 ms to 1 min, default 1 s.
     pub ping_timeout: Duration,
+    /// How often each address of a node that has several is probed. Each eighth probe is large, and those are all where a node has one
+    /// address. 50 ms to 1 min, default 250 ms.
+    pub probe_every: Duration,
+    /// How long the answer to a probe may take before the link counts as down; three times as long for a large one, which is tried
+    /// twice. 50 ms to 1 min,
+    /// default 600 ms.
+    pub probe_timeout: Duration,
 }
 
 impl Default for ClientSettings {
     fn default() -> Self {
         let ms = Duration::from_millis;
-        Self { connect_timeout: ms(500), ping_every: ms(500), ping_timeout: ms(1000) }
+        Self {
+            connect_timeout: ms(500),
+            ping_every: ms(500),
+            ping_timeout: ms(1000),
+            probe_every: ms(250),
+            probe_timeout: ms(600),
+        }
     }
 }
 
@@ -44,12 +57,14 @@ impl ClientSettings {
     /// The defaults for a cluster with this heartbeat: nobody needs to know sooner than in six of them that a silent connection
     /// is dead, and with a thousand members each ping counts. With a long heartbeat a peer may also take longer to answer.
     pub fn for_heartbeat(heartbeat: Duration) -> Self {
-        let Self { connect_timeout, ping_every, ping_timeout } = Self::default();
+        let Self { connect_timeout, ping_every, ping_timeout, probe_every, probe_timeout } = Self::default();
         let longer = |least: Duration, heartbeats: u32| least.max(heartbeat.saturating_mul(heartbeats));
         Self {
             connect_timeout: longer(connect_timeout, 2),
             ping_every: longer(ping_every, 6),
             ping_timeout: longer(ping_timeout, 6),
+            probe_every: longer(probe_every, 2),
+            probe_timeout: longer(probe_timeout, 4),
         }
         .bounded()
     }
@@ -61,6 +76,8 @@ impl ClientSettings {
             connect_timeout: self.connect_timeout.clamp(ms(50), s(10)),
             ping_every: self.ping_every.clamp(ms(100), s(60)),
             ping_timeout: self.ping_timeout.clamp(ms(100), s(60)),
+            probe_every: self.probe_every.clamp(ms(50), s(60)),
+            probe_timeout: self.probe_timeout.clamp(ms(50), s(60)),
         }
     }
 }

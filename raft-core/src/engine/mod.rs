@@ -15,6 +15,7 @@ mod batches;
 mod change_voters;
 mod commits;
 mod confirm;
+mod contacts;
 mod heartbeats;
 mod in_flight;
 mod inbound;

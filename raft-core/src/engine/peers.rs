@@ -1,5 +1,4 @@
-//! The other nodes as this one calls them: where each is reached, what each call shows of the caller, and when each was
-//! last heard.
+//! The other nodes as this one calls them: where each is reached, what each call shows of the caller.
 //!
 //! ```text
 //!   Peers::renew(n1, …) ─▶ address: the committed state, or where it last said that it is ─▶ Transport
@@ -17,87 +16,27 @@ use quorate_membership::detector::Moment;
 use quorate_membership::{Address, ClusterId, Disk, NodeId, Nonce, Revision, Role, SessionId};
 use tokio::sync::watch;
 
+use crate::engine::contacts::Contacts;
 use crate::engine::heartbeats::Answered;
 use crate::engine::receipts::Noted;
 use crate::error::TransportError;
 use crate::feed::Feed;
 use crate::host::clock;
 use crate::rpc::{Append, Appended, Caller, KeepAlive, KeptAlive, Payload, Proposed, ReadIndex, Renewal, Renewed, Rpc};
-use crate::transport::{JoinAnswer, JoinRequest, Lane, Peer, Transport, TransportExt};
-
-/// When each other node was last heard.
-#[derive(Debug, Default)]
-pub(crate) struct Contacts(Mutex<Heard>);
-
-#[derive(Debug, Default)]
-struct Heard {
-    /// When it called or answered.
-    all: BTreeMap<NodeId, Moment>,
-    /// When it called: only that shows that it reaches this node.
-    calls: BTreeMap<NodeId, Moment>,
-    /// When it answered: only that shows that this node reaches it.
-    answers: BTreeMap<NodeId, Moment>,
-    /// Of each node that has called, whether it holds a connection to this one.
-    connected: BTreeMap<NodeId, bool>,
-}
-
-impl Contacts {
-    /// Notes that `node` answered a call.
-    pub(crate) fn note_answer(&self, node: NodeId) {
-        let (mut heard, now) = (self.0.lock(), clock::now());
-        heard.all.insert(node, now);
-        heard.answers.insert(node, now);
-    }
-
-    /// Notes that `node` called this one.
-    pub(crate) fn note_call(&self, node: NodeId) {
-        let (mut heard, now) = (self.0.lock(), clock::now());
-        heard.all.insert(node, now);
-        heard.calls.insert(node, now);
-        heard.connected.insert(node, true);
-    }
-
-    /// Notes that `node` holds no connection to this one any more.
-    pub(crate) fn note_disconnected(&self, node: NodeId) {
-        let mut heard = self.0.lock();
-        if let Some(connected) = heard.connected.get_mut(&node) {
-            *connected = false;
-        }
-    }
-
-    /// Whether `node` holds a connection to this one; `None` if it never called.
-    pub(crate) fn is_connected(&self, node: NodeId) -> Option<bool> {
-        self.0.lock().connected.get(&node).copied()
-    }
-
-    pub(crate) fn all(&self) -> BTreeMap<NodeId, Moment> {
-        self.0.lock().all.clone()
-    }
-
-    /// When `node` called or answered last.
-    pub(crate) fn last(&self, node: NodeId) -> Option<Moment> {
-        self.0.lock().all.get(&node).copied()
-    }
-
-    /// The other nodes that have answered so lately.
-    pub(crate) fn answered_within(&self, lately: Duration) -> BTreeSet<NodeId> {
-        let (heard, now) = (self.0.lock(), clock::now());
-        heard.answers.iter().filter(|(_, at)| now.since(**at) <= lately).map(|(node, _)| *node).collect()
-    }
-
-    /// When `node` last called this one.
-    pub(crate) fn called(&self, node: NodeId) -> Option<Moment> {
-        self.0.lock().calls.get(&node).copied()
-    }
-
-    /// When each other node last called this one.
-    pub(crate) fn calls(&self) -> BTreeMap<NodeId, Moment> {
-        self.0.lock().calls.clone()
-    }
-}
+use crate::transport::{JoinAnswer, JoinRequest, Lane, NodeLinks, Peer, Transport, TransportExt};
 
 /// How many nodes are remembered by what they said: bounded, for anybody may say something.
 const MAX_HINTS: usize = 64;
+
+/// How long what a node said is remembered. One that still asks to join says it again.
+const HINT_EXPIRES: Duration = Duration::from_secs(60);
+
+/// Where a node said that it is, and when.
+#[derive(Debug)]
+struct Hint {
+    addresses: Vec<Address>,
+    said: Moment,
+}
 
 /// A snapshot that is being sent. Dropping it says that it is not any more.
 pub(super) struct Sending {
@@ -135,7 +74,7 @@ pub(crate) struct Peers {
     /// The nodes that are further behind than the log may reach back.
     behind: watch::Sender<BTreeSet<NodeId>>,
     /// Where nodes that ask to join say that they are: a way to reach them before it is committed, and no more.
-    hints: Mutex<BTreeMap<NodeId, Vec<Address>>>,
+    hints: Mutex<BTreeMap<NodeId, Hint>>,
 }
 
 impl Peers {
@@ -216,10 +155,18 @@ impl Peers {
 
     /// Remembers where a node says that it is.
     pub(crate) fn hint(&self, node: NodeId, addresses: Vec<Address>) {
-        let mut hints = self.hints.lock();
+        let (mut hints, said) = (self.hints.lock(), clock::now());
+        hints.retain(|_, hint| said.since(hint.said) < HINT_EXPIRES);
         if addresses.len() <= MAX_ADDRESSES && (hints.len() < MAX_HINTS || hints.contains_key(&node)) {
-            hints.insert(node, addresses);
+            hints.insert(node, Hint { addresses, said });
         }
+    }
+
+    /// Where a node said lately that it is.
+    fn hinted(&self, node: NodeId) -> Vec<Address> {
+        let hints = self.hints.lock();
+        let lately = hints.get(&node).filter(|hint| clock::now().since(hint.said) < HINT_EXPIRES);
+        lately.map(|hint| hint.addresses.clone()).unwrap_or_default()
     }
 
     /// The peer and the caller for a call to `to`.
@@ -228,11 +175,10 @@ impl Peers {
             self.cluster().ok_or_else(|| TransportError::Unreachable("this node has no cluster yet".into()))?;
         let known = self.feed.look(|state| state.member(to).map(|member| (member.disk, member.addresses.clone())));
         let (callee, mut addresses) = known.map_or((None, vec![]), |(disk, addresses)| (Some(disk), addresses));
-        // Where it said last that it is, should the log not know yet.
-        let mut said = self.hints.lock().get(&to).cloned().unwrap_or_default();
+        // Where it said last that it is, should the log not know yet. It displaces nothing that is committed.
+        let mut said = self.hinted(to);
         said.retain(|said| !addresses.contains(said));
-        addresses.splice(..0, said);
-        addresses.truncate(MAX_ADDRESSES);
+        addresses.extend(said);
         if addresses.is_empty() {
             return Err(TransportError::Unreachable(format!("no address of {to} is known here")));
         }
@@ -277,6 +223,17 @@ impl Peers {
             Ok((peer, _)) => self.transport.refuses(&peer).await,
             Err(_) => false,
         }
+    }
+
+    /// Has the links to these nodes probed.
+    pub(crate) fn probe(&self, nodes: &BTreeSet<NodeId>) {
+        let others = nodes.iter().filter(|node| **node != self.node);
+        self.transport.probe(others.filter_map(|node| Some(self.address(*node).ok()?.0)).collect());
+    }
+
+    /// What probes have found.
+    pub(crate) fn links(&self) -> BTreeMap<NodeId, NodeLinks> {
+        self.transport.links()
     }
 
     /// Waits until a call of `lane` to a node can be made at once. Dropped, it has called nobody.

@@ -4,6 +4,7 @@
 //!   ended ── refused by a machine ─▶ monitor
 //!   monitor ──silent nodes──▶ reconciler ──▶ fence_runner ──▶ the consumer's fencer ◀── reach: can another member?
 //!                                 └──▶ changes of voters, commands
+//!   fitness         says whether this node should lead
 //!   grantor         grants renewals of leases, and proposes the expiry of a lease that was not renewed
 //!   standing_log    each change of this node's own standing, once
 //!   session_table   answers keep-alives of sessions, and proposes their expiry
@@ -16,6 +17,7 @@
 
 pub(crate) mod ended;
 pub(crate) mod fence_runner;
+mod fitness;
 pub(crate) mod grantor;
 pub(crate) mod monitor;
 pub(crate) mod reach;

@@ -4,18 +4,17 @@
 //! ```text
 //!   contacts ─▶ detector ─▶ sightings ┐
 //!   last_quorum_acked, own timer ─────┼─▶ View ──▶ watch, reconciler
-//!   store, machine ─▶ stopped? stuck? ┤ ──▶ whether this node may stand for election
-//!   calls of the others ─▶ reached?   ┘
+//!   fitness: disk, network, losses    ┘ ──▶ whether this node may stand for election
 //! ```
 //!
 //! It waits for nothing but its own pace, so a gap between two observations means that this node itself stood still.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_membership::detector::{Detector, Moment};
-use quorate_membership::{Candidacy, ClusterState, Identity, LeaderContact, NodeId, Phase, Reachability, Revision};
+use quorate_membership::{ClusterState, Identity, NodeId, Phase, Revision};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -24,6 +23,7 @@ use crate::engine::Engine;
 use crate::error::Fatal;
 use crate::host::clock;
 use crate::leader::ended::Refusing;
+use crate::leader::fitness::Fitness;
 use crate::leader::standing_log::StandingLog;
 use crate::lease::keeper::Keeper;
 use crate::view::{Local, Pictured, Sighting, View};
@@ -39,12 +39,8 @@ const UNREAD: Duration = Duration::from_secs(5);
 /// Who always reads the views: the reconciler. While it carries something out, that counts as somebody else.
 const OWN_READERS: usize = 1;
 
-/// Why a node that leads makes way, and the remedy.
-const UNREACHED: &str = "the other nodes answer this node, but their own calls do not reach it; open its port to them";
-
-/// Why a node lets others lead.
-const DAMPED: &str = "this node keeps losing leadership, and stands for election only if nobody leads; find out what stops it \
-                      or cuts it off";
+/// The links to how many nodes are probed.
+const PROBED: usize = 32;
 
 /// Observes the cluster and publishes each observation in `views`.
 pub(crate) struct Monitor {
@@ -56,19 +52,12 @@ pub(crate) struct Monitor {
     leading: Option<u64>,
     /// The last other node that this one followed as leader.
     led: Option<NodeId>,
-    /// What the engine was told last: whether this node may stand for election.
-    stands: Option<bool>,
-    /// Why the disk makes nothing durable, and the remedy; `None` while it works.
-    disk: Option<String>,
-    reachability: Reachability,
+    fitness: Fitness,
     standing: StandingLog,
-    candidacy: Candidacy,
     /// The nodes whose machines refuse connections.
     refusing: mpsc::Receiver<Refusing>,
     /// Whom to tell that a node is to be fenced now.
     urgent: Arc<Notify>,
-    /// Whether the other nodes cannot reach this one.
-    unreached: bool,
     pictured: Pictured,
     /// The last revision that changed more than records, queues and locks.
     changes: watch::Receiver<Revision>,
@@ -85,11 +74,9 @@ impl Monitor {
         urgent: Arc<Notify>,
     ) -> Self {
         let detector = Detector::new(engine.config().thresholds());
-        let plan = engine.config().timing.plan();
-        let reachability = Reachability::new(plan.renew, plan.election_max);
-        let (leading, led, stands, disk) = Default::default();
-        let (standing, unreached) = (StandingLog::default(), false);
-        let candidacy = Candidacy::new(plan.election_max, clock::now());
+        let fitness = Fitness::new(engine.clone());
+        let (leading, led) = Default::default();
+        let standing = StandingLog::default();
         let changes = engine.standing();
         let pictured = picture_of(&engine, *changes.borrow());
         Self {
@@ -99,14 +86,10 @@ impl Monitor {
             detector,
             leading,
             led,
-            stands,
-            disk,
-            reachability,
+            fitness,
             standing,
-            candidacy,
             refusing,
             urgent,
-            unreached,
             pictured,
             changes,
             arrivals: None,
@@ -163,15 +146,7 @@ impl Monitor {
 
     fn tick(&mut self) {
         let now = clock::now();
-        self.check_disk();
-        self.check_reachability(now);
-        let well = self.disk.is_none() || quorate_membership::mutant!("stands_on_a_full_disk");
-        let able = self.check_candidacy(now) && !self.unreached;
-        let stands = well && able && self.engine.embargo_ends().is_none_or(|ends| now >= ends);
-        if self.stands != Some(stands) {
-            self.stands = Some(stands);
-            self.engine.may_stand(stands);
-        }
+        self.fitness.look(self.leading, now);
         let (me, term) = (self.engine.node(), self.engine.term());
         let (leader, leading) = (self.engine.leader(), self.engine.leading().then_some(term));
         if leading != self.leading {
@@ -182,7 +157,7 @@ impl Monitor {
         self.hear(now);
         if let Some(pause) = self.detector.poll(now) {
             tracing::warn!(node = %me, ?pause, "this process stood still; silence in that time is ignored");
-            self.candidacy.heard(now);
+            self.fitness.stood_still(now);
         }
     }
 
@@ -209,52 +184,6 @@ impl Monitor {
         }
     }
 
-    /// Whether this node does not keep losing leadership, or nobody leads. Logs once each time that this changes.
-    fn check_candidacy(&mut self, now: Moment) -> bool {
-        let (engine, before) = (&self.engine, self.candidacy.is_damped(now));
-        self.candidacy.observe(engine.leading(), self.leading.is_some_and(|term| engine.gave_up(term)), now);
-        let leader = engine.leader().filter(|leader| *leader != engine.node());
-        if let Some(at) = leader.and_then(|leader| engine.peers().contacts.last(leader)) {
-            self.candidacy.heard(at);
-        }
-        if !before && self.candidacy.is_damped(now) {
-            tracing::warn!(node = %engine.node(), "{DAMPED}");
-        }
-        self.candidacy.may_stand(now)
-    }
-
-    /// Logs once that the disk does not work, and once that it works again.
-    fn check_disk(&mut self) {
-        let (node, disk) = (self.engine.node(), self.engine.disk_trouble());
-        match (&self.disk, &disk) {
-            (before, Some(trouble)) if before.as_ref() != Some(trouble) => {
-                tracing::warn!(%node, %trouble, "the disk of this node makes nothing durable");
-            }
-            (Some(before), None) => tracing::info!(%node, trouble = %before, "the disk works again"),
-            _ => {}
-        }
-        self.disk = disk;
-    }
-
-    /// Logs once that the others cannot reach this node, and once that they can again.
-    fn check_reachability(&mut self, now: Moment) {
-        let engine = &self.engine;
-        let (me, leads) = (engine.node(), engine.leading().then(|| engine.term()));
-        // Just now: a leader that is cut off both ways hears neither calls nor answers, and which of them it heard last says
-        // nothing.
-        let just_now = engine.config().heartbeat() * 3;
-        let contacts = &engine.peers().contacts;
-        let (calls, answering) = (contacts.calls(), contacts.answered_within(just_now));
-        let contact = LeaderContact { me, now, leads, calls: &calls, answering: &answering };
-        let unreached = engine.look(|state| self.reachability.look(state, &contact));
-        match (self.unreached, unreached) {
-            (false, true) => tracing::warn!(node = %me, "{UNREACHED}; making way for another leader"),
-            (true, false) => tracing::info!(node = %me, "this node may stand for election again"),
-            _ => {}
-        }
-        self.unreached = unreached;
-    }
-
     /// Passes every contact to the detector: calls and answers of other nodes, and each new life of theirs. Only who leads judges
     /// others. The rest note when they first saw the life of a voter, which they might ask to lead one day.
     fn hear(&mut self, now: Moment) {
@@ -269,11 +198,21 @@ impl Monitor {
         if self.arrivals.replace(changed) == Some(changed) {
             return;
         }
+        self.engine.peers().probe(&self.probed());
         for who in self.newest_lives(judges) {
             if self.engine.note_arrival(who, now) && judges {
                 self.detector.handle_arrival(who.node, now);
             }
         }
+    }
+
+    /// The nodes whose links are probed: voters first, and not so many that probes are a load of their own.
+    fn probed(&self) -> BTreeSet<NodeId> {
+        self.engine.look(|state| {
+            let voters = state.configuration().voters();
+            let learners = state.members().map(|(node, _)| node).filter(|node| !voters.contains(node));
+            voters.iter().copied().chain(learners).take(PROBED).collect()
+        })
     }
 
     /// The newest life of each node, or of each voter only.
@@ -333,9 +272,10 @@ impl Monitor {
             applied: self.pictured.applied,
             sightings,
             lease: self.keeper.view(),
-            disk: self.disk.clone(),
-            unreached: self.unreached.then(|| UNREACHED.into()),
-            damped: self.candidacy.is_damped(now).then(|| DAMPED.into()),
+            disk: self.fitness.disk().map(Into::into),
+            links: self.fitness.links().clone(),
+            unreached: self.fitness.unreached().map(Into::into),
+            damped: self.fitness.damped(now).map(Into::into),
             stopped: engine.stopped(),
         };
         View { cluster, local }

@@ -7,7 +7,7 @@ use quorate_membership::{
     Address, Cause, ClusterState, Configuration, FenceOrder, FenceProof, FenceRecord, Identity, Leadership, Life,
     Member, NodeId, Progress, Role, Store, awaited,
 };
-use quorate_raft_core::{LeaseStage, LeaseView, Local, View};
+use quorate_raft_core::{LeaseStage, LeaseView, LinkState, LinkView, Local, View};
 
 use super::raft::numbers;
 use super::{FromWire, Malformed, clip, id_to, nanos};
@@ -78,6 +78,7 @@ fn local(local: &Local) -> pb::LocalView {
         sightings,
         lease,
         disk,
+        links,
         unreached,
         damped,
         stopped,
@@ -105,7 +106,18 @@ fn local(local: &Local) -> pb::LocalView {
         connections: None,
         plaintext: false,
         certificate_left_s: None,
+        links: links.iter().flat_map(|(node, of)| of.links.iter().map(|link| self::link(*node, link))).collect(),
     }
+}
+
+fn link(node: NodeId, LinkView { address, state, used }: &LinkView) -> pb::Link {
+    let state = match state {
+        LinkState::Unknown => pb::LinkState::Unknown,
+        LinkState::Up => pb::LinkState::Up,
+        LinkState::SmallOnly => pb::LinkState::SmallOnly,
+        LinkState::Down => pb::LinkState::Down,
+    };
+    pb::Link { node: node.get(), address: address.to_string(), state: state.into(), used: *used }
 }
 
 impl From<&LeaseView> for pb::Lease {

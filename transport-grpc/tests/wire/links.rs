@@ -21,6 +21,7 @@ pub(crate) struct Way {
     pub(crate) connections: Count,
     blocked: watch::Sender<u64>,
     closed: watch::Sender<u64>,
+    dark: watch::Sender<bool>,
 }
 
 impl Way {
@@ -30,13 +31,17 @@ impl Way {
         let (count, told) = (connections.clone(), blocked.subscribe());
         let closed = watch::Sender::new(0);
         let ends = closed.subscribe();
+        let dark = watch::Sender::new(false);
+        let is_dark = dark.subscribe();
         tokio::spawn(async move {
             while let Ok((mut near, _)) = listener.accept().await {
                 count.one_more();
                 let (mut told, mut ends) = (told.clone(), ends.clone());
                 told.mark_unchanged();
                 ends.mark_unchanged();
+                let mut is_dark = is_dark.clone();
                 tokio::spawn(async move {
+                    is_dark.wait_for(|dark| !dark).await.map(drop).map_err(std::io::Error::other)?;
                     let mut far = TcpStream::connect(server).await?;
                     tokio::select! {
                         end = copy_bidirectional(&mut near, &mut far) => end.map(drop),
@@ -47,12 +52,20 @@ impl Way {
                 });
             }
         });
-        Self { address, connections, blocked, closed }
+        Self { address, connections, blocked, closed, dark }
     }
 
     /// Every connection of now is closed. New ones work.
     pub(crate) fn cut(&self) {
         self.closed.send_modify(|times| *times += 1);
+    }
+
+    /// Every connection of now goes dead, silently, and new ones are until it is lit again.
+    pub(crate) fn darken(&self, dark: bool) {
+        self.dark.send_replace(dark);
+        if dark {
+            self.pull_the_cable();
+        }
     }
 
     /// Every connection of now goes dead, silently. New ones work.

@@ -28,6 +28,7 @@ mod nodes;
 mod outside;
 mod ownership;
 mod pki;
+mod probes;
 mod refusals;
 mod refusing;
 mod renewals;

@@ -1,6 +1,6 @@
 //! The cluster as another language sees it: through the generated protocol, without our transport.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +8,10 @@ use quorate_membership::detector::Signal;
 use quorate_membership::{Address, Cause, Command, Confirmation, FenceId, Rejection, Revision, Role, Stop, codec};
 use quorate_raft_core::rpc::Payload;
 use quorate_raft_core::transport::JoinRequest;
-use quorate_raft_core::{Fatal, HandOverError, LeaseStage, LeaseView, Local, ProposeError, Refusal, Sighting, View};
+use quorate_raft_core::{
+    Fatal, HandOverError, LeaseStage, LeaseView, LinkState, LinkView, Local, NodeLinks, ProposeError, Refusal,
+    Sighting, View,
+};
 use quorate_transport_grpc::{Server, ServerSettings};
 use tonic::{Code, Status};
 
@@ -41,6 +44,8 @@ async fn status_tells_what_is_committed_and_what_is_seen_apart() {
     local.sightings = BTreeMap::from([(n(2), sighting)]);
     local.lease = lease;
     local.disk = Some("the disk is full".into());
+    let lost = LinkView { address: Address::new("10.0.0.2:7400").unwrap(), state: LinkState::SmallOnly, used: true };
+    local.links = BTreeMap::from([(n(2), NodeLinks { links: vec![lost], reaches: BTreeSet::new() })]);
     local.unreached = Some("open its port".into());
     local.damped = Some("let others lead".into());
     local.stopped = Some(Fatal::Shutdown);
@@ -120,6 +125,12 @@ async fn status_tells_what_is_committed_and_what_is_seen_apart() {
             trouble: Some("the watchdog is open elsewhere".into()),
         }),
         disk: Some("the disk is full".into()),
+        links: vec![pb::Link {
+            node: 2,
+            address: "10.0.0.2:7400".into(),
+            state: pb::LinkState::SmallOnly.into(),
+            used: true,
+        }],
         unreached: Some("open its port".into()),
         damped: Some("let others lead".into()),
         connections: None,

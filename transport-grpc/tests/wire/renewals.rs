@@ -223,7 +223,7 @@ async fn a_renewal_does_not_wait_behind_a_snapshot_or_a_batch() {
     let (ping_every, ping_timeout) = (s(60), s(60));
     let server = serve_with(&fake, ServerSettings { ping_every, ping_timeout, ..ServerSettings::default() });
     let (address, mut jammed) = narrow(server.local_addr(), 100_000).await;
-    let settings = ClientSettings { connect_timeout: s(10), ping_every, ping_timeout };
+    let settings = ClientSettings { connect_timeout: s(10), ping_every, ping_timeout, ..ClientSettings::default() };
     let (transport, peer) = (GrpcTransport::with_settings(settings), peer(address));
     let large = envelope(5_000_000);
     let data = large.as_bytes().into();

@@ -146,7 +146,7 @@ pub(crate) async fn serve_at(fake: &Arc<Fake>, address: SocketAddr) -> Server {
 /// The settings of who is in no hurry to give a connection up, whatever else the machine is doing.
 pub(crate) fn unhurried() -> ClientSettings {
     let s = Duration::from_secs;
-    ClientSettings { connect_timeout: s(10), ping_every: s(10), ping_timeout: s(30) }
+    ClientSettings { connect_timeout: s(10), ping_every: s(10), ping_timeout: s(30), ..ClientSettings::default() }
 }
 
 pub(crate) fn patient() -> GrpcTransport {
