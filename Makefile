@@ -61,8 +61,8 @@ chaos:
 	cargo test --release -p quorate --test chaos
 
 # What broke on real networks, on three hosts: thin links, a slow joiner, a stuttering leader, a quick restart, a whole stop, a
-# crowd of clients. As root; ROWS="1 9", RATES="20mbit 5mbit",
-# JOINER=3mbit, PROFILE=patient.
+# crowd of clients; two networks of which either is cut, or both, or loses large packets (rows 20 to 24). As root; ROWS="1 9",
+# RATES="20mbit 5mbit", JOINER=3mbit, PROFILE=patient, CUT=5 (seconds), CUTS="1 2" (of row 20).
 field:
 	cargo test --release -p quorate --test field
 

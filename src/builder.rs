@@ -177,6 +177,9 @@ impl WantsFencing {
 impl Ready {
     /// Sets the addresses at which other nodes reach this one: 1 to 8, most preferred first. The default is the address
     /// that the node listens on. A wildcard address such as `0.0.0.0` cannot be advertised, so it needs this setting.
+    ///
+    /// With an address in each of two networks, heartbeats and renewals go over both at once, and everything else over the most
+    /// preferred one that works: one network may fail. [`Local::links`](quorate_raft_core::Local::links) shows what does.
     pub fn advertise(mut self, addresses: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.advertised = addresses.into_iter().map(Into::into).collect();
         self

@@ -138,7 +138,7 @@ pub mod state {
         Leadership, Life, Member, NextProof, Nonce, ParseIdError, Phase, Rejection, SessionId, Store, TextError, Topic,
         awaited, duties, evolve, majority,
     };
-    pub use quorate_raft_core::{Committed, Local, Sighting, View};
+    pub use quorate_raft_core::{Committed, LinkState, LinkView, Local, NodeLinks, Sighting, View};
 }
 
 pub mod tls {

@@ -128,9 +128,9 @@ pub trait Transport: Send + Sync + 'static {
         Box::pin(std::future::ready(Ok(())))
     }
 
-    /// Tells which other nodes there are, so that their links are probed from now on, and those of all others no more. The default
-    /// probes nothing.
-    fn probe(&self, _peers: Vec<Peer>) {}
+    /// Tells which other nodes there are, and as whom this node calls each, so that their links are probed from now on, and those of
+    /// all others no more. The default probes nothing.
+    fn probe(&self, _peers: Vec<(Peer, Caller)>) {}
 
     /// What probes have found, of each node that is probed.
     fn links(&self) -> BTreeMap<NodeId, NodeLinks> {

@@ -139,7 +139,7 @@ impl Fleet {
     pub(crate) fn start(&mut self, node: u64) -> Result<()> {
         self.starts += 1;
         let seed = Rng::new(self.seed ^ self.starts << 40).draw();
-        let (address, first) = (self.net.address(node), self.net.address(1));
+        let (address, first) = (self.net.addresses(node).concat(), self.net.address(1));
         let way = match self.host(node)?.founded {
             true => "resume".into(),
             false if node == 1 => "found".into(),

@@ -1,10 +1,11 @@
-//! A network of its own for every run: a switch, and a cable to each host.
+//! One network of its own for every run, or two: a switch for each, and a cable to each host.
 //!
 //! ```text
-//!   q4711-s   ┌────────────── br0 ──────────────┐          a namespace for the switch, so that the machine's own
-//!             p1              p2               p3          network sees nothing of it
+//!   q4711-s   ┌────────────── br0 ──────────────┐          a namespace for the switches, so that the machine's own
+//!             p1.0            p2.0             p3.0        network sees nothing of them
 //!             │               │                │
 //!   q4711-h1  eth0  q4711-h2  eth0   q4711-h3  eth0        10.77.0.1 … 10.77.0.5
+//!             eth1            eth1             eth1        10.78.0.1 … in the second network, over br1
 //! ```
 //!
 //! Every host has the hardware address of every other written down, so nobody has to ask for it. A direction is cut by
@@ -26,12 +27,13 @@ pub(crate) const PORT: u16 = 7400;
 pub(crate) struct Net {
     prefix: String,
     hosts: u64,
-    /// How many faults cut the way from one host to another.
-    cut: BTreeMap<(u64, u64), u32>,
-    /// How many have pulled a host's cable.
-    pulled: BTreeMap<u64, u32>,
-    /// How many have switched the switch off.
-    dark: u32,
+    networks: u64,
+    /// How many faults cut the way from one host to another, in a network.
+    cut: BTreeMap<(u64, u64, u64), u32>,
+    /// How many have pulled a host's cable of a network.
+    pulled: BTreeMap<(u64, u64), u32>,
+    /// How many have switched off the switch of a network.
+    dark: BTreeMap<u64, u32>,
 }
 
 impl Drop for Net {
@@ -54,48 +56,72 @@ pub(crate) fn run(program: &str, args: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn hardware(host: u64) -> String {
-    format!("02:00:00:00:00:{host:02x}")
+fn hardware(network: u64, host: u64) -> String {
+    format!("02:00:00:00:{network:02x}:{host:02x}")
 }
 
-fn address(host: u64) -> String {
-    format!("10.77.0.{host}")
+fn address(network: u64, host: u64) -> String {
+    format!("10.{}.0.{host}", 77 + network)
+}
+
+/// A host's card in a network.
+pub(crate) fn card(network: u64) -> String {
+    format!("eth{network}")
+}
+
+/// The switch's end of a host's cable.
+pub(crate) fn plug(network: u64, host: u64) -> String {
+    format!("p{host}.{network}")
 }
 
 /// A hardware address that nobody has.
 const NOBODY: &str = "02:00:00:00:ff:ff";
 
 impl Net {
-    /// The switch and its hosts, all of them connected.
+    /// A switch and its hosts, all of them connected.
     pub(crate) fn new(hosts: u64) -> Result<Self> {
+        Self::with_networks(hosts, 1)
+    }
+
+    /// The same with so many switches, each connected to all hosts.
+    pub(crate) fn with_networks(hosts: u64, networks: u64) -> Result<Self> {
         let prefix = format!("q{}", std::process::id());
-        let net = Self { prefix, hosts, cut: BTreeMap::new(), pulled: BTreeMap::new(), dark: 0 };
-        let switch = net.switch();
-        run("ip", &["netns", "add", &switch])?;
-        let bridge = ["link", "add", "br0", "type", "bridge", "stp_state", "0", "forward_delay", "0"];
-        net.at(&switch, &bridge)?;
-        net.at(&switch, &["link", "set", "br0", "up"])?;
+        let (cut, pulled, dark) = Default::default();
+        let net = Self { prefix, hosts, networks, cut, pulled, dark };
+        run("ip", &["netns", "add", &net.switch()])?;
         for host in 1..=hosts {
-            let (name, port) = (net.host(host), format!("p{host}"));
-            run("ip", &["netns", "add", &name])?;
-            let (hardware, address) = (hardware(host), format!("{}/24", address(host)));
-            let near = ["link", "add", "name", "eth0", "netns", &name, "address", &hardware];
-            let far = ["type", "veth", "peer", "name", &port, "netns", &switch];
-            run("ip", &[&near[..], &far[..]].concat())?;
-            net.at(&switch, &["link", "set", &port, "master", "br0", "up"])?;
-            net.at(&name, &["addr", "add", &address, "dev", "eth0"])?;
-            net.at(&name, &["link", "set", "lo", "up"])?;
-            net.at(&name, &["link", "set", "eth0", "up"])?;
+            run("ip", &["netns", "add", &net.host(host)])?;
+            net.at(&net.host(host), &["link", "set", "lo", "up"])?;
         }
-        for (from, to) in net.ways().collect::<Vec<_>>() {
-            net.point(from, to)?;
-        }
+        (0..networks).try_for_each(|network| net.build(network))?;
         Ok(net)
     }
 
-    /// Where a host listens, seen by the others.
+    fn build(&self, network: u64) -> Result<()> {
+        let (switch, bridge, card) = (self.switch(), format!("br{network}"), card(network));
+        self.at(&switch, &["link", "add", &bridge, "type", "bridge", "stp_state", "0", "forward_delay", "0"])?;
+        self.at(&switch, &["link", "set", &bridge, "up"])?;
+        for host in 1..=self.hosts {
+            let (name, plug) = (self.host(host), plug(network, host));
+            let (hardware, address) = (hardware(network, host), format!("{}/24", address(network, host)));
+            let near = ["link", "add", "name", &card, "netns", &name, "address", &hardware];
+            let far = ["type", "veth", "peer", "name", &plug, "netns", &switch];
+            run("ip", &[&near[..], &far[..]].concat())?;
+            self.at(&switch, &["link", "set", &plug, "master", &bridge, "up"])?;
+            self.at(&name, &["addr", "add", &address, "dev", &card])?;
+            self.at(&name, &["link", "set", &card, "up"])?;
+        }
+        self.ways().try_for_each(|(from, to)| self.point(network, from, to))
+    }
+
+    /// Where a host listens, seen by the others: an address for each network.
+    pub(crate) fn addresses(&self, host: u64) -> Vec<String> {
+        (0..self.networks).map(|network| format!("{}:{PORT}", address(network, host))).collect()
+    }
+
+    /// Where a host listens in the first network.
     pub(crate) fn address(&self, host: u64) -> String {
-        format!("{}:{PORT}", address(host))
+        format!("{}:{PORT}", address(0, host))
     }
 
     /// What runs a program on a host, in the same process.
@@ -113,30 +139,47 @@ impl Net {
 
     /// Cuts a way, or opens it again.
     pub(crate) fn cut(&mut self, from: u64, to: u64, cut: bool) -> Result<()> {
-        count(self.cut.entry((from, to)).or_default(), cut);
-        self.point(from, to)
+        self.cut_in(0, from, to, cut)
+    }
+
+    /// The same in one of several networks.
+    pub(crate) fn cut_in(&mut self, network: u64, from: u64, to: u64, cut: bool) -> Result<()> {
+        count(self.cut.entry((network, from, to)).or_default(), cut);
+        self.point(network, from, to)
     }
 
     /// Pulls a host's cable, or puts it back.
     pub(crate) fn pull(&mut self, host: u64, pulled: bool) -> Result<()> {
-        let by = self.pulled.entry(host).or_default();
+        self.pull_in(0, host, pulled)
+    }
+
+    /// The same in one of several networks.
+    pub(crate) fn pull_in(&mut self, network: u64, host: u64, pulled: bool) -> Result<()> {
+        let by = self.pulled.entry((network, host)).or_default();
         count(by, pulled);
         let state = if *by > 0 { "down" } else { "up" };
-        self.at(&self.switch(), &["link", "set", &format!("p{host}"), state])
+        self.at(&self.switch(), &["link", "set", &plug(network, host), state])
     }
 
     /// Switches the switch off, or on again.
     pub(crate) fn darken(&mut self, dark: bool) -> Result<()> {
-        count(&mut self.dark, dark);
-        let state = if self.dark > 0 { "down" } else { "up" };
-        self.at(&self.switch(), &["link", "set", "br0", state])
+        self.darken_in(0, dark)
+    }
+
+    /// The same of one of several networks.
+    pub(crate) fn darken_in(&mut self, network: u64, dark: bool) -> Result<()> {
+        let by = self.dark.entry(network).or_default();
+        count(by, dark);
+        let state = if *by > 0 { "down" } else { "up" };
+        self.at(&self.switch(), &["link", "set", &format!("br{network}"), state])
     }
 
     /// Writes down where `to` is found by `from`: nowhere, if that way is cut.
-    fn point(&self, from: u64, to: u64) -> Result<()> {
-        let cut = self.cut.get(&(from, to)).is_some_and(|by| *by > 0);
-        let hardware = if cut { NOBODY.to_string() } else { hardware(to) };
-        let entry = ["neigh", "replace", &address(to), "lladdr", &hardware, "dev", "eth0", "nud", "permanent"];
+    fn point(&self, network: u64, from: u64, to: u64) -> Result<()> {
+        let cut = self.cut.get(&(network, from, to)).is_some_and(|by| *by > 0);
+        let hardware = if cut { NOBODY.to_string() } else { hardware(network, to) };
+        let (address, card) = (address(network, to), card(network));
+        let entry = ["neigh", "replace", &address, "lladdr", &hardware, "dev", &card, "nud", "permanent"];
         self.at(&self.host(from), &entry)
     }
 

@@ -1,10 +1,11 @@
 //! What broke on real networks, on three hosts of its own: thin links, a port closed one way, large writes over the
-//! same keys, a slow joiner, a stuttering leader, a quick restart, a whole stop, and a crowd of clients. Prints numbers, and fails where a bound is missed by far.
+//! same keys, a slow joiner, a stuttering leader, a quick restart, a whole stop, and a crowd of clients. And two networks, of which
+//! one is cut, and large packets that vanish. Prints numbers, and fails where a bound is missed by far.
 //!
 //! `make field` (as root), or `ROWS="1 9" TRIES=2 cargo test --release --test field`.
 //!
 //! ```text
-//!   main.rs ──▶ rows.rs ──▶ site.rs ──spawns──▶ node.rs    one process in each network namespace
+//!   main.rs ──▶ rows.rs, two_networks.rs ──▶ site.rs ──spawns──▶ node.rs    one process in each network namespace
 //! ```
 
 #[path = "../../examples/three_nodes/keys.rs"]
@@ -18,8 +19,9 @@ mod port;
 mod rows;
 mod site;
 mod thin;
+mod two_networks;
 
-const ROWS: &str = "1 2 3 4 8 9 13 15 16";
+const ROWS: &str = "1 2 3 4 8 9 13 15 16 20 21 22 23 24";
 
 fn main() -> std::process::ExitCode {
     match play() {
@@ -67,6 +69,11 @@ fn play_row(row: &str) -> anyhow::Result<()> {
         "13" => rows::pause(),
         "15" => rows::quick_restart(),
         "16" => rows::whole_stop(),
+        "20" => two_networks::two_networks(),
+        "21" => two_networks::lost_links_show(),
+        "22" => two_networks::cut_under_a_snapshot(),
+        "23" => two_networks::both_cut(),
+        "24" => two_networks::large_packets_lost(),
         other => anyhow::bail!("there is no row {other}; rows are {ROWS}"),
     }
 }

@@ -1,8 +1,8 @@
 //! The process on a host: a node as a program would run it, which does what it is told on its standard input.
 //!
 //! ```text
-//!   write N SIZE │ parallel K SIZE │ small SECONDS │ fill N SIZE │ lock NAME │ crowd ADDRESS N │ active │
-//!   who │ life │ ended LIFE │ renew │ leave
+//!   write N SIZE │ parallel K SIZE │ small SECONDS │ paced SECONDS │ fill N SIZE │ lock NAME │ crowd ADDRESS N │ active │
+//!   who │ life │ ended LIFE │ links │ renew │ leave
 //!   ──▶ one line of answer each
 //! ```
 
@@ -13,11 +13,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use quorate::builder::Ready;
 use quorate::fencing::FenceHint;
+use quorate::state::LinkView;
 use quorate::{Cluster, Config, Deadman, Evidence, FenceRequest, LockGuard, NodeId, Profile};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use tokio::task::JoinSet;
 
 use crate::keys;
+use crate::net::PORT;
 
 /// `NUMBER FOLDER ADDRESS found|resume|SEED`.
 pub(crate) fn run(part: &str) -> Result<()> {
@@ -28,7 +30,8 @@ pub(crate) fn run(part: &str) -> Result<()> {
     tokio::runtime::Runtime::new()?.block_on(async {
         let hint = FenceHint::new(format!("pid {}", std::process::id()))?;
         let describe = || {
-            let listen = address.parse()?;
+            // In every network that it has an address in.
+            let listen = std::net::SocketAddr::from(([0, 0, 0, 0], PORT));
             let number = NodeId::new(number.parse()?);
             let keys = keys::of(number, std::env::var_os("KEYS").context("KEYS")?.as_ref())?;
             let node = Cluster::builder(number).data(folder).listen_tls(listen, keys);
@@ -39,7 +42,12 @@ pub(crate) fn run(part: &str) -> Result<()> {
             let timing = profile.timing();
             let spares_idle = std::env::var_os("SPARES_IDLE").is_some_and(|wanted| wanted == "true");
             let config = Config { timing, spares_idle, propose_timeout: Duration::from_secs(60), ..Config::default() };
-            let node = node.fencing(end_process).self_fencing(Deadman::new()).trust_vm_clock().config(config);
+            let node = node
+                .fencing(end_process)
+                .advertise(address.split(','))
+                .self_fencing(Deadman::new())
+                .trust_vm_clock()
+                .config(config);
             anyhow::Ok(node.fence_hint(hint.clone()).fencer_tells_lives_apart().timeout(Duration::from_secs(300)))
         };
         let began = Instant::now();
@@ -84,7 +92,9 @@ async fn serve(cluster: Cluster, describe: &dyn Fn() -> Result<Ready>) -> Result
         let answer = match words.as_slice() {
             ["write", count, size] => said(write(&cluster, count.parse()?, size.parse()?).await),
             ["parallel", count, size] => said(parallel(&cluster, count.parse()?, size.parse()?).await),
-            ["small", seconds] => small(&cluster, Duration::from_secs(seconds.parse()?)).await,
+            ["small", seconds] => small(&cluster, Duration::from_secs(seconds.parse()?), 16, Duration::ZERO).await,
+            // Some hundred a second: what is under way for a second is not more than the log remembers requests for.
+            ["paced", seconds] => small(&cluster, Duration::from_secs(seconds.parse()?), 4, PACE).await,
             ["fill", count, size] => said(fill(&cluster, count.parse()?, size.parse()?).await),
             ["active"] => said(cluster.active().await.map_err(Into::into)),
             ["lock", name] => match cluster.lock(*name).await {
@@ -104,6 +114,14 @@ async fn serve(cluster: Cluster, describe: &dyn Fn() -> Result<Ready>) -> Result
                 let local = cluster.view().local;
                 let leader = local.leader.map_or("nobody".into(), |leader| leader.to_string());
                 format!("{leader} term {} quorate {}", local.term, local.quorate)
+            }
+            ["links"] => {
+                let links = cluster.view().local.links;
+                let told = links.iter().flat_map(|(node, of)| of.links.iter().map(move |link| (node, link)));
+                let told = told.map(|(node, LinkView { address, state, used, .. })| {
+                    format!("{node} {address} {state:?}{}", if *used { " used" } else { "" })
+                });
+                told.collect::<Vec<_>>().join(", ")
             }
             ["life"] => cluster.identity().to_string(),
             ["ended", life] => {
@@ -161,15 +179,22 @@ async fn parallel(cluster: &Arc<Cluster>, count: u64, size: usize) -> Result<()>
     Ok(())
 }
 
-/// Small writes by sixteen at a time for a while: how many, and the longest time between two of them.
-async fn small(cluster: &Arc<Cluster>, length: Duration) -> String {
+/// How long a paced writer pauses.
+const PACE: Duration = Duration::from_millis(10);
+
+/// Small writes by so many writers for a while: how many, and the longest time between two of them.
+async fn small(cluster: &Arc<Cluster>, length: Duration, writers: u64, pause: Duration) -> String {
     let (began, mut writes) = (Instant::now(), JoinSet::new());
     let (mut done, mut failed, mut last, mut longest) = (0_u64, 0_u64, Instant::now(), Duration::ZERO);
     let put = |writes: &mut JoinSet<_>, turn: u64| {
         let cluster = cluster.clone();
-        writes.spawn(async move { cluster.records().put(format!("s{}", turn % 100), value(100, turn)).await.is_ok() });
+        writes.spawn(async move {
+            tokio::time::sleep(pause).await;
+            let put = cluster.records().put(format!("s{}", turn % 100), value(100, turn)).await;
+            put.inspect_err(|error| eprintln!("a write failed: {error}")).is_ok()
+        });
     };
-    (0..16).for_each(|turn| put(&mut writes, turn));
+    (0..writers).for_each(|turn| put(&mut writes, turn));
     while let Some(written) = writes.join_next().await {
         match written {
             Ok(true) => {

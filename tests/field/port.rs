@@ -10,7 +10,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::net::{Net, PORT, run};
+use crate::net::{Net, PORT, plug, run};
 
 /// What of the traffic to the port is dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub(crate) enum Dropped {
 impl Net {
     /// Closes the port of a host.
     pub(crate) fn close_port(&self, host: u64, dropped: Dropped) -> Result<()> {
-        let (switch, device, port) = (self.switch(), format!("p{host}"), PORT.to_string());
+        let (switch, device, port) = (self.switch(), plug(0, host), PORT.to_string());
         let tc = |args: &[&str]| run("tc", &[&["-n", &switch], args].concat());
         tc(&["qdisc", "replace", "dev", &device, "root", "handle", "1:", "htb", "default", "1"])?;
         for (class, rate) in [("1:1", "10gbit"), ("1:9", "1mbit")] {
@@ -52,7 +52,7 @@ impl Net {
 
     /// Opens the port again.
     pub(crate) fn open_port(&self, host: u64) -> Result<()> {
-        run("tc", &["-n", &self.switch(), "qdisc", "del", "dev", &format!("p{host}"), "root"])
+        run("tc", &["-n", &self.switch(), "qdisc", "del", "dev", &plug(0, host), "root"])
     }
 
     /// How many connections of others a host has.

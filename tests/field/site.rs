@@ -81,9 +81,14 @@ pub(crate) struct Site {
 impl Site {
     /// Hosts without processes.
     pub(crate) fn empty(hosts: u64) -> Result<Self> {
+        Self::empty_on(hosts, 1)
+    }
+
+    /// The same with so many networks.
+    pub(crate) fn empty_on(hosts: u64, networks: u64) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         Ok(Self {
-            net: Net::new(hosts)?,
+            net: Net::with_networks(hosts, networks)?,
             keys: Keys::new(folder.path())?,
             folder,
             nodes: BTreeMap::new(),
@@ -99,16 +104,25 @@ impl Site {
 
     /// As [`Self::three`], with fencers that `fails` for example, and with or without sparing idle nodes.
     pub(crate) fn three_with(fencer: &'static str, spares_idle: bool) -> Result<Self> {
-        let mut site = Self { fencer, spares_idle, ..Self::empty(3)? };
-        site.start(1, "found")?;
+        Self { fencer, spares_idle, ..Self::empty(3)? }.with_three()
+    }
+
+    /// The same with a fencer that `fails` for example.
+    pub(crate) fn fenced_by(self, fencer: &'static str) -> Self {
+        Self { fencer, ..self }
+    }
+
+    /// Three nodes that are active, on the first three hosts.
+    pub(crate) fn with_three(mut self) -> Result<Self> {
+        self.start(1, "found")?;
         for node in 2..=3 {
-            let seed = site.net.address(1);
-            site.start(node, &seed)?;
+            let seed = self.net.address(1);
+            self.start(node, &seed)?;
         }
         for node in 1..=3 {
-            site.node(node)?.must("active")?;
+            self.node(node)?.must("active")?;
         }
-        Ok(site)
+        Ok(self)
     }
 
     pub(crate) fn data(&self, node: u64) -> PathBuf {
@@ -126,7 +140,7 @@ impl Site {
 
     pub(crate) fn begin(&mut self, node: u64, way: &str) -> Result<()> {
         self.keys.issue(NodeId::new(node))?;
-        let part = format!("{node} {} {} {way}", self.data(node).display(), self.net.address(node));
+        let part = format!("{node} {} {} {way}", self.data(node).display(), self.net.addresses(node).join(","));
         let mut command = self.net.command(node, &std::env::current_exe()?);
         let piped = command
             .env("QUORATE_FIELD_NODE", part)
@@ -205,6 +219,11 @@ impl Site {
         self.net.sent(host)
     }
 
+    /// The bytes that a host was sent so far.
+    pub(crate) fn received(&self, host: u64) -> Result<u64> {
+        self.net.received(host)
+    }
+
     /// How many notices, lapses and activations all ledgers have.
     pub(crate) fn counts(&self) -> [usize; 3] {
         let all = |what: &str| self.nodes.keys().map(|node| self.noted(*node, what)).sum();
@@ -213,9 +232,21 @@ impl Site {
 
     /// The longest time between two renewals of a lease that were granted, each counted from its sending, in seconds.
     fn longest_lease_gap(&self) -> f64 {
+        self.lease_gap_after(&BTreeMap::new())
+    }
+
+    /// How many lines the ledger of each node has.
+    pub(crate) fn ledgers(&self) -> BTreeMap<u64, usize> {
+        self.nodes.keys().map(|node| (*node, self.noted(*node, ""))).collect()
+    }
+
+    /// The same after so many lines of each ledger.
+    pub(crate) fn lease_gap_after(&self, lines: &BTreeMap<u64, usize>) -> f64 {
         let of = |node: &u64| {
             let ledger = std::fs::read_to_string(self.data(*node).join("ledger")).unwrap_or_default();
-            let held = ledger.lines().filter(|line| line.contains(" held "));
+            // The last one of before counts: the gap may begin with it.
+            let before = lines.get(node).copied().unwrap_or_default().saturating_sub(1);
+            let held = ledger.lines().skip(before).filter(|line| line.contains(" held "));
             let from = held.filter_map(|line| line.split_once("from=")?.1.split_once('/')?.0.parse::<u64>().ok());
             let sent: Vec<u64> = from.collect();
             sent.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).max().unwrap_or_default()

@@ -52,7 +52,7 @@ fn is_elsewhere(error: &TransportError) -> bool {
 mod tests {
     use super::*;
     use crate::addresses::Addresses;
-    use crate::links::Traffic;
+    use crate::dial::Traffic;
     use crate::settings::ClientSettings;
 
     #[tokio::test]

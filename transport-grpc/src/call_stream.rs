@@ -103,11 +103,12 @@ pub(crate) fn small(call: &Call) -> Option<pb::numbered_call::Call> {
 }
 
 impl CallStream {
-    /// Opens a stream on a connection, in the background. `origin` makes the client of a connection.
-    pub(crate) fn open(connection: Connection, raft: RaftClient<Connection>) -> Self {
+    /// Opens a stream on a connection, in the background. It ends when its link is `lost`, and does not wait for the connection to
+    /// end: another link is there for the next calls.
+    pub(crate) fn open(connection: Connection, lost: impl Future<Output = ()> + Send + 'static) -> Self {
         let (queue, queued) = mpsc::unbounded_channel();
         let table = Arc::<Mutex<Table>>::default();
-        tokio::spawn(run(raft, queued, table.clone()));
+        tokio::spawn(run(connection.raft(), queued, table.clone(), lost));
         Self { connection, queue, table }
     }
 
@@ -152,23 +153,32 @@ fn never_sent() -> TransportError {
 }
 
 /// One stream, from its opening to its end.
-async fn run(mut raft: RaftClient<Connection>, queued: mpsc::UnboundedReceiver<Queued>, table: Arc<Mutex<Table>>) {
+async fn run(
+    mut raft: RaftClient<Connection>,
+    queued: mpsc::UnboundedReceiver<Queued>,
+    table: Arc<Mutex<Table>>,
+    lost: impl Future<Output = ()> + Send,
+) {
     // Once an answer has begun, hyper goes on sending although no one reads.
     let ended = CancellationToken::new();
     let _ends = ended.clone().drop_guard();
     let outgoing = messages(queued, table.clone()).take_until(ended.cancelled_owned());
-    let why = match raft.call_stream(outgoing).await {
-        Ok(answers) => {
-            let mut answers = answers.into_inner();
-            loop {
-                match answers.message().await {
-                    Ok(Some(message)) => message.answers.into_iter().for_each(|answer| deliver(&table, answer)),
-                    Ok(None) => break Status::unavailable("the stream of calls ended"),
-                    Err(status) => break status,
-                }
+    let answering = async {
+        let mut answers = match raft.call_stream(outgoing).await {
+            Ok(answers) => answers.into_inner(),
+            Err(status) => return status,
+        };
+        loop {
+            match answers.message().await {
+                Ok(Some(message)) => message.answers.into_iter().for_each(|answer| deliver(&table, answer)),
+                Ok(None) => return Status::unavailable("the stream of calls ended"),
+                Err(status) => return status,
             }
         }
-        Err(status) => status,
+    };
+    let why = tokio::select! { biased;
+        why = answering => why,
+        () = lost => Status::unavailable("its link was lost; another one is used now"),
     };
     let waiting = {
         let mut table = table.lock();

@@ -13,10 +13,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::Stream;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, StreamExt};
-use http::Uri;
 use prost::Message;
 use quorate_membership::{Address, NodeId};
 use quorate_raft_core::rpc::{Answer, Append, AskReceipts, Call, Caller};
@@ -24,20 +22,18 @@ use quorate_raft_core::transport::{AppendReplies, JoinAnswer, JoinRequest};
 use quorate_raft_core::{Lane, NodeLinks, Peer, Refusal, Transport, TransportError};
 use tokio::sync::broadcast;
 use tokio::time::{Instant, timeout};
-use tokio_util::sync::CancellationToken;
 use tonic::{Response, Status};
 
+use crate::append_stream;
 use crate::both_ways;
 use crate::call_stream::{self, CallStream};
-use crate::connection::Connection;
+use crate::connection::{Connection, origin};
 use crate::convert::{self, FromWire};
 use crate::grpc_errors::{check_size, transport_error, unreadable};
 use crate::link_table::Links;
 use crate::links::Link;
 use crate::pb;
 use crate::pb::cluster_client::ClusterClient;
-use crate::pb::raft_client::RaftClient;
-use crate::pipeline::Pipeline;
 use crate::progress::{Progress, snapshot_messages};
 use crate::refusing;
 use crate::settings::{APPEND_LIMIT, ClientSettings, MESSAGE_LIMIT};
@@ -74,22 +70,6 @@ impl GrpcTransport {
     }
 }
 
-/// The scheme and host in front of every path. They are ignored: the connection decides where a call goes.
-fn origin() -> Uri {
-    Uri::from_static("http://quorate")
-}
-
-pub(crate) fn raft(connection: Connection) -> RaftClient<Connection> {
-    RaftClient::with_origin(connection, origin())
-}
-
-/// A connection, and the rest of the deadline once it is open.
-async fn connect(link: &Arc<Link>, deadline: Duration) -> Result<(Connection, Duration), TransportError> {
-    let begun = Instant::now();
-    let connection = link.connection(deadline).await?;
-    Ok((connection, deadline.saturating_sub(begun.elapsed())))
-}
-
 fn timed<T>(message: T, left: Duration) -> tonic::Request<T> {
     let mut request = tonic::Request::new(message);
     // The header has room for eight digits. No call takes longer than a day.
@@ -108,7 +88,7 @@ where
     F: Future<Output = Result<Response<P>, Status>>,
     A: FromWire<P>,
 {
-    let (connection, left) = connect(&link, deadline).await?;
+    let (connection, left) = link.connect(deadline).await?;
     sent(&link, deadline, left, send(connection, timed(message, left))).await
 }
 
@@ -146,7 +126,7 @@ where
 {
     check_size(message.encoded_len(), limit, what)?;
     let begun = Instant::now();
-    let (connection, left) = connect(&link, deadline).await?;
+    let (connection, left) = link.connect(deadline).await?;
     match sent(&link, deadline, left, send(connection, timed(message.clone(), left))).await {
         Err(TransportError::Unreachable(_)) => {
             call(link, deadline.saturating_sub(begun.elapsed()), message, send).await
@@ -164,7 +144,7 @@ async fn request(link: Arc<Link>, caller: Caller, call: Call, deadline: Duration
                 link,
                 deadline,
                 ($message, $limit, $what),
-                |to, message| async move { raft(to).$method(message).await },
+                |to, message| async move { to.raft().$method(message).await },
             )
             .await
         };
@@ -187,7 +167,7 @@ async fn request(link: Arc<Link>, caller: Caller, call: Call, deadline: Duration
             // Its deadline bounds each standstill, and not the whole.
             let progress = Progress::new(deadline);
             let messages = progress.noting(messages);
-            let send = |to, messages| async move { raft(to).install_snapshot(messages).await };
+            let send = |to: Connection, messages| async move { to.raft().install_snapshot(messages).await };
             let over = link.clone();
             tokio::select! { biased;
                 answer = self::call(link, SNAPSHOT_END, messages, send) => Answer::Snapshot(answer?),
@@ -242,32 +222,22 @@ async fn on_stream(
     deadline: Duration,
 ) -> Result<Answer, TransportError> {
     let begun = Instant::now();
-    let (connection, left) = connect(&link, deadline).await?;
+    let (connection, left) = link.connect(deadline).await?;
     let stream = |connection: &Connection| {
-        link.call_stream(connection, || CallStream::open(connection.clone(), raft(connection.clone())))
+        link.call_stream(connection, || {
+            CallStream::open(connection.clone(), link.clone().lost_from(connection.clone()))
+        })
     };
     let mut answer = stream(&connection).call(caller, call.clone(), left, deadline).await;
     if let Err(TransportError::Unreachable(_)) = answer {
         // The connection closed before it was sent.
-        let (connection, left) = connect(&link, deadline.saturating_sub(begun.elapsed())).await?;
+        let (connection, left) = link.connect(deadline.saturating_sub(begun.elapsed())).await?;
         answer = stream(&connection).call(caller, call, left, deadline).await;
     }
     if let Err(TransportError::Refused(Refusal::OtherNode { .. } | Refusal::OtherCluster { .. })) = answer {
         link.reject_address();
     }
     answer
-}
-
-/// The messages of a stream, until it has `ended` or `moved`.
-fn until<M: Send + 'static>(
-    messages: impl Stream<Item = M> + Send + 'static,
-    ended: CancellationToken,
-    moved: impl Future<Output = ()> + Send + 'static,
-) -> impl Stream<Item = M> + Send + 'static {
-    let end = async move {
-        tokio::select! { () = ended.cancelled() => {}, () = moved => {} }
-    };
-    messages.take_until(end)
 }
 
 /// The end of a snapshot that never stands still.
@@ -302,23 +272,7 @@ impl Transport for GrpcTransport {
         requests: BoxStream<'static, Append>,
         idle: Duration,
     ) -> BoxFuture<'static, Result<AppendReplies, TransportError>> {
-        let link = self.links.link(peer, Lane::Log);
-        Box::pin(async move {
-            let (connection, left) = connect(&link, idle).await?;
-            let (silent, over) = (connection.clone(), link.clone());
-            let pipeline = Pipeline::new(idle, move || link.replace(&silent));
-            // Once an answer has begun, hyper goes on sending although no one reads. The guard ends the messages when
-            // the reader of the answers drops it, and that resets the call.
-            let ended = CancellationToken::new();
-            let guard = ended.clone().drop_guard();
-            // They also end where another link is to be used, and then the call does, once all that was sent is answered.
-            let outgoing = until(pipeline.outgoing(caller, requests), ended, over.moves_from(connection.clone()));
-            match timeout(left, raft(connection).append_stream(outgoing)).await {
-                Ok(Ok(answers)) => Ok(pipeline.answers(answers.into_inner(), guard)),
-                Ok(Err(status)) => Err(transport_error(&status, idle)),
-                Err(_) => Err(TransportError::Timeout(idle)),
-            }
-        })
+        Box::pin(append_stream::open(self.links.link(peer, Lane::Log), caller, requests, idle))
     }
 
     fn closed(&self) -> BoxStream<'static, NodeId> {
@@ -334,7 +288,7 @@ impl Transport for GrpcTransport {
         nodes.boxed()
     }
 
-    fn probe(&self, peers: Vec<Peer>) {
+    fn probe(&self, peers: Vec<(Peer, Caller)>) {
         self.links.probe(&peers);
     }
 

@@ -12,13 +12,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::{Request, Response, Uri};
 use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::body::Body;
 use tower_service::Service;
+
+use crate::pb::raft_client::RaftClient;
 
 type AnyError = Box<dyn Error + Send + Sync>;
 
@@ -33,6 +35,11 @@ impl fmt::Display for NeverSent {
 }
 
 impl Error for NeverSent {}
+
+/// The scheme and host in front of every path. They are ignored: the connection decides where a call goes.
+pub(crate) fn origin() -> Uri {
+    Uri::from_static("http://quorate")
+}
 
 /// A connection. Clones share it; it closes when the last is gone and the last call on it has ended.
 #[derive(Debug, Clone)]
@@ -67,6 +74,11 @@ impl Connection {
             ended();
         });
         Ok(Self { sender, id: Arc::default() })
+    }
+
+    /// The calls between nodes on it.
+    pub(crate) fn raft(&self) -> RaftClient<Self> {
+        RaftClient::with_origin(self.clone(), origin())
     }
 
     /// Whether no more calls can be made on it.

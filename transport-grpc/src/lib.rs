@@ -31,6 +31,7 @@
 //! [`TransportError::Refused`]: quorate_raft_core::TransportError::Refused
 
 mod addresses;
+mod append_stream;
 mod both_ways;
 mod call_service;
 mod call_stream;
@@ -39,6 +40,7 @@ mod cluster_service;
 mod connection;
 mod convert;
 mod descriptors;
+mod dial;
 pub mod enrollment;
 #[cfg(any(test, feature = "testing"))]
 #[doc(hidden)]

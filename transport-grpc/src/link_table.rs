@@ -13,11 +13,13 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use quorate_membership::{Address, NodeId};
+use quorate_raft_core::rpc::Caller;
 use quorate_raft_core::{Lane, NodeLinks, Peer};
 use tokio::sync::broadcast;
 
 use crate::addresses::Addresses;
-use crate::links::{Link, Traffic};
+use crate::dial::Traffic;
+use crate::links::Link;
 use crate::paced::RoundTrip;
 use crate::probes::{Probed, Probes};
 use crate::settings::ClientSettings;
@@ -26,13 +28,15 @@ use crate::tls::Tls;
 /// How many closed connections a listener may be behind.
 const CLOSED: usize = 64;
 
+/// By node, lane and, for a link that uses one address only, that address.
+type Table = BTreeMap<(NodeId, Lane, Option<Address>), Arc<Link>>;
+
 /// The links of one transport.
 #[derive(Debug)]
 pub(crate) struct Links {
     settings: ClientSettings,
     tls: Option<Tls>,
-    /// By node, lane and, for a link that uses one address only, that address.
-    table: Mutex<BTreeMap<(NodeId, Lane, Option<Address>), Arc<Link>>>,
+    table: Mutex<Table>,
     /// The addresses of each node, and what is known of them.
     addresses: Mutex<BTreeMap<NodeId, Arc<Addresses>>>,
     probes: Mutex<Probes>,
@@ -67,12 +71,12 @@ impl Links {
     }
 
     /// Probes the links to these nodes from now on, and to no others.
-    pub(crate) fn probe(&self, peers: &[Peer]) {
-        let all = peers.iter().map(|peer| (peer.node, self.addresses(peer)));
-        self.probes.lock().set(all, |node, addresses, at| Probed {
-            node,
-            small: self.to(node, addresses, Lane::Control, Some(at)),
-            large: Arc::new(self.fresh(node, addresses.clone(), Some(at), false)),
+    pub(crate) fn probe(&self, peers: &[(Peer, Caller)]) {
+        let all = peers.iter().map(|(peer, caller)| (*caller, self.addresses(peer)));
+        self.probes.lock().set(all, |caller, addresses, at| Probed {
+            caller,
+            small: self.to(caller.to, addresses, Lane::Control, Some(at)),
+            large: Arc::new(self.fresh(caller.to, addresses.clone(), Some(at), false)),
             at,
             settings: self.settings,
         });

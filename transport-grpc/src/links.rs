@@ -6,7 +6,7 @@
 //!   (n2, Snapshot)──▶ Link  └─ pause                 20, 40, 80, 160, 250 ms … after failures in a row
 //! ```
 //!
-//! An attempt tries the addresses in order, beginning with the chosen one (addresses.rs), and resolves names each time. It
+//! An attempt tries the addresses in order, beginning with the chosen one (addresses.rs, dial.rs). It
 //! runs in its own task, so that heartbeats, whose short deadlines expire again and again, cannot keep it from ever
 //! reaching the second address. The pause bounds both how often a dead peer is tried and how long a revived one goes
 //! unnoticed. When another address is chosen, or the addresses of a node change, the next call opens another connection; calls in
@@ -18,17 +18,13 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use parking_lot::Mutex;
-use quorate_membership::NodeId;
 use quorate_raft_core::TransportError;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::broadcast;
-use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::addresses::Addresses;
 use crate::call_stream::CallStream;
 use crate::connection::Connection;
-use crate::net::{TcpStream, lookup_host};
-use crate::paced::{Paced, RoundTrip};
+use crate::dial::{Traffic, dial};
 use crate::settings::ClientSettings;
 use crate::tls::Tls;
 
@@ -40,12 +36,6 @@ const PAUSE_LIMIT: Duration = Duration::from_millis(250);
 
 /// A connection that broke sooner than this counts as a failure: the peer accepts and closes at once.
 const STABLE: Duration = Duration::from_secs(1);
-
-/// How long the resolver may take for one name.
-const RESOLVE: Duration = Duration::from_secs(2);
-
-/// How many addresses of one name are tried.
-const PER_NAME: usize = 8;
 
 type Attempt = Shared<BoxFuture<'static, Result<Connection, Arc<str>>>>;
 
@@ -94,16 +84,6 @@ pub(crate) struct Link {
     calls: Mutex<Option<CallStream>>,
 }
 
-/// What a link is for. The default is a single call.
-#[derive(Debug, Default)]
-pub(crate) struct Traffic {
-    /// Whether it carries much, of which little may wait in the queues of the network.
-    pub(crate) paced: bool,
-    pub(crate) round_trip: Arc<RoundTrip>,
-    /// Which node it is, and who hears that a connection to it has closed.
-    pub(crate) closed: Option<(NodeId, broadcast::Sender<NodeId>)>,
-}
-
 impl Link {
     pub(crate) fn new(
         name: String,
@@ -134,6 +114,16 @@ impl Link {
             return stream.clone();
         }
         calls.insert(open()).clone()
+    }
+
+    /// [`Self::connection`], and the rest of the deadline once it is open.
+    pub(crate) async fn connect(
+        self: &Arc<Self>,
+        deadline: Duration,
+    ) -> Result<(Connection, Duration), TransportError> {
+        let begun = Instant::now();
+        let connection = self.connection(deadline).await?;
+        Ok((connection, deadline.saturating_sub(begun.elapsed())))
     }
 
     /// An open connection. Takes at most `within`; on every error, nothing was sent.
@@ -190,7 +180,15 @@ impl Link {
         }
     }
 
-    /// Waits until the address of the current connection has failed, and another one is chosen.
+    /// Waits until the address of this connection has failed, and another one is chosen.
+    pub(crate) async fn lost_from(self: Arc<Self>, connection: Connection) {
+        match self.only {
+            None => self.addresses.lost(self.place_of(&connection)).await,
+            Some(_) => std::future::pending().await,
+        }
+    }
+
+    /// The same for the current connection.
     pub(crate) async fn lost(&self) {
         let at = self.state.lock().connection.as_ref().map(|made| made.at);
         self.addresses.lost(at.unwrap_or_else(|| self.addresses.chosen())).await;
@@ -256,7 +254,7 @@ impl Link {
         let (mut failed, mut told) = (vec![], vec![]);
         for at in self.order() {
             let address = self.addresses.all()[at].as_str();
-            match self.dial_one(address).await {
+            match dial(address, &self.settings, self.tls.as_ref(), &self.traffic).await {
                 Ok(connection) => {
                     self.addresses.settle(&failed, at);
                     return Ok(Made { connection, at, since: Instant::now() });
@@ -271,56 +269,6 @@ impl Link {
             true => Err("no address of it is known".into()),
             false => Err(told.join("; ")),
         }
-    }
-
-    async fn dial_one(&self, address: &str) -> Result<Connection, String> {
-        let connect_timeout = self.settings.connect_timeout;
-        let found = match timeout(RESOLVE, lookup_host(address)).await {
-            Ok(found) => found.map_err(|error| format!("cannot be resolved: {error}"))?,
-            Err(_) => return Err(format!("not resolved within {RESOLVE:?}")),
-        };
-        let mut last = "the name has no address".to_owned();
-        for place in found.take(PER_NAME) {
-            let deadline = Instant::now() + connect_timeout;
-            let opened = timeout_at(deadline, async {
-                let began = Instant::now();
-                let stream = TcpStream::connect(place).await.map_err(|error| error.to_string())?;
-                let round_trip = self.traffic.round_trip.note(began.elapsed(), Instant::now());
-                stream.set_nodelay(true).map_err(|error| error.to_string())?;
-                match self.traffic.paced {
-                    true => self.open(Paced::new(stream, round_trip)).await,
-                    false => self.open(stream).await,
-                }
-            });
-            match opened.await {
-                Ok(Ok(connection)) => return Ok(connection),
-                Ok(Err(why)) => last = why,
-                Err(_) => last = format!("no connection within {connect_timeout:?}"),
-            }
-        }
-        Err(last)
-    }
-
-    /// Begins TLS, if there is any, and HTTP/2.
-    async fn open<T>(&self, stream: T) -> Result<Connection, String>
-    where
-        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let ClientSettings { ping_every, ping_timeout, .. } = self.settings;
-        let closed = self.traffic.closed.clone();
-        let node = closed.as_ref().map(|(node, _)| *node);
-        let ended = move || {
-            // Perhaps nobody listens.
-            let _heard = closed.map(|(node, closed)| closed.send(node));
-        };
-        let opened = match &self.tls {
-            None => Connection::open(stream, ping_every, ping_timeout, ended).await,
-            Some(tls) => {
-                let stream = tls.connect(node, stream).await.map_err(|error| format!("TLS: {error}"))?;
-                Connection::open(stream, ping_every, ping_timeout, ended).await
-            }
-        };
-        opened.map_err(|error| error.to_string())
     }
 }
 

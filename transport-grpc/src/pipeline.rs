@@ -15,6 +15,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use parking_lot::Mutex;
 use prost::Message;
@@ -41,6 +42,8 @@ struct Waiting {
     since: Instant,
     /// The reason why no more appends are sent, if one could not be.
     fault: Option<TransportError>,
+    /// Nothing more is sent, and the stream ends with the last answer.
+    ends: bool,
 }
 
 /// One stream of appends.
@@ -52,13 +55,15 @@ pub(crate) struct Pipeline {
     waiting: Arc<Mutex<Waiting>>,
     /// Notified when the first append waits.
     began: Arc<Notify>,
+    /// Notified when nothing more is sent.
+    ending: Arc<Notify>,
 }
 
 impl Pipeline {
     pub(crate) fn new(idle: Duration, on_silence: impl Fn() + Send + Sync + 'static) -> Self {
-        let waiting = Waiting { sizes: VecDeque::new(), since: Instant::now(), fault: None };
-        let (waiting, began) = (Arc::new(Mutex::new(waiting)), Arc::default());
-        Self { idle, on_silence: Arc::new(on_silence), waiting, began }
+        let waiting = Waiting { sizes: VecDeque::new(), since: Instant::now(), fault: None, ends: false };
+        let (waiting, began, ending) = (Arc::new(Mutex::new(waiting)), Arc::default(), Arc::default());
+        Self { idle, on_silence: Arc::new(on_silence), waiting, began, ending }
     }
 
     /// Notes one more append that waits for an answer.
@@ -69,6 +74,24 @@ impl Pipeline {
             self.began.notify_one();
         }
         waiting.sizes.push_back(size);
+    }
+
+    /// Notes that nothing more is sent: the stream ends once all that was sent is answered. It does not wait for its end from the
+    /// server, which may not come: the link may be the reason.
+    pub(crate) fn end(&self) {
+        self.waiting.lock().ends = true;
+        self.ending.notify_one();
+    }
+
+    /// Returns once nothing more is sent and nothing waits.
+    async fn drained(&self) {
+        let drained = || {
+            let waiting = self.waiting.lock();
+            waiting.ends && waiting.sizes.is_empty()
+        };
+        while !drained() {
+            self.ending.notified().await;
+        }
     }
 
     /// Notes one answer. `false` if no append was waiting for it.
@@ -103,18 +126,20 @@ impl Pipeline {
         stream::iter([message(Message::Caller(caller.into()))]).chain(appends)
     }
 
-    /// The answers, in the order of the appends. Dropping them drops `guard`, which ends the messages.
+    /// The answers, in the order of the appends. Dropping them drops `guard`, which ends the messages. Once the link is `lost`, no
+    /// more is waited for.
     pub(crate) fn answers(
         self,
         answers: Streaming<pb::AppendStreamResponse>,
         guard: DropGuard,
+        lost: BoxFuture<'static, ()>,
     ) -> BoxStream<'static, Result<StreamAppended, TransportError>> {
-        let ongoing = Some((self, answers, guard));
+        let ongoing = Some((self, answers, guard, lost));
         stream::unfold(ongoing, |ongoing| async move {
-            let (pipeline, mut answers, guard) = ongoing?;
-            let answer = pipeline.next(&mut answers).await?;
+            let (pipeline, mut answers, guard, mut lost) = ongoing?;
+            let answer = pipeline.next(&mut answers, &mut lost).await?;
             let goes_on = matches!(answer, Ok(StreamAppended::Flushed(_)));
-            Some((answer, goes_on.then_some((pipeline, answers, guard))))
+            Some((answer, goes_on.then_some((pipeline, answers, guard, lost))))
         })
         .fuse()
         .boxed()
@@ -123,6 +148,7 @@ impl Pipeline {
     async fn next(
         &self,
         answers: &mut Streaming<pb::AppendStreamResponse>,
+        lost: &mut BoxFuture<'static, ()>,
     ) -> Option<Result<StreamAppended, TransportError>> {
         let answer = tokio::select! {
             biased;
@@ -131,6 +157,11 @@ impl Pipeline {
                 (self.on_silence)();
                 let fault = self.waiting.lock().fault.take();
                 return Some(Err(fault.unwrap_or(TransportError::Timeout(self.idle))));
+            }
+            () = self.drained() => return None,
+            () = lost => {
+                let waits = !self.waiting.lock().sizes.is_empty();
+                return waits.then(|| Err(TransportError::Broken("its link was lost; another one is used now".into())));
             }
         };
         match answer {

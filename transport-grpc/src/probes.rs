@@ -15,12 +15,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::{join, join_all};
 use quorate_membership::NodeId;
-use quorate_raft_core::{NodeLinks, TransportError};
+use quorate_raft_core::rpc::Caller;
+use quorate_raft_core::{NodeLinks, Refusal, TransportError};
 use tokio::task::JoinHandle;
 use tokio::time::{Duration, Instant, MissedTickBehavior, interval, timeout};
 
 use crate::addresses::Addresses;
-use crate::client::raft;
 use crate::grpc_errors::transport_error;
 use crate::links::Link;
 use crate::pb;
@@ -38,7 +38,8 @@ const PATIENT: u32 = 3;
 /// One address that is probed.
 #[derive(Debug)]
 pub(crate) struct Probed {
-    pub(crate) node: NodeId,
+    /// As whom this node asks, and whom.
+    pub(crate) caller: Caller,
     /// The connection of small probes.
     pub(crate) small: Arc<Link>,
     /// The connection of large ones.
@@ -55,6 +56,7 @@ pub(crate) struct Probes(BTreeMap<NodeId, Probing>);
 /// The task that probes one node. Dropping it ends it.
 #[derive(Debug)]
 struct Probing {
+    caller: Caller,
     addresses: Arc<Addresses>,
     task: JoinHandle<()>,
 }
@@ -66,22 +68,25 @@ impl Drop for Probing {
 }
 
 impl Probes {
-    /// Probes these nodes from now on, and no others. A node whose addresses are the same is probed on.
+    /// Probes the callees from now on, and no others. A node whose addresses are the same is probed on.
     pub(crate) fn set(
         &mut self,
-        nodes: impl Iterator<Item = (NodeId, Arc<Addresses>)>,
-        probed: impl Fn(NodeId, &Arc<Addresses>, usize) -> Probed,
+        nodes: impl Iterator<Item = (Caller, Arc<Addresses>)>,
+        probed: impl Fn(Caller, &Arc<Addresses>, usize) -> Probed,
     ) {
         let mut former = std::mem::take(&mut self.0);
-        for (node, addresses) in nodes {
-            let same = former.remove(&node).filter(|probing| Arc::ptr_eq(&probing.addresses, &addresses));
+        for (caller, addresses) in nodes {
+            let node = caller.to;
+            let same = former
+                .remove(&node)
+                .filter(|probing| Arc::ptr_eq(&probing.addresses, &addresses) && probing.caller == caller);
             let probing = same.unwrap_or_else(|| {
-                let all: Vec<Probed> = (0..addresses.all().len()).map(|at| probed(node, &addresses, at)).collect();
+                let all: Vec<Probed> = (0..addresses.all().len()).map(|at| probed(caller, &addresses, at)).collect();
                 let several = all.len() > 1;
                 let task = tokio::spawn(async move {
                     join_all(all.iter().map(|probed| probed.run(several))).await;
                 });
-                Probing { addresses, task }
+                Probing { caller, addresses, task }
             });
             self.0.insert(node, probing);
         }
@@ -160,21 +165,21 @@ impl Probed {
         let asked = timeout(within, async {
             let connection = link.connection(within).await.map_err(|_| Answer::Wrong)?;
             let padding = Bytes::from(vec![0; size]);
-            let answer = raft(connection).probe(pb::ProbeRequest { padding }).await;
+            let answer = connection.raft().probe(pb::ProbeRequest { caller: Some(self.caller.into()), padding }).await;
             answer.map(tonic::Response::into_inner).map_err(|status| match transport_error(&status, within) {
                 TransportError::Timeout(_) => Answer::Silence,
+                TransportError::Refused(Refusal::OtherNode { .. } | Refusal::OtherCluster { .. }) => {
+                    link.reject_address();
+                    Answer::Wrong
+                }
                 _ => Answer::Wrong,
             })
         });
-        let pb::ProbeResponse { node, reaches, .. } = match asked.await {
+        let pb::ProbeResponse { reaches, .. } = match asked.await {
             Ok(Ok(answer)) => answer,
             Ok(Err(failed)) => return failed,
             Err(_) => return Answer::Silence,
         };
-        if node != self.node.get() {
-            link.reject_address();
-            return Answer::Wrong;
-        }
         link.addresses().note_reaches(reaches.into_iter().map(NodeId::new).collect());
         Answer::Came
     }

@@ -16,7 +16,7 @@ use quorate_raft_core::rpc::{
     Append, AskReceipts, Caller, CanFence, InstallSnapshot, KeepAlive, PreVote, ReadIndex, Refuses, Renewal, Rpc,
     SnapshotMeta, Transfer, VoteRequest,
 };
-use quorate_raft_core::{ClientService, PeerService, PeerServiceExt, Refusal, Service};
+use quorate_raft_core::{ClientService, PeerService, PeerServiceExt, Refusal, Service, View};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -27,6 +27,7 @@ use crate::convert::{FromWire, Malformed, ballot, need, payload};
 use crate::grpc_errors::{malformed, refused};
 use crate::pb;
 use crate::pb::raft_server::Raft;
+use crate::rights;
 use crate::settings::{CHUNK_LIMIT, SNAPSHOT_LIMIT, ServerSettings};
 
 /// The longest wait for the next message of a snapshot, and for the first of a stream of appends.
@@ -136,11 +137,20 @@ impl Raft for RaftService {
     }
 
     async fn probe(&self, request: Request<pb::ProbeRequest>) -> Result<Response<pb::ProbeResponse>, Status> {
-        let pb::ProbeRequest { padding } = request.into_inner();
+        let pb::ProbeRequest { caller: from, padding } = request.into_inner();
         if padding.len() > PADDING_LIMIT {
             return Err(malformed(format!("a probe of {} bytes; at most {PADDING_LIMIT} are allowed", padding.len())));
         }
-        let local = self.own.view().local;
+        let Caller { cluster, from, to, .. } = caller(from)?;
+        let View { cluster: state, local, .. } = self.own.view();
+        let ours = state.id().ok_or_else(|| refused(&Refusal::NotReady))?;
+        if ours != cluster {
+            return Err(refused(&Refusal::OtherCluster { ours, theirs: cluster }));
+        }
+        if to != local.node && !quorate_membership::mutant!("any_node_answers_a_probe") {
+            return Err(refused(&Refusal::OtherNode { meant: to, here: local.node }));
+        }
+        rights::of_member(&state, from).map_err(|refusal| refused(&refusal))?;
         let reaches = local.links.iter().filter(|(_, links)| links.passes()).map(|(node, _)| node.get()).collect();
         Ok(Response::new(pb::ProbeResponse { node: local.node.get(), reaches, padding }))
     }

@@ -228,7 +228,7 @@ impl Peers {
     /// Has the links to these nodes probed.
     pub(crate) fn probe(&self, nodes: &BTreeSet<NodeId>) {
         let others = nodes.iter().filter(|node| **node != self.node);
-        self.transport.probe(others.filter_map(|node| Some(self.address(*node).ok()?.0)).collect());
+        self.transport.probe(others.filter_map(|node| self.address(*node).ok()).collect());
     }
 
     /// What probes have found.

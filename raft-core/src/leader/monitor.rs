@@ -39,6 +39,9 @@ const UNREAD: Duration = Duration::from_secs(5);
 /// Who always reads the views: the reconciler. While it carries something out, that counts as somebody else.
 const OWN_READERS: usize = 1;
 
+/// How often it is said whose links are probed, at the least.
+const PROBE_AGAIN: Duration = Duration::from_secs(10);
+
 /// The links to how many nodes are probed.
 const PROBED: usize = 32;
 
@@ -63,6 +66,8 @@ pub(crate) struct Monitor {
     changes: watch::Receiver<Revision>,
     /// That revision when new lives were looked for.
     arrivals: Option<Revision>,
+    /// When it was said last whose links are probed.
+    probed: Moment,
 }
 
 impl Monitor {
@@ -93,6 +98,7 @@ impl Monitor {
             pictured,
             changes,
             arrivals: None,
+            probed: Moment::default(),
         }
     }
 
@@ -147,6 +153,9 @@ impl Monitor {
     fn tick(&mut self) {
         let now = clock::now();
         self.fitness.look(self.leading, now);
+        if now.since(self.probed) >= PROBE_AGAIN {
+            self.probe(now);
+        }
         let (me, term) = (self.engine.node(), self.engine.term());
         let (leader, leading) = (self.engine.leader(), self.engine.leading().then_some(term));
         if leading != self.leading {
@@ -198,7 +207,7 @@ impl Monitor {
         if self.arrivals.replace(changed) == Some(changed) {
             return;
         }
-        self.engine.peers().probe(&self.probed());
+        self.probe(now);
         for who in self.newest_lives(judges) {
             if self.engine.note_arrival(who, now) && judges {
                 self.detector.handle_arrival(who.node, now);
@@ -206,8 +215,14 @@ impl Monitor {
         }
     }
 
+    /// Says whose links are probed. Again after a while, because where a node said that it is counts only for so long.
+    fn probe(&mut self, now: Moment) {
+        self.probed = now;
+        self.engine.peers().probe(&self.whom_to_probe());
+    }
+
     /// The nodes whose links are probed: voters first, and not so many that probes are a load of their own.
-    fn probed(&self) -> BTreeSet<NodeId> {
+    fn whom_to_probe(&self) -> BTreeSet<NodeId> {
         self.engine.look(|state| {
             let voters = state.configuration().voters();
             let learners = state.members().map(|(node, _)| node).filter(|node| !voters.contains(node));

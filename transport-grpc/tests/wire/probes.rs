@@ -1,10 +1,11 @@
 //! Probes of links: what is lost shows, entries go over another link, and come back only after a while.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
-use quorate_raft_core::rpc::StreamAppended;
+use quorate_raft_core::rpc::{Caller, StreamAppended};
 use quorate_raft_core::{LinkState, LinkView, Peer, Transport};
 use quorate_transport_grpc::GrpcTransport;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -14,7 +15,17 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::fake::*;
 use crate::links::{Way, at_all};
+use crate::stored::kept;
 use crate::values::*;
+
+/// A node that serves a cluster of which n1 is a member, and as whom n1 probes it.
+fn member(number: u64) -> (Arc<Fake>, Caller) {
+    let fake = Fake::new();
+    let (state, _) = kept();
+    let cluster = state.id().unwrap();
+    fake.set(|script| (script.view.cluster, script.view.local.node) = (Arc::new(state), n(number)));
+    (fake, Caller { cluster, ..caller() })
+}
 
 fn states(transport: &GrpcTransport) -> Vec<(LinkState, bool)> {
     let links = transport.links().remove(&n(2)).map(|node| node.links).unwrap_or_default();
@@ -44,11 +55,11 @@ async fn appends(transport: &GrpcTransport, peer: &Peer) -> bool {
 #[tokio::test]
 async fn a_lost_link_shows_and_entries_come_back_to_it_only_after_it_was_steady() {
     use LinkState::{Down, Up};
-    let fake = Fake::new();
+    let (fake, caller) = member(2);
     let server = serve(&fake).await;
     let ways = [Way::to(server.local_addr()).await, Way::to(server.local_addr()).await];
     let (transport, peer) = (GrpcTransport::new(), at_all(&ways.each_ref().map(|way| way.address)));
-    transport.probe(vec![peer.clone()]);
+    transport.probe(vec![(peer.clone(), caller)]);
     until(&transport, &[(Up, true), (Up, false)]).await;
     assert!(appends(&transport, &peer).await);
     ways[0].darken(true);
@@ -57,7 +68,7 @@ async fn a_lost_link_shows_and_entries_come_back_to_it_only_after_it_was_steady(
     let (more, mut waiting) = mpsc::channel(4);
     let requests = stream::poll_fn(move |cx| waiting.poll_recv(cx)).boxed();
     more.send(append(0, 10)).await.unwrap();
-    let mut answers = transport.append_stream(&peer, caller(), requests, LIVENESS).await.unwrap();
+    let mut answers = transport.append_stream(&peer, caller, requests, LIVENESS).await.unwrap();
     assert!(matches!(answers.next().await, Some(Ok(StreamAppended::Flushed(_)))));
     assert_eq!(ways[1].connections.get(), before + 1, "entries go over the other link");
     ways[0].darken(false);
@@ -104,26 +115,37 @@ async fn small_only(
 
 #[tokio::test]
 async fn a_link_that_loses_large_messages_shows_and_another_one_is_used() {
-    let fake = Fake::new();
+    let (fake, caller) = member(2);
     let server = serve(&fake).await;
     let losing = losing_large(server.local_addr()).await;
     let (transport, both) = (GrpcTransport::new(), at_all(&[losing, server.local_addr()]));
-    transport.probe(vec![both.clone()]);
+    transport.probe(vec![(both.clone(), caller)]);
     until(&transport, &[(LinkState::SmallOnly, false), (LinkState::Up, true)]).await;
     assert!(appends(&transport, &both).await);
     // Where there is no other, it is used all the same.
     let (alone, only) = (GrpcTransport::new(), at_all(&[losing]));
-    alone.probe(vec![only.clone()]);
+    alone.probe(vec![(only.clone(), caller)]);
     until(&alone, &[(LinkState::SmallOnly, true)]).await;
     assert!(appends(&alone, &only).await, "a small one passes");
 }
 
 #[tokio::test]
 async fn a_link_to_another_node_is_not_up() {
-    let (fake, other) = (Fake::new(), Fake::new());
-    other.set(|script| script.view.local.node = n(3));
+    let ((fake, caller), (other, _)) = (member(2), member(3));
     let (server, wrong) = (serve(&fake).await, serve(&other).await);
     let (transport, peer) = (GrpcTransport::new(), at_all(&[wrong.local_addr(), server.local_addr()]));
-    transport.probe(vec![peer]);
+    transport.probe(vec![(peer, caller)]);
     until(&transport, &[(LinkState::Down, false), (LinkState::Up, true)]).await;
+}
+
+/// Without a certificate a probe has to name the cluster and a member. Else any program could make its connections count as a node's.
+#[tokio::test]
+async fn a_probe_by_a_stranger_is_refused() {
+    let (fake, caller) = member(2);
+    let server = serve(&fake).await;
+    for stranger in [Caller { from: n(77), ..caller }, Caller { cluster: joined().cluster, ..caller }] {
+        let transport = GrpcTransport::new();
+        transport.probe(vec![(at_all(&[server.local_addr()]), stranger)]);
+        until(&transport, &[(LinkState::Down, true)]).await;
+    }
 }
