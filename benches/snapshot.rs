@@ -108,7 +108,7 @@ impl Coming {
         let commands = stream::iter(numbers).map(|number| async move {
             let second = Address::new(format!("never-called-{number}.example.net:7400"))?;
             let addresses = vec![MemoryNetwork::address(leader)?, second];
-            node.propose(Command::SetAddresses { node: leader, addresses }).await?;
+            node.propose(Command::SetAddresses { node: leader, addresses, by: None }).await?;
             anyhow::Ok(())
         });
         commands.buffer_unordered(32).try_collect::<Vec<()>>().await?;

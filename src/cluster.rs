@@ -202,7 +202,7 @@ impl Cluster {
     /// [`ProposeError::Rejected`] when the remaining voters would have no majority; nothing was changed. See
     /// [`ProposeError`] for the rest.
     pub async fn set_role(&self, node: NodeId, role: Role) -> Result<Committed, ProposeError> {
-        self.node.propose(Command::SetRole { node, role }).await
+        self.node.propose(Command::SetRole { node, role, by: None }).await
     }
 
     /// Makes a node a voter. The same as [`Self::set_role`] with [`Role::Voter`].
@@ -228,7 +228,7 @@ impl Cluster {
     /// [`ProposeError::Rejected`] when one of its lives has not ended, or the remaining voters would have no majority;
     /// nothing was changed. See [`ProposeError`] for the rest.
     pub async fn remove(&self, node: NodeId) -> Result<Committed, ProposeError> {
-        self.node.propose(Command::Remove { node }).await
+        self.node.propose(Command::Remove { node, by: None }).await
     }
 
     /// Sets the addresses at which other nodes reach `node`: 1 to 8, most preferred first.
@@ -241,7 +241,7 @@ impl Cluster {
         if let (Some(why), Some(_)) = (wrong, self.local_addr()) {
             return Err(ProposeError::Refused(Refusal::Malformed(why)));
         }
-        self.node.propose(Command::SetAddresses { node, addresses }).await
+        self.node.propose(Command::SetAddresses { node, addresses, by: None }).await
     }
 
     /// Orders the fencing of a life, for a reason that the caller gives. Returns once the order is committed; the event
@@ -251,7 +251,8 @@ impl Cluster {
     /// [`ProposeError::Rejected`] when the remaining voters would have no majority, or there is no such life to fence;
     /// nothing was changed. See [`ProposeError`] for the rest.
     pub async fn fence(&self, target: Identity, reason: Reason) -> Result<Committed, ProposeError> {
-        self.node.propose(Command::OrderFence { target, cause: Cause::Requested { reason }, under: None }).await
+        let cause = Cause::Requested { reason, by: None };
+        self.node.propose(Command::OrderFence { target, cause, under: None }).await
     }
 
     /// Hands leadership to `to`, or to a voter that this leader prefers: one that answers, carries work and has the

@@ -35,7 +35,7 @@ impl Dangerous<'_> {
         operator: Operator,
     ) -> Result<Committed, ProposeError> {
         let Operator { name, reason } = operator;
-        let confirmation = Confirmation::Operator { name, reason };
+        let confirmation = Confirmation::Operator { name, reason, by: None };
         self.node.propose(Command::ConfirmFence { order, target, confirmation }).await
     }
 
@@ -48,7 +48,7 @@ impl Dangerous<'_> {
     /// the remaining nodes would have no majority; nothing was changed. See [`ProposeError`] for the rest.
     pub async fn vouch(&self, target: Identity, operator: Operator) -> Result<Committed, ProposeError> {
         let Operator { name, reason } = operator;
-        self.node.propose(Command::Vouch { target, name, reason }).await
+        self.node.propose(Command::Vouch { target, name, reason, by: None }).await
     }
 
     /// Makes this node stand for election at once, because the leader `dead` has ended, instead of waiting until its

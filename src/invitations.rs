@@ -33,13 +33,13 @@ impl Cluster {
     /// Invites a node, where the nodes listen with [`listen`](crate::builder::WantsWire::listen): returns the token with which one
     /// machine gets the certificate of that node, once, and joins with [`join_with`](crate::builder::Ready::join_with). Whoever has
     /// the token first can do that, so pass it on as you would a password. The log has the invitation and its use, as the record
-    /// `quorate/invitations/n4`. An earlier invitation of the same node ends.
+    /// `quorate/invitations/n4`, and who asked for it as the label of the record's session. An earlier invitation of the same node ends.
     ///
     /// # Errors
     /// [`InviteError`]. Nothing was changed, but for a session that ends by itself.
     pub async fn invite(&self, whom: Invite) -> Result<JoinToken, InviteError> {
         let tls = self.listening.tls().ok_or(InviteError::NotManaged)?;
-        invite(&*self.node.service(), tls, whom).await
+        invite(&*self.node.service(), tls, whom, None).await
     }
 
     /// Makes a certificate for an operator or a client, by the authority of the cluster. Its holder trusts the file

@@ -135,8 +135,8 @@ pub mod state {
     pub use quorate_membership::session::*;
     pub use quorate_membership::{
         Activation, Awaited, BootId, ClusterId, ClusterState, Configuration, Disk, DiskId, Duty, Epoch, Incarnation,
-        Leadership, Life, Member, NextProof, Nonce, ParseIdError, Phase, Rejection, SessionId, Store, TextError, Topic,
-        awaited, duties, evolve, majority,
+        Leadership, Life, Member, NextProof, Nonce, ParseIdError, Phase, Principal, Rejection, SessionId, Store,
+        TextError, Topic, awaited, duties, evolve, majority,
     };
     pub use quorate_raft_core::{Committed, LinkState, LinkView, Local, NodeLinks, Sighting, View};
 }

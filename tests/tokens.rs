@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use quorate::builder::Ready;
 use quorate::tls::{Authority, CallerRole, Credentials, CredentialsError, Invite, InviteError, Issued, JoinToken};
-use quorate::{Cluster, NodeId, Role, StartError};
+use quorate::{Cluster, Event, NodeId, Role, StartError};
 
 /// A liveness limit for what must come; a busy machine does not reach it.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -82,7 +82,17 @@ async fn a_cluster_is_founded_joined_with_tokens_and_resumed_without_a_certifica
         |cluster: &Cluster| cluster.certificate_valid_for().is_some_and(|left| left > 89 * day && left <= 90 * day);
     until("those who joined have a certificate of 90 days", || [&first, &second, &seventh].into_iter().all(long))
         .await?;
+    let mut events = second.events();
     first.promote(seventh.identity().node).await?;
+    let asked = async {
+        loop {
+            if let event @ Event::RoleChanged { .. } = events.next().await? {
+                return Ok::<_, anyhow::Error>(event);
+            }
+        }
+    };
+    let asked = tokio::time::timeout(LIMIT, asked).await??;
+    assert_eq!(asked.to_string(), "role of n7 is voter, asked by n1");
     until("a learner that was promoted has the authority", || key_of_authority(folder.path(), 7).exists()).await?;
     first.demote(seventh.identity().node).await?;
     until("who is no voter any more has deleted it", || !key_of_authority(folder.path(), 7).exists()).await?;

@@ -103,7 +103,7 @@ pub(crate) fn join(node: u64, opened: u64) -> Result<Command> {
 /// An order against a life that has gone silent.
 pub(crate) fn order(target: Identity) -> Result<Command> {
     let reason = Reason::new("no answer on either network for 1.6 s")?;
-    Ok(Command::OrderFence { target, cause: Cause::Requested { reason }, under: None })
+    Ok(Command::OrderFence { target, cause: Cause::Requested { reason, by: None }, under: None })
 }
 
 /// The confirmation of a device in the first attempt.

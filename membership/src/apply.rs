@@ -53,7 +53,7 @@ mod tests {
         apply(&mut state, Revision::new(1), &found(7)).unwrap();
         let before = state.clone();
         assert_eq!(apply(&mut state, Revision::new(2), &found(7)), Ok(vec![]));
-        let removed = apply(&mut state, Revision::new(3), &Command::Remove { node: NodeId::new(3) });
+        let removed = apply(&mut state, Revision::new(3), &Command::Remove { node: NodeId::new(3), by: None });
         assert_eq!(removed, Err(Rejection::UnknownNode(NodeId::new(3))));
         assert_eq!(state, before);
     }

@@ -12,6 +12,7 @@ use crate::contract::Contract;
 use crate::fencing::Cause;
 use crate::id::{Activation, BootId, ClusterId, FenceId, Identity, Incarnation, NodeId, Nonce, Revision, SessionId};
 use crate::member::{Address, Disk, FenceHint, Role};
+use crate::principal::Principal;
 use crate::proof::Confirmation;
 use crate::quorum::Configuration;
 use crate::store::lock::{Holder, Name};
@@ -101,6 +102,8 @@ pub enum Command {
         name: Reason,
         /// How the operator knows.
         reason: Reason,
+        /// Who asked: an operator, by its certificate, or the node whose program did. `None` for a caller without one.
+        by: Option<Principal>,
     },
     /// A life reports that it has stopped all its work.
     Leave {
@@ -113,6 +116,8 @@ pub enum Command {
         node: NodeId,
         /// Its new role.
         role: Role,
+        /// Who asked: an operator, by its certificate, or the node whose program did. `None` for a caller without one.
+        by: Option<Principal>,
     },
     /// Changes the addresses of a node.
     SetAddresses {
@@ -120,11 +125,15 @@ pub enum Command {
         node: NodeId,
         /// Its new addresses, most preferred first. 1 to [`MAX_ADDRESSES`](crate::cluster::MAX_ADDRESSES).
         addresses: Vec<Address>,
+        /// Who asked: an operator, by its certificate, or the node whose program did. `None` for a caller without one.
+        by: Option<Principal>,
     },
     /// Removes a node for good. Its number is retired.
     Remove {
         /// The member to remove. None of its lives may be working.
         node: NodeId,
+        /// Who asked: an operator, by its certificate, or the node whose program did. `None` for a caller without one.
+        by: Option<Principal>,
     },
     /// Raft's own configuration changed. Every replica derives this from the log; it is never proposed.
     Configure {
@@ -242,6 +251,42 @@ pub enum Command {
         /// For how long it waited, on its own clock.
         waited: Duration,
     },
+}
+
+impl Command {
+    /// The same command, asked for by `asker`. Only what an operator decides says who asked; others are returned as they are.
+    #[must_use]
+    pub fn asked_by(mut self, asker: Option<Principal>) -> Self {
+        if let Some(by) = self.asker_mut() {
+            *by = asker;
+        }
+        self
+    }
+
+    /// Who asked for it, if it is an operator's to decide and somebody with a certificate did.
+    pub fn asker(&self) -> Option<&Principal> {
+        match self {
+            Self::OrderFence { cause: Cause::Requested { by, .. }, .. }
+            | Self::ConfirmFence { confirmation: Confirmation::Operator { by, .. }, .. }
+            | Self::Vouch { by, .. }
+            | Self::SetRole { by, .. }
+            | Self::SetAddresses { by, .. }
+            | Self::Remove { by, .. } => by.as_ref(),
+            _ => None,
+        }
+    }
+
+    fn asker_mut(&mut self) -> Option<&mut Option<Principal>> {
+        match self {
+            Self::OrderFence { cause: Cause::Requested { by, .. }, .. }
+            | Self::ConfirmFence { confirmation: Confirmation::Operator { by, .. }, .. }
+            | Self::Vouch { by, .. }
+            | Self::SetRole { by, .. }
+            | Self::SetAddresses { by, .. }
+            | Self::Remove { by, .. } => Some(by),
+            _ => None,
+        }
+    }
 }
 
 impl crate::codec::Enveloped for Command {

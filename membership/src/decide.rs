@@ -23,12 +23,13 @@ mod locks;
 mod members;
 mod writes;
 
-use checks::{check_addresses, unknown};
+use checks::unknown;
 
 use crate::cluster::{ClusterState, Leadership};
 use crate::command::Command;
 use crate::event::Event;
 use crate::id::{Activation, NodeId, Nonce, Revision};
+use crate::principal::Principal;
 use crate::rejection::Rejection;
 
 /// Answers the command of the entry at `revision`.
@@ -42,6 +43,7 @@ pub fn decide(state: &ClusterState, revision: Revision, command: &Command) -> Re
 }
 
 fn answer(state: &ClusterState, revision: Revision, command: &Command) -> Result<Vec<Event>, Rejection> {
+    command.asker().map_or(Ok(()), Principal::check).map_err(Rejection::Text)?;
     match command {
         Command::Found { cluster } => match state.id {
             None => Ok(vec![Event::Founded { cluster: *cluster }]),
@@ -65,18 +67,15 @@ fn answer(state: &ClusterState, revision: Revision, command: &Command) -> Result
         Command::ConfirmFence { order, target, confirmation } => {
             ending::confirm(state, revision, *order, *target, confirmation)
         }
-        Command::Vouch { target, name, reason } => ending::vouch(state, revision, *target, name, reason),
+        Command::Vouch { target, name, reason, by } => {
+            ending::vouch(state, revision, *target, ending::Word { name, reason, by: by.as_ref() })
+        }
         Command::Leave { who } => ending::leave(state, revision, *who),
         Command::ActivateLeader { leader, nonce } => activate_leader(state, revision, *leader, *nonce),
         Command::Expire { target, under, waited } => ending::expire(state, revision, *target, *under, *waited),
-        Command::SetRole { node, role } => members::set_role(state, *node, *role),
-        Command::SetAddresses { node, addresses } => {
-            let member = state.members.get(node).ok_or(unknown(state, *node))?;
-            check_addresses(addresses)?;
-            let same = member.addresses == *addresses;
-            Ok(if same { vec![] } else { vec![Event::Readdressed { node: *node, addresses: addresses.clone() }] })
-        }
-        Command::Remove { node } => members::remove(state, *node),
+        Command::SetRole { node, role, by } => members::set_role(state, *node, *role, by.as_ref()),
+        Command::SetAddresses { node, addresses, by } => members::set_addresses(state, *node, addresses, by.as_ref()),
+        Command::Remove { node, by } => members::remove(state, *node, by.as_ref()),
         Command::DeclareProcessBound { who } => ending::declare_process_bound(state, *who),
         Command::Inherit { who, former } => ending::inherit(state, revision, *who, *former),
         Command::Lock { request, name, holder, wait } => locks::lock(state, revision, *request, name, *holder, *wait),

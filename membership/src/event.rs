@@ -16,6 +16,7 @@ use crate::contract::Contract;
 use crate::fencing::Cause;
 use crate::id::{BootId, ClusterId, FenceId, Identity, ItemId, NodeId, Nonce, Revision, SessionId};
 use crate::member::{Address, Disk, FenceHint, Role};
+use crate::principal::Principal;
 use crate::proof::FenceProof;
 use crate::quorum::Configuration;
 use crate::store::lock::{Holder, Name, Release};
@@ -115,6 +116,8 @@ pub enum Event {
         node: NodeId,
         /// Its new role.
         role: Role,
+        /// Who asked for it. `None` for a caller without a certificate.
+        by: Option<Principal>,
     },
     /// The addresses of a node changed.
     Readdressed {
@@ -122,11 +125,15 @@ pub enum Event {
         node: NodeId,
         /// Its new addresses, most preferred first.
         addresses: Vec<Address>,
+        /// Who asked for it. `None` for a caller without a certificate.
+        by: Option<Principal>,
     },
     /// A node was removed for good.
     Removed {
         /// The node. Its number is retired.
         node: NodeId,
+        /// Who asked for it. `None` for a caller without a certificate.
+        by: Option<Principal>,
     },
     /// The voters or learners of Raft changed.
     Configured {
@@ -276,6 +283,19 @@ pub enum Event {
 }
 
 impl Event {
+    /// Who asked for this change, where an operator decides on it and somebody with a certificate did.
+    pub fn asked_by(&self) -> Option<&Principal> {
+        match self {
+            Self::FenceOrdered { cause: Cause::Requested { by, .. }, .. }
+            | Self::Fenced { proof: FenceProof::Operator { by, .. }, .. }
+            | Self::Corroborated { proof: FenceProof::Operator { by, .. }, .. }
+            | Self::RoleChanged { by, .. }
+            | Self::Readdressed { by, .. }
+            | Self::Removed { by, .. } => by.as_ref(),
+            _ => None,
+        }
+    }
+
     /// The life that this event is about; `None` for other events.
     pub fn who(&self) -> Option<Identity> {
         match self {

@@ -72,13 +72,13 @@ pub fn evolve(state: &mut ClusterState, revision: Revision, event: &Event) {
             }
             true
         }
-        Event::RoleChanged { node, role } => {
+        Event::RoleChanged { node, role, by: _ } => {
             if let Some(member) = state.members.get_mut(node) {
                 member.role = *role;
             }
             true
         }
-        Event::Readdressed { node, addresses } => {
+        Event::Readdressed { node, addresses, by: _ } => {
             if let Some(member) = state.members.get_mut(node) {
                 member.addresses.clone_from(addresses);
                 if let Some(mut newest) = member.lives.last_entry() {
@@ -87,7 +87,7 @@ pub fn evolve(state: &mut ClusterState, revision: Revision, event: &Event) {
             }
             true
         }
-        Event::Removed { node } => {
+        Event::Removed { node, by: _ } => {
             state.members.remove(node);
             state.retired.insert(*node);
             true

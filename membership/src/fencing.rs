@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bounded_text::Reason;
 use crate::id::{FenceId, Identity, NodeId, Revision};
+use crate::principal::Principal;
 pub use crate::proof::{Confirmation, FenceProof};
 
 /// How many ended orders are remembered. The oldest are forgotten first.
@@ -39,8 +40,10 @@ pub enum Cause {
     },
     /// An operator or a consumer asked for it.
     Requested {
-        /// Who asked, and why.
+        /// Why, and for whom.
         reason: Reason,
+        /// Who asked. `None` for a caller without a certificate.
+        by: Option<Principal>,
     },
     /// The leader received no renewal of its lease in time. Its node may be healthy otherwise.
     Lapsed,
@@ -54,7 +57,8 @@ impl fmt::Display for Cause {
         match self {
             Self::Silent { for_ms } => write!(f, "silent for {for_ms} ms"),
             Self::Returned { as_life } => write!(f, "its node came back as {as_life}"),
-            Self::Requested { reason } => write!(f, "requested: {reason}"),
+            Self::Requested { reason, by: None } => write!(f, "requested: {reason}"),
+            Self::Requested { reason, by: Some(by) } => write!(f, "requested by {by}: {reason}"),
             Self::Lapsed => f.write_str("its lease ran out"),
             Self::Refused => f.write_str("no process of its node listens, as a quorum sees it"),
         }

@@ -35,7 +35,7 @@
 //! assert_eq!(founded[0].to_string(), "founded 00000000000000000000000000000007");
 //!
 //! // A rejection names a remedy, and changes nothing.
-//! let error = apply(&mut state, Revision::new(2), &Command::Remove { node: NodeId::new(3) }).unwrap_err();
+//! let error = apply(&mut state, Revision::new(2), &Command::Remove { node: NodeId::new(3), by: None }).unwrap_err();
 //! assert_eq!(error.to_string(), "n3 is not a member of this cluster; add it first");
 //! # Ok::<(), Rejection>(())
 //! ```
@@ -83,6 +83,7 @@ mod former_lives;
 mod id;
 pub mod lease;
 pub mod member;
+mod principal;
 mod proof;
 mod proved_end;
 pub mod quorum;
@@ -113,6 +114,7 @@ pub use id::{
     Revision, SessionId,
 };
 pub use member::{Address, Disk, FenceHint, Life, Member, Phase, Role};
+pub use principal::Principal;
 pub use proof::{Confirmation, Evidence, FenceProof, Operator};
 pub use proved_end::ProvedEnd;
 pub use quorum::{Configuration, majority};

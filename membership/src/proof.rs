@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bounded_text::{Reason, TextError, text};
 use crate::id::{Activation, Identity, NodeId};
+use crate::principal::Principal;
 
 text!(
     /// What a fencer saw that shows the target can do no more harm ("power status read back: off"). At most 4 096
@@ -43,6 +44,8 @@ pub enum Confirmation {
         name: Reason,
         /// How the operator knows.
         reason: Reason,
+        /// Who gave the word, by its certificate. `None` for a caller without one.
+        by: Option<Principal>,
     },
 }
 
@@ -67,6 +70,8 @@ pub enum FenceProof {
         name: Reason,
         /// How the operator knows.
         reason: Reason,
+        /// Who gave the word, by its certificate. `None` for a caller without one.
+        by: Option<Principal>,
     },
     /// Its lease ran out and its stop mechanism acted: a leader received nothing of it for as long as its contract
     /// requires (E1), under the activation that was current when this was applied.
@@ -88,7 +93,7 @@ impl From<Confirmation> for FenceProof {
     fn from(confirmation: Confirmation) -> Self {
         match confirmation {
             Confirmation::Device { by, attempt, evidence } => Self::Device { by, attempt, evidence },
-            Confirmation::Operator { name, reason } => Self::Operator { name, reason },
+            Confirmation::Operator { name, reason, by } => Self::Operator { name, reason, by },
         }
     }
 }
@@ -98,7 +103,8 @@ impl fmt::Display for FenceProof {
         match self {
             Self::Device { by, attempt, evidence } => write!(f, "device, by {by} in attempt {attempt}: {evidence}"),
             Self::CleanLeave => f.write_str("clean leave"),
-            Self::Operator { name, reason } => write!(f, "word of {name}: {reason}"),
+            Self::Operator { name, reason, by: None } => write!(f, "word of {name}: {reason}"),
+            Self::Operator { name, reason, by: Some(by) } => write!(f, "word of {name}, given by {by}: {reason}"),
             Self::Expired { under, waited } => write!(f, "expired, {waited:.1?} without a renewal, under {under}"),
             Self::Succeeded { by } => write!(f, "succeeded by {by} on the same boot"),
         }

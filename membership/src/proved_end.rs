@@ -34,7 +34,7 @@ impl ProvedEnd {
     /// The end of that life as an operator vouches for it.
     pub fn vouched(who: Identity, operator: Operator) -> Self {
         let Operator { name, reason } = operator;
-        Self { who, proof: FenceProof::Operator { name, reason } }
+        Self { who, proof: FenceProof::Operator { name, reason, by: None } }
     }
 
     /// The life that has ended.
@@ -85,7 +85,8 @@ mod tests {
     fn an_order_is_no_proof_and_the_word_of_an_operator_is_one() {
         let (mut state, who) = joined();
         let (order, reason) = (state.fences().upcoming(), Reason::clipped("maintenance"));
-        let ordered = crate::event::Event::FenceOrdered { order, target: who, cause: Cause::Requested { reason } };
+        let ordered =
+            crate::event::Event::FenceOrdered { order, target: who, cause: Cause::Requested { reason, by: None } };
         crate::evolve::evolve(&mut state, Revision::new(3), &ordered);
         assert_eq!(ProvedEnd::committed(&state, who), None);
         let end = ProvedEnd::vouched(who, Operator::new("alice", "I pulled the plug").unwrap());

@@ -23,7 +23,7 @@ use crate::command::Command;
 use crate::id::{Activation, Revision, SessionId};
 use crate::lease::Reading;
 use crate::store::lock::Name;
-pub use crate::store::session::{MAX_SESSIONS, MAX_TTL, MIN_TTL, Principal, Session, wait};
+pub use crate::store::session::{MAX_SESSIONS, MAX_TTL, MIN_TTL, Session, wait};
 
 /// When the leader heard each session last, and since when each lock-delay lasts. It has no clock: `now` is an
 /// argument.

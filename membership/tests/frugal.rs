@@ -36,7 +36,8 @@ static ALLOCATOR: Counting = Counting;
 
 #[test]
 fn whatever_a_record_announces_no_allocation_exceeds_the_limit() {
-    let command = Command::SetAddresses { node: NodeId::new(3), addresses: vec![Address::new("host:1").unwrap()] };
+    let command =
+        Command::SetAddresses { node: NodeId::new(3), addresses: vec![Address::new("host:1").unwrap()], by: None };
     let good = codec::encode(&command).unwrap();
     let mut worst = (0, String::new());
     // Every place in the payload in turn announces something large, under a checksum that fits.

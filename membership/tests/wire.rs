@@ -43,6 +43,7 @@ const COMMAND_VECTORS: &[(&str, &str)] = &[
     ("command-role", "role n3 witness"),
     ("command-address", "address n3 10.0.0.3:7400"),
     ("command-remove", "remove n3"),
+    ("command-remove-asked", "remove n3 by alice.operators"),
     ("command-configure", "configure n1 n2 n3"),
     ("command-configure-joint", "configure n1 n2 -> n1 n2 n3 learners n4"),
     ("command-join-tokens", "join n3 voter disk=3/1 nonce=31 lease=600 stop=tokens"),

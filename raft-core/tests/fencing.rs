@@ -19,7 +19,7 @@ fn follower_of(leader: NodeId) -> u64 {
 }
 
 async fn order(t: &mut TestCluster, through: u64, target: Identity) -> Result<(), ProposeError> {
-    let cause = Cause::Requested { reason: Reason::clipped("a test") };
+    let cause = Cause::Requested { reason: Reason::clipped("a test"), by: None };
     #[expect(clippy::unwrap_used, reason = "the test's own node runs")]
     let node = t.node(through).unwrap().handle().unwrap();
     node.propose(Command::OrderFence { target, cause, under: None }).await.map(|_| ())
@@ -221,6 +221,7 @@ async fn without_a_device_the_word_of_an_operator_ends_the_life_and_only_by_its_
         confirmation: Confirmation::Operator {
             name: Reason::clipped("ada"),
             reason: Reason::clipped("pulled the plug"),
+            by: None,
         },
     };
     let stale = node.propose(word(open.next())).await;

@@ -69,7 +69,7 @@ async fn a_node_of_another_cluster_is_refused() -> Result<()> {
 async fn the_number_of_a_removed_node_is_not_given_again() -> Result<()> {
     let mut t = TestCluster::start(3).await?;
     t.node(3)?.leave().await?;
-    t.node(1)?.handle()?.propose(Command::Remove { node: NodeId::new(3) }).await?;
+    t.node(1)?.handle()?.propose(Command::Remove { node: NodeId::new(3), by: None }).await?;
     let refused = t.node(3)?.start().await.unwrap_err().to_string();
     assert!(refused.contains("n3 was removed from this cluster"), "{refused}");
     t.node(3)?.stop().await;

@@ -343,7 +343,8 @@ async fn a_former_life_is_not_spared_and_neither_is_one_whose_end_was_asked_for(
     // Time proved the end of the former life, and nobody asked a device for it.
     assert!(t.fencer.asked().is_empty(), "{:?}", t.fencer.asked());
     t.node(idle)?.stop().await;
-    let cause = quorate_membership::Cause::Requested { reason: quorate_membership::Reason::clipped("a test") };
+    let cause =
+        quorate_membership::Cause::Requested { reason: quorate_membership::Reason::clipped("a test"), by: None };
     let order = Command::OrderFence { target: back, cause, under: None };
     t.node(leader)?.handle()?.propose(order).await?;
     t.until("time proves its end", |state| state.has_ended(back)).await

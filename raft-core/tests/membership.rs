@@ -11,7 +11,7 @@ const fn n(number: u64) -> NodeId {
 }
 
 async fn role(t: &mut TestCluster, through: u64, node: u64, role: Role) -> Result<()> {
-    t.node(through)?.handle()?.propose(Command::SetRole { node: n(node), role }).await?;
+    t.node(through)?.handle()?.propose(Command::SetRole { node: n(node), role, by: None }).await?;
     Ok(())
 }
 
@@ -39,10 +39,14 @@ async fn three_nodes_form_and_tell_the_same_story_in_the_same_order() -> Result<
         .propose(Command::SetAddresses {
             node: n(1),
             addresses: vec![MemoryNetwork::address(n(1))?, Address::new("elsewhere:1")?],
+            by: None,
         })
         .await?;
-    let last =
-        Event::Readdressed { node: n(1), addresses: vec![MemoryNetwork::address(n(1))?, Address::new("elsewhere:1")?] };
+    let last = Event::Readdressed {
+        node: n(1),
+        addresses: vec![MemoryNetwork::address(n(1))?, Address::new("elsewhere:1")?],
+        by: None,
+    };
     let stories =
         [history(&mut t, 1, &last).await?, history(&mut t, 2, &last).await?, history(&mut t, 3, &last).await?];
     assert_eq!(stories[0], stories[1]);
@@ -65,10 +69,10 @@ async fn a_learner_is_promoted_demoted_and_removed() -> Result<()> {
     t.until("n4 votes", |s| s.configuration().is_voter(n(4)) && !s.configuration().is_joint()).await?;
     role(&mut t, 4, 4, Role::Learner).await?;
     t.until("n4 votes no more", |s| s.configuration().is_learner(n(4))).await?;
-    let refused = t.node(1)?.handle()?.propose(Command::Remove { node: n(4) }).await;
+    let refused = t.node(1)?.handle()?.propose(Command::Remove { node: n(4), by: None }).await;
     assert!(matches!(refused, Err(ProposeError::Rejected(Rejection::StillLives(_)))), "{refused:?}");
     t.node(4)?.leave().await?;
-    t.node(1)?.handle()?.propose(Command::Remove { node: n(4) }).await?;
+    t.node(1)?.handle()?.propose(Command::Remove { node: n(4), by: None }).await?;
     t.until("n4 is out", |s| !s.configuration().contains(n(4)) && s.retired().contains(&n(4))).await
 }
 
@@ -101,7 +105,7 @@ async fn a_witness_hands_leadership_to_a_voter() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_read_barrier_sees_what_was_committed_elsewhere_and_says_stale_without_a_quorum() -> Result<()> {
     let mut t = TestCluster::start(3).await?;
-    let outcome = t.node(1)?.handle()?.propose(Command::SetRole { node: n(3), role: Role::Witness }).await?;
+    let outcome = t.node(1)?.handle()?.propose(Command::SetRole { node: n(3), role: Role::Witness, by: None }).await?;
     for number in 1..=3 {
         let node = t.node(number)?.handle()?;
         let read = node.read_barrier(std::time::Duration::from_secs(20)).await?;
@@ -151,7 +155,8 @@ async fn no_change_of_voters_is_begun_while_those_it_needs_are_not_heard() -> Re
     t.node(dead)?.stop().await;
     // Nobody has noticed yet: for the rules, all three stand.
     tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
-    let asked = t.node(leader)?.handle()?.propose(Command::SetRole { node: n(demoted), role: Role::Learner }).await;
+    let asked =
+        t.node(leader)?.handle()?.propose(Command::SetRole { node: n(demoted), role: Role::Learner, by: None }).await;
     t.until_phase(&format!("n{dead}#1"), quorate_membership::Phase::Fenced).await?;
     t.until("the voters are as they were", |s| s.configuration().to_string() == "{n1 n2 n3}").await?;
     let back = t.node(dead)?.start().await?;

@@ -164,7 +164,7 @@ async fn late_answers_to_an_earlier_append_confirm_no_read() -> Result<()> {
         held.send_replace(true);
     });
     let addresses = vec![MemoryNetwork::address(NodeId::new(3))?, Address::new("memory:elsewhere")?];
-    let command = Command::SetAddresses { node: NodeId::new(3), addresses };
+    let command = Command::SetAddresses { node: NodeId::new(3), addresses, by: None };
     let proposer = lonely.clone();
     let proposed = tokio::spawn(async move { proposer.propose(command).await });
     sleep(Duration::from_millis(200)).await;

@@ -16,7 +16,7 @@ async fn one_two_and_all_three_nodes_restart_and_nothing_committed_is_lost() -> 
     let mut life = [1; 3];
     for stopped in [vec![2], vec![1, 3], vec![1, 2, 3]] {
         let role = if life[0] % 2 == 0 { Role::Voter } else { Role::Witness };
-        t.node(1)?.handle()?.propose(Command::SetRole { node: n(3), role }).await?;
+        t.node(1)?.handle()?.propose(Command::SetRole { node: n(3), role, by: None }).await?;
         for number in &stopped {
             t.node(*number)?.stop().await;
         }
@@ -75,7 +75,7 @@ async fn a_snapshot_brings_back_a_node_that_the_log_no_longer_reaches() -> Resul
     for round in 0..200 {
         let role = if round % 2 == 0 { Role::Witness } else { Role::Voter };
         let other = (1..=3).find(|m| *m != leader.get() && *m != away).context("a third")?;
-        t.node(leader.get())?.handle()?.propose(Command::SetRole { node: n(other), role }).await?;
+        t.node(leader.get())?.handle()?.propose(Command::SetRole { node: n(other), role, by: None }).await?;
     }
     let back = t.node(away)?.start().await?;
     t.until_active(&back.to_string()).await?;

@@ -166,12 +166,12 @@ impl Story {
             }
             Deed::Remove(who) => {
                 if self.spares_a_voter() && !self.judge.gone.contains(&who) {
-                    self.propose_beside(who, Command::Remove { node: who });
+                    self.propose_beside(who, Command::Remove { node: who, by: None });
                 }
             }
             Deed::SetRole(who, role) => {
                 if role.votes() || self.spares_a_voter() {
-                    self.propose_beside(who, Command::SetRole { node: who, role });
+                    self.propose_beside(who, Command::SetRole { node: who, role, by: None });
                 }
             }
             Deed::Add => {
@@ -207,7 +207,7 @@ impl Story {
         self.votes_asked_for = Some(Instant::now());
         let Some(view) = self.world.running().next().map(|running| running.node.view()) else { return };
         for (node, _) in view.cluster.members().filter(|(_, member)| member.role != Role::Voter) {
-            self.propose_beside(node, Command::SetRole { node, role: Role::Voter });
+            self.propose_beside(node, Command::SetRole { node, role: Role::Voter, by: None });
         }
     }
 

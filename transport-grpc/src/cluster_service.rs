@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::{BoxStream, StreamExt};
-use quorate_membership::{Command, NodeId, Revision, Role};
+use quorate_membership::{Command, NodeId, Principal, Revision, Role};
 use quorate_raft_core::{ClientService, Filter, PeerService, Refusal, Service};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
@@ -43,12 +43,18 @@ impl ClusterService {
         Self { role, peers, ..self.clone() }
     }
 
+    /// Who asks, for the log.
+    fn asker(&self) -> Result<Option<Principal>, Status> {
+        rights::principal(self.role.as_ref()).map_err(|refusal| refused(&refusal))
+    }
+
     async fn command<Q>(&self, request: Request<Q>) -> Result<Response<pb::CommandResponse>, Status>
     where
         Command: FromWire<Q>,
     {
         let command = Command::from_wire(request.into_inner()).map_err(|malformed| refused(&malformed.into()))?;
         rights::in_own_name(self.role.as_ref(), &command).map_err(|refusal| refused(&refusal))?;
+        let command = command.asked_by(self.asker()?);
         let outcome = self.service.command(command).await.map_err(|error| command_failed(&error))?;
         Ok(Response::new(pb::CommandResponse { revision: outcome.revision.get() }))
     }
@@ -89,7 +95,7 @@ impl Cluster for ClusterService {
         let whom = Invite { node: node.map(NodeId::new), role, valid: Duration::from_millis(valid_ms) };
         let not_managed = || refused(&Refusal::NotAllowed(InviteError::NotManaged.to_string()));
         let tls = self.grants.tls().ok_or_else(not_managed)?;
-        let token = invite(&*self.service, tls, whom).await.map_err(|error| match error {
+        let token = invite(&*self.service, tls, whom, self.asker()?).await.map_err(|error| match error {
             InviteError::Propose(error) => command_failed(&error),
             other => refused(&Refusal::NotAllowed(other.to_string())),
         })?;

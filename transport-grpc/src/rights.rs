@@ -12,7 +12,7 @@
 //! (`places.rs`). What is not listed for a client is refused, so a method that is added one day is the operators' until
 //! somebody decides otherwise.
 
-use quorate_membership::{ClusterState, Command, Confirmation, NodeId, Reason};
+use quorate_membership::{ClusterState, Command, Confirmation, NodeId, Principal, Reason};
 use quorate_raft_core::Refusal;
 
 use crate::pb::{cluster_server, raft_server, store_server};
@@ -78,6 +78,16 @@ pub(crate) fn of_member(state: &ClusterState, node: NodeId) -> Result<(), Refusa
         true => Err(Refusal::Retired(node)),
         false => Err(Refusal::NotAllowed(format!("{node} is no member of this cluster; it has to join first"))),
     }
+}
+
+/// The caller, as it stands in the log. `None` without TLS.
+///
+/// # Errors
+/// [`Refusal::Malformed`] for a name that does not fit. Nothing was changed.
+pub(crate) fn principal(role: Option<&CallerRole>) -> Result<Option<Principal>, Refusal> {
+    let named = |role: &CallerRole| Principal::new(role.principal());
+    let role = role.filter(|_| !quorate_membership::mutant!("nobody_asked"));
+    role.map(named).transpose().map_err(|error| Refusal::Malformed(error.to_string()))
 }
 
 /// Whether a caller gives its own word: an operator confirms in the name that its certificate has.

@@ -9,6 +9,7 @@ use crate::event::Event;
 use crate::fencing::Cause;
 use crate::id::{Activation, BootId, FenceId, Identity, Revision};
 use crate::member::Phase;
+use crate::principal::Principal;
 use crate::proof::{Confirmation, FenceProof};
 use crate::rejection::Rejection;
 
@@ -44,11 +45,18 @@ pub(super) fn confirm(
                 return Err(Rejection::Attempt { order, at: open.attempts, got: *attempt });
             }
         }
-        Confirmation::Operator { name, reason } => {
+        Confirmation::Operator { name, reason, by: _ } => {
             name.check().and(reason.check()).map_err(Rejection::Text)?;
         }
     }
     Ok(fenced(order, target))
+}
+
+/// What an operator says, and whose certificate said it.
+pub(super) struct Word<'a> {
+    pub(super) name: &'a Reason,
+    pub(super) reason: &'a Reason,
+    pub(super) by: Option<&'a Principal>,
 }
 
 /// An operator vouches for the end of a life, with or without an open order. This fences no node, so for a former life
@@ -57,11 +65,10 @@ pub(super) fn vouch(
     state: &ClusterState,
     token: Revision,
     target: Identity,
-    name: &Reason,
-    reason: &Reason,
+    Word { name, reason, by }: Word<'_>,
 ) -> Result<Vec<Event>, Rejection> {
     name.check().and(reason.check()).map_err(Rejection::Text)?;
-    let proof = FenceProof::Operator { name: name.clone(), reason: reason.clone() };
+    let proof = FenceProof::Operator { name: name.clone(), reason: reason.clone(), by: by.cloned() };
     match known_life(state, target)?.phase {
         Phase::Fencing => {
             let order = state.fences.against(target).ok_or(Rejection::UnknownLife(target))?.id;
@@ -71,7 +78,8 @@ pub(super) fn vouch(
             if state.newest(target.node) == Some(target) {
                 majority_without(state, target.node)?;
             }
-            let (order, cause) = (state.fences.upcoming(), Cause::Requested { reason: reason.clone() });
+            let (order, cause) =
+                (state.fences.upcoming(), Cause::Requested { reason: reason.clone(), by: by.cloned() });
             let ordered = Event::FenceOrdered { order, target, cause };
             Ok(vec![ordered, Event::Fenced { order, who: target, proof, token }])
         }

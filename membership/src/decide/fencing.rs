@@ -31,7 +31,7 @@ pub(super) fn order(
         phase @ (Phase::Joining | Phase::Fenced | Phase::Left) => return Err(Rejection::Phase { who: target, phase }),
     }
     match cause {
-        Cause::Requested { reason } => reason.check().map_err(Rejection::Text)?,
+        Cause::Requested { reason, by: _ } => reason.check().map_err(Rejection::Text)?,
         Cause::Silent { .. } | Cause::Returned { .. } | Cause::Lapsed | Cause::Refused => {
             current_activation(state, under.ok_or(Rejection::WithoutActivation)?)?;
         }

@@ -7,6 +7,7 @@ use crate::contract::Contract;
 use crate::event::Event;
 use crate::id::{BootId, Identity, Incarnation, NodeId, Nonce, Revision};
 use crate::member::{Address, Disk, FenceHint, Life, Phase, Role};
+use crate::principal::Principal;
 use crate::proof::FenceProof;
 use crate::rejection::Rejection;
 
@@ -98,7 +99,12 @@ pub(super) fn activate(state: &ClusterState, who: Identity) -> Result<Vec<Event>
     Ok(vec![Event::Activated { who }])
 }
 
-pub(super) fn set_role(state: &ClusterState, node: NodeId, role: Role) -> Result<Vec<Event>, Rejection> {
+pub(super) fn set_role(
+    state: &ClusterState,
+    node: NodeId,
+    role: Role,
+    by: Option<&Principal>,
+) -> Result<Vec<Event>, Rejection> {
     let member = state.members.get(&node).ok_or(unknown(state, node))?;
     if member.role == role {
         return Ok(vec![]);
@@ -113,11 +119,25 @@ pub(super) fn set_role(state: &ClusterState, node: NodeId, role: Role) -> Result
         rest.remove(&node);
         quorum_or(&state.configuration.without_voter(node), &rest, node)?;
     }
-    Ok(vec![Event::RoleChanged { node, role }])
+    Ok(vec![Event::RoleChanged { node, role, by: by.cloned() }])
+}
+
+pub(super) fn set_addresses(
+    state: &ClusterState,
+    node: NodeId,
+    addresses: &[Address],
+    by: Option<&Principal>,
+) -> Result<Vec<Event>, Rejection> {
+    let member = state.members.get(&node).ok_or(unknown(state, node))?;
+    check_addresses(addresses)?;
+    if member.addresses == addresses {
+        return Ok(vec![]);
+    }
+    Ok(vec![Event::Readdressed { node, addresses: addresses.to_vec(), by: by.cloned() }])
 }
 
 /// Only if no life of the node may be working, and only if the others hold a majority with and without its vote.
-pub(super) fn remove(state: &ClusterState, node: NodeId) -> Result<Vec<Event>, Rejection> {
+pub(super) fn remove(state: &ClusterState, node: NodeId, by: Option<&Principal>) -> Result<Vec<Event>, Rejection> {
     if state.retired.contains(&node) {
         return Ok(vec![]);
     }
@@ -134,5 +154,5 @@ pub(super) fn remove(state: &ClusterState, node: NodeId) -> Result<Vec<Event>, R
     }
     let waiting = member.newest().filter(|(_, life)| life.phase == Phase::Joining);
     let dropped = waiting.map(|(incarnation, _)| Event::Superseded { who: Identity::new(node, incarnation) });
-    Ok(dropped.into_iter().chain([Event::Removed { node }]).collect())
+    Ok(dropped.into_iter().chain([Event::Removed { node, by: by.cloned() }]).collect())
 }

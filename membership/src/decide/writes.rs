@@ -8,12 +8,13 @@ use crate::cluster::ClusterState;
 use crate::event::Event;
 use crate::id::{Activation, ItemId, Revision, SessionId};
 use crate::member::Phase;
+use crate::principal::Principal;
 use crate::rejection::Rejection;
 use crate::store::MAX_BYTES;
 use crate::store::lock::Name;
 use crate::store::record::{Change, Check, Key, MAX_BOUND, MAX_RECORDS, MAX_STEPS, MAX_VALUE, MAX_WRITE};
 use crate::store::request::Request;
-use crate::store::session::{self, MAX_SESSIONS, MAX_TTL, MIN_TTL, Principal, Session};
+use crate::store::session::{self, MAX_SESSIONS, MAX_TTL, MIN_TTL, Session};
 use crate::store::work_queue::{Item, MAX_ITEMS, MAX_QUEUE};
 
 /// A transaction: if every check holds, every change is made in one entry; otherwise none is.

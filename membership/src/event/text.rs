@@ -4,9 +4,15 @@ use std::fmt;
 
 use super::Event;
 use crate::member::Address;
+use crate::principal::Principal;
 
 fn list(addresses: &[Address]) -> String {
     addresses.iter().map(Address::as_str).collect::<Vec<_>>().join(" ")
+}
+
+/// The end of the line of what an operator decides.
+fn asked(by: &Option<Principal>) -> String {
+    by.as_ref().map(|by| format!(", asked by {by}")).unwrap_or_default()
 }
 
 impl fmt::Display for Event {
@@ -25,9 +31,9 @@ impl fmt::Display for Event {
             Self::Fenced { order, who, proof, token } => write!(f, "fenced {who} by {order}, token {token}: {proof}"),
             Self::Left { who, token } => write!(f, "left {who}, token {token}"),
             Self::Superseded { who } => write!(f, "superseded {who}"),
-            Self::RoleChanged { node, role } => write!(f, "role of {node} is {role}"),
-            Self::Readdressed { node, addresses } => write!(f, "{node} is at {}", list(addresses)),
-            Self::Removed { node } => write!(f, "removed {node}"),
+            Self::RoleChanged { node, role, by } => write!(f, "role of {node} is {role}{}", asked(by)),
+            Self::Readdressed { node, addresses, by } => write!(f, "{node} is at {}{}", list(addresses), asked(by)),
+            Self::Removed { node, by } => write!(f, "removed {node}{}", asked(by)),
             Self::Configured { configuration } => write!(f, "configured {configuration}"),
             Self::LeaderActivated { leadership } => {
                 write!(f, "activated leader {} as {}", leadership.leader, leadership.activation)

@@ -14,13 +14,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::bounded_text::{Reason, text};
+use crate::bounded_text::Reason;
 use crate::contract::Drift;
-
-text!(
-    /// Who asks, as a certificate names it: `billing.clients`, `alice.operators`, `n3`. At most 80 bytes.
-    Principal, "a principal", 80
-);
+use crate::principal::Principal;
 
 /// The most sessions that may be open at a time.
 pub const MAX_SESSIONS: usize = 4096;

@@ -241,7 +241,7 @@ impl World {
     /// An operator asks this leader to fence a life, rightly or not.
     pub(crate) fn order_fence(&mut self, i: usize, target: Identity) {
         if let Ok(reason) = Reason::new("suspected") {
-            let command = Command::OrderFence { target, cause: Cause::Requested { reason }, under: None };
+            let command = Command::OrderFence { target, cause: Cause::Requested { reason, by: None }, under: None };
             if self.propose(i, command).is_some() {
                 self.tally.count("a life was ordered fenced without a device");
             }

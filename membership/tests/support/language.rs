@@ -71,11 +71,14 @@ pub(crate) fn command(line: &str) -> Result<Command, String> {
             let (order, target) = (words.id()?, words.id()?);
             Command::ConfirmFence { order, target, confirmation: confirmation(&mut words)? }
         }
-        "vouch" => Command::Vouch { target: words.id()?, name: words.text()?, reason: words.text()? },
+        "vouch" => {
+            let (target, name, reason) = (words.id()?, words.text()?, words.text()?);
+            Command::Vouch { target, name, reason, by: words.asker()? }
+        }
         "leave" => Command::Leave { who: words.id()? },
-        "role" => Command::SetRole { node: words.id()?, role: role(&words.next()?)? },
-        "address" => Command::SetAddresses { node: words.id()?, addresses: words.texts()? },
-        "remove" => Command::Remove { node: words.id()? },
+        "role" => Command::SetRole { node: words.id()?, role: role(&words.next()?)?, by: words.asker()? },
+        "address" => Command::SetAddresses { node: words.id()?, addresses: words.texts()?, by: None },
+        "remove" => Command::Remove { node: words.id()?, by: words.asker()? },
         other => match store::command(other, &mut words) {
             Some(command) => command?,
             None => return Err(format!("`{other}` is no command")),
@@ -174,7 +177,7 @@ fn cause(words: &mut Words<'_>) -> Result<Cause, String> {
     match words.next()?.as_str() {
         "silent" => Ok(Cause::Silent { for_ms: words.number()? }),
         "returned" => Ok(Cause::Returned { as_life: words.id()? }),
-        "requested" => Ok(Cause::Requested { reason: words.text()? }),
+        "requested" => Ok(Cause::Requested { reason: words.text()?, by: words.asker()? }),
         "lapsed" => Ok(Cause::Lapsed),
         "refused" => Ok(Cause::Refused),
         other => Err(format!("`{other}` is no cause")),
@@ -187,7 +190,7 @@ fn confirmation(words: &mut Words<'_>) -> Result<Confirmation, String> {
             let by = words.after("by")?.id()?;
             Ok(Confirmation::Device { by, attempt: words.after("attempt")?.attempt()?, evidence: words.text()? })
         }
-        "operator" => Ok(Confirmation::Operator { name: words.text()?, reason: words.text()? }),
+        "operator" => Ok(Confirmation::Operator { name: words.text()?, reason: words.text()?, by: words.asker()? }),
         other => Err(format!("`{other}` confirms nothing")),
     }
 }
@@ -233,6 +236,11 @@ impl Words<'_> {
 
     fn id<T: FromStr<Err = ParseIdError>>(&mut self) -> Result<T, String> {
         parse(&self.next()?)
+    }
+
+    /// Who asked, at the end of a line: `by alice.operators`.
+    fn asker(&mut self) -> Result<Option<Principal>, String> {
+        if self.rest.is_empty() { Ok(None) } else { self.after("by")?.text().map(Some) }
     }
 
     fn number(&mut self) -> Result<u64, String> {

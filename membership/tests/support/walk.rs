@@ -154,12 +154,15 @@ fn choose(walk: &Walk, pick: Pick) -> Command {
         8 => {
             let attempt = if wrong { u32::from(which % 3) } else { attempts };
             let device = Confirmation::Device { by: node, attempt, evidence: Evidence::new("off").unwrap() };
-            let operator = Confirmation::Operator { name: reason(1), reason: reason(twist) };
+            let operator = Confirmation::Operator { name: reason(1), reason: reason(twist), by: None };
             Command::ConfirmFence { order: id, target, confirmation: if which % 4 == 0 { operator } else { device } }
         }
-        9 => {
-            Command::Vouch { target: life_in(&[Phase::Active, Phase::Fencing]), name: reason(1), reason: reason(twist) }
-        }
+        9 => Command::Vouch {
+            target: life_in(&[Phase::Active, Phase::Fencing]),
+            name: reason(1),
+            reason: reason(twist),
+            by: None,
+        },
         10 if twist.is_multiple_of(2) => {
             Command::Leave { who: life_in(&[Phase::Joining, Phase::Active, Phase::Fencing]) }
         }
@@ -167,9 +170,9 @@ fn choose(walk: &Walk, pick: Pick) -> Command {
             1 => Command::ActivateLeader { leader: node, nonce: Nonce::new(u128::from(which)) },
             _ => expire(&state, life_in(&[Phase::Active, Phase::Fencing, Phase::Fenced]), which, wrong),
         },
-        11 => Command::SetRole { node, role: role(twist) },
-        12 if wrong => Command::SetAddresses { node, addresses: addresses(twist) },
-        12 => Command::Remove { node },
+        11 => Command::SetRole { node, role: role(twist), by: None },
+        12 if wrong => Command::SetAddresses { node, addresses: addresses(twist), by: None },
+        12 => Command::Remove { node, by: None },
         13 => walk.0[usize::from(which) % walk.0.len()].command.clone(),
         _ => {
             let owed: Vec<_> = duties(&state).iter().flat_map(|duty| carried_out(&state, *duty)).collect();
@@ -225,7 +228,7 @@ fn cause(twist: u8) -> Cause {
     if twist.is_multiple_of(2) {
         Cause::Silent { for_ms: twist.into() }
     } else {
-        Cause::Requested { reason: reason(twist) }
+        Cause::Requested { reason: reason(twist), by: None }
     }
 }
 

@@ -304,7 +304,7 @@ impl World {
                 Command::FailFence { order, attempt, reason: words()? }
             }
             Step::Deliver(Message::Goodbye(who)) => Command::Leave { who },
-            Step::Vouch(target) => Command::Vouch { target, name: words()?, reason: words()? },
+            Step::Vouch(target) => Command::Vouch { target, name: words()?, reason: words()?, by: None },
             Step::Crash(_) | Step::Restart(_) | Step::Leave(_) | Step::Shoot(_) | Step::Miss(_) => return None,
             Step::TakeOver(..) | Step::Work(..) => return None,
         })

@@ -173,12 +173,12 @@ mod tests {
             timeout(fast().propose_timeout, applied.wait_for(|at| *at >= put)).await??;
         }
         // Who is to vote gets all of them, and so does who cannot be heard.
-        let to_vote = Command::SetRole { node: NodeId::new(4), role: Role::Voter };
+        let to_vote = Command::SetRole { node: NodeId::new(4), role: Role::Voter, by: None };
         t.node(leader.get())?.handle()?.propose(to_vote).await?;
         t.until("n4 votes", |state| state.configuration().is_voter(NodeId::new(4))).await?;
         let sent = calls(engine.peers(), leader, 40).await;
         assert!(sent > spared * 2, "{sent} calls in 40 heartbeats, and {spared} before");
-        let to_learn = Command::SetRole { node: NodeId::new(4), role: Role::Learner };
+        let to_learn = Command::SetRole { node: NodeId::new(4), role: Role::Learner, by: None };
         t.node(leader.get())?.handle()?.propose(to_learn).await?;
         t.until("n4 learns", |state| !state.configuration().is_voter(NodeId::new(4))).await?;
         t.network.cut_one_way(NodeId::new(4), leader);

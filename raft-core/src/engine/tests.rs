@@ -72,7 +72,7 @@ async fn a_failed_fsync_stops_the_node_with_its_reason() -> anyhow::Result<()> {
     let refused = loop {
         let addresses =
             vec![quorate_membership::Address::new("memory:n1")?, quorate_membership::Address::new("other")?];
-        match running.propose(Command::SetAddresses { node, addresses }).await {
+        match running.propose(Command::SetAddresses { node, addresses, by: None }).await {
             Err(ProposeError::Stopped(why)) => break why,
             Err(ProposeError::OutcomeUnknown { .. } | ProposeError::NoLeader { .. }) => {}
             other => anyhow::bail!("acknowledged although the disk had failed: {other:?}"),
@@ -249,7 +249,7 @@ async fn a_dead_connection_keeps_no_follower_from_its_entries() -> anyhow::Resul
         // Entries for it, and a quorum without it.
         let addresses =
             vec![MemoryNetwork::address(leader)?, quorate_membership::Address::new(format!("turn:{turn}"))?];
-        let moved = Command::SetAddresses { node: leader, addresses };
+        let moved = Command::SetAddresses { node: leader, addresses, by: None };
         let committed = t.node(leader.get())?.handle()?.propose(moved).await?.revision;
         tokio::time::sleep(Duration::from_millis(100)).await;
         t.heal();

@@ -139,7 +139,7 @@ mod tests {
             join(1, 1, 10),
             join(3, 3, 40),
             join(4, 4, 50),
-            Command::Remove { node: NodeId::new(4) },
+            Command::Remove { node: NodeId::new(4), by: None },
         ];
         for (at, command) in commands.iter().enumerate() {
             apply(&mut state, Revision::new(at as u64 + 1), command).unwrap();

@@ -241,12 +241,15 @@ impl Node {
         self.parts.engine.events_since(revision, filter)
     }
 
-    /// Proposes a command through the leader, and waits until it is applied here.
+    /// Proposes a command through the leader, and waits until it is applied here. What an operator decides is asked for in the
+    /// name of this node, unless the command names another asker.
     ///
     /// # Errors
     /// [`ProposeError`]. Only [`ProposeError::OutcomeUnknown`] leaves open whether the command takes effect; after any
     /// other error, nothing was changed.
     pub async fn propose(&self, command: Command) -> Result<Committed, ProposeError> {
+        let asker = command.asker().cloned().unwrap_or_else(|| self.parts.engine.node().into());
+        let command = command.asked_by(Some(asker));
         self.parts.engine.propose(command, self.parts.engine.config().propose_timeout).await
     }
 

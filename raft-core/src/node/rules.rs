@@ -7,7 +7,8 @@
 //!   about an operator's decision                   any client; with TLS any operator (transport-grpc/src/rights.rs)
 //! ```
 //!
-//! These checks prevent mistakes, not attacks: without TLS, any caller can claim any identity.
+//! These checks prevent mistakes, not attacks: without TLS, any caller can claim any identity. Who asked for what an operator
+//! decides stands in the command. The server that the caller reached puts it there, and the other nodes believe that node.
 
 use quorate_membership::codec::decode;
 use quorate_membership::{Cause, Change, ClusterState, Command, Confirmation, Holder, Identity, Name, Revision};

@@ -215,14 +215,18 @@ fn record(record: &FenceRecord) -> pb::FenceRecord {
 impl From<&Cause> for pb::Cause {
     fn from(cause: &Cause) -> Self {
         use pb::cause::Cause as Out;
+        let cause_by = match cause {
+            Cause::Requested { by, .. } => by.as_ref().map(ToString::to_string),
+            _ => None,
+        };
         let cause = match cause {
             Cause::Silent { for_ms } => Out::SilentMs(*for_ms),
             Cause::Returned { as_life } => Out::ReturnedAs((*as_life).into()),
-            Cause::Requested { reason } => Out::Requested(reason.to_string()),
+            Cause::Requested { reason, by: _ } => Out::Requested(reason.to_string()),
             Cause::Lapsed => Out::Lapsed(pb::Done {}),
             Cause::Refused => Out::Refused(pb::Done {}),
         };
-        Self { cause: Some(cause) }
+        Self { cause: Some(cause), requested_by: cause_by }
     }
 }
 
@@ -234,9 +238,11 @@ impl From<&FenceProof> for pb::FenceProof {
                 Out::Device(pb::DeviceProof { by: by.get(), attempt: *attempt, evidence: evidence.to_string() })
             }
             FenceProof::CleanLeave => Out::CleanLeave(pb::Done {}),
-            FenceProof::Operator { name, reason } => {
-                Out::Operator(pb::OperatorWord { name: name.to_string(), reason: reason.to_string() })
-            }
+            FenceProof::Operator { name, reason, by } => Out::Operator(pb::OperatorProof {
+                name: name.to_string(),
+                reason: reason.to_string(),
+                given_by: by.as_ref().map(ToString::to_string),
+            }),
             FenceProof::Expired { under, waited } => {
                 Out::Expired(pb::Expiry { under: under.get(), waited_ns: nanos(*waited) })
             }

@@ -92,25 +92,25 @@ impl FromWire<pb::JoinResponse> for JoinAnswer {
 
 impl FromWire<pb::SetRoleRequest> for Command {
     fn from_wire(request: pb::SetRoleRequest) -> Result<Self, Malformed> {
-        Ok(Self::SetRole { node: NodeId::new(request.node), role: role(request.role)? })
+        Ok(Self::SetRole { node: NodeId::new(request.node), role: role(request.role)?, by: None })
     }
 }
 
 impl FromWire<pb::SetAddressesRequest> for Command {
     fn from_wire(request: pb::SetAddressesRequest) -> Result<Self, Malformed> {
-        Ok(Self::SetAddresses { node: NodeId::new(request.node), addresses: addresses(request.addresses)? })
+        Ok(Self::SetAddresses { node: NodeId::new(request.node), addresses: addresses(request.addresses)?, by: None })
     }
 }
 
 impl FromWire<pb::RemoveRequest> for Command {
     fn from_wire(request: pb::RemoveRequest) -> Result<Self, Malformed> {
-        Ok(Self::Remove { node: NodeId::new(request.node) })
+        Ok(Self::Remove { node: NodeId::new(request.node), by: None })
     }
 }
 
 impl FromWire<pb::OrderFenceRequest> for Command {
     fn from_wire(request: pb::OrderFenceRequest) -> Result<Self, Malformed> {
-        let cause = Cause::Requested { reason: reason(request.reason, "the reason of a fence order")? };
+        let cause = Cause::Requested { reason: reason(request.reason, "the reason of a fence order")?, by: None };
         // An operator's order is not a leader's conclusion, so it is not bound to an activation.
         Ok(Self::OrderFence { target: life(request.target)?, cause, under: None })
     }
@@ -119,7 +119,7 @@ impl FromWire<pb::OrderFenceRequest> for Command {
 impl FromWire<pb::ConfirmFenceRequest> for Command {
     fn from_wire(request: pb::ConfirmFenceRequest) -> Result<Self, Malformed> {
         let (name, reason) = operator(request.word)?;
-        let confirmation = Confirmation::Operator { name, reason };
+        let confirmation = Confirmation::Operator { name, reason, by: None };
         Ok(Self::ConfirmFence { order: FenceId::new(request.order), target: life(request.target)?, confirmation })
     }
 }
@@ -127,6 +127,6 @@ impl FromWire<pb::ConfirmFenceRequest> for Command {
 impl FromWire<pb::VouchRequest> for Command {
     fn from_wire(request: pb::VouchRequest) -> Result<Self, Malformed> {
         let (name, reason) = operator(request.word)?;
-        Ok(Self::Vouch { target: life(request.target)?, name, reason })
+        Ok(Self::Vouch { target: life(request.target)?, name, reason, by: None })
     }
 }

@@ -22,7 +22,8 @@ pub(crate) fn item(item: &FeedItem) -> Result<pb::EventsResponse, Revision> {
 
 /// An event, with its revision and its text.
 pub(crate) fn event(revision: Revision, event: &Event) -> pb::Event {
-    pb::Event { revision: revision.get(), text: event.to_string(), kind: kind(event) }
+    let asked_by = event.asked_by().map(ToString::to_string);
+    pb::Event { revision: revision.get(), text: event.to_string(), asked_by, kind: kind(event) }
 }
 
 /// `None` for an event that this build has no message for: it still has its revision and its text.
@@ -65,13 +66,13 @@ fn kind(event: &Event) -> Option<Kind> {
         }),
         Event::Left { who, token } => Kind::Left(pb::Left { who: Some((*who).into()), token: token.get() }),
         Event::Superseded { who } => Kind::Superseded((*who).into()),
-        Event::RoleChanged { node, role } => {
+        Event::RoleChanged { node, role, by: _ } => {
             Kind::RoleChanged(pb::RoleChanged { node: node.get(), role: pb::Role::from(*role).into() })
         }
-        Event::Readdressed { node, addresses } => {
+        Event::Readdressed { node, addresses, by: _ } => {
             Kind::Readdressed(pb::Readdressed { node: node.get(), addresses: texts(addresses) })
         }
-        Event::Removed { node } => Kind::Removed(node.get()),
+        Event::Removed { node, by: _ } => Kind::Removed(node.get()),
         Event::Configured { configuration } => Kind::Configured(configuration.into()),
         Event::LeaderActivated { leadership } => Kind::LeaderActivated((*leadership).into()),
         Event::Corroborated { order, who, proof } => Kind::Corroborated(pb::Corroborated {

@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use quorate_membership::Principal;
 use quorate_membership::lock::{Delay, Grant, Waiter};
-use quorate_membership::session::Principal;
 use quorate_membership::work_queue::Item;
 use quorate_membership::{
     Change, Check, Holder, ItemId, Key, Lock, Name, Nonce, Reason, Record, Request, Revision, Session, SessionId, Value,

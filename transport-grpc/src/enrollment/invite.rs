@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use prost::Message;
-use quorate_membership::session::{MAX_TTL, MIN_TTL, Principal};
+use quorate_membership::session::{MAX_TTL, MIN_TTL};
 use quorate_membership::{
-    Address, Change, Check, ClusterState, Command, Holder, Key, NodeId, Reason, Record, Rejection, Request, Revision,
-    Role, Session, SessionId, TextError, Value,
+    Address, Change, Check, ClusterState, Command, Holder, Key, NodeId, Principal, Reason, Record, Rejection, Request,
+    Revision, Role, Session, SessionId, TextError, Value,
 };
 use quorate_raft_core::{ClientService, ClientServiceExt, ProposeError, Refusal};
 use ring::rand::{SecureRandom, SystemRandom};
@@ -84,16 +84,24 @@ impl From<TextError> for InviteError {
     }
 }
 
-/// Invites a node, through any node of the cluster. `tls` is the one of that node.
+/// Invites a node, through any node of the cluster. `tls` is the one of that node, and `by` who asked: the program of that node if
+/// it is `None`. It stands in the label of the invitation's session.
 ///
 /// # Errors
 /// [`InviteError`].
-pub async fn invite(service: &dyn ClientService, tls: &Tls, whom: Invite) -> Result<JoinToken, InviteError> {
+pub async fn invite(
+    service: &dyn ClientService,
+    tls: &Tls,
+    whom: Invite,
+    by: Option<Principal>,
+) -> Result<JoinToken, InviteError> {
     let managed = tls.managed().ok_or(InviteError::NotManaged)?;
     let Invite { node: wanted, role, valid } = whom;
     if !(MIN_TTL..=MAX_TTL).contains(&valid) {
         return Err(InviteError::Validity(valid));
     }
+    let own = Principal::new(tls.subject().role.principal())?;
+    let by = by.unwrap_or_else(|| own.clone());
     for _ in 0..TRIES {
         let node = service.looked(|state| wanted.unwrap_or_else(|| free(state)));
         let key = key_of(node)?;
@@ -102,7 +110,9 @@ pub async fn invite(service: &dyn ClientService, tls: &Tls, whom: Invite) -> Res
         let (cluster, authority, secret) = (managed.cluster().to_owned(), managed.hash(), random()?);
         let token = JoinToken { cluster, node, role, authority, secret, seeds };
         let public_key = token.public_key().ok_or(InviteError::Random)?;
-        let session = open(service, tls, node, valid).await?;
+        let label = Reason::new(format!("the invitation of {node}, asked by {by}"))?;
+        let session = Session { ttl: valid, lock_delay: Duration::ZERO, label, owner: Some(own.clone()) };
+        let session = open(service, session).await?;
         let put = put(key, public_key, session, former.map(|(version, _)| version));
         match service.once(None, Box::new(put)).await {
             Ok(_) => {
@@ -123,10 +133,7 @@ pub async fn invite(service: &dyn ClientService, tls: &Tls, whom: Invite) -> Res
 }
 
 /// Opens the session of an invitation. It belongs to this node, so no client can keep it alive.
-async fn open(service: &dyn ClientService, tls: &Tls, node: NodeId, valid: Duration) -> Result<SessionId, InviteError> {
-    let owner = Some(Principal::new(tls.subject().role.principal())?);
-    let label = Reason::new(format!("the invitation of {node}"))?;
-    let session = Session { ttl: valid, lock_delay: Duration::ZERO, label, owner };
+async fn open(service: &dyn ClientService, session: Session) -> Result<SessionId, InviteError> {
     let make = move |request| Command::OpenSession { request, session: session.clone() };
     let (_, revision) = service.once(None, Box::new(make)).await?;
     Ok(SessionId::new(revision.get()))

@@ -10,15 +10,14 @@
 //! applied is enough to judge by, if it has applied that revision. A number from the future is refused, or a caller could wait
 //! until another's session has it. Nodes and operators may use every session, and so may everybody where there is no TLS.
 
-use quorate_membership::session::Principal;
-use quorate_membership::{Change, ClusterState, Holder, Name, Rejection, Revision, SessionId};
+use quorate_membership::{Change, ClusterState, Holder, Name, Principal, Rejection, Revision, SessionId};
 use quorate_raft_core::{ClientServiceExt, Refusal};
 use tonic::Status;
 
-use super::{StoreService, TIMEOUT, invalid};
-use crate::convert::Malformed;
+use super::{StoreService, TIMEOUT};
 use crate::enrollment::RESERVED;
 use crate::grpc_errors::{command_failed, read_failed, refused};
+use crate::rights;
 use crate::tls::CallerRole;
 
 /// What is known here about something that a client wants to use.
@@ -34,8 +33,7 @@ enum Known {
 impl StoreService {
     /// The owner of what this caller opens.
     pub(super) fn owner(&self) -> Result<Option<Principal>, Status> {
-        let named = |role: &CallerRole| Principal::new(role.principal());
-        self.role.as_ref().map(named).transpose().map_err(|error| invalid(Malformed(error.to_string())))
+        rights::principal(self.role.as_ref()).map_err(|refusal| refused(&refusal))
     }
 
     /// Whether this caller may use the session.

@@ -123,7 +123,7 @@ async fn a_process_joins_through_an_address_alone() {
 
 #[tokio::test]
 async fn only_a_join_is_sent_as_a_join() {
-    let remove = codec::encode(&Command::Remove { node: n(1) }).unwrap();
+    let remove = codec::encode(&Command::Remove { node: n(1), by: None }).unwrap();
     let request = JoinRequest { cluster: None, command: Payload::new(remove), timing: 0 };
     let nobody = Address::new("127.0.0.1:9").unwrap();
     let error = patient().join(&nobody, request, LIVENESS).await.unwrap_err();

@@ -101,7 +101,7 @@ async fn a_node_that_was_removed_and_one_that_never_joined_command_nothing() {
     let (fake, server) = second(&blue);
     let (mut state, _) = kept();
     let at = Revision::new(state.revision().get() + 1);
-    quorate_membership::apply(&mut state, at, &Command::Remove { node: n(3) }).unwrap();
+    quorate_membership::apply(&mut state, at, &Command::Remove { node: n(3), by: None }).unwrap();
     fake.set(|script| script.view = View::new(Arc::new(state), Local::unknown(n(2))));
     let vouch = || {
         let word = pb::OperatorWord { name: "alice".into(), reason: "it burnt".into() };

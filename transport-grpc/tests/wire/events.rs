@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_membership::{Activation, Address, Cause, Configuration, Event, FenceId, FenceProof, Revision, Role};
+use quorate_membership::{
+    Activation, Address, Cause, Configuration, Event, FenceId, FenceProof, Principal, Revision, Role,
+};
 use quorate_raft_core::{FeedItem, Filter};
 
 use crate::fake::*;
@@ -15,6 +17,10 @@ use crate::stored::{kept, stored_kinds};
 use crate::story::*;
 use crate::values::*;
 
+fn alice() -> Option<Principal> {
+    Some(Principal::new("alice.operators").unwrap())
+}
+
 #[tokio::test]
 async fn events_come_in_order_with_all_their_fields_and_a_gap_brings_the_state() {
     use pb::event::Kind;
@@ -23,12 +29,12 @@ async fn events_come_in_order_with_all_their_fields_and_a_gap_brings_the_state()
     let (state, mut told) = kept();
     let r = Revision::new;
     told.push((r(20), Event::Superseded { who: life(4, 1) }));
-    told.push((r(21), Event::RoleChanged { node: n(4), role: Role::Witness }));
-    told.push((r(22), Event::Readdressed { node: n(4), addresses: vec![Address::new("x:1").unwrap()] }));
-    told.push((r(23), Event::Removed { node: n(4) }));
+    told.push((r(21), Event::RoleChanged { node: n(4), role: Role::Witness, by: alice() }));
+    told.push((r(22), Event::Readdressed { node: n(4), addresses: vec![Address::new("x:1").unwrap()], by: alice() }));
+    told.push((r(23), Event::Removed { node: n(4), by: alice() }));
     let joint = Configuration::joint([n(1), n(2)], [n(1), n(3)], [n(4)]);
     told.push((r(24), Event::Configured { configuration: joint }));
-    let proof = FenceProof::Operator { name: reason("ada"), reason: reason("cable in my hand") };
+    let proof = FenceProof::Operator { name: reason("ada"), reason: reason("cable in my hand"), by: alice() };
     told.push((r(25), Event::Fenced { order: FenceId::new(2), who: life(2, 1), proof, token: r(25) }));
     let cause = Cause::Returned { as_life: life(2, 2) };
     told.push((r(26), Event::FenceOrdered { order: FenceId::new(3), target: life(2, 1), cause }));
@@ -46,12 +52,15 @@ async fn events_come_in_order_with_all_their_fields_and_a_gap_brings_the_state()
     fake.set(|script| script.feed = feed);
     let mut client = outside(server.local_addr()).await;
     let mut events = client.events(pb::EventsRequest { after_revision: 3 }).await.unwrap().into_inner();
-    let mut kinds = Vec::new();
+    let (mut kinds, mut asked) = (Vec::new(), 0);
     for (revision, event) in &told {
         let Some(Item::Event(got)) = events.message().await.unwrap().unwrap().item else { panic!("no event") };
         assert_eq!((got.revision, got.text), (revision.get(), event.to_string()));
+        assert_eq!(got.asked_by, event.asked_by().map(ToString::to_string));
+        asked += u32::from(got.asked_by.as_deref() == Some("alice.operators"));
         kinds.push(got.kind.unwrap_or_else(|| panic!("{event} has no message")));
     }
+    assert_eq!(asked, 5);
     let Some(Item::Gap(pb::Gap { state: Some(picture) })) = events.message().await.unwrap().unwrap().item else {
         panic!("no gap")
     };
@@ -59,10 +68,14 @@ async fn events_come_in_order_with_all_their_fields_and_a_gap_brings_the_state()
     assert_eq!(fake.calls(), [Call::Events(r(3), Filter::all())]);
 
     let set = |nodes: &[u64]| Some(pb::NodeSet { nodes: nodes.to_vec() });
-    let operator = pb::OperatorWord { name: "ada".into(), reason: "cable in my hand".into() };
+    let operator = pb::OperatorProof {
+        name: "ada".into(),
+        reason: "cable in my hand".into(),
+        given_by: alice().map(|by| by.to_string()),
+    };
     let proved = |proof| Some(pb::FenceProof { proof: Some(proof) });
     let device = pb::DeviceProof { by: 1, attempt: 2, evidence: "read back: off".into() };
-    let caused = |cause| Some(pb::Cause { cause: Some(cause) });
+    let caused = |cause| Some(pb::Cause { cause: Some(cause), requested_by: None });
     let (third, second) = (Some(pb_life(3, 1)), Some(pb_life(2, 1)));
     let expected = [
         Kind::Founded(id(7)),
@@ -138,7 +151,8 @@ async fn events_come_in_order_with_all_their_fields_and_a_gap_brings_the_state()
 async fn shutting_down_ends_the_readers_and_waits_for_calls() {
     let (fake, server) = started().await;
     fake.set(|script| {
-        script.feed = vec![FeedItem::Event { revision: Revision::new(1), event: Event::Removed { node: n(4) } }]
+        script.feed =
+            vec![FeedItem::Event { revision: Revision::new(1), event: Event::Removed { node: n(4), by: None } }]
     });
     let mut client = outside(server.local_addr()).await;
     let mut events = client.events(pb::EventsRequest { after_revision: 0 }).await.unwrap().into_inner();

@@ -81,7 +81,10 @@ async fn status_tells_what_is_committed_and_what_is_seen_apart() {
     let open = pb::FenceOrder {
         order: 2,
         target: Some(pb_life(2, 1)),
-        cause: Some(pb::Cause { cause: Some(pb::cause::Cause::Requested("maintenance".into())) }),
+        cause: Some(pb::Cause {
+            cause: Some(pb::cause::Cause::Requested("maintenance".into())),
+            requested_by: Some("alice.operators".into()),
+        }),
         ordered: 18,
         attempts: 0,
         progress: Some(pb::fence_order::Progress::Waiting(pb::Done {})),
@@ -91,7 +94,7 @@ async fn status_tells_what_is_committed_and_what_is_seen_apart() {
     let record = pb::FenceRecord {
         order: 1,
         target: Some(pb_life(3, 1)),
-        cause: Some(pb::Cause { cause: Some(pb::cause::Cause::SilentMs(1500)) }),
+        cause: Some(pb::Cause { cause: Some(pb::cause::Cause::SilentMs(1500)), requested_by: None }),
         ordered: 12,
         attempts: 2,
         confirmed: 16,
@@ -162,19 +165,24 @@ async fn every_command_arrives_as_what_it_says() {
     assert!(all.iter().all(|answer| answer.as_ref().is_err_and(|status| status.code() == Code::Unknown)));
     let (name, why) = (reason("ada"), reason("cable in my hand"));
     let expected = [
-        Command::SetRole { node: n(2), role: Role::Witness },
+        Command::SetRole { node: n(2), role: Role::Witness, by: None },
         Command::SetAddresses {
             node: n(2),
             addresses: vec![Address::new("a:1").unwrap(), Address::new("b:2").unwrap()],
+            by: None,
         },
-        Command::Remove { node: n(3) },
-        Command::OrderFence { target: life(3, 2), cause: Cause::Requested { reason: reason("smoke") }, under: None },
+        Command::Remove { node: n(3), by: None },
+        Command::OrderFence {
+            target: life(3, 2),
+            cause: Cause::Requested { reason: reason("smoke"), by: None },
+            under: None,
+        },
         Command::ConfirmFence {
             order: FenceId::new(9),
             target: life(3, 2),
-            confirmation: Confirmation::Operator { name: name.clone(), reason: why.clone() },
+            confirmation: Confirmation::Operator { name: name.clone(), reason: why.clone(), by: None },
         },
-        Command::Vouch { target: life(3, 2), name, reason: why },
+        Command::Vouch { target: life(3, 2), name, reason: why, by: None },
     ];
     assert_eq!(fake.calls(), expected.map(Call::Command));
 }

@@ -117,6 +117,31 @@ async fn a_session_says_in_the_log_whose_it_is() {
 }
 
 #[tokio::test]
+async fn the_log_has_who_asked_for_what_an_operator_decides() {
+    let blue = blue();
+    let fake = with_kept();
+    let server = serve_tls(&fake, &tls(&blue, node(2)));
+    let target = || Some(pb::Identity { node: 1, incarnation: 3 });
+    for (role, asker) in [(operator(), "alice.operators"), (node(1), "n1")] {
+        let word = || Some(pb::OperatorWord { name: "alice".into(), reason: "it burnt".into() });
+        let mut client = outside_with(&server, &blue, role).await;
+        let before = fake.calls().len();
+        // The fake applies nothing, so each of them fails, after it was asked for.
+        let _ = client.set_role(pb::SetRoleRequest { node: 1, role: pb::Role::Witness.into() }).await;
+        let _ = client.set_addresses(pb::SetAddressesRequest { node: 1, addresses: vec!["a:1".into()] }).await;
+        let _ = client.remove(pb::RemoveRequest { node: 1 }).await;
+        let _ = client.order_fence(pb::OrderFenceRequest { target: target(), reason: "smoke".into() }).await;
+        let _ = client.confirm_fence(pb::ConfirmFenceRequest { order: 1, target: target(), word: word() }).await;
+        let _ = client.vouch(pb::VouchRequest { target: target(), word: word() }).await;
+        let asked = fake.calls().split_off(before).into_iter().map(|call| match call {
+            Call::Command(command) => command.asker().map(ToString::to_string),
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(asked.collect::<Vec<_>>(), vec![Some(asker.to_string()); 6], "who asked is in the log");
+    }
+}
+
+#[tokio::test]
 async fn an_operator_confirms_in_no_other_name() {
     let blue = blue();
     let (fake, server) = second(&blue);

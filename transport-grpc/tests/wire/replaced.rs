@@ -202,7 +202,7 @@ async fn what_a_node_had_opened_is_closed_when_it_is_removed() {
     let status = pb::StatusRequest::default;
     third.status(status()).await.unwrap();
     let at = Revision::new(state.revision().get() + 1);
-    quorate_membership::apply(&mut state, at, &Command::Remove { node: n(3) }).unwrap();
+    quorate_membership::apply(&mut state, at, &Command::Remove { node: n(3), by: None }).unwrap();
     fake.set(|script| script.view = shows(&state));
     let closed = async {
         // It is told so, until the connection is closed.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use quorate_membership::session::Principal;
+use quorate_membership::Principal;
 use quorate_membership::{
     Activation, Change, Check, ClusterState, Command, Event, Holder, ItemId, Key, Name, Nonce, Rejection, Request,
     Revision, Session, SessionId, Value, apply,

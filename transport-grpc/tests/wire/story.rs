@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use quorate_membership::{
     Activation, Address, BootId, Cause, ClusterId, ClusterState, Command, Configuration, Confirmation, Event, Evidence,
-    FenceHint, FenceId, Nonce, Reason, Revision, Role, apply,
+    FenceHint, FenceId, Nonce, Principal, Reason, Revision, Role, apply,
 };
 
 use crate::pb;
@@ -41,7 +41,8 @@ pub(crate) fn eventful() -> (ClusterState, Vec<(Revision, Event)>) {
     let device = Confirmation::Device { by: n(1), attempt: 2, evidence: Evidence::new("read back: off").unwrap() };
     let (order, target) = (FenceId::new(1), life(3, 1));
     let under = Activation::new(8);
-    let requested = Cause::Requested { reason: reason("maintenance") };
+    let requested =
+        Cause::Requested { reason: reason("maintenance"), by: Some(Principal::new("alice.operators").unwrap()) };
     let commands = [
         Command::Found { cluster: ClusterId::new(7) },
         join(1),

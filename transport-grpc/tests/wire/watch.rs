@@ -28,7 +28,7 @@ async fn next(watch: &mut tonic::Streaming<pb::WatchResponse>) -> Item {
 #[tokio::test]
 async fn a_watch_says_what_it_wants_and_from_when() {
     let (fake, server) = started().await;
-    let event = Event::Removed { node: NodeId::new(4) };
+    let event = Event::Removed { node: NodeId::new(4), by: None };
     fake.set(|script| script.feed = vec![FeedItem::Event { revision: Revision::new(42), event }]);
     let topics = vec![pb::Topic::Locks.into(), pb::Topic::Queues.into()];
     let all = pb::WatchRequest::default();
@@ -147,7 +147,7 @@ async fn gap(watch: &mut tonic::Streaming<pb::WatchResponse>) -> (pb::ClusterSta
 #[tokio::test]
 async fn a_gap_brings_all_that_holds_and_then_the_events_go_on() {
     let (fake, server) = started().await;
-    let (state, removed) = (Arc::new(large()), Event::Removed { node: NodeId::new(4) });
+    let (state, removed) = (Arc::new(large()), Event::Removed { node: NodeId::new(4), by: None });
     fake.set(|script| {
         let event = FeedItem::Event { revision: Revision::new(50), event: removed };
         script.feed = vec![FeedItem::Gap { state: state.clone() }, event];
