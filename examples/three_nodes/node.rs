@@ -237,7 +237,7 @@ fn report(event: &Event) {
     match event {
         Event::Fenced { proof, .. } | Event::Corroborated { proof, .. } => line["proof"] = proof.kind().into(),
         Event::Left { .. } => line["proof"] = "clean leave".into(),
-        Event::Removed { node, by: None } => line["node"] = node.to_string().into(),
+        Event::Removed { node, .. } => line["node"] = node.to_string().into(),
         Event::LeaderActivated { leadership } => {
             line["node"] = leadership.leader.to_string().into();
             line["activation"] = leadership.activation.get().into();

@@ -34,7 +34,8 @@ async fn three_nodes_form_and_tell_the_same_story_in_the_same_order() -> Result<
     t.until("all three vote", |s| s.configuration().to_string() == "{n1 n2 n3}").await?;
     let leader = t.leader().await?.get();
     let before = t.node(leader)?.handle()?.view().cluster.revision();
-    t.node(leader % 3 + 1)?
+    let through = leader % 3 + 1;
+    t.node(through)?
         .handle()?
         .propose(Command::SetAddresses {
             node: n(1),
@@ -45,7 +46,7 @@ async fn three_nodes_form_and_tell_the_same_story_in_the_same_order() -> Result<
     let last = Event::Readdressed {
         node: n(1),
         addresses: vec![MemoryNetwork::address(n(1))?, Address::new("elsewhere:1")?],
-        by: None,
+        by: Some(n(through).into()),
     };
     let stories =
         [history(&mut t, 1, &last).await?, history(&mut t, 2, &last).await?, history(&mut t, 3, &last).await?];

@@ -62,8 +62,7 @@ impl Judge {
         match &entry.seen {
             Observation::Acted { lock, .. } => drop(self.acted.insert(lock.clone(), entry.at)),
             Observation::Applied { answer: Ok(events), .. } => {
-                let removed =
-                    |event: &Event| if let Event::Removed { node, by: None } = event { Some(*node) } else { None };
+                let removed = |event: &Event| if let Event::Removed { node, .. } = event { Some(*node) } else { None };
                 self.gone.extend(events.iter().filter_map(removed));
             }
             _ => {}
