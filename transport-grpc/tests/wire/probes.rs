@@ -135,6 +135,15 @@ async fn a_link_to_another_node_is_not_up() {
     let (server, wrong) = (serve(&fake).await, serve(&other).await);
     let (transport, peer) = (GrpcTransport::new(), at_all(&[wrong.local_addr(), server.local_addr()]));
     transport.probe(vec![(peer, caller)]);
+    let told = timeout(LIVENESS, async {
+        loop {
+            match states(&transport).first() {
+                None | Some((LinkState::Unknown, _)) => sleep(Duration::from_millis(10)).await,
+                Some((told, _)) => return *told,
+            }
+        }
+    });
+    assert_eq!(told.await.unwrap(), LinkState::Down, "another node answers there");
     until(&transport, &[(LinkState::Down, false), (LinkState::Up, true)]).await;
 }
 
