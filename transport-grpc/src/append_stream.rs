@@ -31,7 +31,7 @@ pub(crate) async fn open(
     idle: Duration,
 ) -> Result<AppendReplies, TransportError> {
     let (connection, left) = link.connect(idle).await?;
-    let (moved, lost) = (link.clone().moves_from(connection.clone()), link.clone().lost_from(connection.clone()));
+    let (moved, lost) = (link.clone().moves_from(&connection), link.clone().lost_from(&connection));
     let silent = connection.clone();
     let pipeline = Pipeline::new(idle, move || link.replace(&silent));
     // Once an answer has begun, hyper goes on sending although no one reads. The guard ends the messages when

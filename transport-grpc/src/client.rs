@@ -224,9 +224,7 @@ async fn on_stream(
     let begun = Instant::now();
     let (connection, left) = link.connect(deadline).await?;
     let stream = |connection: &Connection| {
-        link.call_stream(connection, || {
-            CallStream::open(connection.clone(), link.clone().lost_from(connection.clone()))
-        })
+        link.call_stream(connection, || CallStream::open(connection.clone(), link.clone().lost_from(connection)))
     };
     let mut answer = stream(&connection).call(caller, call.clone(), left, deadline).await;
     if let Err(TransportError::Unreachable(_)) = answer {

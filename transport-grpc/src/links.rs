@@ -173,18 +173,26 @@ impl Link {
     }
 
     /// Waits until entries should go over another address than that of this connection.
-    pub(crate) async fn moves_from(self: Arc<Self>, connection: Connection) {
-        match self.only {
-            None => self.addresses.moved_from(self.place_of(&connection)).await,
-            Some(_) => std::future::pending().await,
+    pub(crate) fn moves_from(self: Arc<Self>, connection: &Connection) -> impl Future<Output = ()> + Send + use<> {
+        // At once: by the first poll this link may have another connection.
+        let at = self.place_of(connection);
+        async move {
+            match self.only {
+                None => self.addresses.moved_from(at).await,
+                Some(_) => std::future::pending().await,
+            }
         }
     }
 
     /// Waits until the address of this connection has failed, and another one is chosen.
-    pub(crate) async fn lost_from(self: Arc<Self>, connection: Connection) {
-        match self.only {
-            None => self.addresses.lost(self.place_of(&connection)).await,
-            Some(_) => std::future::pending().await,
+    pub(crate) fn lost_from(self: Arc<Self>, connection: &Connection) -> impl Future<Output = ()> + Send + use<> {
+        // At once: by the first poll this link may have another connection.
+        let at = self.place_of(connection);
+        async move {
+            match self.only {
+                None => self.addresses.lost(at).await,
+                Some(_) => std::future::pending().await,
+            }
         }
     }
 
